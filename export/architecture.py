@@ -1,0 +1,171 @@
+"""The published network's layers and temporal variants, as facts without weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from salema.runtime.errors import UsageError
+
+Kind = Literal["salgan", "salema", "salclstm30", "salclstm56"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+LAYERS = "CRCRMCRCRMCRCRCRMCRCRCRMCRCRCR" + "CRCRCRUCRCRCRUCRCRCRUCRCRUCRCR" + "CS"
+"""`salgan.0` to `salgan.61`: convolution, ReLU, max-pool, upsampling, sigmoid; the decoder starts at 30."""
+CONVS = tuple(index for index, layer in enumerate(LAYERS) if layer == "C")
+ENCODER_END = 30  # layers before it are VGG-16's features
+CLSTM56_END = 56  # SalCLSTM56 leaves the generator after salgan.55
+LAST_CONV = 60  # the 1x1 convolution to one channel
+FINAL_CONVS = (0, 2, 4)  # SalCLSTM56's own ending
+DEFAULT_EMA_LOC = 30
+DEFAULT_ALPHA = 0.1
+MULTIPLE = 16  # four pools
+
+_NAMES = {"salgan": "SalGAN", "salclstm30": "SalCLSTM30", "salclstm56": "SalCLSTM56"}
+_MOST_EMAS = 2
+_HINT = re.compile(r"(?:sal(?P<plain>gan|bce)|salema(?P<loc>\d+)(?P<residual>R)?)(?![A-Za-z0-9])", re.IGNORECASE)
+_CLSTM_HINT = re.compile(r"salclstm30R(?![A-Za-z0-9])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the published table.
+
+    Attributes:
+        kind: the family.
+        ema_locs: the layers whose output is averaged, ascending: one or two for `salema`, none for the others.
+        residual: whether what entered the averaged layer (for SalCLSTM30 the encoder's output) is added to the state.
+
+    Raises:
+        UsageError: there is no such variant.
+    """
+
+    kind: Kind
+    ema_locs: tuple[int, ...] = ()
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kind == "salema") != bool(self.ema_locs):
+            raise UsageError(f"--ema-loc: SalEMA needs a location, and only SalEMA has one; this is {self.kind}")
+        if len(self.ema_locs) > _MOST_EMAS or len(set(self.ema_locs)) < len(self.ema_locs):
+            raise UsageError(f"--ema-loc {self._locs}: give one location, or two that differ")
+        if any(not 0 <= loc < len(LAYERS) for loc in self.ema_locs):
+            raise UsageError(f"--ema-loc {self._locs}: locations go from 0 to {len(LAYERS) - 1}")
+        if list(self.ema_locs) != sorted(self.ema_locs):
+            raise UsageError(f"--ema-loc {self._locs}: give the earlier layer first")
+        if self.residual and (self.kind in {"salgan", "salclstm56"} or len(self.ema_locs) > 1):
+            raise UsageError("--residual is for SalEMA with one location and for SalCLSTM30")
+
+    @property
+    def _locs(self) -> str:
+        return " ".join(map(str, self.ema_locs))
+
+    @property
+    def name(self) -> str:
+        """The published name, such as `SalEMA30R`; a double EMA is `SalEMA30+54`."""
+        base = _NAMES.get(self.kind) or "SalEMA" + "+".join(map(str, self.ema_locs))
+        return base + ("R" if self.residual else "")
+
+
+@dataclass(frozen=True)
+class Hint:
+    """An architecture that a file's name or form suggests, and where the suggestion comes from."""
+
+    architecture: Architecture
+    source: str
+
+
+def hint_from_name(name: str, kind: Kind) -> Hint | None:
+    """Reads the variant from a checkpoint's file name, as in `SalEMA30R.pt`, `SalBCE.pt`, `SalCLSTM30R.pt`.
+
+    Args:
+        name: the file's name.
+        kind: the family that the file's keys show (`salema` for any generator without an LSTM).
+    """
+    source = f"the file's name {name}"
+    if kind == "salclstm30" and _CLSTM_HINT.search(name):
+        return Hint(Architecture(kind, residual=True), source)
+    match = _HINT.search(name)
+    if kind != "salema" or not match:
+        return None
+    if match["plain"]:
+        return Hint(Architecture("salgan"), source)
+    if int(match["loc"]) >= len(LAYERS):
+        return None
+    return Hint(Architecture("salema", (int(match["loc"]),), residual=bool(match["residual"])), source)
+
+
+def choose_architecture(
+    kind: Kind, hint: Hint | None, arch: str, ema_locs: tuple[int, ...], residual: bool | None
+) -> tuple[Architecture, str]:
+    """Settles what the keys of a checkpoint leave open; options win over the hint, the hint over the default.
+
+    Args:
+        kind: the family that the keys show; `salema` stands for any generator without an LSTM.
+        hint: what the file suggests.
+        arch: `auto`, or a kind that the user insists on.
+        ema_locs: as the user gave them; empty if not.
+        residual: as the user gave it; None if not.
+
+    Returns:
+        The architecture, and in words where it comes from.
+
+    Raises:
+        UsageError: the options contradict each other or the checkpoint.
+    """
+    if arch not in {"auto", *KINDS}:
+        raise UsageError(f"--arch {arch}: not one of auto, {', '.join(KINDS)}")
+    if arch not in {"auto", kind} and {arch, kind} != {"salgan", "salema"}:
+        raise UsageError(f"--arch {arch}: the checkpoint holds {kind} weights; leave --arch out")
+    family = arch if arch != "auto" else "salema" if ema_locs and kind == "salema" else None
+    hinted = hint is not None and family in {None, hint.architecture.kind}
+    chosen = hint.architecture if hint and hinted else _plainest(family or kind)
+    if ema_locs:
+        keeps = chosen.residual and ema_locs == chosen.ema_locs
+        chosen = replace(chosen, ema_locs=ema_locs, residual=keeps)
+    if residual is not None:
+        chosen = replace(chosen, residual=residual)
+    sources = [hint.source] if hint and hinted else []
+    if arch != "auto" or ema_locs or residual is not None:
+        sources.append("your options")
+    return chosen, " and ".join(sources) or ("the default" if kind == "salema" else "the checkpoint's keys")
+
+
+def _plainest(name: str) -> Architecture:
+    kind = next(kind for kind in KINDS if kind == name)
+    return Architecture(kind, (DEFAULT_EMA_LOC,) if kind == "salema" else ())
+
+
+def effective_coefficient(learned: float | None, alpha: float | None, *, sigmoid: bool) -> tuple[float, str]:
+    """Settles the weight of the new frame. The two readings of 0.1 differ by 12 grey levels on average.
+
+    Args:
+        learned: the checkpoint's `alpha`, or None; it always means its sigmoid.
+        alpha: as the user gave it; None if not.
+        sigmoid: whether the user's value goes through a sigmoid, as the published code does since April 2019.
+
+    Returns:
+        The coefficient in (0, 1], and in words how it was read.
+
+    Raises:
+        UsageError: the options contradict the checkpoint, or the value is out of range.
+    """
+    if learned is not None:
+        if alpha is not None or sigmoid:
+            raise UsageError(
+                f"--alpha and --alpha-sigmoid: the checkpoint holds a learned alpha of {learned:.6g}, which always"
+                f" means its sigmoid {_sigmoid(learned):.6g}; leave them out"
+            )
+        return _sigmoid(learned), f"sigmoid of the checkpoint's learned alpha {learned:.6g}"
+    value = DEFAULT_ALPHA if alpha is None else alpha
+    said = "the default" if alpha is None else "--alpha"
+    coefficient = _sigmoid(value) if sigmoid and math.isfinite(value) else value
+    if not 0 < coefficient <= 1:
+        raise UsageError(f"--alpha {value:g}: the weight of the new frame must lie in (0, 1]; the paper's is 0.1")
+    return coefficient, f"sigmoid of {said} {value:g}" if sigmoid else f"{said} {value:g}, used directly"
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -1,0 +1,151 @@
+"""The whole export: checkpoint in, verified model folder out."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import onnx
+import torch
+
+from salema.export.architecture import (
+    KINDS,
+    MULTIPLE,
+    Architecture,
+    choose_architecture,
+    effective_coefficient,
+)
+from salema.export.checkpoints import Checkpoint, load_checkpoint, save_safetensors
+from salema.export.models import SaliencyStep
+from salema.export.to_onnx import DTYPES, to_onnx
+from salema.export.verify import Report, verify
+from salema.runtime.errors import UsageError
+from salema.runtime.files import make_folder, written_aside
+from salema.runtime.ort_session import OrtSession
+from salema.runtime.session import MODEL_FILE
+from salema.runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asks for; see `salema-export --help`. `batch` None leaves the batch free."""
+
+    weights: str
+    folder: Path
+    precision: str = "fp32"
+    arch: str = "auto"
+    ema_locs: tuple[int, ...] = ()
+    residual: bool | None = None
+    alpha: float | None = None
+    alpha_sigmoid: bool = False
+    imgsz_hw: tuple[int, int] = (192, 256)
+    batch: int | None = 1
+    save_weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written: the file, its size in bytes, its facts, where its architecture comes from, and the check."""
+
+    path: Path
+    size_bytes: int
+    spec: ModelSpec
+    architecture_source: str
+    report: Report
+
+
+def export_model(options: Options, say: Callable[[str], None]) -> Result:
+    """Exports a checkpoint to `options.folder/model.onnx`, which appears only once it has passed its check.
+
+    Args:
+        options: what to do.
+        say: takes a line on each step.
+
+    Raises:
+        SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`.
+    """
+    _check_sizes(options)
+    checkpoint = load_checkpoint(options.weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
+    say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
+    if not checkpoint.trained:
+        say("              UNTRAINED: seeded weights make maps that mean nothing; give a checkpoint for real ones")
+    architecture, source = choose_architecture(
+        checkpoint.kind, checkpoint.hint, options.arch, options.ema_locs, options.residual
+    )
+    say(f"architecture  {architecture.name} ({source})")
+    spec, model = _plan(options, checkpoint, architecture)
+    if spec.coefficient is not None:
+        say(f"coefficient   {spec.coefficient:.6g} of the new frame ({spec.coefficient_source})")
+    if options.save_weights is not None:
+        save_safetensors(options.save_weights, checkpoint, architecture)
+        say(f"saved         {options.save_weights}")
+    narrow = model if spec.precision == "fp32" else SaliencyStep(architecture, checkpoint.weights, DTYPES["fp16"])
+    say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}")
+    proto = to_onnx(narrow, spec)
+    path = options.folder / MODEL_FILE
+    with _folder(options.folder), written_aside(path) as aside:
+        onnx.save(proto, aside)
+        say("checking      PyTorch against the file, frame by frame, with a reset")
+        with OrtSession(aside, "cpu") as session:
+            report = verify(model, session)
+    return Result(path, path.stat().st_size, spec, source, report)
+
+
+def _check_sizes(options: Options) -> None:
+    height, width = options.imgsz_hw
+    if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
+        nearest = " ".join(str(max(round(size / MULTIPLE), 1) * MULTIPLE) for size in options.imgsz_hw)
+        raise UsageError(f"--imgsz {height} {width}: both must be multiples of {MULTIPLE}; the nearest are {nearest}")
+    if options.batch is not None and options.batch < 1:
+        raise UsageError(f"--batch {options.batch}: give 1 or more, or 'dynamic'")
+
+
+def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelSpec, SaliencyStep]:
+    coefficient, coefficient_source = None, "no EMA"
+    if architecture.kind == "salema":
+        coefficient, coefficient_source = effective_coefficient(
+            checkpoint.learned_alpha, options.alpha, sigmoid=options.alpha_sigmoid
+        )
+    elif options.alpha is not None or options.alpha_sigmoid:
+        raise UsageError(f"--alpha is the coefficient of an EMA, and {architecture.name} has none; leave it out")
+    elif checkpoint.learned_alpha is not None:
+        raise UsageError(
+            f"--arch {options.arch}: the checkpoint holds a learned alpha, so it is a SalEMA; leave it out"
+        )
+    model = SaliencyStep(architecture, checkpoint.weights, torch.float32).eval()
+    height, width = options.imgsz_hw
+    spec = ModelSpec(
+        architecture=architecture.name,
+        height=height,
+        width=width,
+        batch=options.batch,
+        precision=options.precision,
+        states=model.state_specs(height, width),
+        coefficient=coefficient,
+        coefficient_source=coefficient_source,
+        weights=checkpoint.name,
+        weights_sha256=checkpoint.sha256,
+        trained=checkpoint.trained,
+        rewrites=(),
+        salema_version=version("salema"),
+    )
+    return spec, model
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Makes the folder, and removes it again after an error if it was not there before."""
+    fresh = not folder.exists()
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            folder.rmdir()
+        raise

@@ -1,0 +1,166 @@
+"""The generator and its temporal variants: one network, with cells put between its layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from salema.export.architecture import CLSTM56_END, ENCODER_END, FINAL_CONVS, LAYERS, Architecture
+from salema.runtime.errors import UsageError
+from salema.runtime.spec import StateSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MEAN_BGR = (103.939, 116.779, 123.68)
+LSTM_STATES = ("hidden", "cell")
+
+
+class SaliencyStep(nn.Module):
+    """One time step of any published variant, for N independent streams.
+
+    Weights and network compute are in `dtype`; states, the recurrence and the final sigmoid stay float32, because an
+    FP16 average with a small coefficient stalls once a step falls under half an ulp.
+
+    Args:
+        architecture: the variant.
+        weights: the checkpoint's tensors by published key; they give the channel widths and must fit.
+        dtype: float32 or float16 (float64 serves tests).
+
+    Raises:
+        UsageError: a residual at a layer whose input and output differ in shape.
+    """
+
+    def __init__(
+        self, architecture: Architecture, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self._dtype = dtype
+        self._state_dtype = torch.promote_types(dtype, torch.float32)
+        end = CLSTM56_END if architecture.kind == "salclstm56" else len(LAYERS)
+        self.salgan = nn.Sequential(*(_layer(kind, f"salgan.{i}", weights) for i, kind in enumerate(LAYERS[:end])))
+        if architecture.kind.startswith("salclstm"):
+            self.Gates = _conv("Gates", weights)
+        if architecture.kind == "salclstm56":
+            first, second, last = (_conv(f"final_convs.{index}", weights) for index in FINAL_CONVS)
+            self.final_convs = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last, nn.Sigmoid())
+        self.load_state_dict({key: value for key, value in weights.items() if key != "alpha"})
+        self.to(dtype)
+        self._mean: Tensor
+        mean = torch.tensor(MEAN_BGR, dtype=self._state_dtype).view(1, 3, 1, 1)
+        self.register_buffer("_mean", mean, persistent=False)
+        self._check_residual()
+
+    def forward(self, frame: Tensor, *states_and_mix: Tensor) -> tuple[Tensor, ...]:
+        """Runs one step.
+
+        Args:
+            frame: uint8 BGR `[N, H, W, 3]`.
+            states_and_mix: the states `[N, C, h, w]` float32 in the order of `state_specs`, then for an EMA `mix`
+                `[N]` float32, the weight of the new frame.
+
+        Returns:
+            The sigmoid map `[N, 1, H, W]` float32, then the states after the step.
+        """
+        x = (frame.to(self._state_dtype).permute(0, 3, 1, 2) - self._mean).to(self._dtype)
+        if self.architecture.kind == "salgan":
+            return (self._run(x, 0, len(LAYERS)),)
+        if self.architecture.kind == "salema":
+            return self._salema(x, states_and_mix[:-1], states_and_mix[-1])
+        return self._salclstm(x, *states_and_mix)
+
+    def _salema(self, x: Tensor, states: tuple[Tensor, ...], mix: Tensor) -> tuple[Tensor, ...]:
+        start, after = 0, []
+        for location, state in zip(self.architecture.ema_locs, states, strict=True):
+            entered = self._run(x, start, location)
+            fresh = self._run(entered, location, location + 1).to(self._state_dtype)
+            averaged = ema(fresh, state, mix)
+            after.append(averaged)
+            x = averaged.to(self._dtype) + entered if self.architecture.residual else averaged.to(self._dtype)
+            start = location + 1
+        saliency = self._run(x, start, len(LAYERS)) if start < len(LAYERS) else after[-1]
+        return (saliency, *after)
+
+    def _salclstm(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        place = ENCODER_END if self.architecture.kind == "salclstm30" else CLSTM56_END
+        x = self._run(x, 0, place)
+        gates = self.Gates(torch.cat([x, hidden.to(self._dtype)], 1)).to(self._state_dtype)
+        remember_new, forget, out, candidate = gates.chunk(4, 1)
+        cell = forget.sigmoid() * cell + remember_new.sigmoid() * candidate.tanh()
+        hidden = out.sigmoid() * cell.tanh()
+        decoder_input = cell.to(self._dtype)
+        if self.architecture.residual:
+            decoder_input = decoder_input + x
+        if self.architecture.kind == "salclstm56":
+            saliency = self._sigmoid(self.final_convs[:-1](decoder_input))
+        else:
+            saliency = self._run(decoder_input, place, len(LAYERS))
+        return saliency, hidden, cell
+
+    def _run(self, x: Tensor, start: int, end: int) -> Tensor:
+        for index in range(start, end):
+            x = self._sigmoid(x) if LAYERS[index] == "S" else self.salgan[index](x)
+        return x
+
+    def _sigmoid(self, logits: Tensor) -> Tensor:
+        return logits.to(self._state_dtype).sigmoid()
+
+    def state_specs(self, height: int, width: int) -> tuple[StateSpec, ...]:
+        """The recurrent states, and their shapes for frames of this size."""
+        kind = self.architecture.kind
+        if kind == "salema":
+            return tuple(
+                StateSpec(f"ema{location}", self._shape_after(location, height, width))
+                for location in self.architecture.ema_locs
+            )
+        if kind == "salgan":
+            return ()
+        place = ENCODER_END if kind == "salclstm30" else CLSTM56_END
+        shape = self._shape_after(place - 1, height, width)
+        return tuple(StateSpec(name, shape) for name in LSTM_STATES)
+
+    def _shape_after(self, location: int, height: int, width: int) -> tuple[int, int, int]:
+        done = LAYERS[: location + 1]
+        scale = 2 ** (done.count("M") - done.count("U"))
+        convs = [layer for layer in list(self.salgan)[: location + 1] if isinstance(layer, nn.Conv2d)]
+        return convs[-1].out_channels, height // scale, width // scale
+
+    def _check_residual(self) -> None:
+        if not self.architecture.residual or self.architecture.kind != "salema":
+            return
+        location = self.architecture.ema_locs[0]
+        layer = self.salgan[location]
+        same = layer.in_channels == layer.out_channels if isinstance(layer, nn.Conv2d) else LAYERS[location] == "R"
+        if not same:
+            raise UsageError(
+                f"--residual --ema-loc {location}: layer {location} changes the shape of what enters it (or is the map"
+                " itself), so the two can't be added; choose a ReLU or a convolution that keeps its channels: say 30"
+            )
+
+
+def ema(fresh: Tensor, state: Tensor, mix: Tensor) -> Tensor:
+    """Moves a state `[N, C, h, w]` towards `fresh` by `mix` `[N]`; a select where `mix` is 1, so that it clears NaN."""
+    weight = mix[:, None, None, None]
+    return torch.where(weight == 1, fresh, state + weight * (fresh - state))
+
+
+def _layer(kind: str, name: str, weights: Mapping[str, Tensor]) -> nn.Module:
+    match kind:
+        case "C":
+            return _conv(name, weights)
+        case "R":
+            return nn.ReLU()
+        case "M":
+            return nn.MaxPool2d(2)
+        case "U":
+            return nn.Upsample(scale_factor=2)
+        case _:
+            return nn.Sigmoid()
+
+
+def _conv(name: str, weights: Mapping[str, Tensor]) -> nn.Conv2d:
+    out, inp, kernel, _ = weights[f"{name}.weight"].shape
+    return nn.Conv2d(inp, out, kernel, padding=kernel // 2)

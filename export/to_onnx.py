@@ -1,0 +1,98 @@
+"""From the PyTorch step to one ONNX file: strongly typed, checked, carrying its own facts."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import onnx
+import torch
+
+from salema.runtime.files import written_aside
+from salema.runtime.spec import METADATA_KEY, ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from salema.export.models import SaliencyStep
+
+OPSET = 18
+IR_VERSION = 8  # the oldest that has opset 18: ONNX Runtime and TensorRT refuse a newer one than they know
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_TRACED_BATCH = 2  # a dynamic dimension must not be traced as 1, which PyTorch takes for a constant
+
+
+def to_onnx(model: SaliencyStep, spec: ModelSpec) -> onnx.ModelProto:
+    """Exports one time step.
+
+    Args:
+        model: the network, its weights in the precision that `spec` names.
+        spec: sizes, states and facts; written into the file's metadata.
+
+    Returns:
+        A model with the inputs `spec.input_names` and the outputs `spec.output_names`, which passed ONNX's full check.
+    """
+    batch = spec.batch or _TRACED_BATCH
+    frame = torch.zeros(batch, spec.height, spec.width, 3, dtype=torch.uint8)
+    states = [torch.zeros(batch, *state.shape_chw) for state in spec.states]
+    mix = [] if spec.coefficient is None else [torch.ones(batch)]
+    arguments = (frame, *states, *mix)
+    axis = torch.export.Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(
+            model.eval(),
+            arguments,
+            input_names=spec.input_names,
+            output_names=spec.output_names,
+            opset_version=OPSET,
+            dynamic_shapes=None if spec.batch else ({0: axis}, tuple({0: axis} for _ in arguments[1:])),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _describe(proto, spec)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def save(proto: onnx.ModelProto, path: Path) -> None:
+    """Writes the model whole or not at all.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    with written_aside(path) as aside:
+        onnx.save(proto, aside)
+
+
+def _describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Puts our facts in, and takes the exporter's out: its stack traces name the machine's folders."""
+    proto.ir_version = IR_VERSION
+    proto.producer_name, proto.producer_version = "salema", spec.salema_version
+    del proto.metadata_props[:]
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    graph = proto.graph
+    graph.name = spec.architecture
+    graph.doc_string = ""
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's remarks (absent torchvision, its own deprecations) from the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,87 @@
+"""`salema-run`: a video in, a saliency video and maps out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salema.runtime.errors import INTERRUPTED_EXIT_CODE, UsageError, exit_on_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from salema.runtime.pipeline import Summary
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    source: Annotated[Path, typer.Argument(help="Video file.", show_default=False)],
+    model: Annotated[Path, typer.Option(help="Folder that salema-export wrote.")] = Path("salema-model"),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="MP4 to write [default: SOURCE's name + _saliency.mp4, here].")
+    ] = None,
+    maps: Annotated[Path | None, typer.Option(help="Folder for the maps as PNG at network size.")] = None,
+    video: Annotated[bool, typer.Option("--video/--no-video", help="Write the MP4.")] = True,
+    view: Annotated[str, typer.Option(help="What the MP4 shows: overlay, map or side-by-side.")] = "overlay",
+    backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Lay the saliency of a video over it, with its sound kept, and save the maps on request."""
+    with exit_on_error("salema-run"):
+        from salema.runtime import load
+        from salema.runtime.pipeline import process_video
+        from salema.runtime.postprocess import VIEWS
+        from salema.runtime.session import warn_untrained
+
+        if view not in VIEWS:
+            raise UsageError(f"--view {view}: not one of {', '.join(VIEWS)}")
+        if not video and (output is not None or maps is None):
+            raise UsageError("--no-video leaves nothing to write; give --maps DIR, and no -o")
+        if output is None and video:
+            output = Path(f"{source.stem}_saliency.mp4")
+        if output is not None and output.suffix.lower() != ".mp4":
+            raise UsageError(f"-o {output}: not an .mp4 name; the video is written as MP4")
+        with load(model, backend=backend, device=device) as stream:
+            print(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}", file=sys.stderr)
+            warn_untrained(stream.spec)
+            summary = process_video(stream, source, output, maps, view, _progress)
+        _report(summary, output, maps, as_json=json_)
+
+
+def _progress(frames: Iterable[Any], total: int | None) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(frames, total=total, unit="frame", disable=None)  # None: off where stderr is no terminal
+
+
+def _report(summary: Summary, output: Path | None, maps: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        where = {"video": str(output) if output else None, "maps": str(maps) if maps else None}
+        print(json.dumps({**asdict(summary), **where}))
+    else:
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
+        where_text = " and ".join(str(path) for path in (output, maps) if path)
+        print(
+            f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps"
+            f" (ms per frame: {stages}) -> {where_text}"
+        )
+    if summary.error:
+        print(f"salema-run: {summary.error}; what came before is written", file=sys.stderr)
+        raise SystemExit(1)
+    if summary.interrupted:
+        of = f" of {summary.frames_expected}" if summary.frames_expected else ""
+        print(f"salema-run: interrupted after {summary.frames}{of} frames; these are written", file=sys.stderr)
+        raise SystemExit(INTERRUPTED_EXIT_CODE)
+
+
+def main() -> None:
+    """Runs the command."""
+    app()

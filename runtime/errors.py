@@ -1,0 +1,84 @@
+"""The errors a user can meet: one sentence each, with what was found and what to do."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells report it
+
+
+class SalemaError(Exception):
+    """Base of all our errors; `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class UsageError(SalemaError, ValueError):
+    """An option whose value can't be right whatever the files hold."""
+
+    exit_code = 2
+
+
+class CheckpointError(SalemaError, ValueError):
+    """Weights that can't be read, can't be trusted, or don't fit."""
+
+
+class ModelError(SalemaError, ValueError):
+    """An exported model that is missing, foreign, corrupt or of a newer version."""
+
+
+class BackendError(SalemaError, RuntimeError):
+    """A backend or device that was asked for and can't be used."""
+
+
+class MissingDependencyError(SalemaError, ImportError):
+    """An optional library that is needed and not installed."""
+
+
+class VideoError(SalemaError, OSError):
+    """A video that is missing, unreadable or empty."""
+
+
+class OutputError(SalemaError, OSError):
+    """A file or folder that can't be written."""
+
+
+class VerificationError(SalemaError, RuntimeError):
+    """An exported model that does not do what the PyTorch model does."""
+
+
+def reason(error: BaseException) -> str:
+    """Returns the shortest useful text of a foreign error: its system message, else its first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def exit_on_error(program: str) -> Iterator[None]:
+    """Ends a command with one sentence on stderr and the exit code of the house instead of a traceback.
+
+    Raises:
+        SystemExit: 2 for usage, 1 for a failure, 130 when interrupted.
+    """
+    try:
+        yield
+    except SalemaError as error:
+        code, message = error.exit_code, str(error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code, message = 1, f"{where}{reason(error)}"
+    except MemoryError:
+        code, message = 1, "out of memory; close other programs or use a smaller --imgsz or --batch"
+    except KeyboardInterrupt:
+        code, message = INTERRUPTED_EXIT_CODE, "interrupted"
+    else:
+        return
+    print(f"{program}: {message}", file=sys.stderr)
+    raise SystemExit(code)

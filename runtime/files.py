@@ -1,0 +1,58 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import OutputError, SalemaError, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its parents, if it isn't there.
+
+    Raises:
+        OutputError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: can't make this folder ({reason(error)}); choose another place") from error
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yields a hidden name beside `path` to write to: renamed to `path` at the end, removed on any error.
+
+    The name holds the process number, so that two runs don't write to one file, and keeps the suffix.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    try:
+        yield aside
+        aside.replace(path)
+    except SalemaError:  # some of ours are OSErrors too
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole small file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    with written_aside(path) as aside:
+        aside.write_bytes(data)

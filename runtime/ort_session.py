@@ -1,0 +1,129 @@
+"""ONNX Runtime: the embedded default. States stay OrtValues on the device from step to step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
+from salema.runtime.spec import METADATA_KEY, ModelSpec
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise MissingDependencyError(
+        f"ONNX Runtime can't be imported ({reason(error)}); install it with: pip install 'salema[cpu]'"
+        " (or 'salema[gpu]' for CUDA)"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.session import States
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+_QUIET = 3  # errors only: ONNX Runtime writes warnings about the graph and missing GPUs straight to stderr
+_INSTALL_GPU = "install it with: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
+
+
+class OrtSession:
+    """A `Session` over ONNX Runtime's CPU or CUDA provider."""
+
+    def __init__(self, model: Path, device: str) -> None:
+        """Loads the model; `device` is `auto`, `cpu` or `cuda`.
+
+        Raises:
+            ModelError: the file is corrupt, foreign or of a newer version.
+            BackendError: CUDA was asked for and is not really active.
+        """
+        wants_cuda = device == "cuda" or (device == "auto" and CUDA in ort.get_available_providers())
+        if wants_cuda and CUDA not in ort.get_available_providers():
+            raise BackendError(f"--device cuda: this ONNX Runtime has no CUDA provider; {_INSTALL_GPU}")
+        self._session = _load(model, [CUDA, CPU] if wants_cuda else [CPU])
+        # ONNX Runtime falls back to the CPU with no more than a log line when CUDA's libraries don't load.
+        self._device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+        if device == "cuda" and self._device == "cpu":
+            raise BackendError(
+                "--device cuda: ONNX Runtime could not start CUDA; check nvidia-smi, CUDA 12 and cuDNN 9"
+            )
+        self.spec = _read_spec(self._session, model)
+        self.description = f"ONNX Runtime {ort.__version__} on {self._device}"
+        if device == "auto":
+            self.description += f" (auto: {_why(self._device, tried_cuda=wants_cuda)})"
+
+    def step(
+        self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], States]:
+        """See `Session.step`."""
+        binding = self._session.io_binding()
+        inputs: dict[str, Any] = {"frame": self._upload(frames)}
+        inputs |= {f"{state.name}_in": value for state, value in zip(self.spec.states, states, strict=True)}
+        if self.spec.coefficient is not None:
+            inputs["mix"] = self._upload(mix)
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output("saliency", "cpu")
+        for state in self.spec.states:
+            binding.bind_output(f"{state.name}_out", self._device)
+        self._session.run_with_iobinding(binding)
+        saliency, *after = binding.get_outputs()
+        return saliency.numpy()[:, 0], tuple(after)
+
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
+        return tuple(self._upload(arrays[state.name].astype(np.float32, copy=False)) for state in self.spec.states)
+
+    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
+        """See `Session.to_host`."""
+        return {state.name: value.numpy() for state, value in zip(self.spec.states, states, strict=True)}
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _upload(self, array: NDArray[Any]) -> Any:
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+
+
+def _load(model: Path, providers: list[str]) -> Any:
+    ort.set_default_logger_severity(_QUIET)
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    try:
+        return ort.InferenceSession(str(model), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own classes have no common public base
+        raise ModelError(f"{model}: ONNX Runtime can't load it ({reason(error)}); export it again") from error
+
+
+def _read_spec(session: Any, model: Path) -> ModelSpec:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(
+            f"{model}: an ONNX model, but not one that salema-export wrote; export your checkpoint with it"
+        )
+    spec = ModelSpec.from_json(text, str(model))
+    names = {value.name for value in session.get_inputs()} | {value.name for value in session.get_outputs()}
+    if names != {*spec.input_names, *spec.output_names}:
+        raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
+    return spec
+
+
+def _why(device: str, *, tried_cuda: bool) -> str:
+    if device == "cuda":
+        return "CUDA is active"
+    return "CUDA did not start" if tried_cuda else "no CUDA provider installed"

@@ -1,0 +1,206 @@
+"""A whole video through a stream: decode, preprocess, step, postprocess, encode, one frame at a time."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.files import make_folder, write_bytes
+from salema.runtime.postprocess import View, render, to_grey
+from salema.runtime.preprocess import to_network_size
+from salema.runtime.video import VideoReader, VideoWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.stream import SaliencyStream
+    from salema.runtime.video import Frame
+
+STAGES = ("decode", "preprocess", "step", "postprocess", "encode")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        frames: frames processed.
+        frames_expected: what the file said it holds, or None.
+        seconds: wall time, model loading not included.
+        fps: frames over seconds.
+        stage_ms: mean milliseconds per frame of each of `STAGES`; encode includes writing the maps.
+        interrupted: whether SIGINT or SIGTERM ended it.
+        error: why the source broke off, or None.
+    """
+
+    frames: int
+    frames_expected: int | None
+    seconds: float
+    fps: float
+    stage_ms: dict[str, float]
+    interrupted: bool
+    error: str | None
+
+
+class _Clock:
+    """Sums the wall time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    def timed(self, stage: str, items: Iterable[Frame]) -> Iterator[Frame]:
+        iterator = iter(items)
+        while True:
+            with self.time(stage):
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
+
+
+@contextmanager
+def _stop_requested() -> Iterator[threading.Event]:
+    """Turns the first SIGINT or SIGTERM into an event; a second one acts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # signals are the main thread's
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def request(_number: int, _frame: object) -> None:
+        restore()
+        event.set()
+
+    for number in _SIGNALS:
+        signal.signal(number, request)
+    try:
+        yield event
+    finally:
+        restore()
+
+
+class _Outputs:
+    """The MP4 and the maps of one video, whichever were asked for."""
+
+    def __init__(self, reader: VideoReader, video: Path | None, maps: Path | None, view: View, clock: _Clock) -> None:
+        self._maps, self._view, self._clock = maps, view, clock
+        self._count = 0
+        self._writer = None
+        if maps is not None:
+            make_folder(maps)
+        if video is not None:
+            make_folder(video.parent)
+            width = reader.width * (2 if view == "side-by-side" else 1)
+            self._writer = VideoWriter(video, reader, reader.height, width)
+
+    def __enter__(self) -> Self:
+        if self._writer is not None:
+            self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(kind, error, trace)
+
+    def write(self, frame: Frame, saliency: NDArray[np.float32]) -> None:
+        self._count += 1
+        with self._clock.time("postprocess"):
+            grey = to_grey(saliency)
+            picture = render(frame.image_bgr, grey, self._view) if self._writer is not None else None
+        with self._clock.time("encode"):
+            if self._writer is not None and picture is not None:
+                self._writer.write(picture, frame)
+            if self._maps is not None:
+                write_bytes(self._maps / f"{self._count:04d}.png", cv2.imencode(".png", grey)[1].tobytes())
+
+    def finish(self, *, all_sound: bool) -> None:
+        with self._clock.time("encode"):
+            if self._writer is not None:
+                self._writer.finish(all_sound=all_sound)
+
+
+def process_video(
+    stream: SaliencyStream,
+    source: Path,
+    video: Path | None,
+    maps: Path | None = None,
+    view: View = "overlay",
+    progress: Callable[[Iterable[Frame], int | None], Iterable[Frame]] | None = None,
+) -> Summary:
+    """Runs a video file through a stream from its first frame to its last, and writes what was asked for.
+
+    SIGINT, SIGTERM and a source that breaks off end it early: what was written until then is finished and kept.
+
+    Args:
+        stream: the model, for one video; its state starts anew.
+        source: the video file.
+        video: MP4 file to write, or None.
+        maps: folder for the maps as `0001.png`, ... at network size, named and normalised as published; or None.
+        view: what the MP4 shows.
+        progress: wraps the frames, given how many to expect, as tqdm does.
+
+    Raises:
+        UsageError: an output would overwrite the source.
+        VideoError: the source is missing, unreadable or empty.
+        OutputError: an output can't be written; the MP4 is then removed.
+    """
+    if video is not None and video.exists() and source.exists() and video.samefile(source):
+        raise UsageError(f"{video}: is the source itself; choose another name with -o")
+    clock, count, broken = _Clock(), 0, None
+    stream.reset()
+    start = time.perf_counter()
+    with (
+        VideoReader(source) as reader,
+        _stop_requested() as stop,
+        _Outputs(reader, video, maps, view, clock) as outputs,
+    ):
+        frames: Iterable[Frame] = clock.timed("decode", reader)
+        try:
+            for frame in progress(frames, reader.frame_count) if progress else frames:
+                outputs.write(frame, _saliency(stream, frame, clock))
+                count += 1
+                if stop.is_set():
+                    break
+        except VideoError as error:
+            broken = str(error)
+        outputs.finish(all_sound=not (stop.is_set() or broken))
+    seconds = time.perf_counter() - start
+    stage_ms = {stage: 1000 * clock.seconds[stage] / count for stage in STAGES}
+    return Summary(count, reader.frame_count, seconds, count / seconds, stage_ms, stop.is_set(), broken)
+
+
+def _saliency(stream: SaliencyStream, frame: Frame, clock: _Clock) -> NDArray[np.float32]:
+    with clock.time("preprocess"):
+        small = to_network_size(frame.image_bgr, stream.spec.height, stream.spec.width)
+    with clock.time("step"):
+        saliency: NDArray[np.float32] = stream.infer(small[np.newaxis])[0]
+    return saliency

@@ -1,0 +1,139 @@
+"""The only object with memory: a stream owns the temporal state of one video, or of a batch of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from salema.runtime.errors import UsageError
+from salema.runtime.preprocess import to_network_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.session import Session
+    from salema.runtime.spec import ModelSpec
+
+
+class SaliencyStream:
+    """Saliency of consecutive frames, with the state carried from each to the next.
+
+    Args:
+        session: the loaded model; freed with the stream.
+        streams: how many independent videos run side by side; must equal the model's batch unless that is free.
+
+    Raises:
+        UsageError: the model was exported for another batch.
+    """
+
+    def __init__(self, session: Session, streams: int = 1) -> None:
+        batch = session.spec.batch
+        if streams < 1 or batch not in {None, streams}:
+            raise UsageError(
+                f"{streams} streams asked for, and the model was exported with --batch {batch or 'dynamic'};"
+                f" load it with streams={batch or 1} or export it with --batch {max(streams, 1)}"
+            )
+        self._session = session
+        self._streams = streams
+        self.reset()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model says of itself."""
+        return self._session.spec
+
+    @property
+    def description(self) -> str:
+        """Backend and device, for people."""
+        return self._session.description
+
+    def reset(self, stream: int | None = None) -> None:
+        """Forgets everything, or what one of several streams has seen: its next frame is a first frame.
+
+        Raises:
+            UsageError: there is no such stream.
+        """
+        if stream is None:
+            self._first = np.ones(self._streams, bool)
+            self._states = self._session.from_host(self._zeros())
+            return
+        if not 0 <= stream < self._streams:
+            raise UsageError(f"reset({stream}): there are streams 0 to {self._streams - 1}")
+        self._first[stream] = True
+        if self.spec.coefficient is None:  # an LSTM starts from zeros; an EMA needs no more than mix = 1
+            arrays = {name: array.copy() for name, array in self._session.to_host(self._states).items()}
+            for array in arrays.values():
+                array[stream] = 0
+            self._states = self._session.from_host(arrays)
+
+    def step(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Takes the next frame, BGR `(h, w, 3)` of any size; returns its raw sigmoid map `(H, W)` at network size.
+
+        Raises:
+            UsageError: the frame has another dtype or shape, or there are several streams.
+        """
+        saliency: NDArray[np.float32] = self.step_batch([frame])[0]
+        return saliency
+
+    def step_batch(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Takes the next frame of every stream, BGR of any size each; returns their maps `(N, H, W)`.
+
+        Raises:
+            UsageError: a frame has another dtype or shape, or there are not as many as streams.
+        """
+        return self.infer(np.stack([to_network_size(frame, self.spec.height, self.spec.width) for frame in frames]))
+
+    def infer(self, frames_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `step_batch`, for frames `(N, H, W, 3)` that are at network size already.
+
+        Raises:
+            UsageError: the array has another shape.
+        """
+        expected = (self._streams, self.spec.height, self.spec.width, 3)
+        if frames_nhwc.shape != expected:
+            raise UsageError(f"frames of shape {frames_nhwc.shape} given, {expected} expected")
+        mix = np.where(self._first, 1, self.spec.coefficient or 0).astype(np.float32)
+        maps, self._states = self._session.step(frames_nhwc, self._states, mix)
+        self._first[:] = False
+        return maps
+
+    def snapshot(self) -> dict[str, NDArray[np.float32]]:
+        """Copies the memory to the host: the states `{name: [N, C, H, W]}`, and `first` `[N]` (1 before a first frame).
+
+        `restore` takes it up again, in this process or another.
+        """
+        return {**self._session.to_host(self._states), "first": self._first.astype(np.float32)}
+
+    def restore(self, snapshot: Mapping[str, NDArray[np.float32]]) -> None:
+        """Goes on from what `snapshot` gave.
+
+        Raises:
+            UsageError: it is of another model or number of streams.
+        """
+        shapes = {name: array.shape for name, array in self._zeros().items()} | {"first": (self._streams,)}
+        found = {name: array.shape for name, array in snapshot.items()}
+        if found != shapes:
+            raise UsageError(f"the snapshot is of another model: it holds {found}, {shapes} expected")
+        self._first = snapshot["first"].astype(bool)
+        self._states = self._session.from_host({state.name: snapshot[state.name] for state in self.spec.states})
+
+    def close(self) -> None:
+        """Frees the state and the model."""
+        self._states = ()
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _zeros(self) -> dict[str, NDArray[np.float32]]:
+        return {state.name: np.zeros((self._streams, *state.shape_chw), np.float32) for state in self.spec.states}
