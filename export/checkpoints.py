@@ -213,8 +213,11 @@ def _read_lasagne(path: Path) -> tuple[dict[str, Tensor], Hint | None]:
         # Lasagne flips a convolution's kernel by default; SalGAN's encoder, converted from Caffe, was built without.
         if index >= ENCODER_END and weight.ndim == 4:  # noqa: PLR2004
             weight = weight[:, :, ::-1, ::-1]
-        tensors[f"salgan.{index}.weight"] = torch.from_numpy(np.ascontiguousarray(weight))
-        tensors[f"salgan.{index}.bias"] = torch.from_numpy(np.ascontiguousarray(bias))
+        try:
+            tensors[f"salgan.{index}.weight"] = torch.from_numpy(weight.copy())
+            tensors[f"salgan.{index}.bias"] = torch.from_numpy(bias.copy())
+        except TypeError as error:
+            raise CheckpointError(f"{path}: arr_{2 * order} or the next holds no numbers ({reason(error)})") from error
     return tensors, Hint(Architecture("salgan"), "the file's form, SalGAN's Lasagne weights")
 
 

@@ -36,7 +36,10 @@ def export(
     ] = "auto",
     ema_loc: Annotated[
         list[int] | None,
-        typer.Option(help="Layer whose output is averaged, 0 to 61 [default: 30]; give it twice for a double EMA."),
+        typer.Option(
+            metavar="LAYER",
+            help="Layer whose output is averaged, 0 to 61 [default: 30]; give it twice for a double EMA.",
+        ),
     ] = None,
     residual: Annotated[
         bool | None, typer.Option("--residual/--no-residual", help="Add what entered that layer to the state.")
@@ -45,7 +48,9 @@ def export(
     alpha_sigmoid: Annotated[
         bool, typer.Option("--alpha-sigmoid", help="Put alpha through a sigmoid, as the published code does.")
     ] = False,
-    imgsz: Annotated[tuple[int, int], typer.Option(help="Height and width of the network, multiples of 16.")] = (
+    imgsz: Annotated[
+        tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", help="Size of the network, multiples of 16.")
+    ] = (
         192,
         256,
     ),

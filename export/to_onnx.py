@@ -40,7 +40,8 @@ def to_onnx(model: SaliencyStep, spec: ModelSpec) -> onnx.ModelProto:
     states = [torch.zeros(batch, *state.shape_chw) for state in spec.states]
     mix = [] if spec.coefficient is None else [torch.ones(batch)]
     arguments = (frame, *states, *mix)
-    axis = torch.export.Dim("batch")
+    free = {0: torch.export.Dim("batch")}
+    rest = tuple(free for _ in arguments[1:])  # what forward() takes as *states_and_mix
     with _quiet():
         program = torch.onnx.export(
             model.eval(),
@@ -48,7 +49,7 @@ def to_onnx(model: SaliencyStep, spec: ModelSpec) -> onnx.ModelProto:
             input_names=spec.input_names,
             output_names=spec.output_names,
             opset_version=OPSET,
-            dynamic_shapes=None if spec.batch else ({0: axis}, tuple({0: axis} for _ in arguments[1:])),
+            dynamic_shapes=None if spec.batch else (free, rest) if rest else (free,),
             dynamo=True,
             verbose=False,
         )

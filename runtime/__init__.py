@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from salema.runtime.session import open_session
-from salema.runtime.stream import SaliencyStream
-
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SaliencyStream", "load", "open_session"]
+    from salema.runtime.stream import SaliencyStream
+
+__all__ = ["load"]
 
 
 def load(
@@ -27,5 +26,9 @@ def load(
     Raises:
         SalemaError: see `open_session` and `SaliencyStream`.
     """
+    # OpenCV takes 0.2 s to import, and the commands pass here on their way to --help.
+    from salema.runtime.session import open_session  # noqa: PLC0415
+    from salema.runtime.stream import SaliencyStream  # noqa: PLC0415
+
     session = open_session(model, backend, device)
     return SaliencyStream(session, session.spec.batch or 1 if streams is None else streams)

@@ -64,7 +64,8 @@ class AudioTrack:
 
     def _transcoded(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         out = self._output.add_stream("aac", rate=stream.codec_context.sample_rate)
-        out.codec_context.layout = stream.codec_context.layout
+        # By number: PCM has no layout that the encoder takes. What browsers don't play is folded to stereo.
+        out.codec_context.layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         resampler = av.AudioResampler(
             format="fltp", layout=out.codec_context.layout, rate=out.codec_context.sample_rate
         )

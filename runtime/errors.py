@@ -54,8 +54,9 @@ class VerificationError(SalemaError, RuntimeError):
 
 def reason(error: BaseException) -> str:
     """Returns the shortest useful text of a foreign error: its system message, else its first line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    message = getattr(error, "strerror", None)  # OSError has it, and FFmpeg's errors
+    if message:
+        return str(message)
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -74,15 +74,22 @@ class OrtSession:
             binding.bind_output(f"{state.name}_out", self._device)
         self._session.run_with_iobinding(binding)
         saliency, *after = binding.get_outputs()
-        return saliency.numpy()[:, 0], tuple(after)
+        return saliency.numpy()[:, 0].copy(), tuple(after)  # numpy() is a view of ONNX Runtime's memory
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""
-        return tuple(self._upload(arrays[state.name].astype(np.float32, copy=False)) for state in self.spec.states)
+        values = []
+        for state in self.spec.states:
+            array = np.ascontiguousarray(arrays[state.name], np.float32)
+            # Memory of its own: what ortvalue_from_numpy gives on the CPU dangles once the array is gone.
+            value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), np.float32, self._device, 0)
+            value.update_inplace(array)
+            values.append(value)
+        return tuple(values)
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
         """See `Session.to_host`."""
-        return {state.name: value.numpy() for state, value in zip(self.spec.states, states, strict=True)}
+        return {state.name: value.numpy().copy() for state, value in zip(self.spec.states, states, strict=True)}
 
     def close(self) -> None:
         """See `Session.close`."""

@@ -1,0 +1,107 @@
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from salema.runtime.spec import METADATA_KEY, ModelSpec
+
+VARIANTS = {
+    "SalGAN": ({"arch": "salgan"}, ["frame"], ["saliency"]),
+    "SalEMA30": ({}, ["frame", "ema30_in", "mix"], ["saliency", "ema30_out"]),
+    "SalEMA30+54": (
+        {"ema_locs": (30, 54)},
+        ["frame", "ema30_in", "ema54_in", "mix"],
+        ["saliency", "ema30_out", "ema54_out"],
+    ),
+    "SalCLSTM56": (
+        {"arch": "salclstm56"},
+        ["frame", "hidden_in", "cell_in"],
+        ["saliency", "hidden_out", "cell_out"],
+    ),
+}
+
+
+def read(folder):
+    return onnx.load(folder / "model.onnx")
+
+
+def types(values):
+    return {
+        v.name: (v.type.tensor_type.elem_type, [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim])
+        for v in values
+    }
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_graph_keeps_the_contract(exported, name, precision):
+    options, inputs, outputs = VARIANTS[name]
+    proto = read(exported(precision=precision, **options))
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version >= 17
+    assert [value.name for value in proto.graph.input] == inputs
+    assert [value.name for value in proto.graph.output] == outputs
+    kinds = types([*proto.graph.input, *proto.graph.output])
+    assert kinds["frame"] == (TensorProto.UINT8, [1, 64, 96, 3])
+    assert kinds["saliency"] == (TensorProto.FLOAT, [1, 1, 64, 96])
+    assert all(kind == TensorProto.FLOAT for key, (kind, _) in kinds.items() if key != "frame")
+    if name == "SalEMA30":
+        assert kinds["ema30_in"] == kinds["ema30_out"] == (TensorProto.FLOAT, [1, 32, 4, 6])
+        assert kinds["mix"] == (TensorProto.FLOAT, [1])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_fp16_means_weights_and_compute(exported, name):
+    proto = read(exported(precision="fp16", **VARIANTS[name][0]))
+    weights = {i.name: i.data_type for i in proto.graph.initializer if i.name.endswith((".weight", ".bias"))}
+    assert len(weights) >= 54
+    assert set(weights.values()) == {TensorProto.FLOAT16}
+    inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    produced = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    convolutions = [node for node in proto.graph.node if node.op_type in {"Conv", "Resize", "MaxPool"}]
+    assert {produced[node.output[0]] for node in convolutions} == {TensorProto.FLOAT16}
+
+
+def test_metadata_names_the_facts_and_no_folder_of_this_machine(exported):
+    folder = exported()
+    proto = read(folder)
+    assert [entry.key for entry in proto.metadata_props] == [METADATA_KEY]
+    spec = ModelSpec.from_json(proto.metadata_props[0].value, "x")
+    assert (spec.architecture, spec.coefficient, spec.coefficient_source) == (
+        "SalEMA30",
+        0.1,
+        "the default 0.1, used directly",
+    )
+    assert (spec.trained, spec.weights, len(spec.weights_sha256)) == (False, "seeded:16", 64)
+    assert b".py" not in (folder / "model.onnx").read_bytes()
+
+
+def test_operators_are_those_of_the_design(exported):
+    proto = read(exported())
+    used = {node.op_type for node in proto.graph.node}
+    ema = {"Unsqueeze", "Equal", "Where", "Sub", "Mul", "Add"}
+    network = {"Cast", "Transpose", "Sub", "Conv", "Relu", "MaxPool", "Resize", "Sigmoid", "Reshape"}
+    assert used <= ema | network
+    order = [node.op_type for node in proto.graph.node]
+    assert order.index("Cast") < order.index("Transpose")  # TensorRT has no uint8 transpose
+    scales = {i.name: numpy_helper.to_array(i).tolist() for i in proto.graph.initializer}
+    resizes = [node for node in proto.graph.node if node.op_type == "Resize"]
+    assert [scales[node.input[2]] for node in resizes] == [[1.0, 1.0, 2.0, 2.0]] * 4
+
+
+def test_a_dynamic_batch_runs_at_any_size(exported):
+    folder = exported(batch=None)
+    kinds = types(read(folder).graph.input)
+    assert kinds["frame"][1] == kinds["mix"][1] + [64, 96, 3]
+    session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
+    state = rng.standard_normal((3, 32, 4, 6)).astype(np.float32)
+    mix = np.float32([1, 0.1, 0.7])
+    whole = session.run(None, {"frame": frames, "ema30_in": state, "mix": mix})
+    for row in range(3):
+        one = slice(row, row + 1)
+        single = session.run(None, {"frame": frames[one], "ema30_in": state[one], "mix": mix[one]})
+        for a, b in zip(single, whole, strict=True):
+            np.testing.assert_allclose(a[0], b[row], atol=1e-5)

@@ -1,0 +1,36 @@
+import stat
+
+import pytest
+
+from salema.runtime.errors import OutputError, VideoError
+from salema.runtime.files import make_folder, write_bytes, written_aside
+
+
+def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):
+    path = tmp_path / "a.png"
+    with written_aside(path) as aside:
+        aside.write_bytes(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    (tmp_path / "plain").write_bytes(b"")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, VideoError("v"), ValueError("x")])
+def test_an_error_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error) if isinstance(error, Exception) else error), written_aside(path) as aside:
+        aside.write_bytes(b"half")
+        raise error
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    with pytest.raises(OutputError, match="is a folder; name a file"):
+        write_bytes(tmp_path, b"")
+    with pytest.raises(OutputError, match="No such file or directory"):
+        write_bytes(tmp_path / "absent/a.png", b"")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="can't make this folder"):
+        make_folder(tmp_path / "file/sub")

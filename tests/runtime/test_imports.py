@@ -1,0 +1,46 @@
+import subprocess
+import sys
+
+
+def test_the_runtime_runs_where_torch_and_onnx_are_not_installed(model):
+    """A fresh interpreter in which importing torch, onnx and what belongs to them fails."""
+    code = f"""
+import sys
+for name in ("torch", "onnx", "onnxscript", "safetensors", "pooch"):
+    sys.modules[name] = None  # makes `import name` raise ImportError
+import numpy as np
+import salema.runtime, salema.runtime.cli, salema.runtime.pipeline, salema.runtime.video
+with salema.runtime.load({str(model)!r}) as stream:
+    print(stream.step(np.zeros((48, 64, 3), np.uint8)).shape)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "(64, 96)\n", "")
+
+
+def test_without_onnx_runtime_the_sentence_says_how_to_install_it(model):
+    code = f"""
+import sys
+sys.modules["onnxruntime"] = None
+from salema.runtime.cli import main
+sys.argv = ["salema-run", "clip.mp4", "--model", {str(model)!r}]
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("salema-run: ONNX Runtime can't be imported")
+    assert "pip install 'salema[cpu]'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_without_torch_export_says_how_to_install_it():
+    code = """
+import sys
+sys.modules["torch"] = None
+from salema.export.cli import main
+sys.argv = ["salema-export", "--weights", "seeded"]
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("install it with: pip install 'salema[cpu,export]'\n")
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from salema.export.seeded import moving_disc
+from salema.runtime import load
+from salema.runtime.errors import UsageError
+from salema.runtime.preprocess import to_network_size
+
+
+def test_the_documented_example(model):
+    with load(model) as stream:
+        saliency = stream.step(moving_disc(1, 123, 457)[0])
+        assert saliency.shape == (64, 96)
+        assert saliency.dtype == np.float32
+        stream.reset()
+
+
+def test_frames_of_any_size_are_resized_to_the_network(model):
+    frame = moving_disc(1, 360, 640)[0]
+    with load(model) as stream:
+        a = stream.step(frame)
+        stream.reset()
+        np.testing.assert_array_equal(stream.infer(to_network_size(frame, 64, 96)[None])[0], a)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((64, 96, 3), np.float32),
+        np.zeros((64, 96), np.uint8),
+        np.zeros((64, 96, 4), np.uint8),
+        np.zeros((0, 96, 3), np.uint8),
+    ],
+)
+def test_other_frames_are_refused(model, frame):
+    with load(model) as stream, pytest.raises(UsageError, match=r"uint8 BGR \(h, w, 3\) expected"):
+        stream.step(frame)
+
+
+def test_the_number_of_streams_must_fit(model, exported, disc):
+    with pytest.raises(UsageError, match="exported with --batch 1"):
+        load(model, streams=2)
+    with pytest.raises(UsageError, match="0 streams"):
+        load(exported(batch=None), streams=0)
+    with load(exported(batch=None), streams=2) as stream:
+        with pytest.raises(UsageError, match=r"\(2, 64, 96, 3\) expected"):
+            stream.step(disc[0])
+        with pytest.raises(UsageError, match="there are streams 0 to 1"):
+            stream.reset(2)
+
+
+def test_a_snapshot_of_another_model_is_refused(model, exported):
+    with (
+        load(model) as stream,
+        load(exported(arch="salclstm30")) as other,
+        pytest.raises(UsageError, match="the snapshot is of another model"),
+    ):
+        stream.restore(other.snapshot())

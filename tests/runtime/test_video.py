@@ -1,0 +1,282 @@
+import struct
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import Colorspace
+from conftest import probe, write_clip
+
+from salema.export.seeded import moving_disc
+from salema.runtime.errors import OutputError, VideoError
+from salema.runtime.video import VideoReader, VideoWriter
+
+DISC = moving_disc(8, 64, 96)
+
+
+def copy(source, target):
+    """Reads and writes every frame as it is."""
+    with VideoReader(source) as reader, VideoWriter(target, reader, reader.height, reader.width) as writer:
+        frames = list(reader)
+        for frame in frames:
+            writer.write(frame.image_bgr, frame)
+        writer.finish(all_sound=True)
+    return frames
+
+
+def assert_close(images, expected, *, mean=4):
+    assert len(images) == len(expected)
+    for a, b in zip(images, expected, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a.astype(int) - b.astype(int)).mean() < mean
+
+
+def test_a_copy_has_the_same_pictures_rate_times_and_length(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC, rate=Fraction(30000, 1001))
+    copy(source, tmp_path / "b.mp4")
+    before, after = probe(source), probe(tmp_path / "b.mp4")
+    assert_close(after["images"], before["images"])
+    for fact in ("rate", "times", "duration_s", "size_hw"):
+        assert after[fact] == before[fact]
+    assert (after["codec"], after["pix_fmt"]) == ("h264", "yuv420p")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.mp4", "b.mp4"]
+
+
+def test_browsers_can_start_before_the_file_has_come_whole(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    copy(source, tmp_path / "b.mp4")
+    data = (tmp_path / "b.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path):
+    pts = [0, 1, 2, 10, 11, 30, 31, 33]
+    source = write_clip(tmp_path / "a.mkv", DISC, pts=pts)
+    copy(source, tmp_path / "b.mp4")
+    np.testing.assert_allclose(probe(tmp_path / "b.mp4")["times"], np.array(pts) / 25, atol=1e-3)
+
+
+def test_times_start_at_zero_where_the_source_starts_later(tmp_path):
+    source = write_clip(tmp_path / "a.ts", DISC, pts=range(100, 108))
+    assert probe(source)["times"][0] > 3
+    copy(source, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert after["times"][0] < 0.1
+    np.testing.assert_allclose(np.diff(after["times"]), 1 / 25, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.webm", "a.mkv", "a.mov"])
+def test_containers_that_people_have(tmp_path, name):
+    codec = "libvpx" if name.endswith("webm") else "libx264"
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.bit_rate = 4_000_000
+        stream.codec_context.max_b_frames = 0  # AVI has no time stamps for them
+        for image in DISC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    copy(tmp_path / name, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert len(after["images"]) == 8
+    assert after["rate"] == 25
+    assert all(b > a for a, b in pairwise(after["times"]))
+
+
+def rotated_copy(source, target, matrix):
+    """Sets the display matrix in an MP4's track header: 9 numbers, 16.16 but for the last column's 2.30."""
+    data = bytearray(source.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", *matrix)
+    target.write_bytes(data)
+    return target
+
+
+ONE, UNIT = 1 << 16, 1 << 30
+# (a b u, c d v, x y w): a decoded point (x, y) is shown at (a x + c y, b x + d y), y downwards.
+MATRICES = {
+    "clockwise": ([0, ONE, 0, -ONE, 0, 0, 0, 0, UNIT], -1),
+    "half turn": ([-ONE, 0, 0, 0, -ONE, 0, 0, 0, UNIT], 2),
+    "counter-clockwise": ([0, -ONE, 0, ONE, 0, 0, 0, 0, UNIT], 1),
+}
+
+
+@pytest.mark.parametrize("turn", MATRICES)
+def test_rotation_is_respected(tmp_path, turn):
+    matrix, quarter_turns = MATRICES[turn]
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    rotated = rotated_copy(source, tmp_path / "r.mp4", matrix)
+    expected = [np.rot90(image, quarter_turns) for image in probe(source)["images"]]
+    frames = copy(rotated, tmp_path / "b.mp4")
+    assert_close([frame.image_bgr for frame in frames], expected, mean=0.1)
+    after = probe(tmp_path / "b.mp4")
+    assert_close(after["images"], expected)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+@pytest.mark.parametrize(("turn", "expected"), [(None, Fraction(4, 3)), ("clockwise", Fraction(3, 4))])
+def test_pixels_that_are_not_square_stay_so(tmp_path, turn, expected):
+    def set_aspect(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    source = write_clip(tmp_path / "a.mp4", DISC, setup=set_aspect)
+    if turn:
+        source = rotated_copy(source, tmp_path / "r.mp4", MATRICES[turn][0])
+    copy(source, tmp_path / "b.mp4")
+    assert probe(tmp_path / "b.mp4")["aspect"] == expected
+
+
+@pytest.mark.parametrize("colorspace", [Colorspace.ITU601, Colorspace.ITU709])
+def test_colours_survive(tmp_path, colorspace):
+    colour = (40, 180, 220)
+
+    def tag(stream):
+        stream.codec_context.colorspace = int(colorspace)
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        tag(stream)
+        picture = av.VideoFrame.from_ndarray(np.full((64, 96, 3), colour, np.uint8), format="bgr24")
+        container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=colorspace)))
+        container.mux(stream.encode(None))
+    copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    before, after = (probe(tmp_path / name)["images"][0].mean((0, 1)) for name in ("a.mp4", "b.mp4"))
+    assert np.abs(before - colour).max() < 6
+    assert np.abs(after - before).max() < 5
+
+
+@pytest.mark.parametrize("size_hw", [(63, 95), (64, 95), (63, 96), (17, 33)])
+def test_odd_sizes_gain_a_row_or_column(tmp_path, size_hw):
+    images = moving_disc(3, *size_hw)
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width = size_hw
+        stream.pix_fmt = "bgr0"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    frames = copy(source, tmp_path / "b.mp4")
+    np.testing.assert_array_equal(np.stack([frame.image_bgr for frame in frames]), images)
+    height, width = size_hw
+    assert probe(tmp_path / "b.mp4")["size_hw"] == (height + height % 2, width + width % 2)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "expected"),
+    [("mp4", "aac", "aac"), ("mkv", "flac", "flac"), ("avi", "mp2", "aac"), ("mkv", "pcm_s16le", "aac")],
+)
+def test_sound_is_kept(tmp_path, container, codec, expected):
+    frames = np.repeat(DISC, 8, 0)
+    source = write_clip(tmp_path / f"a.{container}", frames, audio=codec)
+    copy(source, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert after["sound"] == [expected]
+    assert after["sound_s"][0] == pytest.approx(64 / 25, abs=0.1)
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=44100)
+    with av.open(str(tmp_path / "b.mp4")) as opened:
+        decoded = [part for frame in opened.decode(audio=0) for part in resampler.resample(frame)]
+    samples = np.concatenate([frame.to_ndarray()[0] for frame in decoded])
+    spectrum = np.abs(np.fft.rfft(samples[11025 : 11025 + 44100]))
+    assert spectrum.argmax() == pytest.approx(440, abs=2)
+
+
+def test_sound_that_is_copied_is_the_same_to_the_byte(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", np.repeat(DISC, 8, 0), audio="aac")
+    copy(source, tmp_path / "b.mp4")
+    packets = []
+    for path in (source, tmp_path / "b.mp4"):
+        with av.open(str(path)) as container:
+            sound = container.streams.audio[0]
+            packets.append([(bytes(p), float(p.pts * p.time_base)) for p in container.demux(sound) if p.size])
+    assert packets[0] == packets[1]
+
+
+def test_sound_cut_short_with_the_pictures(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", np.repeat(DISC, 8, 0), audio="aac")
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "b.mp4", reader, 64, 96) as writer:
+        for frame, _ in zip(reader, range(10), strict=False):
+            writer.write(frame.image_bgr, frame)
+        writer.finish(all_sound=False)
+    after = probe(tmp_path / "b.mp4")
+    assert len(after["images"]) == 10
+    assert after["sound_s"][0] == pytest.approx(0.4, abs=0.1)
+
+
+def garbage(path):
+    path.write_bytes(np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes())
+
+
+def text(path):
+    path.write_text("not a video\n" * 100)
+
+
+def without_index(path):
+    write_clip(path, DISC)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def only_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def no_frames(path):
+    """A header with a video track, and nothing in it that decodes."""
+    write_clip(path, DISC)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    end = data.index(b"moov") - 4
+    data[start:end] = bytes(end - start)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: path.write_bytes(b""), "can't be read as a video"),
+        (garbage, "can't be read as a video"),
+        (text, "can't be read as a video|holds no"),
+        (without_index, "can't be read as a video"),
+        (only_sound, "holds no video stream"),
+        (no_frames, "holds no frame that can be decoded"),
+        (lambda path: path.mkdir(), "no such video file"),
+        (lambda _: None, "no such video file"),
+    ],
+    ids=["empty", "garbage", "text", "no index", "only sound", "no frames", "folder", "missing"],
+)
+def test_files_that_are_no_video(tmp_path, make, sentence):
+    path = tmp_path / "bad.mp4"
+    make(path)
+    with pytest.raises(VideoError, match=sentence):
+        VideoReader(path)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    with (
+        VideoReader(source) as reader,
+        pytest.raises(OutputError, match=r"b\.mp4: can't be written \(No such file or directory\)"),
+        VideoWriter(tmp_path / "absent/b.mp4", reader, 64, 96),
+    ):
+        pass
+
+
+def test_an_error_leaves_no_video(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    with (
+        VideoReader(source) as reader,
+        pytest.raises(ZeroDivisionError),
+        VideoWriter(tmp_path / "b.mp4", reader, 64, 96) as writer,
+    ):
+        for frame in reader:
+            writer.write(frame.image_bgr, frame)
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
