@@ -1,7 +1,7 @@
-"""The published recurrences written out plainly, layer by layer, to hold our modules against. Shares no code with them."""
+"""The published recurrences written out plainly, layer by layer. Shares no code with the modules it is held against."""
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 CONVS = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 30, 32, 34, 37, 39, 41, 44, 46, 48, 51, 53, 56, 58, 60]
 POOLS = [4, 9, 16, 23]
@@ -11,9 +11,9 @@ UPSAMPLINGS = [36, 43, 50, 55]
 def layer(weights, index, x):
     if index in CONVS:
         weight = weights[f"salgan.{index}.weight"]
-        return F.conv2d(x, weight, weights[f"salgan.{index}.bias"], padding=0 if index == 60 else 1)
+        return functional.conv2d(x, weight, weights[f"salgan.{index}.bias"], padding=0 if index == 60 else 1)
     if index in POOLS:
-        return F.max_pool2d(x, 2)
+        return functional.max_pool2d(x, 2)
     if index in UPSAMPLINGS:
         return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     return torch.sigmoid(x) if index == 61 else x.clamp(min=0)
@@ -53,7 +53,7 @@ def salclstm(weights, frames, place, residual=False):
             x = layer(weights, index, x)
         if hidden is None:
             hidden, cell = torch.zeros_like(x), torch.zeros_like(x)
-        gates = F.conv2d(torch.cat([x, hidden], 1), weights["Gates.weight"], weights["Gates.bias"], padding=1)
+        gates = functional.conv2d(torch.cat([x, hidden], 1), weights["Gates.weight"], weights["Gates.bias"], padding=1)
         n = x.shape[1]
         i, f, o, g = gates[:, :n], gates[:, n : 2 * n], gates[:, 2 * n : 3 * n], gates[:, 3 * n :]
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
@@ -64,7 +64,7 @@ def salclstm(weights, frames, place, residual=False):
                 y = layer(weights, index, y)
         else:
             for index, padding in ((0, 1), (2, 1), (4, 0)):
-                y = F.conv2d(
+                y = functional.conv2d(
                     y, weights[f"final_convs.{index}.weight"], weights[f"final_convs.{index}.bias"], padding=padding
                 )
                 y = torch.sigmoid(y) if index == 4 else y.clamp(min=0)

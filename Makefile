@@ -1,0 +1,34 @@
+# Two commands do all set-up: `make demo` and `make test`. Each makes .venv if it is not there.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint clips clean
+
+# The main job on seeded weights and a natural clip, into demo-output/. QUICK=1: a narrow network, seconds not minutes.
+demo: $(INSTALLED)
+	$(BIN)/python demo/demo.py $(if $(QUICK),--quick)
+
+# All tests. ARGS goes to pytest: make test ARGS="-k video -x".
+test: $(INSTALLED) clips
+	$(BIN)/python -m pytest $(ARGS)
+
+# mypy can't see an editable install whose folders are mapped; it sees links under the names they are imported by.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .cache/mypy/salema
+	for folder in export runtime; do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
+	$(BIN)/mypy
+
+clips: $(INSTALLED)
+	$(BIN)/python demo/fetch_clips.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 10) else f"Python 3.10 or newer is needed, this is {v[0]}.{v[1]}; name another with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .cache build demo-output *.egg-info
