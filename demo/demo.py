@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from fetch_clips import CLIPS, ROOT, fetch
 
+from salema.export.seeded import moving_disc
+
 OUT = ROOT / "demo-output"
 BIN = Path(sys.executable).parent
 WARNING = "The weights are seeded, not trained: the maps show that everything runs, and mean nothing."
@@ -19,8 +21,6 @@ WARNING = "The weights are seeded, not trained: the maps show that everything ru
 
 def synthetic_clip(path: Path) -> Path:
     """Writes four seconds of a disc that moves over a gradient."""
-    from salema.export.seeded import moving_disc
-
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = moving_disc(50, 272, 640)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (640, 272))
@@ -94,13 +94,13 @@ td {{ overflow-wrap: anywhere }}
 def main() -> None:
     """Exports, runs, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a network of an eighth of the channels: seconds, not minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="a network of an eighth of the channels: seconds, not minutes"
+    )
     quick = parser.parse_args().quick
     clip = CLIPS / "bikes.mp4" if fetch() else synthetic_clip(CLIPS / "synthetic.mp4")
     export = command("salema-export", "--weights", "seeded:8" if quick else "seeded", "-o", OUT / "model")
-    run = command(
-        "salema-run", clip, "--model", OUT / "model", "-o", OUT / "overlay.mp4", "--maps", OUT / "maps"
-    )
+    run = command("salema-run", clip, "--model", OUT / "model", "-o", OUT / "overlay.mp4", "--maps", OUT / "maps")
     strip(OUT / "overlay.mp4", OUT / "frames.jpg")
     (OUT / "summary.html").write_text(page(export, run, clip))
     print(f"\n{run['frames']} frames of {clip.name} at {run['fps']:.1f} fps:")

@@ -1,4 +1,4 @@
-"""Fetches natural video clips into .cache/clips, once. Leaves what is there; says so in one line when they can't be had."""
+"""Fetches natural video clips into .cache/clips, once; says so in one line when they can't be had."""
 
 import subprocess
 import sys

@@ -182,7 +182,9 @@ class VideoWriter:
 
     def _add_stream(self) -> av.VideoStream:
         try:
-            stream = self._container.add_stream("libx264", options={"preset": "veryfast", "crf": "20"})
+            stream = self._container.add_stream(
+                "libx264", rate=self._source.rate, options={"preset": "veryfast", "crf": "20"}
+            )
         except ValueError as error:
             raise OutputError(
                 f"{self._path}: this PyAV has no libx264; install one that has: pip install av"
@@ -191,7 +193,6 @@ class VideoWriter:
         stream.width, stream.height = self._size_wh[0] + extra_columns, self._size_wh[1] + extra_rows
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        context.framerate = self._source.rate
         context.time_base = self._source.time_base
         context.sample_aspect_ratio = self._source.aspect
         context.colorspace = context.color_primaries = context.color_trc = _BT709
