@@ -27,7 +27,7 @@ from salema.export.architecture import (
 )
 from salema.export.seeded import seeded_state_dict
 from salema.runtime.errors import CheckpointError, UsageError, reason
-from salema.runtime.files import written_aside
+from salema.runtime.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,15 +97,14 @@ def save_safetensors(path: Path, checkpoint: Checkpoint, architecture: Architect
     Raises:
         OutputError: the file can't be written.
     """
-    from safetensors.torch import save_file  # noqa: PLC0415 - only for those who ask
+    from safetensors.torch import save  # noqa: PLC0415 - only for those who ask
 
     locs = " ".join(map(str, architecture.ema_locs))
     metadata = {_SAFETENSORS_KEY: f"{architecture.kind};{locs};{int(architecture.residual)}"}
     tensors = dict(checkpoint.weights)
     if checkpoint.learned_alpha is not None:
         tensors["alpha"] = torch.tensor([checkpoint.learned_alpha])
-    with written_aside(path) as aside:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, str(aside), metadata)
+    write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}, metadata))
 
 
 def _seeded(kind: Kind, divisor: int) -> Checkpoint:

@@ -82,9 +82,6 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
     spec, model = _plan(options, checkpoint, architecture)
     if spec.coefficient is not None:
         say(f"coefficient   {spec.coefficient:.6g} of the new frame ({spec.coefficient_source})")
-    if options.save_weights is not None:
-        save_safetensors(options.save_weights, checkpoint, architecture)
-        say(f"saved         {options.save_weights}")
     narrow = model if spec.precision == "fp32" else SaliencyStep(architecture, checkpoint.weights, DTYPES["fp16"])
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}")
     proto = to_onnx(narrow, spec)
@@ -94,6 +91,9 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
         say("checking      PyTorch against the file, frame by frame, with a reset")
         with OrtSession(aside, "cpu") as session:
             report = verify(model, session)
+        if options.save_weights is not None:
+            save_safetensors(options.save_weights, checkpoint, architecture)
+            say(f"saved         {options.save_weights}")
     return Result(path, path.stat().st_size, spec, source, report)
 
 

@@ -59,7 +59,7 @@ def run(
 def _progress(frames: Iterable[Any], total: int | None) -> Iterable[Any]:
     from tqdm import tqdm
 
-    return tqdm(frames, total=total, unit="frame", disable=None)  # None: off where stderr is no terminal
+    return tqdm(frames, total=total, unit=" frames", disable=None)  # None: off where stderr is no terminal
 
 
 def _report(summary: Summary, output: Path | None, maps: Path | None, *, as_json: bool) -> None:

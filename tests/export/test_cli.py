@@ -156,6 +156,13 @@ def test_a_full_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_cannot_be_saved_leave_no_model(cli, tmp_path):
+    ran = cli(export_cli.main, *NARROW, "-o", tmp_path / "model", "--save-weights", tmp_path / "absent/a.safetensors")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].endswith("(No such file or directory); make room or choose another place")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_is_fast_because_it_loads_no_torch():
     code = "import sys, salema.export.cli, salema.runtime.cli; sys.exit(bool({'torch', 'cv2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,6 +1,13 @@
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import av
@@ -76,6 +83,23 @@ def test_the_summary_is_one_line(cli, model, small_clip, tmp_path):
     assert ran.out.startswith("12 frames in ")
     assert ran.out.endswith(f"-> {tmp_path / 'out.mp4'}\n")
     assert "%" not in ran.err  # no progress bar where stderr is no terminal
+
+
+def test_a_terminal_gets_a_progress_bar(model, small_clip, tmp_path):
+    command = [script("salema-run"), small_clip, "--model", model, "-o", tmp_path / "out.mp4"]
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=child, text=True)
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal whose other side is closed with an error
+        while block := os.read(parent, 4096):
+            shown += block
+    os.close(parent)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.startswith("12 frames in ")
+    assert re.search(rb"100%.*12/12 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ frames/s\]", shown)
 
 
 @pytest.mark.parametrize(
