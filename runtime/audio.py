@@ -32,7 +32,7 @@ class AudioTrack:
 
     def __init__(self, source: Path, output: OutputContainer) -> None:
         self._output = output
-        self._input = av.open(str(source))
+        self._input = av.open(str(source.absolute()))
         self._start_s = Fraction(self._input.start_time or 0, av.time_base)
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         if self._input.streams.audio:

@@ -60,7 +60,7 @@ class VideoReader:
         if not self.path.is_file():
             raise VideoError(f"{self.path}: no such video file")
         try:
-            self._container = av.open(str(self.path))
+            self._container = av.open(str(self.path.absolute()))  # "12:30.mp4" would be a protocol to FFmpeg
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(f"{self.path}: can't be read as a video ({reason(error)})") from error
         if not self._container.streams.video:
@@ -147,7 +147,7 @@ class VideoWriter:
         with ExitStack() as stack:
             aside = stack.enter_context(written_aside(self._path))
             stack.enter_context(self._translated())
-            self._container = av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(str(aside.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
             stack.callback(self._container.close)
             self._stream = self._add_stream()
             self._audio = AudioTrack(self._source.path, self._container)

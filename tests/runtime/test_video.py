@@ -1,6 +1,7 @@
 import struct
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -82,6 +83,15 @@ def test_containers_that_people_have(tmp_path, name):
     assert len(after["images"]) == 8
     assert after["rate"] == 25
     assert all(b > a for a, b in pairwise(after["times"]))
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mp4", "ünï cødé 50%d.mp4", "-o.mp4"])
+def test_names_that_mean_something_else_to_ffmpeg(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "plain.mp4", DISC, audio="aac").rename(name)
+    copy(Path(name), Path(f"out {name}"))
+    assert len(probe(tmp_path / f"out {name}")["images"]) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"out {name}"])
 
 
 def rotated_copy(source, target, matrix):
