@@ -20,7 +20,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -98,9 +97,7 @@ class OrtSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _upload(self, array: NDArray[Any]) -> Any:

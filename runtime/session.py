@@ -10,7 +10,6 @@ from salema.runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -62,9 +61,7 @@ class Session(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def find_model(path: str | Path) -> Path:

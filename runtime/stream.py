@@ -11,7 +11,6 @@ from salema.runtime.preprocess import to_network_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -130,9 +129,7 @@ class SaliencyStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _zeros(self) -> dict[str, NDArray[np.float32]]:
