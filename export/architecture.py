@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import CheckpointError, UsageError
 
 Kind = Literal["salgan", "salema", "salclstm30", "salclstm56"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -25,6 +25,7 @@ MULTIPLE = 16  # four pools
 
 _NAMES = {"salgan": "SalGAN", "salclstm30": "SalCLSTM30", "salclstm56": "SalCLSTM56"}
 _MOST_EMAS = 2
+_LEAST_COEFFICIENT = 1e-7  # below it, float32 adds nothing of the new frame to a state of its own size
 _HINT = re.compile(r"(?:sal(?P<plain>gan|bce)|salema(?P<loc>\d+)(?P<residual>R)?)(?![A-Za-z0-9])", re.IGNORECASE)
 _CLSTM_HINT = re.compile(r"salclstm30R(?![A-Za-z0-9])", re.IGNORECASE)
 
@@ -151,6 +152,7 @@ def effective_coefficient(learned: float | None, alpha: float | None, *, sigmoid
 
     Raises:
         UsageError: the options contradict the checkpoint, or the value is out of range.
+        CheckpointError: the learned alpha is out of range.
     """
     if learned is not None:
         if alpha is not None or sigmoid:
@@ -158,13 +160,22 @@ def effective_coefficient(learned: float | None, alpha: float | None, *, sigmoid
                 f"--alpha and --alpha-sigmoid: the checkpoint holds a learned alpha of {learned:.6g}, which always"
                 f" means its sigmoid {_sigmoid(learned):.6g}; leave them out"
             )
+        if not _in_range(_sigmoid(learned)):
+            raise CheckpointError(
+                f"the checkpoint's learned alpha {learned:.6g} means a coefficient of {_sigmoid(learned):.3g}, with"
+                " which no new frame ever counts; the checkpoint is damaged or was trained wrongly"
+            )
         return _sigmoid(learned), f"sigmoid of the checkpoint's learned alpha {learned:.6g}"
     value = DEFAULT_ALPHA if alpha is None else alpha
     said = "the default" if alpha is None else "--alpha"
     coefficient = _sigmoid(value) if sigmoid and math.isfinite(value) else value
-    if not 0 < coefficient <= 1:
+    if not _in_range(coefficient):
         raise UsageError(f"--alpha {value:g}: the weight of the new frame must lie in (0, 1]; the paper's is 0.1")
     return coefficient, f"sigmoid of {said} {value:g}" if sigmoid else f"{said} {value:g}, used directly"
+
+
+def _in_range(coefficient: float) -> bool:
+    return _LEAST_COEFFICIENT <= coefficient <= 1
 
 
 def _sigmoid(x: float) -> float:

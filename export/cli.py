@@ -56,7 +56,7 @@ def export(
     ),
     batch: Annotated[str, typer.Option(help="Independent streams per step, or 'dynamic'.")] = "1",
     save_weights: Annotated[
-        Path | None, typer.Option(help="Also write the weights as .safetensors, which load without options.")
+        Path | None, typer.Option(help="Also write the weights and their architecture as .safetensors.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -111,7 +111,7 @@ def _report(result: Result, *, as_json: bool) -> None:
         "map difference": f"max {report.map_max:.2g}, mean {report.map_mean:.2g} (at most {report.tolerance:g})",
         "state difference": f"relative {report.state_error:.2g} (at most {report.tolerance:g})",
         "least CC": f"{report.cc:.6f} over {report.frames} frames with a reset",
-        "control": f"other frames differ by {report.control_max:.2g}",
+        "control": f"noise differs by {report.control_max:.2g}",
     }
     for name, value in rows.items():
         print(f"{name:<17} {value}")

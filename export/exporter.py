@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -17,11 +19,12 @@ from salema.export.architecture import (
     choose_architecture,
     effective_coefficient,
 )
-from salema.export.checkpoints import Checkpoint, load_checkpoint, save_safetensors
+from salema.export.checkpoint_files import save_safetensors
+from salema.export.checkpoints import Checkpoint, load_checkpoint
 from salema.export.models import SaliencyStep
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import OutputError, UsageError
 from salema.runtime.files import make_folder, written_aside
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.session import MODEL_FILE
@@ -29,7 +32,6 @@ from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,15 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
     Raises:
         SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`.
     """
-    _check_sizes(options)
+    _check_options(options)
+    path = options.folder / MODEL_FILE
+    with _folder(options.folder), written_aside(path) as aside:
+        spec, source, report = _export(options, aside, say)
+    return Result(path, path.stat().st_size, spec, source, report)
+
+
+def _export(options: Options, aside: Path, say: Callable[[str], None]) -> tuple[ModelSpec, str, Report]:
+    """Writes the model and checks it; returns its facts, where its architecture comes from, and the check."""
     checkpoint = load_checkpoint(options.weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
     if not checkpoint.trained:
@@ -85,25 +95,32 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
     narrow = model if spec.precision == "fp32" else SaliencyStep(architecture, checkpoint.weights, DTYPES["fp16"])
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}")
     proto = to_onnx(narrow, spec)
-    path = options.folder / MODEL_FILE
-    with _folder(options.folder), written_aside(path) as aside:
-        onnx.save(proto, aside)
-        say("checking      PyTorch against the file, frame by frame, with a reset")
-        with OrtSession(aside, "cpu") as session:
-            report = verify(model, session)
-        if options.save_weights is not None:
-            save_safetensors(options.save_weights, checkpoint, architecture)
-            say(f"saved         {options.save_weights}")
-    return Result(path, path.stat().st_size, spec, source, report)
+    onnx.save(proto, aside)
+    say("checking      PyTorch against the file, frame by frame, with a reset")
+    with OrtSession(aside, "cpu") as session:
+        report = verify(model, session)
+    if options.save_weights is not None:
+        save_safetensors(
+            options.save_weights,
+            checkpoint.weights,
+            checkpoint.learned_alpha,
+            architecture,
+            trained=checkpoint.trained,
+        )
+        say(f"saved         {options.save_weights}")
+    return spec, source, report
 
 
-def _check_sizes(options: Options) -> None:
+def _check_options(options: Options) -> None:
     height, width = options.imgsz_hw
     if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
         nearest = " ".join(str(max(round(size / MULTIPLE), 1) * MULTIPLE) for size in options.imgsz_hw)
         raise UsageError(f"--imgsz {height} {width}: both must be multiples of {MULTIPLE}; the nearest are {nearest}")
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"--batch {options.batch}: give 1 or more, or 'dynamic'")
+    saved = options.save_weights
+    if saved is not None and saved.exists() and Path(options.weights).exists() and saved.samefile(options.weights):
+        raise UsageError(f"--save-weights {saved}: is the checkpoint itself; choose another name")
 
 
 def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelSpec, SaliencyStep]:
@@ -113,7 +130,8 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
             checkpoint.learned_alpha, options.alpha, sigmoid=options.alpha_sigmoid
         )
     elif options.alpha is not None or options.alpha_sigmoid:
-        raise UsageError(f"--alpha is the coefficient of an EMA, and {architecture.name} has none; leave it out")
+        advice = "leave it out" + (", or add --ema-loc 30" if architecture.kind == "salgan" else "")
+        raise UsageError(f"--alpha is the coefficient of an EMA, and {architecture.name} has none; {advice}")
     elif checkpoint.learned_alpha is not None:
         raise UsageError(
             f"--arch {options.arch}: the checkpoint holds a learned alpha, so it is a SalEMA; leave it out"
@@ -140,12 +158,15 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """Makes the folder, and removes it again after an error if it was not there before."""
-    fresh = not folder.exists()
+    """Makes the folder and its parents, and removes again after an error those that were not there before."""
+    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
     make_folder(folder)
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder}: can't write into this folder; choose another with -o")
     try:
         yield
     except BaseException:
-        if fresh:
-            folder.rmdir()
+        with suppress(OSError):  # somebody has put something there
+            for place in fresh:
+                place.rmdir()
         raise

@@ -46,8 +46,8 @@ class SaliencyStep(nn.Module):
             self.Gates = _conv("Gates", weights)
         if architecture.kind == "salclstm56":
             first, second, last = (_conv(f"final_convs.{index}", weights) for index in FINAL_CONVS)
-            self.final_convs = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last, nn.Sigmoid())
-        self.load_state_dict({key: value for key, value in weights.items() if key != "alpha"})
+            self.final_convs = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+        self.load_state_dict(weights)
         self.to(dtype)
         self._mean: Tensor
         mean = torch.tensor(MEAN_BGR, dtype=self._state_dtype).view(1, 3, 1, 1)
@@ -95,18 +95,15 @@ class SaliencyStep(nn.Module):
         if self.architecture.residual:
             decoder_input = decoder_input + x
         if self.architecture.kind == "salclstm56":
-            saliency = self._sigmoid(self.final_convs[:-1](decoder_input))
+            saliency = self.final_convs(decoder_input).to(self._state_dtype).sigmoid()
         else:
             saliency = self._run(decoder_input, place, len(LAYERS))
         return saliency, hidden, cell
 
     def _run(self, x: Tensor, start: int, end: int) -> Tensor:
         for index in range(start, end):
-            x = self._sigmoid(x) if LAYERS[index] == "S" else self.salgan[index](x)
+            x = self.salgan[index](x.to(self._state_dtype) if LAYERS[index] == "S" else x)
         return x
-
-    def _sigmoid(self, logits: Tensor) -> Tensor:
-        return logits.to(self._state_dtype).sigmoid()
 
     def state_specs(self, height: int, width: int) -> tuple[StateSpec, ...]:
         """The recurrent states, and their shapes for frames of this size."""

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from salema.runtime.files import written_aside
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from salema.export.models import SaliencyStep
 
@@ -58,16 +56,6 @@ def to_onnx(model: SaliencyStep, spec: ModelSpec) -> onnx.ModelProto:
     _describe(proto, spec)
     onnx.checker.check_model(proto, full_check=True)
     return proto
-
-
-def save(proto: onnx.ModelProto, path: Path) -> None:
-    """Writes the model whole or not at all.
-
-    Raises:
-        OutputError: it can't be written.
-    """
-    with written_aside(path) as aside:
-        onnx.save(proto, aside)
 
 
 def _describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:

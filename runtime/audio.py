@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import av
 import av.error
 
+from salema.runtime.errors import reason
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -19,38 +21,61 @@ if TYPE_CHECKING:
 _PLAYS_IN_BROWSERS = {"aac", "mp3", "opus", "flac"}
 """Codecs that browsers play from an MP4 file; these are copied as they are, others become AAC."""
 
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
 
 class AudioTrack:
     """Copies the first audio stream of a file, if it has one.
 
     It reads the file a second time, at its own pace: so the decoder of the pictures needs to know nothing of sound.
+    Sound that can't be read never costs the pictures: it ends, and `problem` says why.
 
     Args:
         source: the file that the pictures come from.
         output: where to; nothing may have been written to it.
     """
 
+    problem: str | None = None
+
     def __init__(self, source: Path, output: OutputContainer) -> None:
         self._output = output
         self._input = av.open(str(source.absolute()))
         self._start_s = Fraction(self._input.start_time or 0, av.time_base)
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
+        self._last_dts: int | None = None
         if self._input.streams.audio:
-            stream = self._input.streams.audio[0]
-            copied = stream.codec_context.name in _PLAYS_IN_BROWSERS
-            self._packets = self._copied(stream) if copied else self._transcoded(stream)
+            self._packets = self._choose(self._input.streams.audio[0])
         # A generator adds its stream on its first step, which must come before the file's header is written.
-        self._next = next(self._packets, None)
+        self._next = self._advance()
 
     def write_until(self, time_s: float) -> None:
         """Writes the sound up to a time, in seconds from the start; infinity for all."""
         while self._next is not None and _time_s(self._next) <= time_s:
             self._output.mux(self._next)
-            self._next = next(self._packets, None)
+            self._next = self._advance()
 
     def close(self) -> None:
         """Closes the source."""
         self._input.close()
+
+    def _advance(self) -> av.Packet[AudioStream] | None:
+        try:
+            for packet in self._packets:
+                # Where time jumps back, as in joined transport streams, MP4 has no place for what follows.
+                if packet.dts is not None and (self._last_dts is None or packet.dts > self._last_dts):
+                    self._last_dts = packet.dts
+                    return packet
+        except (av.error.FFmpegError, ValueError) as error:
+            self.problem = f"the sound ends early: it can't be read on ({reason(error)})"
+        return None
+
+    def _choose(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
+        context = stream.codec_context
+        if context is None or context.channels not in _LAYOUTS:
+            self.problem = "the sound is left out: its codec or its number of channels is not known"
+            return iter(())
+        copied = context.codec.canonical_name in _PLAYS_IN_BROWSERS
+        return self._copied(stream) if copied else self._transcoded(stream)
 
     def _copied(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         out = self._output.add_stream_from_template(stream)
@@ -63,22 +88,28 @@ class AudioTrack:
             yield packet
 
     def _transcoded(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
-        out = self._output.add_stream("aac", rate=stream.codec_context.sample_rate)
-        # By number: PCM has no layout that the encoder takes. What browsers don't play is folded to stereo.
-        out.codec_context.layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-        resampler = av.AudioResampler(
-            format="fltp", layout=out.codec_context.layout, rate=out.codec_context.sample_rate
-        )
+        context = stream.codec_context
+        # By number: PCM has a custom layout in MKV and MOV, on whose name PyAV 18 overruns its buffer.
+        context.layout = _LAYOUTS[context.channels]
+        rate = min(av.Codec("aac", "w").audio_rates or [44100], key=lambda known: abs(known - context.sample_rate))
+        out = self._output.add_stream("aac", rate=rate)
+        out.codec_context.layout = "mono" if context.channels == 1 else "stereo"  # what browsers play
+        resampler = av.AudioResampler(format="fltp", layout=out.codec_context.layout, rate=rate)
         for packet in self._input.demux(stream):
             with suppress(av.error.InvalidDataError):  # a damaged packet costs its own sound, no more
                 for frame in packet.decode():
-                    if frame.pts is not None and frame.time_base:
-                        frame.pts -= round(self._start_s / frame.time_base)
+                    self._count_in_samples(frame)
                     for resampled in resampler.resample(frame):
                         yield from out.encode(resampled)
         for resampled in resampler.resample(None):
             yield from out.encode(resampled)
         yield from out.encode(None)
+
+    def _count_in_samples(self, frame: av.AudioFrame) -> None:
+        """Times a frame by samples from the start: AVI's coarser unit would give two AAC packets one time."""
+        if frame.pts is not None and frame.time_base:
+            frame.pts = round((frame.pts * frame.time_base - self._start_s) * frame.sample_rate)
+            frame.time_base = Fraction(1, frame.sample_rate)
 
 
 def _time_s(packet: av.Packet[AudioStream]) -> float:

@@ -22,8 +22,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def run(
-    source: Annotated[Path, typer.Argument(help="Video file.", show_default=False)],
-    model: Annotated[Path, typer.Option(help="Folder that salema-export wrote.")] = Path("salema-model"),
+    source: Annotated[Path, typer.Argument(help="Video file.", show_default=False, readable=False)],
+    model: Annotated[Path, typer.Option(help="Folder that salema-export wrote.", readable=False)] = Path(
+        "salema-model"
+    ),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="MP4 to write [default: SOURCE's name + _saliency.mp4, here].")
     ] = None,
@@ -73,6 +75,8 @@ def _report(summary: Summary, output: Path | None, maps: Path | None, *, as_json
             f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps"
             f" (ms per frame: {stages}) -> {where_text}"
         )
+    for note in summary.notes:
+        print(f"note: {note}", file=sys.stderr)
     if summary.error:
         print(f"salema-run: {summary.error}; what came before is written", file=sys.stderr)
         raise SystemExit(1)

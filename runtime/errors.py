@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,19 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Makes SIGTERM act as Ctrl-C does, so that half-written files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def exit_on_error(program: str) -> Iterator[None]:
     """Ends a command with one sentence on stderr and the exit code of the house instead of a traceback.
 
@@ -69,13 +84,16 @@ def exit_on_error(program: str) -> Iterator[None]:
         SystemExit: 2 for usage, 1 for a failure, 130 when interrupted.
     """
     try:
-        yield
+        with _sigterm_interrupts():
+            yield
     except SalemaError as error:
         code, message = error.exit_code, str(error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code, message = 1, f"{where}{reason(error)}"
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch's and ONNX Runtime's own kind
+            raise
         code, message = 1, "out of memory; close other programs or use a smaller --imgsz or --batch"
     except KeyboardInterrupt:
         code, message = INTERRUPTED_EXIT_CODE, "interrupted"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError, SalemaError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def make_folder(path: Path) -> None:
@@ -34,12 +34,13 @@ def written_aside(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file can't be written.
     """
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    target = Path(os.path.realpath(path))  # through a link, to what it stands for
+    aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.partial{target.suffix}")
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
     try:
         yield aside
-        aside.replace(path)
+        aside.replace(target)
     except SalemaError:  # some of ours are OSErrors too
         raise
     except OSError as error:

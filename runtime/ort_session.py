@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
+# Version 1.32 looks up Microsoft's servers and writes to the user's cache; after the import it is too late to ask.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime as ort
 except ImportError as error:
@@ -61,6 +64,8 @@ class OrtSession:
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], States]:
         """See `Session.step`."""
+        if self._session is None:
+            raise UsageError("the model is closed; load it again")
         binding = self._session.io_binding()
         inputs: dict[str, Any] = {"frame": self._upload(frames)}
         inputs |= {f"{state.name}_in": value for state, value in zip(self.spec.states, states, strict=True)}
@@ -111,7 +116,11 @@ def _load(model: Path, providers: list[str]) -> Any:
     try:
         return ort.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own classes have no common public base
-        raise ModelError(f"{model}: ONNX Runtime can't load it ({reason(error)}); export it again") from error
+        newer = "IR version" in str(error) or "opset" in str(error).lower()
+        advice = "upgrade it with: pip install -U onnxruntime" if newer else "export it again"
+        raise ModelError(
+            f"{model}: ONNX Runtime {ort.__version__} can't load it ({reason(error)}); {advice}"
+        ) from error
 
 
 def _read_spec(session: Any, model: Path) -> ModelSpec:
@@ -121,8 +130,9 @@ def _read_spec(session: Any, model: Path) -> ModelSpec:
             f"{model}: an ONNX model, but not one that salema-export wrote; export your checkpoint with it"
         )
     spec = ModelSpec.from_json(text, str(model))
-    names = {value.name for value in session.get_inputs()} | {value.name for value in session.get_outputs()}
-    if names != {*spec.input_names, *spec.output_names}:
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    found = {tensor.name: tuple(n if isinstance(n, int) else None for n in tensor.shape) for tensor in tensors}
+    if found != spec.tensor_shapes:
         raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
     return spec
 

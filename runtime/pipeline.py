@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.errors import ModelError, UsageError, VideoError
 from salema.runtime.files import make_folder, write_bytes
 from salema.runtime.postprocess import View, render, to_grey
 from salema.runtime.preprocess import to_network_size
@@ -46,6 +46,7 @@ class Summary:
         stage_ms: mean milliseconds per frame of each of `STAGES`; encode includes writing the maps.
         interrupted: whether SIGINT or SIGTERM ended it.
         error: why the source broke off, or None.
+        notes: what a user should know besides: sound that was lost, maps of an earlier run.
     """
 
     frames: int
@@ -55,6 +56,7 @@ class Summary:
     stage_ms: dict[str, float]
     interrupted: bool
     error: str | None
+    notes: tuple[str, ...] = ()
 
 
 class _Clock:
@@ -142,10 +144,18 @@ class _Outputs:
             if self._maps is not None:
                 write_bytes(self._maps / f"{self._count:04d}.png", cv2.imencode(".png", grey)[1].tobytes())
 
-    def finish(self, *, all_sound: bool) -> None:
-        with self._clock.time("encode"):
-            if self._writer is not None:
+    def finish(self, *, all_sound: bool) -> list[str]:
+        """Completes the MP4; returns what a user should know."""
+        notes = []
+        if self._writer is not None:
+            with self._clock.time("encode"):
                 self._writer.finish(all_sound=all_sound)
+            notes += [self._writer.sound_problem] if self._writer.sound_problem else []
+        if self._maps is not None:
+            written = {f"{number:04d}.png" for number in range(1, self._count + 1)}
+            older = sum(path.name not in written for path in self._maps.glob("*.png"))
+            notes += [f"{self._maps} also holds {older} PNG files that this run did not write"] if older else []
+        return notes
 
 
 def process_video(
@@ -169,12 +179,17 @@ def process_video(
         progress: wraps the frames, given how many to expect, as tqdm does.
 
     Raises:
-        UsageError: an output would overwrite the source.
+        UsageError: an output would overwrite the source, or the stream is for several videos.
+        ModelError: the model gave NaN or infinity.
         VideoError: the source is missing, unreadable or empty.
         OutputError: an output can't be written; the MP4 is then removed.
     """
     if video is not None and video.exists() and source.exists() and video.samefile(source):
         raise UsageError(f"{video}: is the source itself; choose another name with -o")
+    if stream.streams != 1:
+        raise UsageError(
+            f"the model was exported with --batch {stream.streams}, and a video is one stream; export it with --batch 1"
+        )
     clock, count, broken = _Clock(), 0, None
     stream.reset()
     start = time.perf_counter()
@@ -192,10 +207,10 @@ def process_video(
                     break
         except VideoError as error:
             broken = str(error)
-        outputs.finish(all_sound=not (stop.is_set() or broken))
+        notes = outputs.finish(all_sound=not (stop.is_set() or broken))
     seconds = time.perf_counter() - start
     stage_ms = {stage: 1000 * clock.seconds[stage] / count for stage in STAGES}
-    return Summary(count, reader.frame_count, seconds, count / seconds, stage_ms, stop.is_set(), broken)
+    return Summary(count, reader.frame_count, seconds, count / seconds, stage_ms, stop.is_set(), broken, tuple(notes))
 
 
 def _saliency(stream: SaliencyStream, frame: Frame, clock: _Clock) -> NDArray[np.float32]:
@@ -203,4 +218,7 @@ def _saliency(stream: SaliencyStream, frame: Frame, clock: _Clock) -> NDArray[np
         small = to_network_size(frame.image_bgr, stream.spec.height, stream.spec.width)
     with clock.time("step"):
         saliency: NDArray[np.float32] = stream.infer(small[np.newaxis])[0]
+    if not np.isfinite(saliency).all():
+        advice = "; export it with --fp32" if stream.spec.precision == "fp16" else ""
+        raise ModelError(f"{stream.spec.weights}: the model gave NaN or infinity for a frame{advice}")
     return saliency

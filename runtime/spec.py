@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from salema.runtime.errors import ModelError
+from salema.runtime.errors import ModelError, reason
 
 SPEC_VERSION = 1
 METADATA_KEY = "salema"
@@ -62,6 +62,27 @@ class ModelSpec:
     salema_version: str
     spec_version: int = SPEC_VERSION
 
+    def __post_init__(self) -> None:
+        sizes = (self.height, self.width, *(n for state in self.states for n in state.shape_chw))
+        if not all(isinstance(n, int) and n > 0 for n in (*sizes, 1 if self.batch is None else self.batch)):
+            raise ValueError("sizes must be whole numbers above 0")
+        if self.coefficient is not None and not 0 < self.coefficient <= 1:
+            raise ValueError("the coefficient must lie in (0, 1]")
+
+    @property
+    def tensor_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Shape of every input and output by name; None where the batch is free."""
+        n = self.batch
+        shapes: dict[str, tuple[int | None, ...]] = {
+            "frame": (n, self.height, self.width, 3),
+            "saliency": (n, 1, self.height, self.width),
+        }
+        for state in self.states:
+            shapes[f"{state.name}_in"] = shapes[f"{state.name}_out"] = (n, *state.shape_chw)
+        if self.coefficient is not None:
+            shapes["mix"] = (n,)
+        return shapes
+
     @property
     def input_names(self) -> tuple[str, ...]:
         """The graph's inputs in order: `frame`, the states, then `mix` where there is an EMA."""
@@ -91,7 +112,7 @@ class ModelSpec:
         try:
             record: dict[str, Any] = json.loads(text)
             version = int(record["spec_version"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise ModelError(f"{where}: its salema metadata can't be read; export the model again") from None
         if version > SPEC_VERSION:
             raise ModelError(
@@ -102,5 +123,8 @@ class ModelSpec:
         if expected != set(record):
             odd = ", ".join(sorted(expected ^ set(record)))
             raise ModelError(f"{where}: its salema metadata lacks or has unknown entries ({odd}); export it again")
-        states = tuple(StateSpec(state["name"], tuple(state["shape_chw"])) for state in record["states"])
-        return cls(**{**record, "states": states, "rewrites": tuple(record["rewrites"])})
+        try:
+            states = tuple(StateSpec(state["name"], tuple(state["shape_chw"])) for state in record["states"])
+            return cls(**{**record, "states": states, "rewrites": tuple(record["rewrites"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{where}: its salema metadata is damaged ({reason(error)}); export it again") from error

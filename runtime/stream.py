@@ -47,6 +47,11 @@ class SaliencyStream:
         return self._session.spec
 
     @property
+    def streams(self) -> int:
+        """How many videos run side by side."""
+        return self._streams
+
+    @property
     def description(self) -> str:
         """Backend and device, for people."""
         return self._session.description
@@ -85,6 +90,8 @@ class SaliencyStream:
         Raises:
             UsageError: a frame has another dtype or shape, or there are not as many as streams.
         """
+        if len(frames) != self._streams:
+            raise UsageError(f"{len(frames)} frames given for {self._streams} streams")
         return self.infer(np.stack([to_network_size(frame, self.spec.height, self.spec.width) for frame in frames]))
 
     def infer(self, frames_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -94,8 +101,8 @@ class SaliencyStream:
             UsageError: the array has another shape.
         """
         expected = (self._streams, self.spec.height, self.spec.width, 3)
-        if frames_nhwc.shape != expected:
-            raise UsageError(f"frames of shape {frames_nhwc.shape} given, {expected} expected")
+        if frames_nhwc.shape != expected or frames_nhwc.dtype != np.uint8:
+            raise UsageError(f"{frames_nhwc.dtype} frames {frames_nhwc.shape} given, uint8 {expected} expected")
         mix = np.where(self._first, 1, self.spec.coefficient or 0).astype(np.float32)
         maps, self._states = self._session.step(frames_nhwc, self._states, mix)
         self._first[:] = False

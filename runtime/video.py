@@ -7,12 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import av.error
 import cv2
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
 from salema.runtime.audio import AudioTrack
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 _BT709 = 1  # H.273's code for primaries, transfer and matrix alike
 _LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
+_AS_IT_IS = np.eye(2, dtype=np.int32)
+# Headers are off by a frame or two in healthy files (AVI, fragmented MP4); a cut-off file lacks more than this.
+_MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
+# B-frames make MP4 players take a variable-rate file for shorter than it is (8.92 s of 9.64), so there are none.
+_X264 = {"preset": "veryfast", "crf": "20", "bf": "0"}
 
 
 @dataclass(frozen=True)
@@ -59,43 +65,63 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise VideoError(f"{self.path}: no such video file")
+        # An absolute path, and no patterns: "12:30.mp4" would be a protocol to FFmpeg, "%03d.png" other files.
         try:
-            self._container = av.open(str(self.path.absolute()))  # "12:30.mp4" would be a protocol to FFmpeg
+            self._container = av.open(str(self.path.absolute()), options={"pattern_type": "none"})
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(f"{self.path}: can't be read as a video ({reason(error)})") from error
-        if not self._container.streams.video:
+        films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not films or films[0].codec_context is None:
             self._container.close()
-            raise VideoError(f"{self.path}: holds no video stream")
-        stream = self._container.streams.video[0]
+            raise VideoError(f"{self.path}: holds no video stream that can be decoded (cover art does not count)")
+        stream = films[0]
         stream.thread_type = "AUTO"
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.time_base = stream.time_base or 1 / self.rate
         self.frame_count = stream.frames or None
         self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
+        self._declared_end = stream.duration
         self._decoded = self._container.decode(stream)
         first = self._decode_first()
-        self.height, self.width = _upright(first).shape[:2]
+        self._matrix = _display_matrix(first)  # in some files on the first frame only
+        self.height, self.width = _upright(first, self._matrix).shape[:2]
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        self.aspect = 1 / aspect if _quarter_turns(first) % 2 else aspect
+        self.aspect = 1 / aspect if _is_turned(self._matrix) else aspect
         self._decoded = itertools.chain([first], self._decoded)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames, once, with time stamps that start near zero and always grow.
 
         Raises:
-            VideoError: the file breaks off; the frames before were yielded.
+            VideoError: the file breaks off, or ends well before it says; the frames before were yielded.
         """
         usual = max(round(1 / (self.rate * self.time_base)), 1)
-        count, earliest = 0, 0
+        jump = round(1 / self.time_base)  # one second back: another recording begins, as in joined transport streams
+        count, start, earliest, end = 0, self._start, 0, 0
         try:
             for decoded in self._decoded:
-                pts = earliest if decoded.pts is None else max(decoded.pts - self._start, earliest)
+                pts = end if decoded.pts is None else decoded.pts - start
+                if pts < earliest - jump:
+                    start, pts = start + pts - end, end
+                pts = max(pts, earliest)
                 duration = decoded.duration or usual
-                yield Frame(_upright(decoded), pts, duration)
+                yield Frame(_upright(decoded, self._matrix), pts, duration)
                 count += 1
-                earliest = pts + (duration if decoded.pts is None else 1)
+                earliest, end = pts + 1, pts + duration
         except av.error.FFmpegError as error:
             raise VideoError(f"{self.path}: breaks off after {count} frames ({reason(error)})") from error
+        self._check_end(count, end, usual)
+
+    def _check_end(self, count: int, end: int, usual: int) -> None:
+        """FFmpeg ends a file that was cut off as if it were whole; what the header declares tells the two apart."""
+        declared = self._declared_end
+        if declared is None or (self.frame_count is not None and count >= self.frame_count):
+            return
+        if declared - end > max(_MISSING_FRAMES * usual, _MISSING_SHARE * declared):
+            raise VideoError(
+                f"{self.path}: ends after {count} frames, at {float(end * self.time_base):.1f} s of the"
+                f" {float(declared * self.time_base):.1f} s that it declares; it is probably cut off"
+            )
 
     def _decode_first(self) -> av.VideoFrame:
         why = "the stream is empty"
@@ -166,6 +192,11 @@ class VideoWriter:
             self._container.mux(self._stream.encode(picture))
             self._audio.write_until(float((frame.pts + frame.duration) * self._source.time_base))
 
+    @property
+    def sound_problem(self) -> str | None:
+        """What went wrong with the source's sound, in words, or None."""
+        return self._audio.problem
+
     def finish(self, *, all_sound: bool) -> None:
         """Writes what the encoder still holds, and the rest of the sound unless the pictures were cut short."""
         with self._translated():
@@ -180,9 +211,7 @@ class VideoWriter:
 
     def _add_stream(self) -> av.VideoStream:
         try:
-            stream = self._container.add_stream(
-                "libx264", rate=self._source.rate, options={"preset": "veryfast", "crf": "20"}
-            )
+            stream = self._container.add_stream("libx264", rate=self._source.rate, options=_X264)
         except ValueError as error:
             raise OutputError(
                 f"{self._path}: this PyAV has no libx264; install one that has: pip install av"
@@ -207,11 +236,26 @@ class VideoWriter:
             ) from error
 
 
-def _quarter_turns(decoded: av.VideoFrame) -> int:
-    """Counter-clockwise quarter turns that bring a decoded frame upright, from its display matrix."""
-    return round(decoded.rotation / 90)
+def _display_matrix(decoded: av.VideoFrame) -> NDArray[np.int32]:
+    """Returns `[[a, b], [c, d]]`: a decoded point (x, y) is shown at (ax + cy, bx + dy), y downwards."""
+    data: Any = decoded.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return _AS_IT_IS
+    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
+    return matrix if matrix.any() else _AS_IT_IS
 
 
-def _upright(decoded: av.VideoFrame) -> NDArray[np.uint8]:
+def _is_turned(matrix: NDArray[np.int32]) -> bool:
+    along, across = np.abs(np.diag(matrix).astype(float)).sum(), np.abs(np.diag(matrix[::-1]).astype(float)).sum()
+    return bool(across > along)
+
+
+def _upright(decoded: av.VideoFrame, matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Turns and mirrors a decoded frame as its display matrix asks, to the nearest quarter turn."""
     image = cast("NDArray[np.uint8]", decoded.to_ndarray(format="bgr24"))
-    return np.ascontiguousarray(np.rot90(image, _quarter_turns(decoded)))
+    turned = _is_turned(matrix)
+    (a, b), (c, d) = matrix.tolist()
+    shown_x, shown_y = (c, b) if turned else (a, d)
+    if turned:
+        image = image.transpose(1, 0, 2)
+    return np.ascontiguousarray(image[:: -1 if shown_y < 0 else 1, :: -1 if shown_x < 0 else 1])

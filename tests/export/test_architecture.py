@@ -11,7 +11,7 @@ from salema.export.architecture import (
     effective_coefficient,
     hint_from_name,
 )
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import CheckpointError, UsageError
 
 EMA30 = Architecture("salema", (30,))
 
@@ -130,10 +130,16 @@ def test_both_readings_of_the_coefficient(learned, alpha, through, expected, sou
     assert said == source
 
 
+def test_a_learned_coefficient_that_never_takes_in_a_frame():
+    with pytest.raises(CheckpointError, match=r"learned alpha -1000 means a coefficient of 0"):
+        effective_coefficient(-1000.0, None, sigmoid=False)
+
+
 @pytest.mark.parametrize(
     ("learned", "alpha", "through"),
     [
         (None, 0.0, False),
+        (None, 1e-50, False),
         (None, 1.1, False),
         (None, -0.1, False),
         (None, math.nan, False),

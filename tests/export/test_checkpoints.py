@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from salema.export.architecture import CONVS, Architecture
-from salema.export.checkpoints import load_checkpoint, save_safetensors
+from salema.export.checkpoint_files import save_safetensors
+from salema.export.checkpoints import load_checkpoint
 from salema.export.seeded import seeded_state_dict
 from salema.runtime.errors import CheckpointError, UsageError
 
@@ -104,12 +105,72 @@ def test_safetensors_carry_their_architecture(tmp_path, weights):
     torch.save({"state_dict": weights["salema"] | {"alpha": torch.tensor([0.25])}}, source)
     checkpoint = load_checkpoint(str(source))
     architecture = Architecture("salema", (7,), residual=True)
+    path = tmp_path / "SalBCE.safetensors"
+    for trained in (True, False):
+        save_safetensors(path, checkpoint.weights, checkpoint.learned_alpha, architecture, trained=trained)
+        again = load_checkpoint(str(path))
+        assert_same(again, weights["salema"])
+        assert again.learned_alpha == 0.25
+        assert again.hint.architecture == architecture
+        assert again.trained == trained
+
+
+def test_metadata_that_contradicts_the_keys(tmp_path, weights):
     path = tmp_path / "ours.safetensors"
-    save_safetensors(path, checkpoint, architecture)
-    again = load_checkpoint(str(path))
-    assert_same(again, weights["salema"])
-    assert again.learned_alpha == 0.25
-    assert again.hint.architecture == architecture
+    save_safetensors(path, weights["salema"], None, Architecture("salclstm30"), trained=True)
+    with pytest.raises(CheckpointError, match="metadata says SalCLSTM30, its keys salema"):
+        load_checkpoint(str(path))
+
+
+def test_a_learned_alpha_outweighs_a_name_that_says_salgan(tmp_path, weights):
+    path = tmp_path / "SalBCE.pt"
+    torch.save(weights["salema"] | {"alpha": torch.tensor([0.25])}, path)
+    assert load_checkpoint(str(path)).hint is None
+
+
+MUTATIONS = 150
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "npz", "npz compressed", "safetensors"])
+def test_damage_anywhere_is_one_sentence(tmp_path, form):
+    """Bytes overwritten, bits flipped, ranges cut out, at random places: it loads, or says that it can't."""
+    arrays = seeded_state_dict("salema", 64)
+    path = tmp_path / "weights"
+    if form.startswith("npz"):
+        save = np.savez_compressed if "compressed" in form else np.savez
+        with path.open("wb") as file:
+            save(file, *[arrays[f"salgan.{index}.{part}"] for index in CONVS for part in ("weight", "bias")])
+    else:
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        if form == "safetensors":
+            save_safetensors(path, tensors, None, Architecture("salema", (30,)), trained=True)
+        else:
+            torch.save({"state_dict": tensors}, path, _use_new_zipfile_serialization=form == "zip")
+    original = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(MUTATIONS):
+        data = bytearray(original)
+        where = int(
+            rng.choice([rng.integers(len(data)), rng.integers(min(3000, len(data))), len(data) - rng.integers(1, 3000)])
+        )
+        length = int(rng.integers(1, 40))
+        match rng.integers(3):
+            case 0:
+                data[where : where + length] = rng.bytes(length)
+            case 1:
+                data[where] ^= 1 << int(rng.integers(8))
+            case _:
+                del data[where : where + length]
+        path.write_bytes(data)
+        try:
+            load_checkpoint(str(path))
+        except CheckpointError as error:
+            refused += 1
+            assert str(error).startswith((str(path), path.name))
+            assert "\n" not in str(error)
+            assert "weights_only" not in str(error)
+    assert refused > MUTATIONS / 4
 
 
 def test_half_precision_checkpoints_become_float32(tmp_path, weights):
@@ -153,7 +214,7 @@ def test_a_hostile_npz_does_not_run(tmp_path):
     path = tmp_path / "hostile.npz"
     arrays = {f"arr_{index}": np.zeros(1) for index in range(53)}
     np.savez(path, **arrays, arr_53=np.array([Hostile(target)], object))
-    with pytest.raises(CheckpointError, match="damaged NumPy archive"):
+    with pytest.raises(CheckpointError, match="truncated or damaged one"):
         load_checkpoint(str(path))
     assert not target.exists()
 
@@ -195,9 +256,19 @@ def test_files_that_are_no_checkpoint(tmp_path, content):
         (lambda w: w.update({"salgan.30.bias": torch.zeros(3)}), r"salgan.30.bias has shape \(3,\)"),
         (lambda w: w.update({"salgan.0.weight": torch.zeros(4, 4, 3, 3)}), r"salgan.0.weight has shape \(4, 4, 3, 3\)"),
         (lambda w: w.update({"salgan.60.weight": torch.zeros(1, 4, 3, 3)}), r"\(1, 4, 1, 1\) expected"),
-        (lambda w: w["salgan.5.bias"].fill_(float("nan")), "salgan.5.bias hold integers, NaN or infinity"),
+        (lambda w: w["salgan.5.bias"].fill_(float("nan")), "salgan.5.bias: NaN or infinity"),
         (lambda w: w.update(alpha=torch.zeros(2)), r"alpha has shape \(2,\)"),
-        (lambda w: w.update(epoch=8), "epoch in it are not tensors"),
+        (lambda w: w.update(epoch=8), "epoch: not a plain floating tensor"),
+        (lambda w: w.update({"salgan.0.weight": torch.tensor(1.0)}), r"salgan.0.weight has shape \(\)"),
+        (lambda w: w.update({"salgan.5.weight": torch.zeros(0, 4, 3, 3)}), r"salgan.5.weight has shape \(0, 4, 3, 3\)"),
+        (
+            lambda w: w.update({"salgan.5.bias": torch.ones(8, dtype=torch.int64)}),
+            "salgan.5.bias: not a plain floating",
+        ),
+        (lambda w: w.update({"salgan.5.bias": torch.ones(8).to_sparse()}), "salgan.5.bias: not a plain floating"),
+        (lambda w: w.update({"salgan.5.bias": torch.ones(8, device="meta")}), "salgan.5.bias: not a plain floating"),
+        (lambda w: w.update({"salgan.5.bias": torch.ones(1).expand(10**12)}), "salgan.5.bias: not a plain floating"),
+        (lambda w: w.update({"module.salgan.5.bias": torch.ones(8)}), "holds some keys twice"),
         (
             lambda w: w.update({"Gates.weight": torch.zeros(4, 4, 3, 3)}),
             "does not fit salclstm30: missing keys Gates.bias",
@@ -231,7 +302,7 @@ def test_an_lstm_with_a_learned_alpha_is_refused(tmp_path, weights):
 def test_missing_files_and_other_content(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(str(tmp_path / "absent.pt"))
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="not a file; give a checkpoint"):
         load_checkpoint(str(tmp_path))
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="holds no state_dict but a list"):
@@ -275,5 +346,24 @@ def test_a_url_is_downloaded_once(tmp_path, weights, monkeypatch):
         assert_same(checkpoint, weights["salema"])
         assert checkpoint.name == "SalEMA30R.pt"
         assert checkpoint.hint.architecture == Architecture("salema", (30,), residual=True)
-    with pytest.raises(CheckpointError, match="can't be downloaded"):
+    with pytest.raises(CheckpointError, match="the server can't be reached"):
         load_checkpoint(url.replace("SalEMA30R", "other"))
+
+
+def test_a_download_that_is_no_checkpoint_does_not_stay(tmp_path, weights, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    file = tmp_path / "served/SalEMA7.pt"
+    file.write_text("<html>please log in</html>")
+    with _Server(tmp_path / "served") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"HTTP://127.0.0.1:{server.server_port}/SalEMA7.pt?token=a/b"
+        try:
+            with pytest.raises(CheckpointError, match="not a PyTorch, safetensors or SalGAN"):
+                load_checkpoint(url)
+            torch.save(weights["salema"], file)
+            checkpoint = load_checkpoint(url)
+        finally:
+            server.shutdown()
+    assert checkpoint.name == "SalEMA7.pt"
+    assert checkpoint.hint.architecture == Architecture("salema", (7,))

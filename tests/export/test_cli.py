@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -154,6 +155,50 @@ def test_a_full_disk(tmp_path):
         "salema-export: salema-model/model.onnx: can't be written (File too large)"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_is_not_overwritten(cli, tmp_path):
+    weights = checkpoint(tmp_path / "mine.pt")
+    before = weights.read_bytes()
+    ran = cli(export_cli.main, "--weights", weights, "--save-weights", weights, "-o", tmp_path / "model")
+    assert (ran.code, "is the checkpoint itself" in ran.err) == (2, True)
+    assert weights.read_bytes() == before
+
+
+def test_seeded_weights_stay_untrained_when_saved(cli, tmp_path):
+    ours = tmp_path / "ours.safetensors"
+    assert cli(export_cli.main, *NARROW, "-o", tmp_path / "a", "--save-weights", ours).code == 0
+    ran = cli(export_cli.main, "--weights", ours, "--imgsz", 64, 96, "-o", tmp_path / "b", "--json")
+    assert "UNTRAINED" in ran.err
+    assert json.loads(ran.out)["spec"]["trained"] is False
+
+
+def test_too_much_memory_is_one_sentence(cli, tmp_path):
+    ran = cli(export_cli.main, *NARROW, "--batch", 10**12, "-o", tmp_path / "deep/er/model")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("salema-export: out of memory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_leaves_nothing(tmp_path):
+    command = [script("salema-export"), *map(str, NARROW), "-o", str(tmp_path / "model")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("model/.model.*.partial.onnx")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("salema-export: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [("--arch", "salgan"), ("--ema-loc", 61), ("--fp16",)])
+def test_the_smallest_size_passes_its_check(cli, tmp_path, options):
+    ran = cli(export_cli.main, "--weights", "seeded:16", "--imgsz", 16, 16, "-o", tmp_path / "model", *options)
+    assert ran.code == 0
 
 
 def test_weights_that_cannot_be_saved_leave_no_model(cli, tmp_path):

@@ -13,9 +13,11 @@ import time
 import av
 import cv2
 import numpy as np
+import onnx
 import pytest
 from conftest import probe, write_clip
 from limits import run_limited, script
+from onnx import numpy_helper
 
 from salema.export.seeded import moving_disc
 from salema.runtime import load
@@ -75,6 +77,32 @@ def test_a_natural_clip_from_end_to_end(cli, model, natural_clip, tmp_path, monk
     assert len(list((tmp_path / "maps").iterdir())) == 120
     assert "untrained" in ran.err
     assert "auto:" in ran.err
+
+
+def test_maps_of_an_earlier_run_are_mentioned(cli, model, small_clip, tmp_path):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps/0099.png").write_bytes(b"")
+    ran = cli(main, small_clip, "--model", model, "--no-video", "--maps", tmp_path / "maps")
+    assert ran.code == 0
+    assert ran.err.endswith("maps also holds 1 PNG files that this run did not write\n")
+
+
+def test_a_model_for_several_streams_is_refused(cli, exported, small_clip, tmp_path):
+    ran = cli(main, small_clip, "--model", exported(batch=2), "-o", tmp_path / "new/out.mp4")
+    assert (ran.code, "exported with --batch 2" in ran.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_gives_nan_does_not_write_black_maps(cli, exported, small_clip, tmp_path):
+    """FP16 weights that overflow on natural frames: here the last bias is made infinite in the exported file."""
+    proto = onnx.load(exported(precision="fp16") / "model.onnx")
+    bias = next(i for i in proto.graph.initializer if i.name == "salgan.60.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(1, np.nan, np.float16), bias.name))
+    onnx.save(proto, tmp_path / "model.onnx")
+    ran = cli(main, small_clip, "--model", tmp_path, "-o", tmp_path / "out.mp4")
+    assert ran.code == 1
+    assert "the model gave NaN or infinity for a frame; export it with --fp32" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_the_summary_is_one_line(cli, model, small_clip, tmp_path):

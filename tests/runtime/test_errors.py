@@ -14,6 +14,11 @@ from salema.runtime.errors import exit_on_error
         (errors.VideoError("no video"), 1, "prog: no video"),
         (OSError(errno.ENOSPC, "No space left on device", "a.mp4"), 1, "prog: a.mp4: No space left on device"),
         (MemoryError(), 1, "prog: out of memory; close other programs or use a smaller --imgsz or --batch"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            1,
+            "prog: out of memory; close other programs or use a smaller --imgsz or --batch",
+        ),
         (KeyboardInterrupt(), 130, "prog: interrupted"),
     ],
 )
@@ -27,6 +32,8 @@ def test_every_error_is_a_sentence_and_a_code(capsys, error, code, line):
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), exit_on_error("prog"):
         raise ZeroDivisionError
+    with pytest.raises(RuntimeError, match="other"), exit_on_error("prog"):
+        raise RuntimeError("other")
 
 
 @pytest.mark.parametrize(

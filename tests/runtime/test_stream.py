@@ -37,13 +37,25 @@ def test_other_frames_are_refused(model, frame):
         stream.step(frame)
 
 
+def test_misuse_is_named(model, exported, disc):
+    with load(model) as stream:
+        with pytest.raises(UsageError, match="a frame is NoneType, not an array; did the camera or file end"):
+            stream.step(None)
+        with pytest.raises(UsageError, match=r"float32 frames \(1, 64, 96, 3\) given, uint8"):
+            stream.infer(disc[:1].astype(np.float32))
+        with pytest.raises(UsageError, match="0 frames given for 1 streams"):
+            stream.step_batch([])
+    with pytest.raises(UsageError, match="the model is closed"):
+        stream.step(disc[0])
+
+
 def test_the_number_of_streams_must_fit(model, exported, disc):
     with pytest.raises(UsageError, match="exported with --batch 1"):
         load(model, streams=2)
     with pytest.raises(UsageError, match="0 streams"):
         load(exported(batch=None), streams=0)
     with load(exported(batch=None), streams=2) as stream:
-        with pytest.raises(UsageError, match=r"\(2, 64, 96, 3\) expected"):
+        with pytest.raises(UsageError, match="1 frames given for 2 streams"):
             stream.step(disc[0])
         with pytest.raises(UsageError, match="there are streams 0 to 1"):
             stream.reset(2)

@@ -4,6 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import Colorspace
@@ -55,7 +56,9 @@ def test_variable_frame_rate_keeps_its_times(tmp_path):
     pts = [0, 1, 2, 10, 11, 30, 31, 33]
     source = write_clip(tmp_path / "a.mkv", DISC, pts=pts)
     copy(source, tmp_path / "b.mp4")
-    np.testing.assert_allclose(probe(tmp_path / "b.mp4")["times"], np.array(pts) / 25, atol=1e-3)
+    after = probe(tmp_path / "b.mp4")
+    np.testing.assert_allclose(after["times"], np.array(pts) / 25, atol=1e-3)
+    assert after["duration_s"] == pytest.approx(34 / 25, abs=1e-3)
 
 
 def test_times_start_at_zero_where_the_source_starts_later(tmp_path):
@@ -85,13 +88,13 @@ def test_containers_that_people_have(tmp_path, name):
     assert all(b > a for a, b in pairwise(after["times"]))
 
 
-@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mp4", "ünï cødé 50%d.mp4", "-o.mp4"])
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mp4", "ünï cødé 50%d.mp4", "-o.mp4", f"{240 * 'x'}.mp4"])
 def test_names_that_mean_something_else_to_ffmpeg(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "plain.mp4", DISC, audio="aac").rename(name)
-    copy(Path(name), Path(f"out {name}"))
-    assert len(probe(tmp_path / f"out {name}")["images"]) == 8
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"out {name}"])
+    copy(Path(name), Path(f"out{name}"))
+    assert len(probe(tmp_path / f"out{name}")["images"]) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"out{name}"])
 
 
 def rotated_copy(source, target, matrix):
@@ -106,18 +109,22 @@ def rotated_copy(source, target, matrix):
 ONE, UNIT = 1 << 16, 1 << 30
 # (a b u, c d v, x y w): a decoded point (x, y) is shown at (a x + c y, b x + d y), y downwards.
 MATRICES = {
-    "clockwise": ([0, ONE, 0, -ONE, 0, 0, 0, 0, UNIT], -1),
-    "half turn": ([-ONE, 0, 0, 0, -ONE, 0, 0, 0, UNIT], 2),
-    "counter-clockwise": ([0, -ONE, 0, ONE, 0, 0, 0, 0, UNIT], 1),
+    "clockwise": ([0, ONE, 0, -ONE, 0, 0, 0, 0, UNIT], lambda image: np.rot90(image, -1)),
+    "half turn": ([-ONE, 0, 0, 0, -ONE, 0, 0, 0, UNIT], lambda image: image[::-1, ::-1]),
+    "counter-clockwise": ([0, -ONE, 0, ONE, 0, 0, 0, 0, UNIT], np.rot90),
+    "mirrored": ([-ONE, 0, 0, 0, ONE, 0, 0, 0, UNIT], np.fliplr),
+    "upside down": ([ONE, 0, 0, 0, -ONE, 0, 0, 0, UNIT], np.flipud),
+    "transposed": ([0, ONE, 0, ONE, 0, 0, 0, 0, UNIT], lambda image: image.transpose(1, 0, 2)),
+    "nothing": ([0, 0, 0, 0, 0, 0, 0, 0, UNIT], np.asarray),
 }
 
 
 @pytest.mark.parametrize("turn", MATRICES)
 def test_rotation_is_respected(tmp_path, turn):
-    matrix, quarter_turns = MATRICES[turn]
+    matrix, shown = MATRICES[turn]
     source = write_clip(tmp_path / "a.mp4", DISC)
     rotated = rotated_copy(source, tmp_path / "r.mp4", matrix)
-    expected = [np.rot90(image, quarter_turns) for image in probe(source)["images"]]
+    expected = [shown(image) for image in probe(source)["images"]]
     frames = copy(rotated, tmp_path / "b.mp4")
     assert_close([frame.image_bgr for frame in frames], expected, mean=0.1)
     after = probe(tmp_path / "b.mp4")
@@ -177,7 +184,14 @@ def test_odd_sizes_gain_a_row_or_column(tmp_path, size_hw):
 
 @pytest.mark.parametrize(
     ("container", "codec", "expected"),
-    [("mp4", "aac", "aac"), ("mkv", "flac", "flac"), ("avi", "mp2", "aac"), ("mkv", "pcm_s16le", "aac")],
+    [
+        ("mp4", "aac", "aac"),
+        ("mp4", "libmp3lame", "mp3float"),  # FFmpeg's name of its MP3 decoder
+        ("mkv", "flac", "flac"),
+        ("avi", "mp2", "aac"),
+        ("avi", "ac3", "aac"),
+        ("mkv", "pcm_s16le", "aac"),
+    ],
 )
 def test_sound_is_kept(tmp_path, container, codec, expected):
     frames = np.repeat(DISC, 8, 0)
@@ -203,6 +217,94 @@ def test_sound_that_is_copied_is_the_same_to_the_byte(tmp_path):
             sound = container.streams.audio[0]
             packets.append([(bytes(p), float(p.pts * p.time_base)) for p in container.demux(sound) if p.size])
     assert packets[0] == packets[1]
+
+
+@pytest.mark.parametrize("rate", [192000, 48001, 5512])
+def test_sound_at_rates_that_aac_has_not(tmp_path, rate):
+    source = write_clip(tmp_path / "a.mkv", np.repeat(DISC, 8, 0), audio="pcm_s16le", audio_rate=rate)
+    copy(source, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert after["sound"] == ["aac"]
+    assert after["sound_s"][0] == pytest.approx(64 / 25, abs=0.2)
+
+
+def test_sound_of_an_unknown_codec_costs_itself_and_not_the_pictures(tmp_path):
+    source = write_clip(tmp_path / "a.mkv", DISC, audio="ac3")
+    data = source.read_bytes()
+    assert data.count(b"A_AC3") == 1
+    source.write_bytes(data.replace(b"A_AC3", b"A_XYZ"))
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "b.mp4", reader, 64, 96) as writer:
+        for frame in reader:
+            writer.write(frame.image_bgr, frame)
+        writer.finish(all_sound=True)
+        assert "the sound is left out" in writer.sound_problem
+    after = probe(tmp_path / "b.mp4")
+    assert (len(after["images"]), after["sound"]) == (8, [])
+
+
+@pytest.mark.parametrize("sound", [None, "mp2", "aac"])
+def test_time_that_jumps_back_goes_on(tmp_path, sound):
+    once = write_clip(tmp_path / "a.ts", np.repeat(DISC, 8, 0), audio=sound)
+    (tmp_path / "twice.ts").write_bytes(once.read_bytes() * 2)
+    copy(tmp_path / "twice.ts", tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert len(after["images"]) == len(probe(tmp_path / "twice.ts")["images"])
+    assert len(after["images"]) > 120
+    assert np.diff(after["times"]).min() > 0.03
+    assert after["duration_s"] == pytest.approx(128 / 25, abs=0.2)
+
+
+def test_a_file_that_was_cut_off_says_so(tmp_path):
+    source = tmp_path / "a.mp4"
+    frames = moving_disc(100, 64, 96)
+    with av.open(str(source), "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    with VideoReader(source) as reader:
+        assert len(list(reader)) == 100
+    data = source.read_bytes()
+    source.write_bytes(data[: int(0.6 * len(data))])
+    seen = []
+    with VideoReader(source) as reader, pytest.raises(VideoError, match=r"ends after .* of the 4\.0 s .* cut off"):
+        seen.extend(reader)
+    assert 10 < len(seen) < 95
+
+
+def test_a_name_with_a_pattern_is_that_file(tmp_path):
+    for name, value in (("img%03d.png", 200), ("img001.png", 10), ("img002.png", 20)):
+        cv2.imwrite(str(tmp_path / name), np.full((32, 32, 3), value, np.uint8))
+    with VideoReader(tmp_path / "img%03d.png") as reader:
+        assert [frame.image_bgr[0, 0, 0] for frame in reader] == [200]
+
+
+def test_cover_art_is_no_film(tmp_path):
+    cover = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+    source = tmp_path / "song.mp3"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libmp3lame", rate=44100)
+        silence = av.AudioFrame.from_ndarray(np.zeros((2, 1152), np.float32), format="fltp", layout="stereo")
+        silence.sample_rate = 44100
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    picture = b"\0image/png\0\3\0" + cover
+    frame = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    size = bytes((len(frame) >> shift) & 127 for shift in (21, 14, 7, 0))
+    source.write_bytes(b"ID3\3\0\0" + size + frame + source.read_bytes())
+    with av.open(str(source)) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(VideoError, match="cover art does not count"):
+        VideoReader(source)
+
+
+def test_a_link_is_written_through(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    (tmp_path / "link.mp4").symlink_to("target.mp4")
+    copy(source, tmp_path / "link.mp4")
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert len(probe(tmp_path / "target.mp4")["images"]) == 8
 
 
 def test_sound_cut_short_with_the_pictures(tmp_path):
