@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 import av.error
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
 
@@ -70,12 +71,17 @@ class AudioTrack:
         return None
 
     def _choose(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
-        context = stream.codec_context
-        if context is None or context.channels not in _LAYOUTS:
-            self.problem = "the sound is left out: its codec or its number of channels is not known"
+        context = cast("AudioCodecContext | None", stream.codec_context)  # None where FFmpeg has no decoder
+        if context is None:
+            self.problem = "the sound is left out: its codec is not known"
             return iter(())
-        copied = context.codec.canonical_name in _PLAYS_IN_BROWSERS
-        return self._copied(stream) if copied else self._transcoded(stream)
+        if context.codec.canonical_name in _PLAYS_IN_BROWSERS:
+            return self._copied(stream)
+        channels = _make_layout_native(context)
+        if channels not in _LAYOUTS:
+            self.problem = f"the sound is left out: it has {channels} channels, and more than 8 can't be folded to two"
+            return iter(())
+        return self._transcoded(stream, channels)
 
     def _copied(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         out = self._output.add_stream_from_template(stream)
@@ -87,13 +93,11 @@ class AudioTrack:
             packet.stream = out
             yield packet
 
-    def _transcoded(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
+    def _transcoded(self, stream: AudioStream, channels: int) -> Iterator[av.Packet[AudioStream]]:
         context = stream.codec_context
-        # By number: PCM has a custom layout in MKV and MOV, on whose name PyAV 18 overruns its buffer.
-        context.layout = _LAYOUTS[context.channels]
         rate = min(av.Codec("aac", "w").audio_rates or [44100], key=lambda known: abs(known - context.sample_rate))
         out = self._output.add_stream("aac", rate=rate)
-        out.codec_context.layout = "mono" if context.channels == 1 else "stereo"  # what browsers play
+        out.codec_context.layout = "mono" if channels == 1 else "stereo"  # what browsers play
         resampler = av.AudioResampler(format="fltp", layout=out.codec_context.layout, rate=rate)
         for packet in self._input.demux(stream):
             with suppress(av.error.InvalidDataError):  # a damaged packet costs its own sound, no more
@@ -110,6 +114,18 @@ class AudioTrack:
         if frame.pts is not None and frame.time_base:
             frame.pts = round((frame.pts * frame.time_base - self._start_s) * frame.sample_rate)
             frame.time_base = Fraction(1, frame.sample_rate)
+
+
+def _make_layout_native(context: AudioCodecContext) -> int:
+    """Gives a decoder the usual layout for its number of channels, which it returns.
+
+    PCM in MKV and MOV has a custom one. PyAV 15 to 18 hands out its memory without a copy and frees it with the object
+    (a double free on the second look), and overruns its buffer on the name: so it is looked at once, and replaced.
+    """
+    custom = context.layout
+    channels: int = custom.nb_channels
+    context.layout = _LAYOUTS.get(channels, "stereo")
+    return channels
 
 
 def _time_s(packet: av.Packet[AudioStream]) -> float:

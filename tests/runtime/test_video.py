@@ -1,4 +1,7 @@
+import os
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -226,6 +229,42 @@ def test_sound_at_rates_that_aac_has_not(tmp_path, rate):
     after = probe(tmp_path / "b.mp4")
     assert after["sound"] == ["aac"]
     assert after["sound_s"][0] == pytest.approx(64 / 25, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.mkv"])
+def test_surround_pcm_is_folded(tmp_path, name):
+    """MOV gives it a custom channel layout, on which PyAV frees memory twice."""
+    code = f"""
+import sys; sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from test_video import DISC, copy, probe
+import av, numpy as np
+with av.open({name!r}, "w") as container:
+    video = container.add_stream("libx264", rate=25)
+    video.height, video.width, video.pix_fmt = 64, 96, "yuv420p"
+    sound = container.add_stream("pcm_s24le", rate=48000)
+    sound.codec_context.layout = "7.1"
+    for image in DISC:
+        container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+    container.mux(video.encode(None))
+    tone = (np.sin(np.arange(8 * 15360) / 50) * 1e8).astype(np.int32)[None]
+    frame = av.AudioFrame.from_ndarray(tone, format="s32", layout="7.1")
+    frame.sample_rate = 48000
+    container.mux(sound.encode(frame))
+    container.mux(sound.encode(None))
+copy(Path({name!r}), Path("b.mp4"))
+after = probe("b.mp4")
+print(len(after["images"]), after["sound"], round(after["sound_s"][0], 1))
+"""
+    folder = str(Path(__file__).parent)
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": folder},
+    )
+    assert (ran.returncode, ran.stdout) == (0, "8 ['aac'] 0.3\n")
 
 
 def test_sound_of_an_unknown_codec_costs_itself_and_not_the_pictures(tmp_path):
