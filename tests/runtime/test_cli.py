@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import probe, write_clip
 from limits import run_limited, script
 from onnx import numpy_helper
+from videos import probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime import load

@@ -1,0 +1,72 @@
+"""Small videos for the tests: written, copied through our reader and writer, and looked at as a player would."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from salema.export.seeded import moving_disc
+from salema.runtime.video import VideoReader, VideoWriter
+
+DISC = moving_disc(8, 64, 96)
+
+
+def write_clip(path, frames, *, rate=Fraction(25), pts=None, audio=None, audio_rate=44100, options=None, setup=None):
+    """Encodes frames as H.264; `audio` names a codec for a tone as long as the pictures."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=rate, options={"preset": "ultrafast", "crf": "10"} | (options or {})
+        )
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        if setup:
+            setup(stream)
+        sound = container.add_stream(audio, rate=audio_rate) if audio else None
+        for index, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            if pts is not None:
+                frame.pts, frame.time_base = pts[index], 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if sound:
+            samples = round(audio_rate * len(frames) / rate)
+            tone = np.sin(np.arange(samples) * (2 * np.pi * 440 / audio_rate)).astype(np.float32) / 4
+            size = sound.codec_context.frame_size or 1024
+            layout = sound.codec_context.layout.name
+            planes = sound.codec_context.layout.nb_channels
+            for start in range(0, samples, size):
+                block = np.repeat(tone[None, start : start + size], planes, 0)
+                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+                frame.sample_rate, frame.pts = audio_rate, start
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+    return path
+
+
+def copy(source, target):
+    """Reads and writes every frame as it is."""
+    with VideoReader(source) as reader, VideoWriter(target, reader, reader.height, reader.width) as writer:
+        frames = list(reader)
+        for frame in frames:
+            writer.write(frame.image_bgr, frame)
+        writer.finish(all_sound=True)
+    return frames
+
+
+def probe(path):
+    """What a player would see of a video: decoded frames, their time stamps in seconds, stream facts."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        return {
+            "images": [frame.to_ndarray(format="bgr24") for frame in frames],
+            "times": [float(frame.pts * frame.time_base) for frame in frames],
+            "codec": stream.codec_context.name,
+            "pix_fmt": stream.codec_context.pix_fmt,
+            "rate": stream.average_rate,
+            "size_hw": (stream.height, stream.width),
+            "aspect": stream.sample_aspect_ratio or Fraction(1),
+            "duration_s": float(stream.duration * stream.time_base),
+            "sound": [s.codec_context.name for s in container.streams.audio],
+            "sound_s": [float(s.duration * s.time_base) for s in container.streams.audio],
+        }
