@@ -11,9 +11,11 @@ from salema.runtime.video import VideoReader, VideoWriter
 DISC = moving_disc(8, 64, 96)
 
 
-def write_clip(path, frames, *, rate=Fraction(25), pts=None, audio=None, audio_rate=44100, options=None, setup=None):
+def write_clip(
+    path, frames, *, rate=Fraction(25), pts=None, audio=None, audio_rate=44100, options=None, setup=None, muxer=None
+):
     """Encodes frames as H.264; `audio` names a codec for a tone as long as the pictures."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(
             "libx264", rate=rate, options={"preset": "ultrafast", "crf": "10"} | (options or {})
         )
@@ -67,6 +69,7 @@ def probe(path):
             "size_hw": (stream.height, stream.width),
             "aspect": stream.sample_aspect_ratio or Fraction(1),
             "duration_s": float(stream.duration * stream.time_base),
+            "sound_start_s": [float((s.start_time or 0) * s.time_base) for s in container.streams.audio],
             "sound": [s.codec_context.name for s in container.streams.audio],
             "sound_s": [float(s.duration * s.time_base) for s in container.streams.audio],
         }

@@ -35,6 +35,18 @@ def test_sound_is_kept(tmp_path, container, codec, expected):
     assert spectrum.argmax() == pytest.approx(440, abs=2)
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_sound_starts_with_the_pictures_where_the_source_starts_later(tmp_path, codec):
+    source = write_clip(tmp_path / "a.ts", np.repeat(DISC, 8, 0), audio=codec, muxer={"output_ts_offset": "5"})
+    before = probe(source)
+    assert min(before["sound_start_s"][0], before["times"][0]) > 4
+    copy(source, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert after["times"][0] < 0.2
+    lag = before["sound_start_s"][0] - before["times"][0]
+    assert after["sound_start_s"][0] - after["times"][0] == pytest.approx(lag, abs=0.06)
+
+
 def test_sound_that_is_copied_is_the_same_to_the_byte(tmp_path):
     source = write_clip(tmp_path / "a.mp4", np.repeat(DISC, 8, 0), audio="aac")
     copy(source, tmp_path / "b.mp4")
