@@ -133,6 +133,26 @@ def test_pixels_that_are_not_square_stay_so(tmp_path, turn, expected):
     assert probe(tmp_path / "b.mp4")["aspect"] == expected
 
 
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuvj420p", "gray"])
+def test_frames_are_those_that_opencv_reads(tmp_path, pix_fmt):
+    """The published frames are what OpenCV reads."""
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, pix_fmt
+        for image in DISC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    capture = cv2.VideoCapture(str(source))
+    with VideoReader(source) as reader:
+        for frame in reader:
+            found, image = capture.read()
+            assert found
+            assert np.abs(frame.image_bgr.astype(int) - image).max() <= 1
+    assert not capture.read()[0]
+    capture.release()
+
+
 @pytest.mark.parametrize("colorspace", [Colorspace.ITU601, Colorspace.ITU709])
 def test_colours_survive(tmp_path, colorspace):
     colour = (40, 180, 220)
