@@ -92,9 +92,9 @@ def _export(options: Options, aside: Path, say: Callable[[str], None]) -> tuple[
     spec, model = _plan(options, checkpoint, architecture)
     if spec.coefficient is not None:
         say(f"coefficient   {spec.coefficient:.6g} of the new frame ({spec.coefficient_source})")
-    narrow = model if spec.precision == "fp32" else SaliencyStep(architecture, checkpoint.weights, DTYPES["fp16"])
+    exported = model if spec.precision == "fp32" else SaliencyStep(architecture, checkpoint.weights, DTYPES["fp16"])
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}")
-    proto = to_onnx(narrow, spec)
+    proto = to_onnx(exported, spec)
     onnx.save(proto, aside)
     say("checking      PyTorch against the file, frame by frame, with a reset")
     with OrtSession(aside, "cpu") as session:

@@ -105,7 +105,7 @@ def _sequence(batch: int, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _mix(session: Session, t: int, batch: int) -> NDArray[np.float32]:
-    """Weight of the new frame: streams start together, and all but every second one starts anew in the middle."""
+    """Weight of the new frame: streams start together, and every second one starts anew in the middle."""
     mix = np.full(batch, session.spec.coefficient or 0, np.float32)
     if t == 0:
         mix[:] = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from av.container import InputContainer
     from numpy.typing import NDArray
     from typing_extensions import Self
 
@@ -80,7 +82,7 @@ class VideoReader:
         self.time_base = stream.time_base or 1 / self.rate
         self.frame_count = stream.frames or None
         self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
-        self._declared_end = stream.duration
+        self._declared_s = _declared_s(self._container, stream)
         self._decoded = self._container.decode(stream)
         first = self._decode_first()
         self._matrix = _display_matrix(first)  # in some files on the first frame only
@@ -114,13 +116,13 @@ class VideoReader:
 
     def _check_end(self, count: int, end: int, usual: int) -> None:
         """FFmpeg ends a file that was cut off as if it were whole; what the header declares tells the two apart."""
-        declared = self._declared_end
-        if declared is None or (self.frame_count is not None and count >= self.frame_count):
+        declared_s, end_s = self._declared_s, float(end * self.time_base)
+        if declared_s is None or (self.frame_count is not None and count >= self.frame_count):
             return
-        if declared - end > max(_MISSING_FRAMES * usual, _MISSING_SHARE * declared):
+        if declared_s - end_s > max(float(_MISSING_FRAMES * usual * self.time_base), _MISSING_SHARE * declared_s):
             raise VideoError(
-                f"{self.path}: ends after {count} frames, at {float(end * self.time_base):.1f} s of the"
-                f" {float(declared * self.time_base):.1f} s that it declares; it is probably cut off"
+                f"{self.path}: ends after {count} frames, at {end_s:.1f} s of the {declared_s:.1f} s that it declares;"
+                " it is probably cut off"
             )
 
     def _decode_first(self) -> av.VideoFrame:
@@ -234,6 +236,18 @@ class VideoWriter:
             raise OutputError(
                 f"{self._path}: can't be written ({reason(error)}); make room or choose another place"
             ) from error
+
+
+def _declared_s(container: InputContainer, stream: av.VideoStream) -> float | None:
+    """Seconds of pictures that a file declares, or None; Matroska tells their end, in a tag `00:00:04.004000000`."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    start_s = (container.start_time or 0) / av.time_base
+    if tag:
+        return 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]) - start_s
+    alone = len(container.streams) == 1
+    return container.duration / av.time_base - start_s if alone and container.duration is not None else None
 
 
 def _display_matrix(decoded: av.VideoFrame) -> NDArray[np.int32]:

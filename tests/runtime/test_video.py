@@ -58,6 +58,13 @@ def test_times_start_at_zero_where_the_source_starts_later(tmp_path):
     np.testing.assert_allclose(np.diff(after["times"]), 1 / 25, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_whole_file_that_starts_late_is_not_taken_for_cut_off(tmp_path, name):
+    source = write_clip(tmp_path / name, DISC, pts=range(250, 258))
+    with VideoReader(source) as reader:
+        assert len(list(reader)) == 8
+
+
 @pytest.mark.parametrize("name", ["a.avi", "a.webm", "a.mkv", "a.mov"])
 def test_containers_that_people_have(tmp_path, name):
     codec = "libvpx" if name.endswith("webm") else "libx264"
@@ -136,13 +143,7 @@ def test_pixels_that_are_not_square_stay_so(tmp_path, turn, expected):
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuvj420p", "gray"])
 def test_frames_are_those_that_opencv_reads(tmp_path, pix_fmt):
     """The published frames are what OpenCV reads."""
-    source = tmp_path / "a.mkv"
-    with av.open(str(source), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, pix_fmt
-        for image in DISC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
+    source = write_clip(tmp_path / "a.mkv", DISC, setup=lambda stream: setattr(stream, "pix_fmt", pix_fmt))
     capture = cv2.VideoCapture(str(source))
     with VideoReader(source) as reader:
         for frame in reader:
@@ -202,15 +203,12 @@ def test_time_that_jumps_back_goes_on(tmp_path, sound):
     assert after["duration_s"] == pytest.approx(128 / 25, abs=0.2)
 
 
-def test_a_file_that_was_cut_off_says_so(tmp_path):
-    source = tmp_path / "a.mp4"
-    frames = moving_disc(100, 64, 96)
-    with av.open(str(source), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
+FRONT = {"mp4": {"movflags": "+faststart"}, "mkv": {}}  # what puts the index before the pictures
+
+
+@pytest.mark.parametrize(("name", "audio"), [("a.mp4", None), ("a.mp4", "aac"), ("a.mkv", None), ("a.mkv", "aac")])
+def test_a_file_that_was_cut_off_says_so(tmp_path, name, audio):
+    source = write_clip(tmp_path / name, moving_disc(100, 64, 96), audio=audio, muxer=FRONT[name[-3:]])
     with VideoReader(source) as reader:
         assert len(list(reader)) == 100
     data = source.read_bytes()
