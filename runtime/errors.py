@@ -8,16 +8,27 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from salema.kernels.errors import BackendError, MissingDependencyError, SalemaError, reason
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The root of the tree lives in the lowest package; everybody else takes all of it from here.
+__all__ = [
+    "INTERRUPTED_EXIT_CODE",
+    "BackendError",
+    "CheckpointError",
+    "MissingDependencyError",
+    "ModelError",
+    "OutputError",
+    "SalemaError",
+    "UsageError",
+    "VerificationError",
+    "VideoError",
+    "exit_on_error",
+    "reason",
+]
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells report it
-
-
-class SalemaError(Exception):
-    """Base of all our errors; `exit_code` is what a command ends with."""
-
-    exit_code = 1
 
 
 class UsageError(SalemaError, ValueError):
@@ -34,14 +45,6 @@ class ModelError(SalemaError, ValueError):
     """An exported model that is missing, foreign, corrupt or of a newer version."""
 
 
-class BackendError(SalemaError, RuntimeError):
-    """A backend or device that was asked for and can't be used."""
-
-
-class MissingDependencyError(SalemaError, ImportError):
-    """An optional library that is needed and not installed."""
-
-
 class VideoError(SalemaError, OSError):
     """A video that is missing, unreadable or empty."""
 
@@ -52,15 +55,6 @@ class OutputError(SalemaError, OSError):
 
 class VerificationError(SalemaError, RuntimeError):
     """An exported model that does not do what the PyTorch model does."""
-
-
-def reason(error: BaseException) -> str:
-    """Returns the shortest useful text of a foreign error: its system message, else its first line."""
-    message = getattr(error, "strerror", None)  # OSError has it, and FFmpeg's errors
-    if message:
-        return str(message)
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

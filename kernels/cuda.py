@@ -1,0 +1,222 @@
+"""The CUDA device: memory, stream and events through PyCUDA, graphs through cuda-bindings on the same handles.
+
+PyCUDA has no stream capture. Source: CUDA Driver API, "Stream Management" and "Graph Management"; PyCUDA 2024 to 2026.
+"""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.kernels.errors import BackendError, MissingDependencyError, explain, reason
+from salema.kernels.gpus import list_gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+_INSTALL = "install it with: pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: else anybody's work on the default stream ends a recording with an error
+_open: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """PyCUDA can't release a primary context that dies by itself, and complains on stderr."""
+    for device in list(_open):
+        device.close()
+
+
+def _import_libraries() -> tuple[Any, Any]:
+    """Returns `pycuda.driver` and cuda-bindings' `driver`.
+
+    Raises:
+        MissingDependencyError: one of them can't be imported.
+    """
+    try:
+        import pycuda.driver as pycuda  # noqa: PLC0415 - needs the driver, which list_gpus() has found by now
+        from cuda.bindings import driver  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"PyCUDA or cuda-bindings can't be imported ({reason(error)}); {_INSTALL}"
+        ) from error
+    return pycuda, driver
+
+
+class CudaBuffer:
+    """Device memory."""
+
+    def __init__(self, device: CudaDevice, allocation: Any, nbytes: int) -> None:
+        self._device = device  # keeps it
+        self._allocation = allocation
+        self.address = int(allocation)
+        self.nbytes = nbytes
+
+    def free(self) -> None:
+        """See `Buffer.free`."""
+        self._allocation.free()
+
+
+class CudaGraph:
+    """A recorded graph, freed with the object."""
+
+    def __init__(self, device: CudaDevice, driver: Any, handle: Any) -> None:
+        self._device, self._driver = device, driver
+        self.handle = handle
+
+    def __del__(self) -> None:
+        if not self._device.closed:  # else it went with the context
+            self._driver.cuGraphExecDestroy(self.handle)
+
+
+class CudaDevice:
+    """A `Device` over one GPU: its primary context, which PyTorch and ONNX Runtime share, and a stream of its own."""
+
+    _context: Any = None
+
+    def __init__(self, index: int = 0, *, blocking: bool | None = None) -> None:
+        """Takes the GPU.
+
+        Args:
+            index: its number, as CUDA counts.
+            blocking: waits by sleeping, which leaves the CPU free, rather than by spinning, which is quicker by
+                microseconds; None sleeps on integrated GPUs (Jetson).
+
+        Raises:
+            BackendError: there is no driver, no GPU or none of that number.
+            MissingDependencyError: PyCUDA or cuda-bindings is not installed.
+        """
+        gpus = list_gpus()
+        if not 0 <= index < len(gpus):
+            raise BackendError(f"--device cuda:{index}: {explain('invalid device ordinal')}")
+        self.gpu = gpus[index]
+        self.name = self.gpu.name
+        self.integrated = self.gpu.integrated
+        self._blocking = self.integrated if blocking is None else blocking
+        self._pycuda, self._driver = _import_libraries()
+        with self._calls("taking the GPU"):
+            self._pycuda.init()
+            self._context = self._pycuda.Device(index).retain_primary_context()
+        with self.active():
+            self._stream = self._pycuda.Stream(_NON_BLOCKING)
+            flags = self._pycuda.event_flags
+            self._done = self._pycuda.Event(
+                flags.DISABLE_TIMING | (flags.BLOCKING_SYNC if self._blocking else flags.DEFAULT)
+            )
+        self.stream = int(self._stream.handle)
+        _open.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the GPU was given back."""
+        return self._context is None
+
+    def __del__(self) -> None:
+        self.close()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """See `Device.active`."""
+        if self._context is None:
+            raise BackendError("the GPU was given back; load the model again")
+        with self._calls("entering the GPU's context"):
+            self._context.push()
+        try:
+            with self._calls("running on the GPU"):
+                yield
+        finally:
+            self._context.pop()
+
+    def allocate(self, nbytes: int) -> CudaBuffer:
+        """See `Device.allocate`."""
+        return CudaBuffer(self, self._pycuda.mem_alloc(max(nbytes, 1)), nbytes)
+
+    def allocate_host(self, nbytes: int, *, mapped: bool) -> tuple[NDArray[np.uint8], int | None]:
+        """See `Device.allocate_host`."""
+        flags = self._pycuda.host_alloc_flags.DEVICEMAP if mapped else 0
+        array = self._pycuda.pagelocked_empty(max(nbytes, 1), np.uint8, mem_flags=flags)
+        return array[:nbytes], int(array.base.get_device_pointer()) if mapped else None
+
+    def upload(self, target: int, source: NDArray[np.uint8]) -> None:
+        """See `Device.upload`."""
+        self._pycuda.memcpy_htod_async(target, source, self._stream)
+
+    def download(self, target: NDArray[np.uint8], source: int) -> None:
+        """See `Device.download`."""
+        self._pycuda.memcpy_dtoh_async(target, source, self._stream)
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """See `Device.copy`."""
+        self._pycuda.memcpy_dtod_async(target, source, nbytes, self._stream)
+
+    def synchronize(self) -> None:
+        """See `Device.synchronize`."""
+        self._done.record(self._stream)
+        self._done.synchronize()
+
+    def capture(self, work: Callable[[], None]) -> CudaGraph:
+        """See `Device.capture`. Other threads may go on using the GPU meanwhile.
+
+        Raises:
+            BackendError: the work holds a call that can't be recorded.
+        """
+        driver = self._driver
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._check(driver.cuStreamBeginCapture(self.stream, mode))
+        try:
+            work()
+        except BaseException:
+            with suppress(BackendError):  # the first error is the one to tell
+                driver.cuGraphDestroy(self._check(driver.cuStreamEndCapture(self.stream)))
+            raise
+        graph = self._check(driver.cuStreamEndCapture(self.stream))
+        try:
+            return CudaGraph(self, driver, self._check(driver.cuGraphInstantiate(graph, 0)))
+        finally:
+            driver.cuGraphDestroy(graph)
+
+    def launch(self, graph: CudaGraph) -> None:
+        """See `Device.launch`."""
+        self._check(self._driver.cuGraphLaunch(graph.handle, self.stream))
+
+    def elapsed_ms(self, work: Callable[[], None]) -> float:
+        """Does the work, waits for it, and returns the milliseconds between two events around it."""
+        start, end = self._pycuda.Event(), self._pycuda.Event()
+        start.record(self._stream)
+        work()
+        end.record(self._stream)
+        end.synchronize()
+        return float(end.time_since(start))
+
+    def close(self) -> None:
+        """See `Device.close`."""
+        if self._context is None:
+            return
+        with self.active():
+            self._stream = self._done = None
+        # Active, it is released on any thread; but PyCUDA would leave a primary context on the driver's stack.
+        self._context.push()
+        self._driver.cuCtxPopCurrent()
+        self._context.detach()
+        self._context = None
+
+    @contextmanager
+    def _calls(self, doing: str) -> Iterator[None]:
+        """Turns PyCUDA's errors into ours."""
+        try:
+            yield
+        except self._pycuda.Error as error:
+            raise BackendError(f"{doing}: {explain(str(error))}") from error
+
+    def _check(self, result: tuple[Any, ...]) -> Any:
+        """Takes a result of cuda-bindings apart: `(CUresult, values…)`."""
+        status, *values = result
+        if int(status):
+            _, text = self._driver.cuGetErrorString(status)
+            raise BackendError(f"running on the GPU: {explain(text.decode() if text else status.name)}")
+        return values[0] if values else None

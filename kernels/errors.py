@@ -1,0 +1,67 @@
+"""The root of the error tree, and the one funnel that turns what CUDA and TensorRT say into a sentence with the fix."""
+
+from __future__ import annotations
+
+import re
+
+
+class SalemaError(Exception):
+    """Base of all our errors; `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class BackendError(SalemaError, RuntimeError):
+    """A backend or device that was asked for and can't be used."""
+
+
+class MissingDependencyError(SalemaError, ImportError):
+    """An optional library that is needed and not installed."""
+
+
+# The first pattern that the message holds decides. Messages are those of CUDA 11 to 13 and TensorRT 10 and 11.
+_FIXES = {
+    r"out of memory|outofmemory|insufficient memory|memory_allocation|bad_alloc|cudaerror 2\b": (
+        "the GPU has too little free memory; close other programs, or use a smaller --imgsz or --batch"
+        " (while building also a smaller --workspace)"
+    ),
+    r"driver version is insufficient|insufficient.?driver|cudaerror 35|error: 35\b|libcuda\.so": (
+        "no NVIDIA driver that is new enough was found; this needs an NVIDIA GPU and its driver: see nvidia-smi"
+    ),
+    r"no cuda-capable device|no_device|no device|cudaerror 100\b|error: 100\b": (
+        "no NVIDIA GPU is visible; see nvidia-smi and the variable CUDA_VISIBLE_DEVICES"
+    ),
+    r"invalid device ordinal|invalid_device": "there is no GPU of that number; list them with: nvidia-smi -L",
+    r"no kernel image|no_binary_for_gpu|unsupported.*ptx|ptx was compiled": (
+        "this library holds no code for this GPU; install a version that knows it"
+    ),
+    r"compatible with this version|version tag|serialization assertion|magic ?tag|incompatible device|plan file": (
+        "the engine was built by another version or for another GPU, or is damaged; build it again here with:"
+        " salema-export --from DIR --engine tensorrt"
+    ),
+    r"illegal.?address|illegal memory|launch.?fail|misaligned|device-side assert": (
+        "the GPU stopped with a fault, and this process can't use it any more; run again, and report it if it repeats"
+    ),
+    r"captur": "recording a CUDA graph failed; run with --no-cuda-graph, and report it",
+    r"unsupported_?op|no importer registered|unsupported_?node|plugin not found": (
+        "the library lacks an operation of the model; upgrade it, and export the model again"
+    ),
+}
+
+
+def explain(message: str) -> str:
+    """Returns what to do about a message of CUDA or TensorRT, and the message itself in brackets."""
+    brief = " ".join(message.split())[:300]
+    for pattern, fix in _FIXES.items():
+        if re.search(pattern, message, re.IGNORECASE):
+            return f"{fix} [{brief}]"
+    return f"{brief}; salema-doctor shows what works here"
+
+
+def reason(error: BaseException) -> str:
+    """Returns the shortest useful text of a foreign error: its system message, else its first line."""
+    message = getattr(error, "strerror", None)  # OSError has it, and FFmpeg's errors
+    if message:
+        return str(message)
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
