@@ -1,0 +1,144 @@
+"""One TensorRT or TensorRT-RTX engine: loaded, checked against its facts, bound by tensor name, put on a stream."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from salema.kernels.gpus import list_gpus
+from salema.runtime.engine_files import check_versions, read_engine
+from salema.runtime.errors import ModelError
+from salema.runtime.files import write_bytes
+from salema.runtime.inspector import check_precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import tensorrt as trt
+
+    from salema.kernels.cuda import CudaDevice
+    from salema.runtime.spec import ModelSpec
+    from salema.runtime.trt_library import Library
+
+_DTYPES = {"frame": "UINT8"}  # all others are float32 in every precision
+
+
+class TrtEngine:
+    """A `StepEngine` over TensorRT. Its calls need the device's `active()` around them."""
+
+    def __init__(self, path: Path, library: Library, device: CudaDevice) -> None:
+        """Loads the engine on the device.
+
+        Raises:
+            ModelError: the engine, its facts and the ONNX file beside it don't belong together, or it is not for this
+                version or GPU.
+            BackendError: TensorRT can't load it, or its convolutions run in another precision than its facts say.
+        """
+        self._library = library
+        self._path = path
+        plan, self.info = read_engine(path, library.kind)
+        gpu = device.gpu
+        check_versions(self.info, path, library.kind, library.version, gpu.target, gpu.name)
+        self.spec = self.info.spec
+        self.batch_range = (self.info.batch_profile[0], self.info.batch_profile[2])
+        with library.told(f"loading {path}"):
+            self._engine: trt.ICudaEngine = deserialize(
+                library, plan, str(path), version_compatible=self.info.version_compatible
+            )
+            _check_tensors(library, self._engine, self.spec, path)
+            if self.info.precision_shown_by != "inspector":
+                check_precision(inspect_engine(library, self._engine), self.spec.precision, str(path))
+            self._cache: Any = None
+            self._context: trt.IExecutionContext = self._make_context()
+
+    def set_batch(self, streams: int) -> None:
+        """See `StepEngine.set_batch`."""
+        for name in self.spec.input_names:
+            _, *rest = self.spec.tensor_shapes[name]
+            done = self._context.set_input_shape(name, (streams, *rest))
+            self._library.must(done, f"setting {name} to {streams} streams")
+
+    def bind(self, name: str, address: int) -> None:
+        """See `StepEngine.bind`."""
+        self._library.must(self._context.set_tensor_address(name, address), f"binding {name}")
+
+    def enqueue(self, stream: int) -> None:
+        """See `StepEngine.enqueue`."""
+        self._library.must(self._context.execute_async_v3(stream), "running the engine")
+
+    def capturable(self, stream: int) -> bool:
+        """See `StepEngine.capturable`. TensorRT-RTX tells; TensorRT can always record an engine of fixed shapes."""
+        tell = getattr(self._context, "is_stream_capturable", None)
+        return True if tell is None else bool(tell(stream))
+
+    def close(self) -> None:
+        """See `StepEngine.close`."""
+        if self._cache is not None:
+            with suppress(OSError):  # a folder that can't be written costs compiling again, no more
+                write_bytes(self._cache_path, bytes(self._cache.serialize()))
+        del self._context, self._engine
+
+    @property
+    def _cache_path(self) -> Path:
+        return self._path.with_name(self._path.name + ".cache")
+
+    def _make_context(self) -> Any:
+        if hasattr(self._library.trt, "IRuntimeCache"):
+            return self._make_rtx_context(self._engine)
+        return self._library.must(self._engine.create_execution_context(), "making an execution context")
+
+    def _make_rtx_context(self, engine: Any) -> Any:
+        """TensorRT-RTX compiles its kernels when a context is made, and keeps them in a cache beside the engine."""
+        library = self._library
+        runtime_config = library.must(engine.create_runtime_config(), "making a runtime configuration")
+        # Ours records upload and download too, and knows the order of the buffers.
+        runtime_config.cuda_graph_strategy = library.trt.CudaGraphStrategy.DISABLED
+        self._cache = library.must(runtime_config.create_runtime_cache(), "making a cache")
+        with suppress(OSError):
+            self._cache.deserialize(self._cache_path.read_bytes())  # False where it is of another version: it is remade
+        library.must(runtime_config.set_runtime_cache(self._cache), "setting the cache")
+        return library.must(engine.create_execution_context(runtime_config), "making an execution context")
+
+
+def deserialize(library: Library, plan: bytes, where: str, *, version_compatible: bool) -> trt.ICudaEngine:
+    """Loads a plan on the current GPU.
+
+    Raises:
+        BackendError: the library refuses it, or there is no GPU.
+    """
+    list_gpus()  # TensorRT 11 crashes after making a Runtime without a driver
+    runtime: trt.Runtime = library.must(library.trt.Runtime(library.logger), "making a runtime")
+    if version_compatible:
+        runtime.engine_host_code_allowed = True  # such a plan brings the lean runtime along as code
+    return library.must(runtime.deserialize_cuda_engine(plan), f"loading {where}")
+
+
+def inspect_engine(library: Library, engine: trt.ICudaEngine) -> str:
+    """Returns the inspector's JSON of a loaded engine."""
+    inspector: trt.EngineInspector = library.must(engine.create_engine_inspector(), "making an inspector")
+    return str(inspector.get_engine_information(library.trt.LayerInformationFormat.JSON))
+
+
+def shape_of(dims: trt.Dims) -> tuple[int, ...]:
+    """Returns a shape of TensorRT's as a tuple; -1 is free."""
+    return tuple(int(dims[index]) for index in range(len(dims)))
+
+
+def _check_tensors(library: Library, engine: trt.ICudaEngine, spec: ModelSpec, path: Path) -> None:
+    trt = library.trt
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    modes = {True: trt.TensorIOMode.INPUT, False: trt.TensorIOMode.OUTPUT}
+    expected = {
+        name: (
+            tuple(-1 if n is None else n for n in shape),
+            getattr(trt.DataType, _DTYPES.get(name, "FLOAT")),
+            modes[name in spec.input_names],
+        )
+        for name, shape in spec.tensor_shapes.items()
+    }
+    found = {
+        name: (shape_of(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name), engine.get_tensor_mode(name))
+        for name in names
+    }
+    if found != expected:
+        raise ModelError(f"{path}: its inputs and outputs are not those of its facts; build it again")

@@ -1,0 +1,138 @@
+"""TensorRT and TensorRT-RTX behind one name: both have the same Python API as far as we use it.
+
+Sources: TensorRT Python API 10.3 to 11.4, "Migrating from TensorRT 10.x to 11.x"; TensorRT-RTX 1.2 to 1.7.
+Never used, because 11 dropped them: EXPLICIT_BATCH, FP16 and INT8 flags, calibrators, `platform_has_fast_fp16`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from salema.kernels.errors import explain
+from salema.runtime.errors import BackendError, MissingDependencyError, SalemaError, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the two libraries.
+
+    Attributes:
+        backend: its name as `--backend` and `--engine` take it.
+        title: its name for people.
+        module: what is imported.
+        least_version: the oldest that we are written for.
+        engine_file: name of the engine in a model's folder.
+        install: how to get it.
+    """
+
+    backend: str
+    title: str
+    module: str
+    least_version: tuple[int, int]
+    engine_file: str
+    install: str
+
+    def command(self, folder: Path | str) -> str:
+        """The command that builds this library's engine from an exported folder."""
+        return f"salema-export --from {folder} --engine {self.backend}"
+
+
+TENSORRT = Kind(
+    "tensorrt",
+    "TensorRT",
+    "tensorrt",
+    (10, 3),
+    "model.engine",
+    "pip install 'salema[tensorrt]' (on Jetson it comes with JetPack: use a virtual environment made with"
+    " --system-site-packages, and pip install 'salema[cuda]')",
+)
+TENSORRT_RTX = Kind(
+    "tensorrt-rtx",
+    "TensorRT-RTX",
+    "tensorrt_rtx",
+    (1, 2),
+    "model.rtx.engine",
+    "pip install 'salema[tensorrt-rtx]'",
+)
+RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+"""What TensorRT-RTX 1.7 builds for. It has none for Orin (sm87), Hopper (sm90) and Thor (sm110)."""
+KINDS = {kind.backend: kind for kind in (TENSORRT, TENSORRT_RTX)}
+
+
+@dataclass(frozen=True)
+class Library:
+    """An imported library: its module, a logger that keeps what it says, and its version."""
+
+    kind: Kind
+    trt: Any
+    logger: Any
+    version: str
+
+    @contextmanager
+    def told(self, doing: str) -> Iterator[None]:
+        """Turns what the library raises into a sentence."""
+        self.logger.messages.clear()
+        try:
+            yield
+        except SalemaError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise self.error(doing, reason(error)) from error
+
+    def must(self, result: T | None, doing: str) -> T:
+        """Returns what a call of the library gave, unless it is False or None: that is its way to fail."""
+        if result is None or result is False:
+            raise self.error(doing)
+        return result
+
+    def error(self, doing: str, text: str = "no reason given") -> BackendError:
+        """Returns the error for something that failed, with what the library logged meanwhile."""
+        said = " / ".join(self.logger.messages) or text
+        self.logger.messages.clear()
+        return BackendError(f"{self.kind.title} {self.version}: {doing} failed: {explain(said)}")
+
+
+def load_library(kind: Kind) -> Library:
+    """Imports TensorRT or TensorRT-RTX.
+
+    Raises:
+        MissingDependencyError: it is not installed, or too old.
+    """
+    try:
+        trt = importlib.import_module(kind.module)
+        version = str(trt.__version__)
+    except (ImportError, OSError, AttributeError) as error:  # no library, a stub of it, or no __version__
+        raise MissingDependencyError(
+            f"{kind.title} can't be imported ({reason(error)}); install it with: {kind.install}"
+        ) from error
+    found = tuple(int(part) for part in version.split(".")[:2])
+    if found < kind.least_version:
+        least = ".".join(map(str, kind.least_version))
+        raise MissingDependencyError(
+            f"{kind.title} {version} is too old, {least} is the oldest that works; upgrade it with: {kind.install}"
+        )
+    return Library(kind, trt, _make_logger(trt), version)
+
+
+def _make_logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc] # the base is known at run time only
+        """Keeps errors for our own sentences; TensorRT's warnings don't reach the terminal."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.messages: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in {trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR}:
+                self.messages.append(message)
+
+    return Logger()

@@ -1,0 +1,46 @@
+"""TensorRT and TensorRT-RTX: an engine from a model's folder, on a GPU, as a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from salema.kernels.cuda import CudaDevice
+from salema.runtime.device_session import DeviceSession
+from salema.runtime.engine_files import find_engine
+from salema.runtime.trt_engine import TrtEngine
+from salema.runtime.trt_library import load_library
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from salema.runtime.trt_library import Kind
+
+
+def open_tensorrt(
+    folder: Path, kind: Kind, device_index: int = 0, *, graphs: bool = True, state_scheme: str = "ping-pong"
+) -> DeviceSession:
+    """Loads the engine of a model's folder.
+
+    Args:
+        folder: what `salema-export` wrote, or the engine in it.
+        kind: the library.
+        device_index: number of the GPU.
+        graphs: replay each step as a CUDA graph.
+        state_scheme: `ping-pong` or `copy`, see `DeviceSession`.
+
+    Raises:
+        ModelError: there is no engine, or it is not for this version or GPU.
+        MissingDependencyError: the library, PyCUDA or cuda-bindings is not installed.
+        BackendError: there is no GPU, or the engine can't be loaded.
+    """
+    path = find_engine(folder, kind)
+    library = load_library(kind)
+    device = CudaDevice(device_index)
+    try:
+        with device.active():
+            engine = TrtEngine(path, library, device)
+        description = f"{kind.title} {library.version} on {device.name}"
+        return DeviceSession(engine, device, description, graphs=graphs, state_scheme=state_scheme)
+    except BaseException:
+        device.close()
+        raise
