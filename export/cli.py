@@ -6,28 +6,40 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salema.runtime.errors import MissingDependencyError, UsageError, exit_on_error, reason
+from salema.runtime.errors import BackendError, MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
 
 if TYPE_CHECKING:
     from salema.export.exporter import Result
+    from salema.export.to_engine import Built
+
+# What goes with --from; everything else was settled by the export.
+_WITH_FROM = {
+    *("from_", "engine", "workspace", "timing_cache", "optimization_level", "target", "batch_profile", "json_"),
+    *("version_compatible", "hardware_compatible"),
+}
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def export(
+    context: typer.Context,
     weights: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Checkpoint (.pt, .safetensors, SalGAN's .npz), URL, or 'seeded' for untrained weights"
             " ('seeded:8': an eighth of the channels).",
             show_default=False,
         ),
-    ],
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Exported folder to build an engine in, instead of --weights."),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("salema-model"),
     fp32: Annotated[bool, typer.Option("--fp32", help="Weights and compute in FP32 [the default].")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", "--half", help="Weights and compute in FP16.")] = False,
@@ -58,50 +70,135 @@ def export(
     save_weights: Annotated[
         Path | None, typer.Option(help="Also write the weights and their architecture as .safetensors.")
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="Engine to build: auto (what is installed and can run here), tensorrt, tensorrt-rtx, none."),
+    ] = "auto",
+    workspace: Annotated[float | None, typer.Option(metavar="GIB", help="Most scratch memory while building.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="File of timings, made if missing, that quickens later builds (TensorRT).")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="0 to 5: how long the builder searches [default: its own, 3].")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="GPU to build for, such as sm89; repeat it for several (TensorRT-RTX) [default: this one]."),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Run in later versions of TensorRT too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Run on every GPU from Ampere on (TensorRT).")
+    ] = False,
+    batch_profile: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            metavar="LEAST BEST MOST", help="Streams per step of an engine with --batch dynamic [default: 1 1 8]."
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Export SalEMA, SalGAN or SalCLSTM as a single-step ONNX graph, checked against PyTorch."""
+    """Export SalEMA, SalGAN or SalCLSTM as a single-step ONNX graph, checked against PyTorch, and build its engine."""
     with exit_on_error("salema-export"):
+        from salema.export.engine_builder import EngineOptions
+        from salema.export.to_engine import ENGINES, build_chosen, check_ready
+
+        if engine not in ENGINES:
+            raise UsageError(f"--engine {engine}: not one of {', '.join(ENGINES)}")
+        _check_source(context, weights, from_)
+        engine_options = EngineOptions(
+            workspace_gib=workspace,
+            timing_cache=timing_cache,
+            optimization_level=optimization_level,
+            targets=tuple(target or ()),
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            batch_profile=batch_profile,
+        )
+        check_ready(engine, engine_options)
+        if from_ is not None:
+            built = build_chosen(from_, engine, engine_options, _say)
+            if built is None:
+                raise BackendError(f"no engine was built in {from_}")
+            _report(None, built, as_json=json_)
+            return
         if fp32 and fp16:
             raise UsageError("--fp32 --fp16: give one of them")
         if batch != "dynamic" and not batch.isdecimal():
             raise UsageError(f"--batch {batch}: give 1 or more, or 'dynamic'")
-        try:
-            from salema.export.exporter import Options, export_model
-        except ImportError as error:
-            if isinstance(error, MissingDependencyError):
-                raise
-            raise MissingDependencyError(
-                f"{reason(error)}; install it with: pip install 'salema[cpu,export]'"
-            ) from error
-        result = export_model(
-            Options(
-                weights=weights,
-                folder=output,
-                precision="fp16" if fp16 else "fp32",
-                arch=arch,
-                ema_locs=tuple(ema_loc or ()),
-                residual=residual,
-                alpha=alpha,
-                alpha_sigmoid=alpha_sigmoid,
-                imgsz_hw=imgsz,
-                batch=None if batch == "dynamic" else int(batch),
-                save_weights=save_weights,
-            ),
-            lambda line: print(line, file=sys.stderr),
+        result = _export(
+            weights=weights,
+            folder=output,
+            precision="fp16" if fp16 else "fp32",
+            arch=arch,
+            ema_locs=tuple(ema_loc or ()),
+            residual=residual,
+            alpha=alpha,
+            alpha_sigmoid=alpha_sigmoid,
+            imgsz_hw=imgsz,
+            batch=None if batch == "dynamic" else int(batch),
+            save_weights=save_weights,
         )
-        _report(result, as_json=json_)
+        try:
+            built = build_chosen(output, engine, engine_options, _say)
+        except SalemaError:
+            _report(result, None, as_json=json_)
+            raise
+        _report(result, built, as_json=json_)
 
 
-def _report(result: Result, *, as_json: bool) -> None:
-    spec, report = result.spec, result.report
-    if as_json:
-        record = {"path": str(result.path), "size_bytes": result.size_bytes}
-        print(json.dumps({**record, "spec": asdict(spec), "check": asdict(report)}))
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _check_source(context: typer.Context, weights: str | None, folder: Path | None) -> None:
+    if (weights is None) == (folder is None):
+        raise UsageError("give --weights FILE to export a checkpoint, or --from DIR to build the engine of an export")
+    if folder is None:
         return
+    for name, source in ((name, context.get_parameter_source(name)) for name in context.params):
+        if source is not None and source.name == "COMMANDLINE" and name not in _WITH_FROM:
+            option = f"--{name.replace('_', '-').rstrip('-')}"
+            advice = "; for an engine it is --batch-profile" if name == "batch" else ""
+            raise UsageError(f"{option}: the export in {folder} has settled that; leave it out{advice}")
+
+
+def _export(**options: Any) -> Result:
+    try:
+        from salema.export.exporter import Options, export_model
+    except ImportError as error:
+        if isinstance(error, MissingDependencyError):
+            raise
+        raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[cpu,export]'") from error
+    return export_model(Options(**options), _say)
+
+
+def _report(result: Result | None, built: Built | None, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({**_model_record(result), "engine": _engine_record(built)}))
+        return
+    rows = {**(_model_rows(result) if result else {}), **(_engine_rows(built) if built else {})}
+    for name, value in rows.items():
+        print(f"{name:<17} {value}")
+
+
+def _model_record(result: Result | None) -> dict[str, Any]:
+    if result is None:
+        return {}
+    record = {"path": str(result.path), "size_bytes": result.size_bytes}
+    return {**record, "spec": asdict(result.spec), "check": asdict(result.report)}
+
+
+def _engine_record(built: Built | None) -> dict[str, Any] | None:
+    return {"path": str(built.path), "size_bytes": built.size_bytes, **asdict(built.info)} if built else None
+
+
+def _model_rows(result: Result) -> dict[str, str]:
+    spec, report = result.spec, result.report
     coefficient = "none" if spec.coefficient is None else f"{spec.coefficient:.6g}, {spec.coefficient_source}"
     states = ", ".join(f"{state.name} {'x'.join(map(str, state.shape_chw))}" for state in spec.states) or "none"
-    rows = {
+    return {
         "model": f"{result.path} ({result.size_bytes / 1e6:.1f} MB)",
         "architecture": f"{spec.architecture}, {result.architecture_source}",
         "frame": f"{spec.batch or 'N'}x{spec.height}x{spec.width}x3 uint8 BGR",
@@ -113,8 +210,21 @@ def _report(result: Result, *, as_json: bool) -> None:
         "least CC": f"{report.cc:.6f} over {report.frames} frames with a reset",
         "control": f"noise differs by {report.control_max:.2g}",
     }
-    for name, value in rows.items():
-        print(f"{name:<17} {value}")
+
+
+def _engine_rows(built: Built) -> dict[str, str]:
+    info = built.info
+    least, best, most = info.batch_profile
+    shown_by = {
+        "inspector": "shown by the engine's inspector",
+        "network": "typed so in the network; the engine is inspected when it is first loaded, on the GPU",
+    }
+    return {
+        "engine": f"{built.path} ({built.size_bytes / 1e6:.1f} MB, built in {info.build_seconds:.1f} s)",
+        "for": f"{info.backend} {info.library_version}, {', '.join(info.targets)}",
+        "streams": f"{least}" if least == most else f"{least} to {most}, best {best}",
+        "convolutions": f"{info.convolutions} in {info.spec.precision}, {shown_by[info.precision_shown_by]}",
+    }
 
 
 def main() -> None:

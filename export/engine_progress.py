@@ -1,0 +1,59 @@
+"""Shows how far a build is, through TensorRT's progress monitor, and ends it on Ctrl-C."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+
+class BuildProgress:
+    """A bar on stderr, where that is a terminal: phases are nested, and the outermost tells how far the whole is."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.phases: list[str] = []
+        """The outermost phases that were begun."""
+        self._bar: Any = None
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        """Takes note of a phase that begins."""
+        if not parent:
+            self.close()
+            self.phases.append(phase)
+            self._bar = tqdm(total=steps, desc=phase, unit=" steps", disable=None, leave=False)
+        elif self._bar is not None:
+            self._bar.set_postfix_str(phase)
+
+    def step(self, phase: str, step: int) -> bool:
+        """Takes note of a step that is done; returns whether to go on."""
+        try:
+            if self._bar is not None and phase == self.phases[-1]:
+                self._bar.update(step + 1 - self._bar.n)
+        except KeyboardInterrupt:  # must not pass through TensorRT's own frames
+            self.interrupted = True
+        return not self.interrupted
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def make_monitor(trt: Any, progress: BuildProgress) -> Any:
+    """Returns TensorRT's `IProgressMonitor` that tells `progress`."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # the base is known at run time only
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            progress.start(phase_name, parent_phase, num_steps)
+
+        def phase_finish(self, phase_name: str) -> None:
+            """Nothing to tell: the next phase begins."""
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return progress.step(phase_name, step)
+
+    return Monitor()
