@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
 
 .PHONY: demo test lint clips clean
 
@@ -13,12 +14,19 @@ demo: $(INSTALLED)
 test: $(INSTALLED) clips
 	$(BIN)/python -m pytest $(ARGS)
 
+# TensorRT's types, against which mypy checks our calls. Without its dependency, tensorrt itself; and a few of its lines
+# are no Python, or hide it.
+$(STUBS): Makefile
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .cache/stubs tensorrt-stubs==10.13.0.35.1
+	sed -i -E 's/\bin: /in_: /; s/channel_axis: int\)/channel_axis: int = 0)/; s/^bool: /bool_: /' $@
+	touch $@
+
 # mypy can't see an editable install whose folders are mapped; it sees links under the names they are imported by.
-lint: $(INSTALLED)
+lint: $(INSTALLED) $(STUBS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .cache/mypy/salema
-	for folder in export runtime; do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
+	for folder in benchmarks export kernels runtime; do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
 	$(BIN)/mypy
 
 clips: $(INSTALLED)

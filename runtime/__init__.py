@@ -13,15 +13,21 @@ __all__ = ["load"]
 
 
 def load(
-    model: str | Path = "salema-model", *, backend: str = "auto", device: str = "auto", streams: int | None = None
+    model: str | Path = "salema-model",
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    streams: int | None = None,
+    graphs: bool = True,
 ) -> SaliencyStream:
     """Opens an exported model as a stream.
 
     Args:
         model: the folder that `salema-export` wrote.
-        backend: `auto` or `onnxruntime`.
-        device: `auto`, `cpu` or `cuda`.
+        backend: `auto`, `tensorrt`, `tensorrt-rtx`, `onnxruntime` or `onnxruntime-tensorrt`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
         streams: independent videos side by side; None takes the model's batch (1 where it is free).
+        graphs: replay each step as a CUDA graph, where the backend can.
 
     Raises:
         SalemaError: see `open_session` and `SaliencyStream`.
@@ -30,5 +36,5 @@ def load(
     from salema.runtime.session import open_session  # noqa: PLC0415
     from salema.runtime.stream import SaliencyStream  # noqa: PLC0415
 
-    session = open_session(model, backend, device)
+    session = open_session(model, backend, device, graphs=graphs)
     return SaliencyStream(session, session.spec.batch or 1 if streams is None else streams)

@@ -32,8 +32,13 @@ def run(
     maps: Annotated[Path | None, typer.Option(help="Folder for the maps as PNG at network size.")] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Write the MP4.")] = True,
     view: Annotated[str, typer.Option(help="What the MP4 shows: overlay, map or side-by-side.")] = "overlay",
-    backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime or onnxruntime-tensorrt.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay each step as a CUDA graph (TensorRT).")
+    ] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Lay the saliency of a video over it, with its sound kept, and save the maps on request."""
@@ -51,7 +56,7 @@ def run(
             output = Path(f"{source.stem}_saliency.mp4")
         if output is not None and output.suffix.lower() != ".mp4":
             raise UsageError(f"-o {output}: not an .mp4 name; the video is written as MP4")
-        with load(model, backend=backend, device=device) as stream:
+        with load(model, backend=backend, device=device, graphs=cuda_graph) as stream:
             print(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}", file=sys.stderr)
             warn_untrained(stream.spec)
             summary = process_video(stream, source, output, maps, view, _progress)

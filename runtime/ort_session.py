@@ -1,13 +1,19 @@
-"""ONNX Runtime: the embedded default. States stay OrtValues on the device from step to step."""
+"""ONNX Runtime: the embedded default. States stay OrtValues on the device from step to step.
+
+Source: ONNX Runtime's Python API, "I/O Binding", "CUDA Execution Provider" and "TensorRT Execution Provider".
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
+from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 # Version 1.32 looks up Microsoft's servers and writes to the user's cache; after the import it is too late to ask.
@@ -29,36 +35,61 @@ if TYPE_CHECKING:
 
     from salema.runtime.session import States
 
+TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+_CACHE_FOLDER = "onnxruntime-tensorrt"
 _QUIET = 3  # errors only: ONNX Runtime writes warnings about the graph and missing GPUs straight to stderr
 _INSTALL_GPU = "install it with: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
 
 
 class OrtSession:
-    """A `Session` over ONNX Runtime's CPU or CUDA provider."""
+    """A `Session` over ONNX Runtime's CPU, CUDA or TensorRT provider."""
 
-    def __init__(self, model: Path, device: str) -> None:
-        """Loads the model; `device` is `auto`, `cpu` or `cuda`.
+    def __init__(self, model: Path, device: str, *, with_tensorrt: bool = False) -> None:
+        """Loads the model.
+
+        Args:
+            model: the ONNX file.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            with_tensorrt: use the TensorRT provider; its engines are kept in a folder beside the model.
 
         Raises:
+            UsageError: TensorRT on the CPU was asked for.
             ModelError: the file is corrupt, foreign or of a newer version.
-            BackendError: CUDA was asked for and is not really active.
+            BackendError: CUDA or TensorRT was asked for and is not really active.
         """
-        wants_cuda = device == "cuda" or (device == "auto" and CUDA in ort.get_available_providers())
-        if wants_cuda and CUDA not in ort.get_available_providers():
-            raise BackendError(f"--device cuda: this ONNX Runtime has no CUDA provider; {_INSTALL_GPU}")
-        self._session = _load(model, [CUDA, CPU] if wants_cuda else [CPU])
-        # ONNX Runtime falls back to the CPU with no more than a log line when CUDA's libraries don't load.
-        self._device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
-        if device == "cuda" and self._device == "cpu":
+        if with_tensorrt and device == "cpu":
+            raise UsageError("--backend onnxruntime-tensorrt --device cpu: TensorRT runs on NVIDIA GPUs only")
+        self._index = int(device.partition(":")[2] or 0)
+        asked = TENSORRT if with_tensorrt else CUDA if device.startswith("cuda") else None
+        there = ort.get_available_providers()
+        if asked and asked not in there:
+            raise BackendError(f"this ONNX Runtime {ort.__version__} has no {asked}; {_INSTALL_GPU}")
+        tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in there else []
+        tries += [CUDA] if with_tensorrt else []
+        self._session, why = _load(model, [(name, self._options(name, model)) for name in tries])
+        active = self._session.get_providers()[0]
+        if asked and active != asked:
             raise BackendError(
-                "--device cuda: ONNX Runtime could not start CUDA; check nvidia-smi, CUDA 12 and cuDNN 9"
+                f"ONNX Runtime {ort.__version__} could not start {asked} ({why}); salema-doctor shows what is missing"
             )
+        self._device = "cpu" if active == CPU else "cuda"
         self.spec = _read_spec(self._session, model)
-        self.description = f"ONNX Runtime {ort.__version__} on {self._device}"
-        if device == "auto":
-            self.description += f" (auto: {_why(self._device, tried_cuda=wants_cuda)})"
+        self.description = f"ONNX Runtime {ort.__version__} on {self._device}{' with TensorRT' * with_tensorrt}"
+        if device == "auto" and not with_tensorrt:
+            self.description += f" (auto: {_why(self._device, tried_cuda=bool(tries))})"
+
+    def _options(self, provider: str, model: Path) -> dict[str, str]:
+        if provider == CPU:
+            return {}
+        options = {"device_id": str(self._index)}
+        if provider == TENSORRT:
+            # Building takes minutes; the cache's names hold the model's hash, TensorRT's version and the GPU.
+            cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(model.parent / _CACHE_FOLDER)}
+            half = read_spec(model).precision == "fp16"  # in TensorRT 10 types are the builder's, not the graph's
+            return options | cache | {"trt_fp16_enable": str(int(half))}
+        return options | {"use_tf32": "0"}  # on by default, and no FP32: 10 bits of mantissa
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
@@ -75,7 +106,7 @@ class OrtSession:
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("saliency", "cpu")
         for state in self.spec.states:
-            binding.bind_output(f"{state.name}_out", self._device)
+            binding.bind_output(f"{state.name}_out", self._device, self._index)
         self._session.run_with_iobinding(binding)
         saliency, *after = binding.get_outputs()
         return saliency.numpy()[:, 0].copy(), tuple(after)  # numpy() is a view of ONNX Runtime's memory
@@ -86,7 +117,7 @@ class OrtSession:
         for state in self.spec.states:
             array = np.ascontiguousarray(arrays[state.name], np.float32)
             # Memory of its own: what ortvalue_from_numpy gives on the CPU dangles once the array is gone.
-            value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), np.float32, self._device, 0)
+            value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), np.float32, self._device, self._index)
             value.update_inplace(array)
             values.append(value)
         return tuple(values)
@@ -106,21 +137,36 @@ class OrtSession:
         self.close()
 
     def _upload(self, array: NDArray[Any]) -> Any:
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, self._index)
 
 
-def _load(model: Path, providers: list[str]) -> Any:
+def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[Any, str]:
+    """Returns a session on the first of the providers that starts, else on the CPU; and why not on the first."""
     ort.set_default_logger_severity(_QUIET)
-    options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
+    why = "its libraries don't load"  # ONNX Runtime then takes the next provider with no more than a log line
+    if accelerators:
+        if hasattr(ort, "preload_dlls"):  # since 1.21: finds CUDA and cuDNN in wheels
+            with redirect_stdout(StringIO()):  # it prints what it does not find
+                ort.preload_dlls()
+        try:
+            return _new_session(model, [*accelerators, (CPU, {})]), why
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's own classes have no common public base
+            why = reason(error)  # if it is the model's fault, the CPU provider says so
     try:
-        return ort.InferenceSession(str(model), options, providers=providers)
-    except Exception as error:  # ONNX Runtime's own classes have no common public base
+        return _new_session(model, [(CPU, {})]), why
+    except Exception as error:
         newer = "IR version" in str(error) or "opset" in str(error).lower()
         advice = "upgrade it with: pip install -U onnxruntime" if newer else "export it again"
         raise ModelError(
             f"{model}: ONNX Runtime {ort.__version__} can't load it ({reason(error)}); {advice}"
         ) from error
+
+
+def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]]) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    # Its own fallback prints to stdout and takes other providers.
+    return ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
 
 
 def _read_spec(session: Any, model: Path) -> ModelSpec:

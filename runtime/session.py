@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +22,9 @@ States = tuple[Any, ...]
 """Handles of the backend that made them (OrtValue, device buffer, array), in the order of `spec.states`."""
 
 MODEL_FILE = "model.onnx"
-BACKENDS = ("auto", "onnxruntime")
-DEVICES = ("auto", "cpu", "cuda")
+BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-tensorrt")
+DEVICES = ("auto", "cpu", "cuda", "cuda:N")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
 class Session(Protocol):
@@ -77,27 +79,66 @@ def find_model(path: str | Path) -> Path:
     return model
 
 
-def open_session(path: str | Path, backend: str = "auto", device: str = "auto") -> Session:
+def open_session(path: str | Path, backend: str = "auto", device: str = "auto", *, graphs: bool = True) -> Session:
     """Loads an exported model.
 
     Args:
-        path: the folder that `salema-export` wrote, or an ONNX file in it.
-        backend: `auto` or `onnxruntime`.
-        device: `auto`, `cpu` or `cuda`. `auto` takes what is there and says so in `description`.
+        path: the folder that `salema-export` wrote, or an ONNX file or engine in it.
+        backend: one of `BACKENDS`. `auto` takes the first that works of a TensorRT engine, a TensorRT-RTX engine (where
+            they have been built) and ONNX Runtime, and says in `description` what it took, and why not another.
+        device: `auto`, `cpu`, `cuda` or `cuda:N` for GPU number N.
+        graphs: replay each step as a CUDA graph, where the backend can.
 
     Raises:
-        UsageError: the backend or device has no such name.
-        ModelError: the model is missing, foreign, corrupt or of a newer version.
+        UsageError: the backend or device has no such name, or they don't go together.
+        ModelError: the model or its engine is missing, foreign, corrupt, of another version or for another GPU.
         MissingDependencyError: the backend is not installed.
-        BackendError: the device that was asked for can't be used.
+        BackendError: the backend or device that was asked for can't be used.
     """
-    for option, value, known in (("backend", backend, BACKENDS), ("device", device, DEVICES)):
-        if value not in known:
-            raise UsageError(f"--{option} {value}: not one of {', '.join(known)}")
-    model = find_model(path)
-    from salema.runtime.ort_session import OrtSession  # noqa: PLC0415 - a backend is loaded when chosen
+    if backend not in BACKENDS:
+        raise UsageError(f"--backend {backend}: not one of {', '.join(BACKENDS)}")
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
+    if backend == "auto":
+        return _open_first(Path(path), device, graphs=graphs)
+    return _open(Path(path), backend, device, graphs=graphs)
 
-    return OrtSession(model, device)
+
+def _open(path: Path, backend: str, device: str, *, graphs: bool) -> Session:
+    if backend.startswith("onnxruntime"):
+        from salema.runtime.ort_session import OrtSession  # noqa: PLC0415 - a backend is loaded when chosen
+
+        return OrtSession(find_model(path), device, with_tensorrt=backend == "onnxruntime-tensorrt")
+    if device == "cpu":
+        raise UsageError(f"--backend {backend} --device cpu: it runs on NVIDIA GPUs only; take --backend onnxruntime")
+    from salema.runtime.trt_library import KINDS  # noqa: PLC0415
+    from salema.runtime.trt_session import open_tensorrt  # noqa: PLC0415
+
+    return open_tensorrt(path, KINDS[backend], int(device.partition(":")[2] or 0), graphs=graphs)
+
+
+def _open_first(path: Path, device: str, *, graphs: bool) -> Session:
+    """Opens the fastest backend that works here; engines that are there and don't work are named."""
+    from salema.runtime.trt_library import KINDS  # noqa: PLC0415
+
+    folder = path if path.is_dir() else path.parent
+    passed_over = []
+    for kind in KINDS.values():
+        named = path.suffix == ".engine"
+        if device == "cpu" or not (path.name == kind.engine_file if named else (folder / kind.engine_file).is_file()):
+            continue
+        try:
+            session = _open(path, kind.backend, device, graphs=graphs)
+        except (BackendError, MissingDependencyError, ModelError) as error:
+            if named:
+                raise
+            passed_over.append(f"{kind.title} passed over: {error}")
+        else:
+            session.description += f" (auto: its engine is there{''.join(f'; {why}' for why in passed_over)})"
+            return session
+    session = _open(path, "onnxruntime", device, graphs=graphs)
+    session.description += "".join(f"; {why}" for why in passed_over)
+    return session
 
 
 def warn_untrained(spec: ModelSpec) -> None:

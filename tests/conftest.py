@@ -9,10 +9,20 @@ from videos import write_clip
 
 from salema.export.exporter import Options, export_model
 from salema.export.seeded import moving_disc, seeded_state_dict
+from salema.kernels.errors import BackendError
+from salema.kernels.gpus import list_gpus
 
 HERE = Path(__file__).parent
 CLIPS = HERE.parent / ".cache/clips"
 SIZE_HW = (64, 96)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        try:
+            list_gpus()
+        except BackendError as error:
+            pytest.skip(str(error))
 
 
 class Ran(NamedTuple):

@@ -1,0 +1,104 @@
+"""What is ONNX Runtime's own, and how models are found and refused."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from salema.runtime.errors import BackendError, ModelError, UsageError
+from salema.runtime.session import open_session
+
+
+def test_states_are_handles_that_are_not_copied_to_the_host(model, disc):
+    """Each step's output OrtValue is the next step's input, and the host sees it only on demand."""
+    with open_session(model) as session:
+        states = session.from_host({"ema30": np.zeros((1, 32, 4, 6), np.float32)})
+        mix = np.ones(1, np.float32)
+        for frame in disc:
+            maps, after = session.step(frame[None], states, mix)
+            assert type(after[0]).__name__ == "OrtValue"
+            assert after[0].data_ptr() != states[0].data_ptr()
+            states, mix = after, np.full(1, 0.1, np.float32)
+        assert maps.shape == (1, 64, 96)
+        assert session.to_host(states)["ema30"].shape == (1, 32, 4, 6)
+
+
+@pytest.mark.parametrize(("option", "value"), [("backend", "tensorflow"), ("device", "tpu")])
+def test_unknown_backends_and_devices(model, option, value):
+    with pytest.raises(UsageError, match=f"--{option} {value}: not one of auto"):
+        open_session(model, **{option: value})
+
+
+def test_cuda_that_is_not_there_is_an_error_and_auto_says_what_it_took(model):
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        with open_session(model) as session:
+            assert "auto: CUDA" in session.description
+        return
+    with pytest.raises(BackendError, match=r"pip install 'salema\[gpu\]'"):
+        open_session(model, device="cuda")
+    with open_session(model) as session:
+        assert session.description.endswith("on cpu (auto: no CUDA provider installed)")
+
+
+def altered(model, folder, change):
+    proto = onnx.load(model / "model.onnx")
+    change(proto)
+    onnx.save(proto, folder / "model.onnx")
+    return folder
+
+
+def set_record(**changes):
+    def change(proto):
+        record = json.loads(proto.metadata_props[0].value) | changes
+        proto.metadata_props[0].value = json.dumps(record)
+
+    return change
+
+
+def rename_input(proto):
+    for node in proto.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "mix":
+                node.input[index] = "alpha"
+    proto.graph.input[2].name = "alpha"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda proto: proto.metadata_props.pop(), "not one that salema-export wrote"),
+        (set_record(spec_version=2, salema_version="9.1"), r"written by salema 9\.1 in model format 2.*pip install -U"),
+        (set_record(colour="red"), r"lacks or has unknown entries \(colour\)"),
+        (set_record(spec_version="new"), "metadata can't be read"),
+        (lambda proto: setattr(proto.metadata_props[0], "value", "{"), "metadata can't be read"),
+        (set_record(states="x"), "metadata is damaged"),
+        (set_record(states=[{}]), "metadata is damaged"),
+        (set_record(rewrites=None), "metadata is damaged"),
+        (set_record(coefficient=7), r"the coefficient must lie in \(0, 1\]"),
+        (set_record(height="x"), "sizes must be whole numbers"),
+        (set_record(height=128), "inputs and outputs are not those of its metadata"),
+        (lambda proto: setattr(proto, "ir_version", 99), "upgrade it with: pip install -U onnxruntime"),
+        (rename_input, "inputs and outputs are not those of its metadata"),
+    ],
+)
+def test_foreign_models(model, tmp_path, change, sentence):
+    with pytest.raises(ModelError, match=sentence):
+        open_session(altered(model, tmp_path, change))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5])
+def test_damaged_models(model, tmp_path, keep):
+    data = (model / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    with pytest.raises(ModelError, match="ONNX Runtime .* can't load it|not one that salema-export wrote"):
+        open_session(tmp_path)
+
+
+def test_missing_models(tmp_path):
+    with pytest.raises(ModelError, match=r"no such model; make one with: salema-export --weights FILE -o .*absent"):
+        open_session(tmp_path / "absent")
+    with pytest.raises(ModelError, match="no such model"):
+        open_session(tmp_path)
