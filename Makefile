@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PACKAGES := benchmarks export kernels runtime
 STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
 
-.PHONY: demo test lint clips clean
+.PHONY: demo test lint clips gpu-check clean
 
 # The main job on seeded weights and a natural clip, into demo-output/. QUICK=1: a narrow network, seconds not minutes.
 demo: $(INSTALLED)
@@ -26,8 +27,22 @@ lint: $(INSTALLED) $(STUBS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .cache/mypy/salema
-	for folder in benchmarks export kernels runtime; do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
+	for folder in $(PACKAGES); do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
 	$(BIN)/mypy
+
+# Everything that needs a GPU: tests, accuracy against PyTorch, speed; results as JSON in OUT. Takes the Python that
+# GPU_PYTHON names, with PyTorch, ONNX Runtime and PyCUDA for CUDA in it; else it makes .venv-gpu.
+OUT ?= gpu-check
+GPU_PYTHON ?= .venv-gpu/bin/python
+gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed))
+	mkdir -p .cache/mypy/salema
+	for folder in $(PACKAGES); do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
+	PYTHONPATH=.cache/mypy$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m salema.benchmarks.gpu_check --out $(OUT) $(ARGS)
+
+.venv-gpu/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[gpu,cuda,export,dev]'
+	touch $@
 
 clips: $(INSTALLED)
 	$(BIN)/python demo/fetch_clips.py
@@ -39,4 +54,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .cache build demo-output *.egg-info
+	rm -rf .venv .venv-gpu .cache build demo-output *.egg-info

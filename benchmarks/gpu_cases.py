@@ -1,0 +1,121 @@
+"""What `make gpu-check` compares: every backend that runs here, and PyTorch."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salema.benchmarks.harness import compare
+from salema.benchmarks.parity import compare_with_torch
+from salema.benchmarks.torch_peers import TorchGraphStream, TorchStream
+from salema.export.architecture import choose_architecture
+from salema.export.checkpoints import load_checkpoint
+from salema.export.engine_builder import EngineOptions
+from salema.export.exporter import Options, export_model
+from salema.export.seeded import moving_disc
+from salema.export.to_engine import build_engine
+from salema.runtime.device_session import STATE_SCHEMES
+from salema.runtime.errors import SalemaError
+from salema.runtime.session import open_session
+from salema.runtime.stream import SaliencyStream
+from salema.runtime.trt_library import KINDS, Kind
+from salema.runtime.trt_session import open_tensorrt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from salema.export.architecture import Architecture
+    from salema.export.checkpoints import Checkpoint
+    from salema.runtime.session import Session
+    from salema.runtime.spec import ModelSpec
+
+BASELINE = "pytorch eager"
+
+
+def check_precision(
+    options: Options, device: str, frames: int, rounds: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Exports in a precision; compares and times every backend that runs here. Those that don't say why.
+
+    Args:
+        options: the export; its folder is replaced by one for the time being.
+        device: `cuda` or `cpu`.
+        frames: frames of the comparison with PyTorch in float32.
+        rounds: rounds of the timing.
+        say: takes a line on each step.
+    """
+    checkpoint = load_checkpoint(options.weights)
+    architecture, _ = choose_architecture(checkpoint.kind, checkpoint.hint, "auto", (), None)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        result = export_model(Options(**{**vars(options), "folder": folder}), say)
+        sessions, passed_over = _open_all(folder, device, stack, say)
+        video = moving_disc(frames, result.spec.height, result.spec.width)
+        truth = TorchStream(architecture, checkpoint.weights, result.spec, "fp32", device)
+        parity = {}
+        for backend, session in sessions.items():
+            parity[backend] = {"description": session.description, **asdict(compare_with_torch(session, truth, video))}
+            say(f"  {backend}: {parity[backend]}")
+        frame = video[len(video) // 2][None]
+        cases = _torch_cases(architecture, checkpoint, result.spec, device, frame)
+        cases |= {backend: partial(SaliencyStream(session).infer, frame) for backend, session in sessions.items()}
+        speed = {case: asdict(timing) for case, timing in compare(cases, BASELINE, rounds, inner=10).items()}
+    for case, timing in speed.items():
+        say(f"  {case}: {timing['median_ms']:.3f} ms, {timing['ratio']:.2f} x {BASELINE}")
+    return {"export": asdict(result.report), "parity": parity, "speed": speed, "passed_over": passed_over}
+
+
+def _open_all(
+    folder: Path, device: str, stack: ExitStack, say: Callable[[str], None]
+) -> tuple[dict[str, Session], dict[str, str]]:
+    sessions: dict[str, Session] = {}
+    passed_over: dict[str, str] = {}
+    for backend, opener in openers(folder, device, say).items():
+        try:
+            sessions[backend] = stack.enter_context(opener())
+        except SalemaError as error:  # noqa: PERF203 - opening takes seconds
+            passed_over[backend] = str(error)
+            say(f"  {backend} passed over: {error}")
+    return sessions, passed_over
+
+
+def openers(folder: Path, device: str, say: Callable[[str], None]) -> dict[str, Callable[[], Session]]:
+    """Returns the sessions to try, by name; engines are built when the first session asks for them."""
+    found: dict[str, Callable[[], Session]] = {
+        f"onnxruntime {device}": partial(open_session, folder, "onnxruntime", device)
+    }
+    if device == "cpu":
+        return found
+    for kind in KINDS.values():
+        for graphs in (True, False):
+            for scheme in STATE_SCHEMES:
+                name = f"{kind.backend}, {'graphs' if graphs else 'no graphs'}, {scheme}"
+                found[name] = partial(_open_built, folder, kind, graphs, scheme, say)
+    return found | {"onnxruntime-tensorrt": partial(open_session, folder, "onnxruntime-tensorrt")}
+
+
+def _open_built(folder: Path, kind: Kind, graphs: bool, scheme: str, say: Callable[[str], None]) -> Session:
+    if not (folder / kind.engine_file).is_file():
+        build_engine(folder, kind, EngineOptions(), say)
+    return open_tensorrt(folder, kind, graphs=graphs, state_scheme=scheme)
+
+
+def _torch_cases(
+    architecture: Architecture, checkpoint: Checkpoint, spec: ModelSpec, device: str, frame: NDArray[np.uint8]
+) -> dict[str, Callable[[], object]]:
+    made = architecture, checkpoint.weights, spec, spec.precision, device
+    if device == "cpu" and spec.precision == "fp16":
+        made = architecture, checkpoint.weights, spec, "fp32", device  # FP16 on a CPU is nobody's choice
+    cases: dict[str, Callable[[], object]] = {BASELINE: partial(TorchStream(*made).step, frame)}
+    if device != "cpu":
+        recorded = TorchGraphStream(*made)
+        recorded.record()
+        cases["pytorch CUDA graph"] = partial(recorded.step, frame)
+    return cases

@@ -1,0 +1,62 @@
+import pytest
+
+from salema.benchmarks import harness
+from salema.benchmarks.harness import compare, percentile
+
+
+@pytest.mark.parametrize(
+    ("count", "percent", "expected"), [(1, 99, 0), (10, 90, 8), (100, 99, 98), (100, 50, 49), (20, 95, 18), (7, 99, 6)]
+)
+def test_percentiles_count_as_trtexec_does(count, percent, expected):
+    assert percentile(list(range(count)), percent) == expected
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves only when a case says so."""
+
+    class Clock:
+        now = 0.0
+
+        def spend(self, ms):
+            self.now += ms / 1e3
+
+        def perf_counter(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(harness, "time", clock)
+    return clock
+
+
+def test_ratios_are_taken_within_a_round(clock):
+    """The machine slows down threefold half way: medians move, ratios don't."""
+    order, load = [], iter([1, 1, 1, 1, 3, 3, 3, 3])
+    speed = {"now": 1}
+
+    def slow():
+        speed["now"] = next(load, speed["now"])
+        order.append("slow")
+        clock.spend(10 * speed["now"])
+
+    def fast():
+        order.append("fast")
+        clock.spend(4 * speed["now"])
+
+    found = compare({"slow": slow, "fast": fast}, "slow", rounds=7, warm_up=1)
+    assert order[:2] == ["slow", "fast"]
+    assert order[2:] == ["slow", "fast"] * 7
+    assert found["slow"].ratio == 1
+    assert found["fast"].ratio == pytest.approx(2.5)
+    assert found["fast"].ratio_spread == pytest.approx(0, abs=1e-9)
+    assert found["slow"].runs == 7
+    assert found["slow"].median_ms == pytest.approx(30)
+
+
+def test_every_call_of_a_round_is_a_run(clock):
+    times = iter(range(1, 100))
+    found = compare({"case": lambda: clock.spend(next(times))}, "case", rounds=4, inner=5, warm_up=3)["case"]
+    assert found.runs == 20
+    assert found.mean_ms == pytest.approx(sum(range(4, 24)) / 20)
+    assert found.p99_ms == pytest.approx(23)
+    assert found.p90_ms == pytest.approx(21)
