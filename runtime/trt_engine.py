@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from salema.kernels.gpus import list_gpus
-from salema.runtime.engine_files import check_versions, read_engine
+from salema.runtime.engine_files import check_versions
 from salema.runtime.errors import ModelError
 from salema.runtime.files import write_bytes
 from salema.runtime.inspector import check_precision
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
     from salema.kernels.cuda import CudaDevice
+    from salema.runtime.engine_files import EngineInfo
     from salema.runtime.spec import ModelSpec
     from salema.runtime.trt_library import Library
 
@@ -26,29 +27,32 @@ _DTYPES = {"frame": "UINT8"}  # all others are float32 in every precision
 class TrtEngine:
     """A `StepEngine` over TensorRT. Its calls need the device's `active()` around them."""
 
-    def __init__(self, path: Path, library: Library, device: CudaDevice) -> None:
+    def __init__(self, path: Path, plan: bytes, info: EngineInfo, library: Library, device: CudaDevice) -> None:
         """Loads the engine on the device.
 
+        Args:
+            path: the engine's file, for messages and for what is kept beside it.
+            plan: its content.
+            info: its facts.
+            library: TensorRT or TensorRT-RTX.
+            device: the GPU.
+
         Raises:
-            ModelError: the engine, its facts and the ONNX file beside it don't belong together, or it is not for this
-                version or GPU.
+            ModelError: the engine is not for this version or GPU, or its tensors are not those of its facts.
             BackendError: TensorRT can't load it, or its convolutions run in another precision than its facts say.
         """
         self._library = library
         self._path = path
-        plan, self.info = read_engine(path, library.kind)
         gpu = device.gpu
-        check_versions(self.info, path, library.kind, library.version, gpu.target, gpu.name)
-        self.spec = self.info.spec
-        self.batch_range = (self.info.batch_profile[0], self.info.batch_profile[2])
+        check_versions(info, path, library.kind, library.version, gpu.target, gpu.name)
+        self.spec = info.spec
+        self.batch_range = (info.batch_profile[0], info.batch_profile[2])
+        self._cache: Any = None
         with library.told(f"loading {path}"):
-            self._engine: trt.ICudaEngine = deserialize(
-                library, plan, str(path), version_compatible=self.info.version_compatible
-            )
+            self._engine = deserialize(library, plan, str(path), version_compatible=info.version_compatible)
             _check_tensors(library, self._engine, self.spec, path)
-            if self.info.precision_shown_by != "inspector":
+            if info.precision_shown_by != "inspector":
                 check_precision(inspect_engine(library, self._engine), self.spec.precision, str(path))
-            self._cache: Any = None
             self._context: trt.IExecutionContext = self._make_context()
 
     def set_batch(self, streams: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from salema.kernels.cuda import CudaDevice
 from salema.runtime.device_session import DeviceSession
-from salema.runtime.engine_files import find_engine
+from salema.runtime.engine_files import find_engine, read_engine
 from salema.runtime.trt_engine import TrtEngine
 from salema.runtime.trt_library import load_library
 
@@ -34,11 +34,12 @@ def open_tensorrt(
         BackendError: there is no GPU, or the engine can't be loaded.
     """
     path = find_engine(folder, kind)
+    plan, info = read_engine(path, kind)
     library = load_library(kind)
     device = CudaDevice(device_index)
     try:
         with device.active():
-            engine = TrtEngine(path, library, device)
+            engine = TrtEngine(path, plan, info, library, device)
         description = f"{kind.title} {library.version} on {device.name}"
         return DeviceSession(engine, device, description, graphs=graphs, state_scheme=state_scheme)
     except BaseException:
