@@ -16,7 +16,7 @@ from salema.kernels.errors import BackendError, MissingDependencyError, explain,
 from salema.kernels.gpus import list_gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -183,6 +183,19 @@ class CudaDevice:
     def launch(self, graph: CudaGraph) -> None:
         """See `Device.launch`."""
         self._check(self._driver.cuGraphLaunch(graph.handle, self.stream))
+
+    def load_function(self, cubin: bytes, name: str, formats: str) -> Any:
+        """Loads a kernel; `formats` are its arguments' types as `struct` names them."""
+        module = self._pycuda.module_from_buffer(cubin)
+        function = module.get_function(name)
+        function.prepare(formats)
+        return function
+
+    def call(
+        self, function: Any, grid: tuple[int, int, int], block: tuple[int, int, int], arguments: Sequence[np.generic]
+    ) -> None:
+        """Puts a kernel on the stream."""
+        function.prepared_async_call(grid, block, self._stream, *arguments)
 
     def elapsed_ms(self, work: Callable[[], None]) -> float:
         """Does the work, waits for it, and returns the milliseconds between two events around it."""

@@ -19,6 +19,10 @@ class MissingDependencyError(SalemaError, ImportError):
     """An optional library that is needed and not installed."""
 
 
+class ArgumentError(SalemaError, ValueError):
+    """An argument of a kernel that is not what it takes, by its name; nothing was launched."""
+
+
 # The first pattern that the message holds decides. Messages are those of CUDA 11 to 13 and TensorRT 10 and 11.
 _FIXES = {
     r"out of memory|outofmemory|insufficient memory|memory_allocation|bad_alloc|cudaerror 2\b": (

@@ -1,0 +1,140 @@
+"""Arrays on a device, and the checks that come before a launch: a kernel itself can't tell a wrong address."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from salema.kernels.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from salema.kernels.compile import Variant
+
+ALIGNMENT_BYTES = 16  # of 128-bit accesses
+_MOST_ELEMENTS = (1 << 31) - 1  # indices are 32-bit
+
+
+@dataclass(frozen=True)
+class Array:
+    """Memory on a device, in C order. Rows, which are all of a shape but its first axis, may lie apart.
+
+    Attributes:
+        address: of the first element.
+        shape: sizes.
+        dtype: type of the elements.
+        device: what it lies on; compared by identity.
+        pitch_bytes: from one row to the next; 0 where there is no gap.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    device: object = field(repr=False)
+    pitch_bytes: int = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """From one row to the next."""
+        return self.pitch_bytes or math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """From the first byte to the last."""
+        if not math.prod(self.shape):
+            return 0
+        return (self.shape[0] - 1) * self.row_bytes + math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+class Launcher(Protocol):
+    """What runs kernels: on a GPU, or in the tests on the CPU."""
+
+    device: object
+    """What arrays must lie on."""
+
+    def launch(
+        self,
+        variant: Variant,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        arguments: Sequence[np.generic],
+        *,
+        together: bool = False,
+    ) -> None:
+        """Puts a kernel on the device's stream.
+
+        Args:
+            variant: the kernel.
+            grid: blocks.
+            block: threads of a block.
+            arguments: what the kernel takes, each typed; addresses as `uint64`.
+            together: whether a block's threads wait for each other.
+        """
+        ...
+
+
+def address(array: Array | None) -> np.uint64:
+    """Returns an address as a kernel takes it; 0 for None."""
+    return np.uint64(0 if array is None else array.address)
+
+
+def check_array(
+    name: str,
+    array: Array,
+    dtypes: Sequence[type[np.generic]],
+    shape: tuple[int | None, ...],
+    device: object,
+    *,
+    pitched: bool = False,
+    alignment_bytes: int = 1,
+) -> None:
+    """Refuses an array that a kernel does not take.
+
+    Args:
+        name: the argument's name.
+        array: what was given.
+        dtypes: what it may hold.
+        shape: sizes; None for any.
+        device: where it must lie.
+        pitched: whether rows may lie apart.
+        alignment_bytes: what its address must be a multiple of.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if array.dtype.type not in dtypes:
+        names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+        raise ArgumentError(f"{name}: {array.dtype.name} given, {names} expected")
+    same = len(array.shape) == len(shape) and all(want in {None, n} for n, want in zip(array.shape, shape, strict=True))
+    if not same or any(n < 0 for n in array.shape):
+        expected = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ArgumentError(f"{name}: shape {array.shape} given, ({expected}) expected")
+    if array.device is not device:
+        raise ArgumentError(f"{name}: lies on another device than the kernel runs on")
+    if math.prod(array.shape) > _MOST_ELEMENTS:
+        raise ArgumentError(f"{name}: {math.prod(array.shape)} elements given, at most {_MOST_ELEMENTS} are possible")
+    if array.pitch_bytes and (not pitched or array.pitch_bytes < math.prod(array.shape[1:]) * array.dtype.itemsize):
+        raise ArgumentError(
+            f"{name}: rows lie {array.pitch_bytes} bytes apart, which is too close or not possible here"
+        )
+    if array.nbytes and (not array.address or array.address % alignment_bytes):
+        raise ArgumentError(f"{name}: address {array.address:#x} given, a multiple of {alignment_bytes} expected")
+
+
+def check_apart(written: Mapping[str, Array], read: Mapping[str, Array | None]) -> None:
+    """Refuses arrays of which one is written while another, overlapping it, is read or written.
+
+    Raises:
+        ArgumentError: two overlap.
+    """
+    others = [*written.items(), *((name, array) for name, array in read.items() if array is not None)]
+    for name, array in written.items():
+        for other_name, other in others:
+            if other is array and other_name == name:
+                continue
+            if array.address < other.address + other.nbytes and other.address < array.address + array.nbytes:
+                raise ArgumentError(f"{name}: overlaps {other_name}; each needs memory of its own")

@@ -1,0 +1,200 @@
+"""From a kernel's source to code for one GPU: by NVRTC, or by nvcc, kept in the user's cache.
+
+Source: "NVRTC", CUDA Toolkit documentation 12 and 13. No option changes arithmetic but `-fmad=false`: without fused
+multiply-add the kernels round as their NumPy twins and OpenCV do; they wait for memory, not for arithmetic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salema.kernels.errors import BackendError, MissingDependencyError, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SOURCES = Path(__file__).parent / "csrc"
+COMPILERS = ("auto", "nvrtc", "nvcc")
+_COMMON = ("-std=c++17", "-fmad=false")
+_COMPILE_S = 120
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel, with what the compiler is told about types and options; `defines` are `-D` values by name."""
+
+    name: str
+    defines: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The `-D` options, sorted."""
+        return tuple(f"-D{name}={value}" for name, value in sorted(self.defines.items()))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Code for one GPU, and what the compiler said on the way."""
+
+    cubin: bytes
+    log: str
+
+    @property
+    def registers(self) -> int | None:
+        """Registers per thread; None where the code came from the cache."""
+        found = re.search(r"Used (\d+) registers", self.log)
+        return int(found[1]) if found else None
+
+    @property
+    def spilled_bytes(self) -> int | None:
+        """Bytes spilled to local memory; None where the code came from the cache."""
+        found = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", self.log)
+        return int(found[1]) + int(found[2]) if found else None
+
+
+def compile_kernel(variant: Variant, target: str, compiler: str = "auto") -> Compiled:
+    """Compiles a kernel for one GPU.
+
+    Args:
+        variant: the kernel.
+        target: compute capability such as `sm89`.
+        compiler: `nvrtc`, `nvcc`, or `auto` for NVRTC where it is installed, else nvcc.
+
+    Raises:
+        MissingDependencyError: there is no such compiler.
+        BackendError: the compiler refuses the source; the message holds its log.
+    """
+    if compiler not in COMPILERS:
+        raise ValueError(f"compiler {compiler}: not one of {', '.join(COMPILERS)}")
+    if compiler == "nvcc":
+        return _with_nvcc(variant, target)
+    try:
+        return _with_nvrtc(variant, target)
+    except MissingDependencyError:
+        if compiler == "nvrtc" or _find_nvcc() is None:
+            raise
+        return _with_nvcc(variant, target)
+
+
+def load_kernel(variant: Variant, target: str, cache: Path | None = None) -> bytes:
+    """Returns a kernel's code from the cache, compiled if it is not there.
+
+    The file's name is the hash of all sources, the options, the GPU and the compiler's version.
+
+    Raises:
+        MissingDependencyError, BackendError: see `compile_kernel`.
+    """
+    folder = cache if cache is not None else _default_cache()
+    path = folder / f"{variant.name}-{target}-{_key(variant, target)}.cubin"
+    if path.is_file():
+        return path.read_bytes()
+    cubin = compile_kernel(variant, target).cubin
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(f".{os.getpid()}.partial")
+        aside.write_bytes(cubin)
+        aside.replace(path)
+    except OSError:
+        pass  # a cache that can't be written costs a second of compiling each time
+    return cubin
+
+
+def _default_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(home) / "salema" / "kernels"
+
+
+def _key(variant: Variant, target: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.read_bytes())
+    digest.update(repr((variant.arguments, target, _COMMON, _nvrtc_version())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _import_nvrtc() -> Any:
+    try:
+        from cuda.bindings import nvrtc  # noqa: PLC0415 - optional
+
+        nvrtc.nvrtcVersion()
+    except Exception as error:  # cuda-bindings raises its own kinds where libnvrtc is missing
+        raise MissingDependencyError(
+            f"NVRTC can't be loaded ({reason(error)}); install it with: pip install 'salema[cuda]' nvidia-cuda-nvrtc"
+        ) from error
+    return nvrtc
+
+
+def _nvrtc_version() -> tuple[int, ...] | str | None:
+    try:
+        _, *version = _import_nvrtc().nvrtcVersion()
+    except MissingDependencyError:
+        return _find_nvcc()
+    return tuple(version)
+
+
+def _with_nvrtc(variant: Variant, target: str) -> Compiled:
+    nvrtc = _import_nvrtc()
+    headers = sorted(SOURCES.glob("*.cuh"))
+    source = (SOURCES / f"{variant.name}.cu").read_bytes()
+    program = _check(
+        nvrtc,
+        nvrtc.nvrtcCreateProgram(
+            source,
+            f"{variant.name}.cu".encode(),
+            len(headers),
+            [path.read_bytes() for path in headers],
+            [path.name.encode() for path in headers],
+        ),
+    )
+    options = [*_COMMON, f"--gpu-architecture={target.replace('sm', 'sm_')}", "--ptxas-options=-v", *variant.arguments]
+    status = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])[0]
+    log = bytes(_check(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
+    _check(nvrtc, nvrtc.nvrtcGetProgramLog(program, log))
+    text = log.decode(errors="replace").strip("\0\n ")
+    if int(status):
+        raise BackendError(f"the kernel {variant.name} does not compile for {target}: {text}")
+    cubin = bytes(_check(nvrtc, nvrtc.nvrtcGetCUBINSize(program)))
+    _check(nvrtc, nvrtc.nvrtcGetCUBIN(program, cubin))
+    nvrtc.nvrtcDestroyProgram(program)
+    return Compiled(cubin, text)
+
+
+def _check(nvrtc: Any, result: tuple[Any, ...]) -> Any:
+    status, *values = result
+    if int(status):
+        _, text = nvrtc.nvrtcGetErrorString(status)
+        raise BackendError(f"NVRTC failed: {text.decode() if text else status}")
+    return values[0] if values else None
+
+
+def _find_nvcc() -> str | None:
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+def _with_nvcc(variant: Variant, target: str) -> Compiled:
+    nvcc = _find_nvcc()
+    if nvcc is None:
+        raise MissingDependencyError("nvcc is not installed; install the CUDA toolkit, or use NVRTC")
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        command = [
+            nvcc,
+            *_COMMON,
+            f"-arch={target.replace('sm', 'sm_')}",
+            "-cubin",
+            "-Xptxas=-v",
+            "-Werror=all-warnings",
+        ]
+        command += [*variant.arguments, "-o", str(cubin), str(SOURCES / f"{variant.name}.cu")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)  # noqa: S603
+        if done.returncode:
+            raise BackendError(f"the kernel {variant.name} does not compile for {target}: {done.stderr.strip()}")
+        return Compiled(cubin.read_bytes(), done.stderr)

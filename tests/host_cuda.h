@@ -1,0 +1,111 @@
+// CUDA's words for a CPU: blocks one after the other, a block's threads as real threads, so that the thread sanitizer
+// sees races. A kernel that neither waits nor shuffles runs its threads as a plain loop.
+#pragma once
+
+#include <barrier>
+#include <cmath>
+#include <cstring>
+#include <thread>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__ __restrict
+#define __shared__ static  // one block runs at a time
+#define __launch_bounds__(...)
+
+struct Index3 {
+  unsigned x, y, z;
+};
+inline thread_local Index3 threadIdx, blockIdx;
+inline Index3 blockDim, gridDim;
+
+namespace salema_host {
+constexpr unsigned WARP = 32;
+inline std::barrier<>* block_barrier = nullptr;
+inline std::vector<std::barrier<>*> warp_barriers;
+inline std::vector<float> lanes;
+inline unsigned linear_thread() { return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x; }
+
+inline float exchange(float value, unsigned from_lane) {
+  const unsigned thread = linear_thread(), warp = thread / WARP;
+  lanes[thread] = value;
+  warp_barriers[warp]->arrive_and_wait();
+  const unsigned source = warp * WARP + from_lane;
+  const float got = from_lane < WARP && source < lanes.size() ? lanes[source] : value;
+  warp_barriers[warp]->arrive_and_wait();
+  return got;
+}
+
+template <class... A, std::size_t... I>
+void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+  kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
+}
+
+template <class... A>
+void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** arguments, int together) {
+  gridDim = {grid[0], grid[1], grid[2]};
+  blockDim = {block[0], block[1], block[2]};
+  const unsigned threads = block[0] * block[1] * block[2], blocks = grid[0] * grid[1] * grid[2];
+  const auto place = [&](unsigned at, const Index3& size) {
+    return Index3{at % size.x, at / size.x % size.y, at / size.x / size.y};
+  };
+  const auto run = [&](unsigned at_block, unsigned at_thread) {
+    blockIdx = place(at_block, gridDim);
+    threadIdx = place(at_thread, blockDim);
+    call(kernel, arguments, std::index_sequence_for<A...>{});
+  };
+  if (!together) {
+    for (unsigned b = 0; b < blocks; ++b)
+      for (unsigned t = 0; t < threads; ++t) run(b, t);
+    return;
+  }
+  std::barrier<> all(threads);
+  block_barrier = &all;
+  lanes.assign(threads, 0.0f);
+  for (unsigned t = 0; t < threads; t += WARP)
+    warp_barriers.push_back(new std::barrier<>(threads - t < WARP ? threads - t : WARP));
+  std::vector<std::thread> team;
+  for (unsigned t = 0; t < threads; ++t) {
+    team.emplace_back([&, t] {
+      for (unsigned b = 0; b < blocks; ++b) {
+        run(b, t);
+        all.arrive_and_wait();  // shared memory is the next block's from here on
+      }
+    });
+  }
+  for (auto& thread : team) thread.join();
+  for (auto* barrier : warp_barriers) delete barrier;
+  warp_barriers.clear();
+}
+}  // namespace salema_host
+
+inline void __syncthreads() { salema_host::block_barrier->arrive_and_wait(); }
+inline float __shfl_down_sync(unsigned, float value, unsigned delta) {
+  return salema_host::exchange(value, salema_host::linear_thread() % salema_host::WARP + delta);
+}
+inline float __shfl_xor_sync(unsigned, float value, unsigned mask) {
+  return salema_host::exchange(value, (salema_host::linear_thread() % salema_host::WARP) ^ mask);
+}
+
+inline float __uint_as_float(unsigned bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+inline unsigned __float_as_uint(float value) {
+  unsigned bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+// extern "C" void NAME_launch(grid, block, pointers to the arguments, whether threads wait for each other)
+#define SALEMA_HOST_LAUNCHER(name)                                                                       \
+  extern "C" void name##_launch(const unsigned* grid, const unsigned* block, void** arguments, int together) { \
+    salema_host::launch(name, grid, block, arguments, together);                                         \
+  }
