@@ -7,6 +7,7 @@ multiply-add the kernels round as their NumPy twins and OpenCV do; they wait for
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -176,7 +177,11 @@ def _check(nvrtc: Any, result: tuple[Any, ...]) -> Any:
 
 
 def _find_nvcc() -> str | None:
-    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    """Returns the compiler of the CUDA toolkit, or of NVIDIA's wheel `nvidia-cuda-nvcc`."""
+    wheels = getattr(importlib.util.find_spec("nvidia"), "submodule_search_locations", None) or []
+    inside = [str(path) for folder in wheels for path in Path(folder).glob("cu*/bin/nvcc")]
+    candidates = ["nvcc", "/usr/local/cuda/bin/nvcc", *inside]
+    return next((found for found in map(shutil.which, candidates) if found), None)
 
 
 def _with_nvcc(variant: Variant, target: str) -> Compiled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -13,6 +14,18 @@ _THREADS = 256
 _EMA_ELEMENTS = 8  # of one thread
 _FLOATS: tuple[type[np.generic], ...] = (np.float16, np.float32)
 _C_TYPES = {np.dtype(np.float16): "u16", np.dtype(np.float32): "float"}
+
+
+def _ema_variant(x: str, out: str, *, bias: bool, residual: bool, relu: bool) -> Variant:
+    flags = {"BIAS": bias, "RESIDUAL": residual, "RELU": relu}
+    return Variant("ema_update", {"X": x, "OUT": out, **{name: str(int(flag)) for name, flag in flags.items()}})
+
+
+EMA_VARIANTS = tuple(
+    _ema_variant(x, out, bias=bias, residual=residual, relu=relu)
+    for x, out, bias, residual, relu in product(("u16", "float"), ("u16", "float"), *(3 * [(False, True)]))
+)
+"""Every variant that can be launched."""
 
 
 def ema_update(
@@ -41,15 +54,8 @@ def ema_update(
         return
     channels = state.shape[-1 if channels_last else 1]
     inner = 1 if channels_last else prod(state.shape[2:])
-    variant = Variant(
-        "ema_update",
-        {
-            "X": _C_TYPES[x.dtype],
-            "OUT": _C_TYPES[out.dtype],
-            "BIAS": str(int(bias is not None)),
-            "RESIDUAL": str(int(residual is not None)),
-            "RELU": str(int(relu)),
-        },
+    variant = _ema_variant(
+        _C_TYPES[x.dtype], _C_TYPES[out.dtype], bias=bias is not None, residual=residual is not None, relu=relu
     )
     sizes = (total, prod(state.shape[1:]), channels, inner)
     launcher.launch(

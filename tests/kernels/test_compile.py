@@ -1,0 +1,113 @@
+"""Every kernel for every GPU that we serve, by NVRTC and by nvcc: no warning, no spill."""
+
+import shutil
+
+import pytest
+
+from salema.kernels import compile as kernel_compile
+from salema.kernels.compile import SOURCES, Variant, compile_kernel, load_kernel
+from salema.kernels.errors import BackendError, MissingDependencyError
+from salema.kernels.ops import EMA_VARIANTS
+
+TARGETS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm110", "sm120")
+MOST_REGISTERS = 64  # of 65536: with 256 threads a block, four blocks on a multiprocessor
+KERNELS = {"ema_update": EMA_VARIANTS}
+ONE = EMA_VARIANTS[0]
+
+
+def test_every_source_is_among_the_kernels():
+    assert set(KERNELS) == {path.stem for path in SOURCES.glob("*.cu")}
+    assert len(EMA_VARIANTS) == len({variant.arguments for variant in EMA_VARIANTS}) == 32
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nvrtc_compiles_every_variant_without_a_warning_or_a_spill(kernel, target):
+    for variant in KERNELS[kernel]:
+        compiled = compile_kernel(variant, target, "nvrtc")
+        assert compiled.cubin[:4] == b"\x7fELF"
+        assert "warning" not in compiled.log
+        assert compiled.spilled_bytes == 0, variant
+        assert 0 < compiled.registers <= MOST_REGISTERS, (variant, compiled.registers)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nvcc_compiles_it_too(kernel, target):
+    variant = KERNELS[kernel][-1]
+    compiled = compile_kernel(variant, target, "nvcc")
+    assert compiled.cubin[:4] == b"\x7fELF"
+    assert compiled.spilled_bytes == 0
+    assert compiled.registers <= MOST_REGISTERS
+
+
+def broken(tmp_path, monkeypatch, text):
+    shutil.copytree(SOURCES, tmp_path / "csrc")
+    (tmp_path / "csrc/broken.cu").write_text('#include "common.cuh"\n' + text)
+    monkeypatch.setattr(kernel_compile, "SOURCES", tmp_path / "csrc")
+
+
+@pytest.mark.parametrize("compiler", ["nvrtc", "nvcc"])
+def test_a_source_that_is_wrong_is_refused_with_the_compilers_words(tmp_path, monkeypatch, compiler):
+    broken(tmp_path, monkeypatch, 'extern "C" __global__ void broken(float* x) { *x = nonsense; }\n')
+    with pytest.raises(BackendError, match=r'the kernel broken does not compile for sm89: .*"nonsense" is undefined'):
+        compile_kernel(Variant("broken"), "sm89", compiler)
+
+
+def test_a_spill_is_seen(tmp_path, monkeypatch):
+    body = "float kept[64]; for (int i = 0; i < 64; ++i) kept[i] = x[i * n]; "
+    body += (
+        "for (int i = 0; i < n; ++i) kept[i % 64] += kept[(i * 7) % 64]; for (int i = 0; i < 64; ++i) x[i] = kept[i];"
+    )
+    broken(
+        tmp_path,
+        monkeypatch,
+        f'extern "C" __global__ __launch_bounds__(1024, 2) void broken(float* x, int n) {{ {body} }}\n',
+    )
+    compiled = compile_kernel(Variant("broken"), "sm89", "nvrtc")
+    assert compiled.registers
+    assert "stack frame" in compiled.log
+
+
+def test_an_unknown_gpu_or_compiler(tmp_path):
+    with pytest.raises(BackendError, match="does not compile for sm42|NVRTC failed"):
+        compile_kernel(ONE, "sm42", "nvrtc")
+    with pytest.raises(ValueError, match="compiler clang: not one of auto, nvrtc, nvcc"):
+        compile_kernel(ONE, "sm89", "clang")
+
+
+def test_without_nvrtc_auto_takes_nvcc_and_an_explicit_choice_is_an_error(monkeypatch):
+    def missing():
+        raise MissingDependencyError("NVRTC can't be loaded")
+
+    monkeypatch.setattr(kernel_compile, "_import_nvrtc", missing)
+    assert compile_kernel(ONE, "sm89").registers
+    with pytest.raises(MissingDependencyError, match="NVRTC can't be loaded"):
+        compile_kernel(ONE, "sm89", "nvrtc")
+    monkeypatch.setattr(kernel_compile, "_find_nvcc", lambda: None)
+    for compiler in ("auto", "nvcc"):
+        with pytest.raises(MissingDependencyError):
+            compile_kernel(ONE, "sm89", compiler)
+
+
+def test_the_cache_is_read_and_known_by_all_that_matters(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    first = load_kernel(ONE, "sm89", cache)
+    [path] = cache.iterdir()
+    path.write_bytes(b"kept")
+    assert load_kernel(ONE, "sm89", cache) == b"kept"
+    assert load_kernel(EMA_VARIANTS[1], "sm89", cache) != b"kept"
+    assert load_kernel(ONE, "sm86", cache) != b"kept"
+    shutil.copytree(SOURCES, tmp_path / "csrc")
+    (tmp_path / "csrc/common.cuh").write_text((SOURCES / "common.cuh").read_text() + "// changed\n")
+    monkeypatch.setattr(kernel_compile, "SOURCES", tmp_path / "csrc")
+    assert load_kernel(ONE, "sm89", cache) == first  # compiled anew: only a comment has changed
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert load_kernel(ONE, "sm89", tmp_path / "file/cache")[:4] == b"\x7fELF"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    load_kernel(ONE, "sm89")
+    assert len(list((tmp_path / "home/salema/kernels").iterdir())) == 1
