@@ -87,6 +87,15 @@ class TorchGraphStream(TorchStream):
             for state, value in zip(self._states, after, strict=True):
                 state.copy_(value)
 
+    def reset(self, streams: int = 1) -> None:
+        """Starts anew; once recorded, in the tensors that the graph knows."""
+        if not hasattr(self, "_graph"):
+            super().reset(streams)
+            return
+        self._first = True
+        for state in self._states:
+            state.zero_()
+
     def step(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Takes frames `[N, H, W, 3]`; returns maps `[N, H, W]`."""
         with torch.inference_mode():

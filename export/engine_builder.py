@@ -14,7 +14,7 @@ from salema.export.engine_progress import BuildProgress, make_monitor
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.files import write_bytes
 from salema.runtime.inspector import check_precision
-from salema.runtime.trt_engine import deserialize, inspect_engine, shape_of
+from salema.runtime.trt_engine import deserialize, inspect_engine, set_shapes, shape_of
 from salema.runtime.trt_library import TENSORRT_RTX, Library
 
 if TYPE_CHECKING:
@@ -71,15 +71,23 @@ def build_plan(
         return _build(library, builder, network, config, options.timing_cache), convolutions
 
 
-def inspect_plan(library: Library, plan: bytes, options: EngineOptions, spec: ModelSpec, where: str) -> None:
+def inspect_plan(
+    library: Library, plan: bytes, options: EngineOptions, spec: ModelSpec, streams: int, where: str
+) -> bool:
     """Has the inspector show that the convolutions run in the precision asked for, on the GPU that they are for.
 
+    Returns:
+        Whether it shows it. TensorRT must; TensorRT-RTX may show nothing before its kernels are compiled.
+
     Raises:
-        BackendError: the plan can't be loaded, or they don't.
+        BackendError: the plan can't be loaded, or they run in another precision, or TensorRT does not show it.
     """
     with library.told("inspecting the engine"):
         engine = deserialize(library, plan, where, version_compatible=options.version_compatible)
-        check_precision(inspect_engine(library, engine), spec.precision, where)
+        context = library.must(engine.create_execution_context(), "making an execution context")
+        set_shapes(library, context, spec, streams)
+        text = inspect_engine(library, engine, context)
+        return bool(check_precision(text, spec.precision, where, must_show=library.kind is not TENSORRT_RTX))
 
 
 def _parse(library: Library, builder: trt.Builder, model: Path) -> trt.INetworkDefinition:
@@ -125,7 +133,8 @@ def _build(
         _load_timing_cache(library, config, timing_cache)
     progress = BuildProgress()
     monitor = config.progress_monitor = make_monitor(library.trt, progress)  # must outlive the build
-    plan = builder.build_serialized_network(network, config)
+    with progress.ends_on_interrupt():
+        plan = builder.build_serialized_network(network, config)
     del monitor
     progress.close()
     if progress.interrupted:
@@ -183,4 +192,8 @@ def _load_timing_cache(library: Library, config: trt.IBuilderConfig, path: Path)
     with suppress(FileNotFoundError):
         data = path.read_bytes()
     cache = library.must(config.create_timing_cache(data), f"reading the timing cache {path}")
-    library.must(config.set_timing_cache(cache, ignore_mismatch=False), f"using the timing cache {path}")
+    # Refused where it is of another GPU or version.
+    library.must(
+        config.set_timing_cache(cache, ignore_mismatch=False),
+        f"using the timing cache {path} (delete it, or name another)",
+    )

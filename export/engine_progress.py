@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class BuildProgress:
@@ -27,12 +33,29 @@ class BuildProgress:
 
     def step(self, phase: str, step: int) -> bool:
         """Takes note of a step that is done; returns whether to go on."""
-        try:
-            if self._bar is not None and phase == self.phases[-1]:
-                self._bar.update(step + 1 - self._bar.n)
-        except KeyboardInterrupt:  # must not pass through TensorRT's own frames
-            self.interrupted = True
+        if self._bar is not None and phase == self.phases[-1]:
+            self._bar.update(step + 1 - self._bar.n)
         return not self.interrupted
+
+    @contextmanager
+    def ends_on_interrupt(self) -> Iterator[None]:
+        """Makes Ctrl-C and SIGTERM end the build at its next step.
+
+        TensorRT swallows what its callbacks raise, and most interrupts come while one of them runs.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's
+            return
+
+        def take_note(*_: object) -> None:
+            self.interrupted = True
+
+        before = {number: signal.signal(number, take_note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -98,8 +98,7 @@ def build_engine(folder: Path, kind: Kind, options: EngineOptions, say: Callable
     seconds = time.perf_counter() - started
     shown_by = "network"
     if gpu is not None and gpu.target in targets:
-        inspect_plan(library, plan, options, spec, str(model))
-        shown_by = "inspector"
+        shown_by = "inspector" if inspect_plan(library, plan, options, spec, profile[1], str(model)) else "network"
     info = EngineInfo(
         spec=spec,
         backend=kind.backend,

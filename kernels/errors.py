@@ -25,28 +25,35 @@ class ArgumentError(SalemaError, ValueError):
 
 # The first pattern that the message holds decides. Messages are those of CUDA 11 to 13 and TensorRT 10 and 11.
 _FIXES = {
-    r"out of memory|outofmemory|insufficient memory|memory_allocation|bad_alloc|cudaerror 2\b": (
+    r"could not find any implementation|insufficient workspace": (
+        "the builder found no kernel that fits its scratch memory; give a larger --workspace, or leave it out"
+    ),
+    r"base shader|ktm assertion": "TensorRT lacks a kernel at this level; use --optimization-level 3 or more",
+    r"out.?of.?memory|insufficient memory|memory_allocation|bad.?alloc|cudaerror 2\b": (
         "the GPU has too little free memory; close other programs, or use a smaller --imgsz or --batch"
         " (while building also a smaller --workspace)"
     ),
-    r"driver version is insufficient|insufficient.?driver|cudaerror 35|error: 35\b|libcuda\.so": (
-        "no NVIDIA driver that is new enough was found; this needs an NVIDIA GPU and its driver: see nvidia-smi"
-    ),
+    (
+        r"driver version is insufficient|insufficient.?driver|cudaerror 35|error: 35\b|libcuda\.so"
+        r"|unsupported display driver|installed cuda driver|forward compatibility|unsupported.*ptx|ptx was compiled"
+    ): "no NVIDIA driver that is new enough was found; this needs an NVIDIA GPU and its driver: see nvidia-smi",
     r"no cuda-capable device|no_device|no device|cudaerror 100\b|error: 100\b": (
         "no NVIDIA GPU is visible; see nvidia-smi and the variable CUDA_VISIBLE_DEVICES"
     ),
+    r"busy or unavailable": "the GPU is in use by another program alone; see nvidia-smi",
     r"invalid device ordinal|invalid_device": "there is no GPU of that number; list them with: nvidia-smi -L",
-    r"no kernel image|no_binary_for_gpu|unsupported.*ptx|ptx was compiled": (
-        "this library holds no code for this GPU; install a version that knows it"
-    ),
+    r"no kernel image|no_binary_for_gpu": "this library holds no code for this GPU; install a version that knows it",
+    r"builder_resource": "TensorRT is installed in part, or two versions are mixed; install it anew",
     r"compatible with this version|version tag|serialization assertion|magic ?tag|incompatible device|plan file": (
         "the engine was built by another version or for another GPU, or is damaged; build it again here with:"
-        " salema-export --from DIR --engine tensorrt"
+        " salema-export --from DIR --engine tensorrt (or tensorrt-rtx)"
     ),
     r"illegal.?address|illegal memory|launch.?fail|misaligned|device-side assert": (
         "the GPU stopped with a fault, and this process can't use it any more; run again, and report it if it repeats"
     ),
-    r"captur": "recording a CUDA graph failed; run with --no-cuda-graph, and report it",
+    r"stream.*captur|captur.*(stream|graph|invalidat|unsupported)": (
+        "recording a CUDA graph failed; run with --no-cuda-graph, and report it"
+    ),
     r"unsupported_?op|no importer registered|unsupported_?node|plugin not found": (
         "the library lacks an operation of the model; upgrade it, and export the model again"
     ),

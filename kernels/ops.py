@@ -23,7 +23,8 @@ def _ema_variant(x: str, out: str, *, bias: bool, residual: bool, relu: bool) ->
 
 EMA_VARIANTS = tuple(
     _ema_variant(x, out, bias=bias, residual=residual, relu=relu)
-    for x, out, bias, residual, relu in product(("u16", "float"), ("u16", "float"), *(3 * [(False, True)]))
+    for x, out in product(("u16", "float"), repeat=2)
+    for bias, residual, relu in product((False, True), repeat=3)
 )
 """Every variant that can be launched."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,10 @@ def read_engine(path: Path, kind: Kind) -> tuple[bytes, EngineInfo]:
     return plan, info
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
 def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, target: str, gpu: str) -> None:
     """Refuses an engine of another library version or GPU, before the library says so less clearly.
 
@@ -173,7 +178,8 @@ def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, targe
         ModelError: it can't run here.
     """
     rebuild = f"build it here with: {kind.command(path.parent)}"
-    if info.library_version != version and not info.version_compatible:
+    older = _numbers(version) < _numbers(info.library_version)  # compatible with later versions only
+    if info.library_version != version and (older or not info.version_compatible):
         raise ModelError(f"{path}: built by {kind.title} {info.library_version}, and this is {version}; {rebuild}")
     if info.targets and target not in info.targets and not info.hardware_compatible:
         raise ModelError(f"{path}: built for {', '.join(info.targets)}, and this GPU, {gpu}, is {target}; {rebuild}")

@@ -1,8 +1,9 @@
 """What TensorRT's engine inspector shows of the convolutions: the proof of the precision that they really run in.
 
-Source: "Engine Inspector" in the documentation of TensorRT 10.16; "Migrating IEngineInspector Usage from TensorRT 10.x
-to 11.x". The JSON has a list `Layers`; a layer's tensors name their type in "Format/Datatype" ("Half", "Float",
-"Row major linear FP16 format"), which 11 splits in two, and its weights in {"Type": "Half"}.
+Sources: "Engine Inspector" in the documentation of TensorRT 10.16; "Migrating IEngineInspector Usage from TensorRT 10.x
+to 11.x"; the operation names in TensorRT-RTX 1.7.1. The JSON has a list `Layers`; a layer's tensors name their type in
+"Format/Datatype" ("Half", "Float", "Row major linear FP16 format"), which 11 splits in two and 10 leaves out where
+shapes are dynamic and not set; its weights, where it has some, in {"Type": "Half"}; its kernel in "TacticName".
 """
 
 from __future__ import annotations
@@ -13,78 +14,106 @@ from typing import Any
 
 from salema.runtime.errors import BackendError
 
-_TYPES = (
-    ("fp16", re.compile(r"\b(half|fp16|float16)\b", re.IGNORECASE)),
-    ("bf16", re.compile(r"\b(bfloat16|bf16)\b", re.IGNORECASE)),
-    ("int8", re.compile(r"\bint8\b", re.IGNORECASE)),
-    ("fp8", re.compile(r"\b(fp8|float8)\b", re.IGNORECASE)),
-    ("fp32", re.compile(r"\b(float|fp32|float32)\b", re.IGNORECASE)),
-)
-_COPIES = ("reformat", "constant", "noop", "signal", "wait", "shuffle")
-_TF32 = re.compile(r"tf32", re.IGNORECASE)
+_TYPES = {
+    "fp16": re.compile(r"\b(half|fp16|float16)\b", re.IGNORECASE),
+    "bf16": re.compile(r"\b(bfloat16|bf16)\b", re.IGNORECASE),
+    "int8": re.compile(r"\bint8\b", re.IGNORECASE),
+    "fp8": re.compile(r"\b(fp8|float8)\b", re.IGNORECASE),
+    "fp32": re.compile(r"\b(float|fp32|float32)\b", re.IGNORECASE),
+}
+# What the kernels' names say that they multiply.
+_TACTICS = {
+    "tf32": re.compile(r"tf32"),
+    "int8": re.compile(r"_i8i8_|_imma_"),
+    "bf16": re.compile(r"bf16bf16"),
+    "fp8": re.compile(r"e4m3|e5m2"),
+    "fp16": re.compile(r"_f16f16_|h16816|h1688|h884|hmma"),
+    "fp32": re.compile(r"_f32f32_f32f32_|_scudnn_|sgemm"),
+}
+_CONVOLUTION = re.compile("conv|correlation", re.IGNORECASE)  # Myelin, and so TensorRT-RTX, says "correlation"
+_FUSED = ("gemm", "fusion", "composite")
+_COPIES = ("reformat", "constant", "noop", "signal", "wait", "shuffle", "copy")
 
 
-def convolution_precisions(text: str) -> dict[str, str]:
-    """Returns the precision of every convolution of an engine, by layer name.
+def convolution_precisions(text: str) -> dict[str, set[str]]:
+    """Returns what shows the precision of every convolution of an engine, by layer name.
 
     Args:
         text: the inspector's JSON of the whole engine, built with detailed profiling verbosity.
 
     Returns:
-        `fp32`, `tf32`, `fp16`, `bf16`, `int8`, `fp8`, or `unknown`. Empty where the text shows no convolution.
+        Of `fp32`, `tf32`, `fp16`, `bf16`, `int8`, `fp8` those that a layer speaks of: one, where its weights or its
+        kernel tell; several, where only its inputs do, and differ (a fusion); none, where nothing tells.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(text, strict=False)  # some strings hold control characters
     except ValueError:
         return {}
     layers = record.get("Layers", []) if isinstance(record, dict) else []
     return {
-        str(layer.get("Name")): _precision(layer)
+        str(layer.get("Name")): _evidence(layer)
         for layer in layers
         if isinstance(layer, dict) and _is_convolution(layer)
     }
 
 
-def check_precision(text: str, precision: str, where: str) -> int:
-    """Returns how many convolutions the inspector shows, all in the precision asked for.
+def check_precision(text: str, precision: str, where: str, *, must_show: bool) -> int:
+    """Returns how many convolutions the inspector shows in the precision asked for.
+
+    Args:
+        text: the inspector's JSON.
+        precision: `fp32` or `fp16`.
+        where: the engine, for error messages.
+        must_show: whether it is an error if it shows none.
 
     Raises:
-        BackendError: it shows none, or one of another precision.
+        BackendError: it shows one of another precision, or none though it must.
     """
     found = convolution_precisions(text)
-    if not found:
-        raise BackendError(
-            f"{where}: TensorRT's inspector shows no convolution, so nothing proves that they run in {precision};"
-            " report this with the version of TensorRT"
-        )
-    wrong = sorted(f"{name} in {kind}" for name, kind in found.items() if kind != precision)
+    wrong = sorted(
+        f"{name} in {'/'.join(sorted(seen))}" for name, seen in found.items() if seen and precision not in seen
+    )
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""  # noqa: PLR2004 - three make the point
         raise BackendError(
             f"{where}: {len(wrong)} of {len(found)} convolutions don't run in {precision}: {', '.join(wrong[:3])}"
             f"{more}; export again with --{precision}, and report it if it repeats"
         )
-    return len(found)
+    shown = sum(precision in seen for seen in found.values())
+    if must_show and not shown:
+        raise BackendError(
+            f"{where}: TensorRT's inspector does not show the precision of any convolution, so nothing proves that they"
+            f" run in {precision}; report this with the version of TensorRT"
+        )
+    return shown
 
 
 def _is_convolution(layer: dict[str, Any]) -> bool:
     kind = str(layer.get("LayerType", "")).lower()
     if any(word in kind for word in _COPIES):
         return False
-    words = (kind, layer.get("ParameterType", ""), layer.get("TacticName", ""))
-    if any("conv" in str(word).lower() for word in words):
+    if any(_CONVOLUTION.search(str(layer.get(key, ""))) for key in ("LayerType", "ParameterType", "TacticName")):
         return True
-    # Fused kernels of Myelin are called "kgen", "fusion" or "gemm"; they name the ONNX nodes they stand for.
-    return kind in {"gemm", "fusion"} and "conv" in str(layer.get("Metadata", "")).lower()
+    # Fused kernels of Myelin name the ONNX nodes that they stand for.
+    return any(word in kind for word in _FUSED) and bool(_CONVOLUTION.search(str(layer.get("Metadata", ""))))
 
 
-def _precision(layer: dict[str, Any]) -> str:
+def _evidence(layer: dict[str, Any]) -> set[str]:
+    """Weights tell most; then the kernel's name; then the inputs, of which one may be another fused operation's."""
+    tactic = _first(_TACTICS, str(layer.get("TacticName", "")))
     weights = layer.get("Weights")
-    inputs = layer.get("Inputs") or [{}]
-    texts = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
-    texts.append(" ".join(str(value) for key, value in inputs[0].items() if key not in {"Name", "Dimensions"}))
-    for text in texts:
-        for name, pattern in _TYPES:
-            if pattern.search(text):
-                return "tf32" if name == "fp32" and _TF32.search(str(layer.get("TacticName", ""))) else name
-    return "unknown"
+    stored = _first(_TYPES, str(weights.get("Type", ""))) if isinstance(weights, dict) else None
+    if stored:
+        return {"tf32"} if (stored, tactic) == ("fp32", "tf32") else {stored}
+    if tactic:
+        return {tactic}
+    texts = [
+        " ".join(str(value) for key, value in tensor.items() if key not in {"Name", "Dimensions"})
+        for tensor in layer.get("Inputs") or []
+        if isinstance(tensor, dict)
+    ]
+    return {name for text in texts for name, pattern in _TYPES.items() if pattern.search(text)}
+
+
+def _first(patterns: dict[str, re.Pattern[str]], text: str) -> str | None:
+    return next((name for name, pattern in patterns.items() if pattern.search(text)), None)

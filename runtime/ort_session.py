@@ -5,14 +5,17 @@ Source: ONNX Runtime's Python API, "I/O Binding", "CUDA Execution Provider" and 
 
 from __future__ import annotations
 
+import importlib
 import os
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.runtime.engine_files import sha256_of
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
+from salema.runtime.files import make_folder
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
@@ -85,10 +88,13 @@ class OrtSession:
             return {}
         options = {"device_id": str(self._index)}
         if provider == TENSORRT:
-            # Building takes minutes; the cache's names hold the model's hash, TensorRT's version and the GPU.
-            cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(model.parent / _CACHE_FOLDER)}
-            half = read_spec(model).precision == "fp16"  # in TensorRT 10 types are the builder's, not the graph's
-            return options | cache | {"trt_fp16_enable": str(int(half))}
+            # Building takes minutes. The names in the cache hold no hash of the weights, so its folder does. No
+            # trt_fp16_enable: with it ONNX Runtime gives strong typing up, and states may be rounded to FP16.
+            folder = model.parent / _CACHE_FOLDER / sha256_of(model)[:16]
+            if read_spec(model).precision == "fp32":
+                os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # the provider has no option for it
+            make_folder(folder)  # it makes one level only
+            return options | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
         return options | {"use_tf32": "0"}  # on by default, and no FP32: 10 bits of mantissa
 
     def step(
@@ -145,6 +151,9 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
     ort.set_default_logger_severity(_QUIET)
     why = "its libraries don't load"  # ONNX Runtime then takes the next provider with no more than a log line
     if accelerators:
+        if accelerators[0][0] == TENSORRT:
+            with suppress(ImportError, OSError):  # the wheel's libraries, where it is installed
+                importlib.import_module("tensorrt_libs")
         if hasattr(ort, "preload_dlls"):  # since 1.21: finds CUDA and cuDNN in wheels
             with redirect_stdout(StringIO()):  # it prints what it does not find
                 ort.preload_dlls()

@@ -10,6 +10,7 @@ from salema.runtime.engine_files import check_versions
 from salema.runtime.errors import ModelError
 from salema.runtime.files import write_bytes
 from salema.runtime.inspector import check_precision
+from salema.runtime.trt_library import TENSORRT_RTX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,16 +52,15 @@ class TrtEngine:
         with library.told(f"loading {path}"):
             self._engine = deserialize(library, plan, str(path), version_compatible=info.version_compatible)
             _check_tensors(library, self._engine, self.spec, path)
-            if info.precision_shown_by != "inspector":
-                check_precision(inspect_engine(library, self._engine), self.spec.precision, str(path))
             self._context: trt.IExecutionContext = self._make_context()
+            self.set_batch(info.batch_profile[1])  # whether it can be recorded, and its types, are known with shapes
+            if info.precision_shown_by != "inspector":
+                text = inspect_engine(library, self._engine, self._context)
+                check_precision(text, self.spec.precision, str(path), must_show=False)
 
     def set_batch(self, streams: int) -> None:
         """See `StepEngine.set_batch`."""
-        for name in self.spec.input_names:
-            _, *rest = self.spec.tensor_shapes[name]
-            done = self._context.set_input_shape(name, (streams, *rest))
-            self._library.must(done, f"setting {name} to {streams} streams")
+        set_shapes(self._library, self._context, self.spec, streams)
 
     def bind(self, name: str, address: int) -> None:
         """See `StepEngine.bind`."""
@@ -71,14 +71,15 @@ class TrtEngine:
         self._library.must(self._context.execute_async_v3(stream), "running the engine")
 
     def capturable(self, stream: int) -> bool:
-        """See `StepEngine.capturable`. TensorRT-RTX tells; TensorRT can always record an engine of fixed shapes."""
+        """See `StepEngine.capturable`. TensorRT-RTX tells; TensorRT can record every engine without control flow."""
         tell = getattr(self._context, "is_stream_capturable", None)
         return True if tell is None else bool(tell(stream))
 
     def close(self) -> None:
         """See `StepEngine.close`."""
         if self._cache is not None:
-            with suppress(OSError):  # a folder that can't be written costs compiling again, no more
+            # A folder that can't be written costs compiling again, no more; TypeError: there was nothing to keep.
+            with suppress(OSError, TypeError, RuntimeError):
                 write_bytes(self._cache_path, bytes(self._cache.serialize()))
         del self._context, self._engine
 
@@ -87,21 +88,36 @@ class TrtEngine:
         return self._path.with_name(self._path.name + ".cache")
 
     def _make_context(self) -> Any:
-        if hasattr(self._library.trt, "IRuntimeCache"):
+        if self._library.kind is TENSORRT_RTX:
             return self._make_rtx_context(self._engine)
         return self._library.must(self._engine.create_execution_context(), "making an execution context")
 
     def _make_rtx_context(self, engine: Any) -> Any:
         """TensorRT-RTX compiles its kernels when a context is made, and keeps them in a cache beside the engine."""
-        library = self._library
-        runtime_config = library.must(engine.create_runtime_config(), "making a runtime configuration")
+        library, trt = self._library, self._library.trt
+        self._runtime_config = runtime_config = library.must(engine.create_runtime_config(), "making a configuration")
         # Ours records upload and download too, and knows the order of the buffers.
-        runtime_config.cuda_graph_strategy = library.trt.CudaGraphStrategy.DISABLED
+        runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
+        if self.batch_range[0] != self.batch_range[1]:  # lazy kernels are exchanged later, under a recorded graph
+            strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            runtime_config.dynamic_shapes_kernel_specialization_strategy = strategy
         self._cache = library.must(runtime_config.create_runtime_cache(), "making a cache")
         with suppress(OSError):
             self._cache.deserialize(self._cache_path.read_bytes())  # False where it is of another version: it is remade
         library.must(runtime_config.set_runtime_cache(self._cache), "setting the cache")
         return library.must(engine.create_execution_context(runtime_config), "making an execution context")
+
+
+def set_shapes(library: Library, context: trt.IExecutionContext, spec: ModelSpec, streams: int) -> None:
+    """Sets the shapes of all inputs for a number of streams.
+
+    Raises:
+        BackendError: the engine's profile does not allow it.
+    """
+    for name in spec.input_names:
+        rest = [n or 0 for n in spec.tensor_shapes[name][1:]]
+        done = context.set_input_shape(name, (streams, *rest))
+        library.must(done, f"setting {name} to {streams} streams")
 
 
 def deserialize(library: Library, plan: bytes, where: str, *, version_compatible: bool) -> trt.ICudaEngine:
@@ -117,9 +133,10 @@ def deserialize(library: Library, plan: bytes, where: str, *, version_compatible
     return library.must(runtime.deserialize_cuda_engine(plan), f"loading {where}")
 
 
-def inspect_engine(library: Library, engine: trt.ICudaEngine) -> str:
-    """Returns the inspector's JSON of a loaded engine."""
+def inspect_engine(library: Library, engine: trt.ICudaEngine, context: trt.IExecutionContext) -> str:
+    """Returns the inspector's JSON of a loaded engine; the context's shapes let it show types of dynamic tensors."""
     inspector: trt.EngineInspector = library.must(engine.create_engine_inspector(), "making an inspector")
+    inspector.execution_context = context
     return str(inspector.get_engine_information(library.trt.LayerInformationFormat.JSON))
 
 

@@ -85,7 +85,7 @@ class Library:
             yield
         except SalemaError:
             raise
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
             raise self.error(doing, reason(error)) from error
 
     def must(self, result: T | None, doing: str) -> T:
@@ -96,7 +96,7 @@ class Library:
 
     def error(self, doing: str, text: str = "no reason given") -> BackendError:
         """Returns the error for something that failed, with what the library logged meanwhile."""
-        said = " / ".join(self.logger.messages) or text
+        said = " / ".join(reversed(self.logger.messages)) or text  # the last is the one that decides
         self.logger.messages.clear()
         return BackendError(f"{self.kind.title} {self.version}: {doing} failed: {explain(said)}")
 

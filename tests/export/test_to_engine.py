@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -253,13 +254,16 @@ def test_a_build_reports_progress_and_ends_when_interrupted(folder, monkeypatch)
 
     class Interrupted(BuildProgress):
         def step(self, phase, step):
-            self.interrupted = True
+            os.kill(os.getpid(), number)
             return super().step(phase, step)
 
     monkeypatch.setattr(engine_builder, "BuildProgress", Interrupted)
     before = (folder / "model.rtx.engine").read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(folder, TENSORRT_RTX, SM89, quiet)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt):
+            build_engine(folder, TENSORRT_RTX, SM89, quiet)
+        assert signal.getsignal(number) == handler
     assert (folder / "model.rtx.engine").read_bytes() == before
 
 

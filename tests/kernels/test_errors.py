@@ -14,6 +14,15 @@ MESSAGES = {
     "cuMemAlloc failed: out of memory": "too little free memory.*smaller --imgsz or --batch",
     "Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)": "too little free memory.*--workspace",
     "[virtualMemoryBuffer.cpp::resizePhysical] Error Code 2: OutOfMemory (no further information)": "too little free",
+    "CUDA_ERROR_OUT_OF_MEMORY": "too little free memory",
+    "bad allocation": "too little free memory",
+    "the provided PTX was compiled with an unsupported toolchain.": "no NVIDIA driver that is new enough",
+    "system has unsupported display driver / cuda driver combination": "no NVIDIA driver that is new enough",
+    "all CUDA-capable devices are busy or unavailable": "in use by another program",
+    "Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[conv + relu]} due to"
+    " insufficient workspace.": "larger --workspace",
+    "Unable to load library: libnvinfer_builder_resource.so.10.3.0": "installed in part",
+    "Assertion convHasBaseShader failed: doesn't have base shader": "--optimization-level 3",
     "invalid device ordinal": "nvidia-smi -L",
     "no kernel image is available for execution on the device": "holds no code for this GPU",
     "The engine plan file is not compatible with this version of TensorRT, expecting library version 10.3.0.26 got"
@@ -34,6 +43,11 @@ def test_every_known_message_becomes_one_sentence_with_the_fix(message):
     assert "\n" not in sentence
     assert re.search(MESSAGES[message], sentence), sentence
     assert " ".join(message.split())[:100] in sentence
+
+
+def test_words_that_only_look_like_a_cause():
+    for message in ("captured 3 frames", "device memory is fine"):
+        assert explain(message) == f"{message}; salema-doctor shows what works here"
 
 
 def test_an_unknown_message_is_told_as_it_is_and_cut_to_one_line():

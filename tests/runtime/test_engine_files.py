@@ -117,6 +117,8 @@ def test_other_versions_and_gpus_are_refused_unless_the_engine_was_built_for_the
     with pytest.raises(ModelError, match=r"built by TensorRT 10\.3\.0, and this is 11\.4\.1; build it here with"):
         check(version="11.4.1")
     check(version="11.4.1", version_compatible=True)
+    with pytest.raises(ModelError, match=r"built by TensorRT 10\.3\.0, and this is 10\.2\.9"):
+        check(version="10.2.9", version_compatible=True)  # later versions only
     with pytest.raises(ModelError, match="built for sm87, and this GPU, Orin, is sm110; build it here with"):
         check(target="sm110")
     check(target="sm110", hardware_compatible=True)

@@ -9,12 +9,15 @@ RTX_ONLY = {
     "ComputeCapability",
     "CudaGraphStrategy",
     "CudaGraphStrategy.DISABLED",
+    "DynamicShapesKernelSpecializationStrategy",
+    "DynamicShapesKernelSpecializationStrategy.EAGER",
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",
     "IRuntimeCache.deserialize",
     "IRuntimeCache.serialize",
     "IRuntimeConfig.create_runtime_cache",
     "IRuntimeConfig.cuda_graph_strategy",
+    "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
     "IRuntimeConfig.set_runtime_cache",
 }
 
@@ -38,6 +41,7 @@ def test_the_lean_runtime_of_tensorrt_11_has_all_that_the_runtime_uses():
     # The lean module exports no inspector class; its engines make inspectors all the same.
     assert missing_names(tensorrt_lean_bindings, names) == [
         "EngineInspector",
+        "EngineInspector.execution_context",
         "EngineInspector.get_engine_information",
     ]
     assert hasattr(tensorrt_lean_bindings.ICudaEngine, "create_engine_inspector")
