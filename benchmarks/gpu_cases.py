@@ -17,7 +17,7 @@ from salema.export.checkpoints import load_checkpoint
 from salema.export.engine_builder import EngineOptions
 from salema.export.exporter import Options, export_model
 from salema.export.seeded import moving_disc
-from salema.export.to_engine import build_engine
+from salema.export.to_engine import build_chosen
 from salema.runtime.device_session import STATE_SCHEMES
 from salema.runtime.errors import SalemaError
 from salema.runtime.session import open_session
@@ -103,7 +103,7 @@ def openers(folder: Path, device: str, say: Callable[[str], None]) -> dict[str, 
 
 def _open_built(folder: Path, kind: Kind, graphs: bool, scheme: str, say: Callable[[str], None]) -> Session:
     if not (folder / kind.engine_file).is_file():
-        build_engine(folder, kind, EngineOptions(), say)
+        build_chosen(folder, kind.backend, EngineOptions(), say)
     return open_tensorrt(folder, kind, graphs=graphs, state_scheme=scheme)
 
 

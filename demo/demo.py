@@ -63,7 +63,7 @@ def page(export: dict[str, Any], run: dict[str, Any], clip: Path) -> str:
         "Architecture": f"{spec['architecture']}, {spec['precision']}, {spec['height']}x{spec['width']}",
         "Coefficient": f"{spec['coefficient']:.6g}: {spec['coefficient_source']}",
         "Weights": f"{spec['weights']}, SHA-256 {spec['weights_sha256']}",
-        "Model file": f"{export['path']}, {export['size_bytes'] / 1e6:.1f} MB",
+        "Model file": f"{', '.join(export['paths'])}, {export['size_bytes'] / 1e6:.1f} MB",
         "Against PyTorch": f"maps differ by {check['map_max']:.2g} at most, CC {check['cc']:.6f},"
         f" over {check['frames']} frames with a reset",
         "Frames": f"{run['frames']} in {run['seconds']:.1f} s, {run['fps']:.1f} fps on this machine",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salema.runtime.errors import BackendError, MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
+from salema.runtime.errors import MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
 
 if TYPE_CHECKING:
     from salema.export.exporter import Result
@@ -32,13 +32,18 @@ def export(
         str | None,
         typer.Option(
             help="Checkpoint (.pt, .safetensors, SalGAN's .npz), URL, or 'seeded' for untrained weights"
-            " ('seeded:8': an eighth of the channels).",
+            " ('seeded:8': an eighth of the channels). This or --from must be given.",
             show_default=False,
         ),
     ] = None,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIR", help="Exported folder to build an engine in, instead of --weights."),
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Exported folder to build an engine in, instead of --weights; with it go --engine and what follows.",
+            readable=False,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("salema-model"),
     fp32: Annotated[bool, typer.Option("--fp32", help="Weights and compute in FP32 [the default].")] = False,
@@ -61,18 +66,27 @@ def export(
         bool, typer.Option("--alpha-sigmoid", help="Put alpha through a sigmoid, as the published code does.")
     ] = False,
     imgsz: Annotated[
-        tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", help="Size of the network, multiples of 16.")
+        tuple[int, int],
+        typer.Option(
+            metavar="HEIGHT WIDTH", help="Size of the network, multiples of 16 [default: 192 256].", show_default=False
+        ),
     ] = (
         192,
         256,
     ),
     batch: Annotated[str, typer.Option(help="Independent streams per step, or 'dynamic'.")] = "1",
+    split: Annotated[
+        bool, typer.Option("--split", help="Write encoder and decoder apart, with our EMA kernel between them.")
+    ] = False,
     save_weights: Annotated[
         Path | None, typer.Option(help="Also write the weights and their architecture as .safetensors.")
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(help="Engine to build: auto (what is installed and can run here), tensorrt, tensorrt-rtx, none."),
+        typer.Option(
+            help="Engine to build: auto (what is installed and can run here; TensorRT-RTX with --target), tensorrt,"
+            " tensorrt-rtx, none."
+        ),
     ] = "auto",
     workspace: Annotated[float | None, typer.Option(metavar="GIB", help="Most scratch memory while building.")] = None,
     timing_cache: Annotated[
@@ -83,10 +97,14 @@ def export(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="GPU to build for, such as sm89; repeat it for several (TensorRT-RTX) [default: this one]."),
+        typer.Option(
+            metavar="SM",
+            help="GPU to build for: sm75, sm80, sm86, sm89, sm120 or sm121; repeat it for several (TensorRT-RTX)"
+            " [default: this one].",
+        ),
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Run in later versions of TensorRT too.")
+        bool, typer.Option("--version-compatible", help="Run in later versions too (TensorRT).")
     ] = False,
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="Run on every GPU from Ampere on (TensorRT).")
@@ -106,27 +124,25 @@ def export(
 
         if engine not in ENGINES:
             raise UsageError(f"--engine {engine}: not one of {', '.join(ENGINES)}")
-        _check_source(context, weights, from_)
+        _check_source(context, weights, from_, engine)
         engine_options = EngineOptions(
             workspace_gib=workspace,
             timing_cache=timing_cache,
             optimization_level=optimization_level,
-            targets=tuple(target or ()),
+            targets=tuple(dict.fromkeys(name.lower() for name in target or ())),
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
             batch_profile=batch_profile,
         )
-        check_ready(engine, engine_options)
         if from_ is not None:
-            built = build_chosen(from_, engine, engine_options, _say)
-            if built is None:
-                raise BackendError(f"no engine was built in {from_}")
-            _report(None, built, as_json=json_)
+            _report(None, build_chosen(from_, engine, engine_options, _say, required=True), as_json=json_)
             return
         if fp32 and fp16:
             raise UsageError("--fp32 --fp16: give one of them")
         if batch != "dynamic" and not batch.isdecimal():
             raise UsageError(f"--batch {batch}: give 1 or more, or 'dynamic'")
+        streams = None if batch == "dynamic" else int(batch)
+        check_ready(output, engine, engine_options, streams)
         result = _export(
             weights=weights,
             folder=output,
@@ -137,13 +153,14 @@ def export(
             alpha=alpha,
             alpha_sigmoid=alpha_sigmoid,
             imgsz_hw=imgsz,
-            batch=None if batch == "dynamic" else int(batch),
+            batch=streams,
+            split=split,
             save_weights=save_weights,
         )
         try:
             built = build_chosen(output, engine, engine_options, _say)
         except SalemaError:
-            _report(result, None, as_json=json_)
+            _report(result, (), as_json=json_)
             raise
         _report(result, built, as_json=json_)
 
@@ -152,11 +169,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _check_source(context: typer.Context, weights: str | None, folder: Path | None) -> None:
+def _check_source(context: typer.Context, weights: str | None, folder: Path | None, engine: str) -> None:
+    from salema.runtime.session import MODEL_FILE, PART_FILES
+
     if (weights is None) == (folder is None):
-        raise UsageError("give --weights FILE to export a checkpoint, or --from DIR to build the engine of an export")
+        raise UsageError(
+            "give either --weights FILE to export a checkpoint, or --from DIR to build the engine of an export"
+        )
     if folder is None:
         return
+    if engine == "none":
+        raise UsageError("--from DIR --engine none leaves nothing to do; leave one of them out")
+    if folder.is_file() and folder.name not in {MODEL_FILE, *PART_FILES}:
+        raise UsageError(f"--from {folder}: not {MODEL_FILE} or the folder that holds it")
     for name, source in ((name, context.get_parameter_source(name)) for name in context.params):
         if source is not None and source.name == "COMMANDLINE" and name not in _WITH_FROM:
             option = f"--{name.replace('_', '-').rstrip('-')}"
@@ -174,24 +199,24 @@ def _export(**options: Any) -> Result:
     return export_model(Options(**options), _say)
 
 
-def _report(result: Result | None, built: Built | None, *, as_json: bool) -> None:
+def _report(result: Result | None, built: tuple[Built, ...], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({**_model_record(result), "engine": _engine_record(built)}))
+        print(json.dumps({**_model_record(result), "engines": [_engine_record(engine) for engine in built]}))
         return
-    rows = {**(_model_rows(result) if result else {}), **(_engine_rows(built) if built else {})}
-    for name, value in rows.items():
-        print(f"{name:<17} {value}")
+    for rows in (_model_rows(result) if result else {}, *map(_engine_rows, built)):
+        for name, value in rows.items():
+            print(f"{name:<17} {value}")
 
 
 def _model_record(result: Result | None) -> dict[str, Any]:
     if result is None:
         return {}
-    record = {"path": str(result.path), "size_bytes": result.size_bytes}
+    record = {"paths": [str(path) for path in result.paths], "size_bytes": result.size_bytes}
     return {**record, "spec": asdict(result.spec), "check": asdict(result.report)}
 
 
-def _engine_record(built: Built | None) -> dict[str, Any] | None:
-    return {"path": str(built.path), "size_bytes": built.size_bytes, **asdict(built.info)} if built else None
+def _engine_record(built: Built) -> dict[str, Any]:
+    return {"path": str(built.path), "size_bytes": built.size_bytes, **asdict(built.info)}
 
 
 def _model_rows(result: Result) -> dict[str, str]:
@@ -199,7 +224,7 @@ def _model_rows(result: Result) -> dict[str, str]:
     coefficient = "none" if spec.coefficient is None else f"{spec.coefficient:.6g}, {spec.coefficient_source}"
     states = ", ".join(f"{state.name} {'x'.join(map(str, state.shape_chw))}" for state in spec.states) or "none"
     return {
-        "model": f"{result.path} ({result.size_bytes / 1e6:.1f} MB)",
+        "model": f"{', '.join(map(str, result.paths))} ({result.size_bytes / 1e6:.1f} MB)",
         "architecture": f"{spec.architecture}, {result.architecture_source}",
         "frame": f"{spec.batch or 'N'}x{spec.height}x{spec.width}x3 uint8 BGR",
         "states": f"{states} (float32 per stream)" if spec.states else states,

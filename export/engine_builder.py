@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from salema.export.engine_progress import BuildProgress, make_monitor
 from salema.runtime.errors import ModelError, UsageError
-from salema.runtime.files import write_bytes
 from salema.runtime.inspector import check_precision
 from salema.runtime.trt_engine import deserialize, inspect_engine, set_shapes, shape_of
 from salema.runtime.trt_library import TENSORRT_RTX, Library
@@ -40,35 +39,52 @@ class EngineOptions:
     batch_profile: tuple[int, int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A built plan; how many convolutions its network has; and the timing cache after it, if there was one."""
+
+    data: bytes
+    convolutions: int
+    timings: bytes | None
+
+
 def build_plan(
-    library: Library, model: Path, spec: ModelSpec, options: EngineOptions, profile: tuple[int, int, int]
-) -> tuple[bytes, int]:
+    library: Library, model: bytes, where: str, spec: ModelSpec, options: EngineOptions, profile: tuple[int, int, int]
+) -> Plan:
     """Builds a plan from an ONNX file.
 
     Args:
         library: TensorRT or TensorRT-RTX.
-        model: the file.
+        model: the file's content.
+        where: its name, for messages.
         spec: its facts.
         options: the builder's options; targets are named for TensorRT-RTX.
         profile: least, best and greatest number of streams, where the batch is free.
-
-    Returns:
-        The plan, and how many convolutions the network has, all typed in the precision that `spec` names.
 
     Raises:
         ModelError: the file is not what its metadata says.
         BackendError: the library can't read or build it.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    with library.told("building the engine"):
+    progress = BuildProgress()
+    with progress.ends_on_interrupt(), library.told("building the engine"):
         builder = library.must(library.trt.Builder(library.logger), "making a builder")
-        network = _parse(library, builder, model)
-        convolutions = _check_network(library, network, spec, model)
+        network = _parse(library, builder, model, where)
+        progress.check()
+        convolutions = _check_network(library, network, spec, where)
         config = library.must(builder.create_builder_config(), "making a configuration")
         _configure(library, config, options)
         if spec.batch is None:
             _add_profile(library, builder, config, spec, profile)
-        return _build(library, builder, network, config, options.timing_cache), convolutions
+        if options.timing_cache is not None:
+            _load_timing_cache(library, config, options.timing_cache)
+        monitor = config.progress_monitor = make_monitor(library.trt, progress)  # must outlive the build
+        plan = builder.build_serialized_network(network, config)
+        del monitor
+        progress.close()
+        progress.check()
+        timings = None if options.timing_cache is None else bytes(config.get_timing_cache().serialize())
+        return Plan(bytes(library.must(plan, "building the engine")), convolutions, timings)
 
 
 def inspect_plan(
@@ -82,33 +98,35 @@ def inspect_plan(
     Raises:
         BackendError: the plan can't be loaded, or they run in another precision, or TensorRT does not show it.
     """
-    with library.told("inspecting the engine"):
+    progress = BuildProgress()
+    with progress.ends_on_interrupt(), library.told("inspecting the engine"):
         engine = deserialize(library, plan, where, version_compatible=options.version_compatible)
         context = library.must(engine.create_execution_context(), "making an execution context")
         set_shapes(library, context, spec, streams)
         text = inspect_engine(library, engine, context)
+        progress.check()
         return bool(check_precision(text, spec.precision, where, must_show=library.kind is not TENSORRT_RTX))
 
 
-def _parse(library: Library, builder: trt.Builder, model: Path) -> trt.INetworkDefinition:
+def _parse(library: Library, builder: trt.Builder, model: bytes, where: str) -> trt.INetworkDefinition:
     # Always on in TensorRT 11, where the flag may be gone.
     typed = getattr(library.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = library.must(builder.create_network(0 if typed is None else 1 << int(typed)), "making a network")
     parser: trt.OnnxParser = library.trt.OnnxParser(network, library.logger)
-    if not parser.parse_from_file(str(model)):
+    if not parser.parse(model):
         said = " / ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         library.logger.messages[:] = [said] if said else library.logger.messages
-        raise library.error(f"reading {model}")
+        raise library.error(f"reading {where}")
     return network
 
 
-def _check_network(library: Library, network: trt.INetworkDefinition, spec: ModelSpec, model: Path) -> int:
+def _check_network(library: Library, network: trt.INetworkDefinition, spec: ModelSpec, where: str) -> int:
     """Returns how many convolutions there are, each typed as the model says: the network is strongly typed."""
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     tensors += [network.get_output(index) for index in range(network.num_outputs)]
     found = {tensor.name: tuple(None if n == -1 else n for n in shape_of(tensor.shape)) for tensor in tensors}
     if found != spec.tensor_shapes:
-        raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
+        raise ModelError(f"{where}: its inputs and outputs are not those of its metadata; export it again")
     kinds = {library.trt.LayerType.CONVOLUTION, library.trt.LayerType.DECONVOLUTION}
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     types = [layer.get_output(0).dtype for layer in layers if layer.type in kinds]
@@ -116,33 +134,10 @@ def _check_network(library: Library, network: trt.INetworkDefinition, spec: Mode
     wrong = [kind for kind in types if kind != expected]
     if wrong or not types:
         raise ModelError(
-            f"{model}: {len(wrong)} of {len(types)} convolutions are not {spec.precision} in the parsed network; export"
+            f"{where}: {len(wrong)} of {len(types)} convolutions are not {spec.precision} in the parsed network; export"
             " it again"
         )
     return len(types)
-
-
-def _build(
-    library: Library,
-    builder: trt.Builder,
-    network: trt.INetworkDefinition,
-    config: trt.IBuilderConfig,
-    timing_cache: Path | None,
-) -> bytes:
-    if timing_cache is not None:
-        _load_timing_cache(library, config, timing_cache)
-    progress = BuildProgress()
-    monitor = config.progress_monitor = make_monitor(library.trt, progress)  # must outlive the build
-    with progress.ends_on_interrupt():
-        plan = builder.build_serialized_network(network, config)
-    del monitor
-    progress.close()
-    if progress.interrupted:
-        raise KeyboardInterrupt
-    plan = library.must(plan, "building the engine")
-    if timing_cache is not None:
-        write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
-    return bytes(plan)
 
 
 def _configure(library: Library, config: trt.IBuilderConfig, options: EngineOptions) -> None:

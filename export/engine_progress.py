@@ -39,7 +39,7 @@ class BuildProgress:
 
     @contextmanager
     def ends_on_interrupt(self) -> Iterator[None]:
-        """Makes Ctrl-C and SIGTERM end the build at its next step.
+        """Makes Ctrl-C and SIGTERM end the build at its next step or `check`.
 
         TensorRT swallows what its callbacks raise, and most interrupts come while one of them runs.
         """
@@ -56,6 +56,15 @@ class BuildProgress:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Ends the work if Ctrl-C was pressed.
+
+        Raises:
+            KeyboardInterrupt: it was.
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,17 +21,20 @@ from salema.export.architecture import (
 )
 from salema.export.checkpoint_files import save_safetensors
 from salema.export.checkpoints import Checkpoint, load_checkpoint
-from salema.export.models import SaliencyStep
+from salema.export.models import Decoder, Encoder, SaliencyStep
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
 from salema.runtime.errors import OutputError, UsageError
 from salema.runtime.files import make_folder, written_aside
 from salema.runtime.ort_session import OrtSession
-from salema.runtime.session import MODEL_FILE
-from salema.runtime.spec import ModelSpec
+from salema.runtime.ort_split_session import OrtSplitSession
+from salema.runtime.session import MODEL_FILE, PART_FILES
+from salema.runtime.spec import PARTS, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from salema.runtime.session import Session
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,14 @@ class Options:
     imgsz_hw: tuple[int, int] = (192, 256)
     batch: int | None = 1
     save_weights: Path | None = None
+    split: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was written: the file, its size in bytes, its facts, where its architecture comes from, and the check."""
+    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the check."""
 
-    path: Path
+    paths: tuple[Path, ...]
     size_bytes: int
     spec: ModelSpec
     architecture_source: str
@@ -63,7 +67,9 @@ class Result:
 
 
 def export_model(options: Options, say: Callable[[str], None]) -> Result:
-    """Exports a checkpoint to `options.folder/model.onnx`, which appears only once it has passed its check.
+    """Exports a checkpoint to `options.folder/model.onnx`, or to `encoder.onnx` and `decoder.onnx` there.
+
+    They appear only once they have passed their check.
 
     Args:
         options: what to do.
@@ -73,13 +79,25 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
         SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`.
     """
     _check_options(options)
-    path = options.folder / MODEL_FILE
-    with _folder(options.folder), written_aside(path) as aside:
+    paths = tuple(options.folder / name for name in (PART_FILES if options.split else (MODEL_FILE,)))
+    with _folder(options.folder), ExitStack() as stack:
+        aside = [stack.enter_context(written_aside(path)) for path in paths]
         spec, source, report = _export(options, aside, say)
-    return Result(path, path.stat().st_size, spec, source, report)
+    return Result(paths, sum(path.stat().st_size for path in paths), spec, source, report)
 
 
-def _export(options: Options, aside: Path, say: Callable[[str], None]) -> tuple[ModelSpec, str, Report]:
+def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, split: bool) -> Session:
+    """Writes the graph or graphs, and loads them again."""
+    if not split:
+        onnx.save(to_onnx(model, spec), aside[0])
+        return OrtSession(aside[0], "cpu")
+    encoder = Encoder(model)
+    for path, part, module in zip(aside, PARTS[1:], (encoder, Decoder(encoder)), strict=True):
+        onnx.save(to_onnx(module, replace(spec, part=part, split=encoder.split)), path)
+    return OrtSplitSession(*aside)
+
+
+def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> tuple[ModelSpec, str, Report]:
     """Writes the model and checks it; returns its facts, where its architecture comes from, and the check."""
     checkpoint = load_checkpoint(options.weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
@@ -94,10 +112,8 @@ def _export(options: Options, aside: Path, say: Callable[[str], None]) -> tuple[
         say(f"coefficient   {spec.coefficient:.6g} of the new frame ({spec.coefficient_source})")
     exported = model if spec.precision == "fp32" else SaliencyStep(architecture, checkpoint.weights, DTYPES["fp16"])
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}")
-    proto = to_onnx(exported, spec)
-    onnx.save(proto, aside)
-    say("checking      PyTorch against the file, frame by frame, with a reset")
-    with OrtSession(aside, "cpu") as session:
+    with _save_and_open(exported, spec, aside, split=options.split) as session:
+        say("checking      PyTorch against the file, frame by frame, with a reset")
         report = verify(model, session)
     if options.save_weights is not None:
         save_safetensors(
@@ -118,6 +134,12 @@ def _check_options(options: Options) -> None:
         raise UsageError(f"--imgsz {height} {width}: both must be multiples of {MULTIPLE}; the nearest are {nearest}")
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"--batch {options.batch}: give 1 or more, or 'dynamic'")
+    for name in (MODEL_FILE,) if options.split else PART_FILES:
+        if (options.folder / name).exists():
+            raise UsageError(
+                f"-o {options.folder}: holds {name}, a model exported {'without' if options.split else 'with'} --split;"
+                " choose another folder, or remove it"
+            )
     saved = options.save_weights
     if saved is not None and saved.exists() and Path(options.weights).exists() and saved.samefile(options.weights):
         raise UsageError(f"--save-weights {saved}: is the checkpoint itself; choose another name")

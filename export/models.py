@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from salema.export.architecture import CLSTM56_END, ENCODER_END, FINAL_CONVS, LAYERS, Architecture
 from salema.runtime.errors import UsageError
-from salema.runtime.spec import StateSpec
+from salema.runtime.spec import SplitSpec, StateSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,28 +65,32 @@ class SaliencyStep(nn.Module):
         Returns:
             The sigmoid map `[N, 1, H, W]` float32, then the states after the step.
         """
-        x = (frame.to(self._state_dtype).permute(0, 3, 1, 2) - self._mean).to(self._dtype)
+        x = self.to_network(frame)
         if self.architecture.kind == "salgan":
-            return (self._run(x, 0, len(LAYERS)),)
+            return (self.run_layers(x, 0, len(LAYERS)),)
         if self.architecture.kind == "salema":
             return self._salema(x, states_and_mix[:-1], states_and_mix[-1])
         return self._salclstm(x, *states_and_mix)
 
+    def to_network(self, frame: Tensor) -> Tensor:
+        """Takes the mean off a frame, uint8 BGR `[N, H, W, 3]`; returns `[N, 3, H, W]` in the network's type."""
+        return (frame.to(self._state_dtype).permute(0, 3, 1, 2) - self._mean).to(self._dtype)
+
     def _salema(self, x: Tensor, states: tuple[Tensor, ...], mix: Tensor) -> tuple[Tensor, ...]:
         start, after = 0, []
         for location, state in zip(self.architecture.ema_locs, states, strict=True):
-            entered = self._run(x, start, location)
-            fresh = self._run(entered, location, location + 1).to(self._state_dtype)
+            entered = self.run_layers(x, start, location)
+            fresh = self.run_layers(entered, location, location + 1).to(self._state_dtype)
             averaged = ema(fresh, state, mix)
             after.append(averaged)
             x = averaged.to(self._dtype) + entered if self.architecture.residual else averaged.to(self._dtype)
             start = location + 1
-        saliency = self._run(x, start, len(LAYERS)) if start < len(LAYERS) else after[-1]
+        saliency = self.run_layers(x, start, len(LAYERS)) if start < len(LAYERS) else after[-1]
         return (saliency, *after)
 
     def _salclstm(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
         place = ENCODER_END if self.architecture.kind == "salclstm30" else CLSTM56_END
-        x = self._run(x, 0, place)
+        x = self.run_layers(x, 0, place)
         gates = self.Gates(torch.cat([x, hidden.to(self._dtype)], 1)).to(self._state_dtype)
         remember_new, forget, out, candidate = gates.chunk(4, 1)
         cell = forget.sigmoid() * cell + remember_new.sigmoid() * candidate.tanh()
@@ -97,10 +101,11 @@ class SaliencyStep(nn.Module):
         if self.architecture.kind == "salclstm56":
             saliency = self.final_convs(decoder_input).to(self._state_dtype).sigmoid()
         else:
-            saliency = self._run(decoder_input, place, len(LAYERS))
+            saliency = self.run_layers(decoder_input, place, len(LAYERS))
         return saliency, hidden, cell
 
-    def _run(self, x: Tensor, start: int, end: int) -> Tensor:
+    def run_layers(self, x: Tensor, start: int, end: int) -> Tensor:
+        """Runs the layers from `start` up to `end`, which is left out."""
         for index in range(start, end):
             x = self.salgan[index](x.to(self._state_dtype) if LAYERS[index] == "S" else x)
         return x
@@ -136,6 +141,52 @@ class SaliencyStep(nn.Module):
                 f"--residual --ema-loc {location}: layer {location} changes the shape of what enters it (or is the map"
                 " itself), so the two can't be added; choose a ReLU or a convolution that keeps its channels: say 30"
             )
+
+
+class Encoder(nn.Module):
+    """A split model's first part: up to and with the averaged layer.
+
+    Args:
+        step: the whole network, a SalEMA with one location.
+
+    Raises:
+        UsageError: it is another variant, or its state is the map itself.
+    """
+
+    def __init__(self, step: SaliencyStep) -> None:
+        super().__init__()
+        architecture = step.architecture
+        if len(architecture.ema_locs) != 1 or architecture.ema_locs[0] == len(LAYERS) - 1:
+            raise UsageError(
+                f"--split: {architecture.name} can't be taken apart; it is for SalEMA with one location below"
+                f" {len(LAYERS) - 1}"
+            )
+        self.step = step
+        self.location = architecture.ema_locs[0]
+
+    @property
+    def split(self) -> SplitSpec:
+        """What lies between the parts."""
+        return SplitSpec(self.step.architecture.residual, LAYERS[self.location + 1] == "R")
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """Returns the averaged layer's output `[N, C, h, w]`, and what entered that layer where it is added later."""
+        entered = self.step.run_layers(self.step.to_network(frame), 0, self.location)
+        fresh = self.step.run_layers(entered, self.location, self.location + 1)
+        return (fresh, entered) if self.split.residual else (fresh,)
+
+
+class Decoder(nn.Module):
+    """A split model's second part: what follows the averaged layer, and the ReLU after it if there is one."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.step = encoder.step
+        self.start = encoder.location + 1 + encoder.split.relu
+
+    def forward(self, averaged: Tensor) -> Tensor:
+        """Takes the state `[N, C, h, w]` in the network's type; returns the map `[N, 1, H, W]` float32."""
+        return self.step.run_layers(averaged, self.start, len(LAYERS))
 
 
 def ema(fresh: Tensor, state: Tensor, mix: Tensor) -> Tensor:

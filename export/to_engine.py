@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING
 
 from salema.export.engine_builder import EngineOptions, build_plan, inspect_plan
 from salema.kernels.gpus import Gpu, list_gpus
-from salema.runtime.engine_files import EngineInfo, sha256_of, write_engine
+from salema.runtime.engine_files import EngineInfo, write_engine
 from salema.runtime.errors import BackendError, UsageError
-from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import find_model
+from salema.runtime.files import check_writable, write_bytes
+from salema.runtime.onnx_metadata import parse_spec, read_spec
+from salema.runtime.session import find_parts
 from salema.runtime.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind, load_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from salema.runtime.spec import ModelSpec
-
 ENGINES = ("auto", "tensorrt", "tensorrt-rtx", "none")
 LEVELS = range(6)
 _DEFAULT_PROFILE = (1, 1, 8)
+_MOST_GIB = 1 << 20
+_MOST_STREAMS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -36,69 +37,98 @@ class Built:
     info: EngineInfo
 
 
-def check_ready(engine: str, options: EngineOptions) -> None:
+def check_ready(folder: Path, engine: str, options: EngineOptions, batch: int | None) -> None:
     """Refuses before a long export what can't be built after it.
 
     Args:
+        folder: where the export goes.
         engine: one of `ENGINES`.
         options: the builder's options.
+        batch: the export's; None leaves it free.
 
     Raises:
         UsageError, MissingDependencyError, BackendError: as `build_engine`.
     """
-    if engine == "none" and options != EngineOptions():
-        raise UsageError("--engine none builds nothing, and options of an engine were given; leave one of them out")
-    if engine in KINDS:
-        kind = KINDS[engine]
+    if engine == "none":
+        if options != EngineOptions():
+            raise UsageError("--engine none builds nothing, and options of an engine were given; leave one of them out")
+        return
+    kind = KINDS.get(engine)
+    if kind is None and options != EngineOptions():
+        check_options(options, None)
+        kind, why = choose_kind(folder, options)
+        if kind is None:
+            raise BackendError(f"options of an engine were given, and none can be built: {why}")
+    if kind is not None:
         check_options(options, kind)
+        _profile(batch, options)
         load_library(kind)
         _gpu_for(kind, options)
 
 
-def build_chosen(folder: Path, engine: str, options: EngineOptions, say: Callable[[str], None]) -> Built | None:
-    """Builds what `--engine` asks for; `auto` may come to build nothing, and says why.
+def build_chosen(
+    folder: Path, engine: str, options: EngineOptions, say: Callable[[str], None], *, required: bool = False
+) -> tuple[Built, ...]:
+    """Builds what `--engine` asks for, one engine or those of both parts; `auto` may come to build none, and says why.
+
+    Args:
+        folder: what `salema-export` wrote.
+        engine: one of `ENGINES`.
+        options: the builder's options.
+        say: takes a line on each step.
+        required: whether it is an error if `auto` builds none.
 
     Raises:
         SalemaError: see `build_engine`.
     """
-    if engine == "none":
-        return None
+    specs = [read_spec(path) for path in find_parts(folder)]
     kind = KINDS.get(engine)
-    if kind is None:
+    if engine == "auto":
         kind, why = choose_kind(folder, options)
+        if required and kind is None:
+            raise BackendError(f"no engine was built: {why}")
         say(f"engine        {kind.title if kind else 'none'} (auto: {why})")
-    return build_engine(folder, kind, options, say) if kind else None
+    built = () if kind is None else tuple(build_engine(path, kind, options, say) for path in find_parts(folder))
+    for other in KINDS.values():
+        if other is not kind and (folder / other.engine_name(specs[0].part)).is_file():
+            say(f"note: {folder} holds an engine of {other.title}; if it is older: {other.command(folder)}")
+    return built
 
 
-def build_engine(folder: Path, kind: Kind, options: EngineOptions, say: Callable[[str], None]) -> Built:
-    """Builds an engine from an exported folder, beside its ONNX file; it appears only once it has passed its check.
+def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[[str], None]) -> Built:
+    """Builds the engine of an ONNX file, beside it; it appears only once it has passed its check.
 
     Args:
-        folder: what `salema-export` wrote.
+        model: a file that `salema-export` wrote: a whole step, or a part.
         kind: the library.
         options: the builder's options.
         say: takes a line on each step.
 
     Raises:
         UsageError: an option that this library or model does not have.
-        ModelError: the model is missing or not ours.
+        ModelError: the model is not ours.
+        OutputError: its folder can't be written.
         MissingDependencyError: the library is not installed.
         BackendError: there is no GPU where one is needed, or the build failed, or the precision is not as asked.
     """
     check_options(options, kind)
-    model = find_model(folder)
-    spec = read_spec(model)
-    profile = _profile(spec, options)
+    data = model.read_bytes()  # once: who exports meanwhile must not give the engine another file's facts
+    spec = parse_spec(data, str(model))
+    path = model.parent / kind.engine_name(spec.part)
+    profile = _profile(spec.batch, options)
+    for place in (path, *([options.timing_cache] if options.timing_cache else [])):
+        check_writable(place)
     library = load_library(kind)
     gpu = _gpu_for(kind, options)
     targets = options.targets or ((gpu.target,) if gpu else ())
-    say(f"building      {kind.title} {library.version} engine for {', '.join(targets)}, this takes a while")
+    wait = ", which can take minutes" if kind is TENSORRT else ""
+    say(f"building      {path.name} with {kind.title} {library.version} for {', '.join(targets)}{wait}")
     started = time.perf_counter()
-    plan, convolutions = build_plan(library, model, spec, replace(options, targets=targets), profile)
+    plan = build_plan(library, data, str(model), spec, replace(options, targets=targets), profile)
     seconds = time.perf_counter() - started
     shown_by = "network"
     if gpu is not None and gpu.target in targets:
-        shown_by = "inspector" if inspect_plan(library, plan, options, spec, profile[1], str(model)) else "network"
+        shown_by = "inspector" if inspect_plan(library, plan.data, options, spec, profile[1], str(path)) else "network"
     info = EngineInfo(
         spec=spec,
         backend=kind.backend,
@@ -106,24 +136,25 @@ def build_engine(folder: Path, kind: Kind, options: EngineOptions, say: Callable
         targets=targets,
         gpu=gpu.name if gpu else None,
         batch_profile=profile,
-        onnx_sha256=sha256_of(model),
-        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        onnx_sha256=hashlib.sha256(data).hexdigest(),
+        plan_sha256=hashlib.sha256(plan.data).hexdigest(),
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
         workspace_gib=options.workspace_gib,
         optimization_level=options.optimization_level,
-        convolutions=convolutions,
+        convolutions=plan.convolutions,
         precision_shown_by=shown_by,
         build_seconds=round(seconds, 2),
         salema_version=version("salema"),
     )
-    path = model.parent / kind.engine_file
-    write_engine(path, plan, info)
-    return Built(path, len(plan), info)
+    write_engine(path, plan.data, info)
+    if options.timing_cache is not None and plan.timings is not None:
+        write_bytes(options.timing_cache, plan.timings)
+    return Built(path, len(plan.data), info)
 
 
-def check_options(options: EngineOptions, kind: Kind) -> None:
-    """Refuses options that can't be right, whatever the model and the machine.
+def check_options(options: EngineOptions, kind: Kind | None) -> None:
+    """Refuses options that can't be right, whatever the model and the machine; None is either library.
 
     Raises:
         UsageError: there is one.
@@ -131,8 +162,12 @@ def check_options(options: EngineOptions, kind: Kind) -> None:
     level, gib = options.optimization_level, options.workspace_gib
     if level is not None and level not in LEVELS:
         raise UsageError(f"--optimization-level {level}: give 0 to {LEVELS[-1]}")
-    if gib is not None and not gib > 0:
-        raise UsageError(f"--workspace {gib}: give the GiB of scratch memory, above 0")
+    if gib is not None and not 0 < gib <= _MOST_GIB:
+        raise UsageError(f"--workspace {gib}: give the GiB of scratch memory, above 0 and at most {_MOST_GIB}")
+    least, best, most = options.batch_profile or _DEFAULT_PROFILE
+    if not 1 <= least <= best <= most <= _MOST_STREAMS:
+        given = f"{least} {best} {most}"
+        raise UsageError(f"--batch-profile {given}: give least, best and greatest, from 1 to {_MOST_STREAMS}")
     for target in options.targets:
         if target not in RTX_TARGETS:
             raise UsageError(
@@ -167,8 +202,9 @@ def choose_kind(folder: Path, options: EngineOptions) -> tuple[Kind | None, str]
         return TENSORRT_RTX, "only TensorRT-RTX builds for a --target"
     try:
         gpu = list_gpus()[0]
-    except BackendError:
-        return None, f"no NVIDIA GPU here; {on_target} (or tensorrt-rtx, which builds here with --target)"
+    except BackendError as error:
+        cause = str(error).partition("; ")[0]
+        return None, f"{cause}; {on_target} (or tensorrt-rtx, which builds here with --target)"
     reasons = []
     for kind in (TENSORRT, TENSORRT_RTX):
         if kind is TENSORRT_RTX and gpu.target not in RTX_TARGETS:
@@ -184,18 +220,12 @@ def choose_kind(folder: Path, options: EngineOptions) -> tuple[Kind | None, str]
     return None, f"{'; '.join(reasons)}; then run: {TENSORRT.command(folder)}"
 
 
-def _profile(spec: ModelSpec, options: EngineOptions) -> tuple[int, int, int]:
-    profile = options.batch_profile
-    if spec.batch is not None:
-        if profile is not None and profile != (spec.batch,) * 3:
-            raise UsageError(
-                f"--batch-profile: the model was exported with --batch {spec.batch}; export it with --batch dynamic"
-            )
-        return (spec.batch,) * 3
-    profile = profile or _DEFAULT_PROFILE
-    if not 1 <= profile[0] <= profile[1] <= profile[2]:
-        raise UsageError(f"--batch-profile {' '.join(map(str, profile))}: give least, best and greatest, 1 or more")
-    return profile
+def _profile(batch: int | None, options: EngineOptions) -> tuple[int, int, int]:
+    if batch is None:
+        return options.batch_profile or _DEFAULT_PROFILE
+    if options.batch_profile not in {None, (batch,) * 3}:
+        raise UsageError(f"--batch-profile: the model is exported with --batch {batch}; export it with --batch dynamic")
+    return (batch,) * 3
 
 
 def _gpu_for(kind: Kind, options: EngineOptions) -> Gpu | None:

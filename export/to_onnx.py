@@ -15,7 +15,7 @@ from salema.runtime.spec import METADATA_KEY, ModelSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from salema.export.models import SaliencyStep
+    from torch import nn
 
 OPSET = 18
 IR_VERSION = 8  # the oldest that has opset 18: ONNX Runtime and TensorRT refuse a newer one than they know
@@ -23,21 +23,21 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _TRACED_BATCH = 2  # a dynamic dimension must not be traced as 1, which PyTorch takes for a constant
 
 
-def to_onnx(model: SaliencyStep, spec: ModelSpec) -> onnx.ModelProto:
-    """Exports one time step.
+def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+    """Exports one time step, or a part of it.
 
     Args:
-        model: the network, its weights in the precision that `spec` names.
+        model: the `SaliencyStep`, or its `Encoder` or `Decoder`, its weights in the precision that `spec` names.
         spec: sizes, states and facts; written into the file's metadata.
 
     Returns:
         A model with the inputs `spec.input_names` and the outputs `spec.output_names`, which passed ONNX's full check.
     """
     batch = spec.batch or _TRACED_BATCH
-    frame = torch.zeros(batch, spec.height, spec.width, 3, dtype=torch.uint8)
-    states = [torch.zeros(batch, *state.shape_chw) for state in spec.states]
-    mix = [] if spec.coefficient is None else [torch.ones(batch)]
-    arguments = (frame, *states, *mix)
+    shapes = {name: tuple(batch if n is None else n for n in shape) for name, shape in spec.tensor_shapes.items()}
+    arguments = tuple(
+        torch.zeros(shapes[name], dtype=getattr(torch, spec.tensor_dtype(name))) for name in spec.input_names
+    )
     free = {0: torch.export.Dim("batch")}
     rest = tuple(free for _ in arguments[1:])  # what forward() takes as *states_and_mix
     with _quiet():

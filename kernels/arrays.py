@@ -53,8 +53,10 @@ class Array:
 class Launcher(Protocol):
     """What runs kernels: on a GPU, or in the tests on the CPU."""
 
-    device: object
-    """What arrays must lie on."""
+    @property
+    def device(self) -> object:
+        """What arrays must lie on."""
+        ...
 
     def launch(
         self,

@@ -30,8 +30,8 @@ _FIXES = {
     ),
     r"base shader|ktm assertion": "TensorRT lacks a kernel at this level; use --optimization-level 3 or more",
     r"out.?of.?memory|insufficient memory|memory_allocation|bad.?alloc|cudaerror 2\b": (
-        "the GPU has too little free memory; close other programs, or use a smaller --imgsz or --batch"
-        " (while building also a smaller --workspace)"
+        "there is too little free memory on the GPU or the machine; close other programs, or use a smaller --imgsz or"
+        " --batch (while building also a smaller --workspace)"
     ),
     (
         r"driver version is insufficient|insufficient.?driver|cudaerror 35|error: 35\b|libcuda\.so"
@@ -39,6 +39,9 @@ _FIXES = {
     ): "no NVIDIA driver that is new enough was found; this needs an NVIDIA GPU and its driver: see nvidia-smi",
     r"no cuda-capable device|no_device|no device|cudaerror 100\b|error: 100\b": (
         "no NVIDIA GPU is visible; see nvidia-smi and the variable CUDA_VISIBLE_DEVICES"
+    ),
+    r"unknown error|not yet initialized|system_driver_mismatch|cuda error (803|804|999)\b": (
+        "the NVIDIA driver does not answer, or its parts are of different versions; reboot, or install it anew"
     ),
     r"busy or unavailable": "the GPU is in use by another program alone; see nvidia-smi",
     r"invalid device ordinal|invalid_device": "there is no GPU of that number; list them with: nvidia-smi -L",
@@ -56,6 +59,9 @@ _FIXES = {
     ),
     r"unsupported_?op|no importer registered|unsupported_?node|plugin not found": (
         "the library lacks an operation of the model; upgrade it, and export the model again"
+    ),
+    r"failed to parse|protobuf|invalid_(graph|value|node)|modelimporter": (
+        "the ONNX file is damaged, or newer than the library; export it again, or upgrade the library"
     ),
 }
 

@@ -74,7 +74,7 @@ def _check(library: Any, result: int) -> None:
     if result:
         text = ctypes.c_char_p()
         library.cuGetErrorString(result, ctypes.byref(text))
-        raise BackendError(explain((text.value or b"").decode() or f"CUDA error {result}"))
+        raise BackendError(explain((text.value or b"").decode(errors="replace") or f"CUDA error {result}"))
 
 
 def _describe(library: Any, index: int) -> Gpu:
@@ -91,4 +91,4 @@ def _describe(library: Any, index: int) -> Gpu:
         return value.value
 
     capability = (attribute(_MAJOR), attribute(_MINOR))
-    return Gpu(index, name.value.decode(), capability, memory.value, bool(attribute(_INTEGRATED)))
+    return Gpu(index, name.value.decode(errors="replace"), capability, memory.value, bool(attribute(_INTEGRATED)))

@@ -59,8 +59,9 @@ def run(
         with load(model, backend=backend, device=device, graphs=cuda_graph) as stream:
             print(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}", file=sys.stderr)
             warn_untrained(stream.spec)
+            chosen = stream.description
             summary = process_video(stream, source, output, maps, view, _progress)
-        _report(summary, output, maps, as_json=json_)
+        _report(summary, output, maps, chosen, as_json=json_)
 
 
 def _progress(frames: Iterable[Any], total: int | None) -> Iterable[Any]:
@@ -69,10 +70,10 @@ def _progress(frames: Iterable[Any], total: int | None) -> Iterable[Any]:
     return tqdm(frames, total=total, unit=" frames", disable=None)  # None: off where stderr is no terminal
 
 
-def _report(summary: Summary, output: Path | None, maps: Path | None, *, as_json: bool) -> None:
+def _report(summary: Summary, output: Path | None, maps: Path | None, backend: str, *, as_json: bool) -> None:
     if as_json:
         where = {"video": str(output) if output else None, "maps": str(maps) if maps else None}
-        print(json.dumps({**asdict(summary), **where}))
+        print(json.dumps({"backend": backend, **asdict(summary), **where}))
     else:
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
         where_text = " and ".join(str(path) for path in (output, maps) if path)

@@ -34,6 +34,8 @@ class StepEngine(Protocol):
     spec: ModelSpec
     batch_range: tuple[int, int]
     """Least and greatest number of streams."""
+    updates_in_place: bool
+    """Whether `<state>_in` and `<state>_out` must be the same memory."""
 
     def set_batch(self, streams: int) -> None:
         """Sets the number of streams of the steps to come."""
@@ -80,8 +82,9 @@ class DeviceSession:
     Each order of two pieces has its own graph. The first step in an order runs plainly, and counts: it is the warm-up
     that TensorRT wants before recording, so no run that doesn't count ever touches a state.
 
-    With `state_scheme="copy"` there are two fixed pieces and one graph, which ends with a copy from one to the other;
-    handles of earlier steps are then worthless. It is there to be measured against ping-pong.
+    An engine that updates its states in place has one piece and one graph. With `state_scheme="copy"` there are two
+    fixed pieces and one graph, which ends with a copy from one to the other; that is there to be measured against
+    ping-pong. In both, handles of earlier steps are worthless.
     """
 
     def __init__(
@@ -103,7 +106,8 @@ class DeviceSession:
         self.spec = engine.spec
         self._engine, self._device = engine, device
         self._memory: StateMemory | None = StateMemory(device, engine.spec)
-        self._fixed: dict[int, tuple[Buffer, Buffer]] | None = {} if state_scheme == "copy" else None
+        scheme = "in-place" if engine.updates_in_place else state_scheme
+        self._fixed: dict[int, tuple[Buffer, Buffer]] | None = None if scheme == "ping-pong" else {}
         self._streams = self._steps = 0
         self._tensors: dict[str, _Tensor] = {}
         self._warm: set[tuple[int, int]] = set()
@@ -111,7 +115,7 @@ class DeviceSession:
         with device.active():
             self._graphs = graphs and engine.capturable(device.stream)
         how = "CUDA graphs" if self._graphs else "no CUDA graphs" + (", it can't be recorded" if graphs else "")
-        self.description = f"{description}, {how}, {state_scheme} states"
+        self.description = f"{description}, {how}, {scheme} states"
 
     @property
     def graphs_recorded(self) -> int:
@@ -211,7 +215,7 @@ class DeviceSession:
             raise UsageError("these states are another session's; take them over with to_host and from_host")
         fixed = self._fixed.get(handle.streams) if self._fixed else None
         if fixed is not None and handle.buffer is fixed[0] and handle.step != self._steps:
-            raise UsageError("the copy scheme keeps the states of the last step only; use to_host to keep earlier ones")
+            raise UsageError("this model keeps the states of the last step only; use to_host to keep earlier ones")
         return handle
 
     def _place(self, before: DeviceStates) -> tuple[Buffer, Buffer]:
@@ -220,7 +224,9 @@ class DeviceSession:
         if self._fixed is None:
             return before.buffer, memory.take(before.streams)
         if before.streams not in self._fixed:
-            self._fixed[before.streams] = (memory.take(before.streams), memory.take(before.streams))
+            first = memory.take(before.streams)
+            second = first if self._engine.updates_in_place else memory.take(before.streams)
+            self._fixed[before.streams] = (first, second)
         source, target = self._fixed[before.streams]
         if before.buffer is not source and source.nbytes:
             self._device.copy(source.address, before.buffer.address, source.nbytes)
@@ -250,7 +256,7 @@ class DeviceSession:
         self._engine.enqueue(device.stream)
         if tensors["saliency"].is_copied:
             device.download(tensors["saliency"].bytes, tensors["saliency"].address)
-        if self._fixed is not None and source.nbytes:
+        if source is not target and self._fixed is not None and source.nbytes:
             device.copy(source.address, target.address, source.nbytes)
 
     def _set_batch(self, streams: int) -> None:

@@ -58,7 +58,7 @@ class Finding:
 
 def unusable(name: str, error: SalemaError) -> Finding:
     """Returns the finding for one of our errors, which say what is wrong, a semicolon, and what to do."""
-    detail, _, advice = str(error).partition("; ")
+    detail, _, advice = str(error).removesuffix("; salema-doctor shows what works here").partition("; ")
     advice, _, said = advice.partition(" [")  # what CUDA or TensorRT said
     detail += f" [{said}" if said else ""
     absent = isinstance(error, MissingDependencyError) and isinstance(error.__cause__, ModuleNotFoundError)
@@ -82,7 +82,10 @@ def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Find
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(there, name, probe), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except OSError as error:  # no folder for its socket, say
+        return [Finding(name, BROKEN, f"can't be looked at: {reason(error)}", "run it in another folder")]
     there.close()
     try:
         if here.poll(timeout_s):
@@ -109,6 +112,9 @@ def _answer(there: Connection, name: str, probe: Probe) -> None:
         answer = probe()
     except SalemaError as error:
         answer = [unusable(name, error)]
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "see to it that the file can be read")]
     except Exception as error:  # noqa: BLE001 - whatever a foreign library raises is the finding
         answer = [
             Finding(

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import ModelError, UsageError, reason
 from salema.runtime.files import write_bytes, written_aside
-from salema.runtime.session import MODEL_FILE
-from salema.runtime.spec import ModelSpec
+from salema.runtime.session import MODEL_FILE, PART_FILES
+from salema.runtime.spec import PARTS, ModelSpec
+from salema.runtime.trt_library import RTX_TARGETS, TENSORRT, TENSORRT_RTX
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from salema.kernels.gpus import Gpu
     from salema.runtime.trt_library import Kind
 
 ENGINE_VERSION = 1
@@ -69,6 +71,18 @@ class EngineInfo:
         """Returns the record as JSON."""
         return json.dumps(asdict(self), indent=1)
 
+    def check(self) -> None:
+        """Refuses values of other types than they must be.
+
+        Raises:
+            ValueError: there is one.
+        """
+        texts = (self.backend, self.library_version, self.onnx_sha256, self.plan_sha256, *self.targets)
+        flags = (self.version_compatible, self.hardware_compatible)
+        profile = len(self.batch_profile) == 3 and all(isinstance(streams, int) for streams in self.batch_profile)  # noqa: PLR2004
+        if not (profile and all(isinstance(t, str) for t in texts) and all(isinstance(flag, bool) for flag in flags)):
+            raise ValueError("it holds values of other types than it must")
+
     @classmethod
     def from_json(cls, text: str, where: str, rebuild: str) -> EngineInfo:
         """Reads what `to_json` wrote.
@@ -84,12 +98,15 @@ class EngineInfo:
         try:
             record: dict[str, Any] = json.loads(text)
             if set(record) != {field.name for field in fields(cls)} or record["engine_version"] != ENGINE_VERSION:
-                raise KeyError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
+                raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
             spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
             lists = {name: tuple(record[name]) for name in ("targets", "batch_profile")}
-            return cls(**{**record, **lists, "spec": spec})
-        except (ValueError, KeyError, TypeError) as error:
+            info = cls(**{**record, **lists, "spec": spec})
+            info.check()
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(f"{where}: can't be used ({reason(error)}); build it again with: {rebuild}") from error
+        else:
+            return info
 
 
 def sha256_of(path: Path) -> str:
@@ -101,23 +118,30 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def find_engine(folder: Path, kind: Kind) -> Path:
+def find_engines(path: Path, kind: Kind) -> tuple[Path, ...]:
     """Returns a library's engine in the folder of a model, or the engine itself if that is what was named.
+
+    Returns:
+        One engine; or two, encoder and decoder, of a split model.
 
     Raises:
         ModelError: it has not been built.
         UsageError: the path names another kind of file.
     """
-    if folder.is_file():
-        if folder.name.endswith(kind.engine_file.removeprefix("model")) or folder.suffix == ".engine":
-            return folder
-        if folder.name == MODEL_FILE:
-            return find_engine(folder.parent, kind)
-        raise UsageError(f"{folder}: not an engine; name the folder that salema-export wrote, or a .engine file in it")
-    path = folder / kind.engine_file
-    if not path.is_file():
-        raise ModelError(f"{path}: no {kind.title} engine yet; build it here with: {kind.command(folder)}")
-    return path
+    parts = [kind.engine_name(part) for part in PARTS[1:]]
+    if path.is_file() and path.name not in {*parts, MODEL_FILE, *PART_FILES}:
+        if path.suffix != ".engine":
+            raise UsageError(
+                f"{path}: not an engine; name the folder that salema-export wrote, or a .engine file in it"
+            )
+        return (path,)
+    folder = path.parent if path.is_file() else path
+    split = not (folder / kind.engine_file).is_file() and (folder / PART_FILES[0]).is_file()
+    found = tuple(folder / name for name in (parts if split else [kind.engine_file]))
+    for engine in found:
+        if not engine.is_file():
+            raise ModelError(f"{engine}: no {kind.title} engine yet; build it here with: {kind.command(folder)}")
+    return found
 
 
 def sidecar_of(engine: Path) -> Path:
@@ -131,6 +155,8 @@ def write_engine(path: Path, plan: bytes, info: EngineInfo) -> None:
     Raises:
         OutputError: they can't be written.
     """
+    if path.is_symlink():
+        path.unlink()  # what it points to is another model's
     # The facts name the plan by its hash: a run that is cut off between the two leaves a pair that is noticed.
     with written_aside(path) as aside:
         aside.write_bytes(plan)
@@ -153,7 +179,7 @@ def read_engine(path: Path, kind: Kind) -> tuple[bytes, EngineInfo]:
     plan = path.read_bytes()
     if hashlib.sha256(plan).hexdigest() != info.plan_sha256:
         raise ModelError(f"{path}: not the engine that {sidecar.name} describes; build both with: {rebuild}")
-    model = path.with_name(MODEL_FILE)
+    model = path.with_name(f"{info.spec.part}.onnx")
     if model.is_file() and sha256_of(model) != info.onnx_sha256:
         raise ModelError(f"{path}: {model.name} beside it is another by now; build the engine anew with: {rebuild}")
     return plan, info
@@ -163,7 +189,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
-def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, target: str, gpu: str) -> None:
+def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, gpu: Gpu) -> None:
     """Refuses an engine of another library version or GPU, before the library says so less clearly.
 
     Args:
@@ -171,15 +197,20 @@ def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, targe
         path: the engine, for error messages.
         kind: its library.
         version: version of the library here.
-        target: compute capability here, such as `sm87`.
-        gpu: name of the GPU here.
+        gpu: the GPU here.
 
     Raises:
         ModelError: it can't run here.
     """
-    rebuild = f"build it here with: {kind.command(path.parent)}"
+    command = kind.command(path.parent)
+    if kind is TENSORRT_RTX:
+        command = f"{command} --target {gpu.target}" if gpu.target in RTX_TARGETS else TENSORRT.command(path.parent)
+    elif gpu.index:
+        command = f"CUDA_VISIBLE_DEVICES={gpu.index} {command}"  # it builds for the first GPU that it sees
+    rebuild = f"build it here with: {command}"
     older = _numbers(version) < _numbers(info.library_version)  # compatible with later versions only
     if info.library_version != version and (older or not info.version_compatible):
         raise ModelError(f"{path}: built by {kind.title} {info.library_version}, and this is {version}; {rebuild}")
-    if info.targets and target not in info.targets and not info.hardware_compatible:
-        raise ModelError(f"{path}: built for {', '.join(info.targets)}, and this GPU, {gpu}, is {target}; {rebuild}")
+    if info.targets and gpu.target not in info.targets and not info.hardware_compatible:
+        built_for = ", ".join(info.targets)
+        raise ModelError(f"{path}: built for {built_for}, and this GPU, {gpu.name}, is {gpu.target}; {rebuild}")

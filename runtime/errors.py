@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -77,9 +78,14 @@ def exit_on_error(program: str) -> Iterator[None]:
     Raises:
         SystemExit: 2 for usage, 1 for a failure, 130 when interrupted.
     """
+    if sys.stderr is None:  # closed: print() would take stdout instead, and progress bars fail
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - stays open to the end
     try:
         with _sigterm_interrupts():
             yield
+    except BrokenPipeError:  # `| head`: nobody reads any more
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        raise SystemExit(1) from None
     except SalemaError as error:
         code, message = error.exit_code, str(error)
     except OSError as error:

@@ -25,6 +25,18 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"{path}: can't make this folder ({reason(error)}); choose another place") from error
 
 
+def check_writable(path: Path) -> None:
+    """Refuses, before long work, a file that could not be written after it.
+
+    Raises:
+        OutputError: its folder is missing or can't be written, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: can't be written (its folder is missing or read-only); choose another place")
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Yields a hidden name beside `path` to write to: renamed to `path` at the end, removed on any error.

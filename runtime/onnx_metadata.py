@@ -30,15 +30,24 @@ def read_spec(model: Path) -> ModelSpec:
     Raises:
         ModelError: the file is not ONNX, not ours, or of a newer version.
     """
+    with model.open("rb") as file:
+        return _find_spec(file, os.fstat(file.fileno()).st_size, str(model))
+
+
+def parse_spec(data: bytes, where: str) -> ModelSpec:
+    """As `read_spec`, for the content of a file; `where` names it in messages."""
+    return _find_spec(io.BytesIO(data), len(data), where)
+
+
+def _find_spec(file: BinaryIO, size: int, where: str) -> ModelSpec:
     try:
-        with model.open("rb") as file:
-            for entry in _fields(file, os.fstat(file.fileno()).st_size, _METADATA_PROPS):
-                record = _entry(entry)
-                if record.get(_KEY) == METADATA_KEY.encode():
-                    return ModelSpec.from_json(record.get(_VALUE, b"").decode(), str(model))
+        for entry in _fields(file, size, _METADATA_PROPS):
+            record = _entry(entry)
+            if record.get(_KEY) == METADATA_KEY.encode():
+                return ModelSpec.from_json(record.get(_VALUE, b"").decode(), where)
     except (EOFError, UnicodeDecodeError):
-        raise ModelError(f"{model}: not an ONNX file, or cut off; export it again") from None
-    raise ModelError(f"{model}: an ONNX model, but not one that salema-export wrote; export your checkpoint with it")
+        raise ModelError(f"{where}: not an ONNX file, or cut off; export it again") from None
+    raise ModelError(f"{where}: an ONNX model, but not one that salema-export wrote; export your checkpoint with it")
 
 
 def _entry(data: bytes) -> dict[int, bytes]:

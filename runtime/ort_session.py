@@ -77,8 +77,10 @@ class OrtSession:
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} could not start {asked} ({why}); salema-doctor shows what is missing"
             )
-        self._device = "cpu" if active == CPU else "cuda"
         self.spec = _read_spec(self._session, model)
+        if self.spec.part != "model":
+            raise ModelError(f"{model}: the {self.spec.part} of a split model; name its folder, with both parts in it")
+        self._device = "cpu" if active == CPU else "cuda"
         self.description = f"ONNX Runtime {ort.__version__} on {self._device}{' with TensorRT' * with_tensorrt}"
         if device == "auto" and not with_tensorrt:
             self.description += f" (auto: {_why(self._device, tried_cuda=bool(tries))})"
@@ -169,6 +171,16 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
         raise ModelError(
             f"{model}: ONNX Runtime {ort.__version__} can't load it ({reason(error)}); {advice}"
         ) from error
+
+
+def load_part(model: Path) -> tuple[Any, ModelSpec]:
+    """Loads one part of a split model on the CPU; returns ONNX Runtime's session and the part's record.
+
+    Raises:
+        ModelError: the file is corrupt, foreign or of a newer version.
+    """
+    session, _ = _load(model, [])
+    return session, _read_spec(session, model)
 
 
 def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]]) -> Any:

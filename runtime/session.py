@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +23,10 @@ States = tuple[Any, ...]
 """Handles of the backend that made them (OrtValue, device buffer, array), in the order of `spec.states`."""
 
 MODEL_FILE = "model.onnx"
+PART_FILES = ("encoder.onnx", "decoder.onnx")
 BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-tensorrt")
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 
 class Session(Protocol):
@@ -66,8 +68,33 @@ class Session(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
+def _folder_of(path: str | Path) -> str:
+    given = Path(path)
+    return shlex.quote(str(given.parent if given.suffix in {".onnx", ".engine"} else given))
+
+
+def find_parts(path: str | Path) -> tuple[Path, ...]:
+    """Returns the ONNX files that `path` (a folder that `salema-export` wrote, or a file in it) stands for.
+
+    Returns:
+        One file; or two, encoder and decoder, of a split model.
+
+    Raises:
+        ModelError: there is none.
+    """
+    given = Path(path)
+    folder = given if given.is_dir() else given.parent
+    parts = tuple(folder / name for name in PART_FILES)
+    if (given.is_dir() and not (folder / MODEL_FILE).is_file() and parts[0].is_file()) or given in parts:
+        missing = [part for part in parts if not part.is_file()]
+        if missing:
+            raise ModelError(f"{missing[0]}: missing, and it is half of a split model; export it again with --split")
+        return parts
+    return (find_model(given),)
+
+
 def find_model(path: str | Path) -> Path:
-    """Returns the ONNX file that `path` (a folder that `salema-export` wrote, or the file itself) stands for.
+    """Returns the ONNX file of a whole step that `path` (a folder, or the file itself) stands for.
 
     Raises:
         ModelError: there is none.
@@ -75,7 +102,7 @@ def find_model(path: str | Path) -> Path:
     given = Path(path)
     model = given / MODEL_FILE if given.is_dir() else given
     if not model.is_file():
-        raise ModelError(f"{model}: no such model; make one with: salema-export --weights FILE -o {given}")
+        raise ModelError(f"{model}: no such model; make one with: salema-export --weights FILE -o {_folder_of(path)}")
     return model
 
 
@@ -99,6 +126,8 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
         raise UsageError(f"--backend {backend}: not one of {', '.join(BACKENDS)}")
     if not _DEVICE.fullmatch(device):
         raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
+    if not Path(path).exists():
+        raise ModelError(f"{path}: no such model; make one with: salema-export --weights FILE -o {_folder_of(path)}")
     if backend == "auto":
         return _open_first(Path(path), device, graphs=graphs)
     return _open(Path(path), backend, device, graphs=graphs)
@@ -106,9 +135,12 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
 
 def _open(path: Path, backend: str, device: str, *, graphs: bool) -> Session:
     if backend.startswith("onnxruntime"):
+        files = find_parts(path)
+        if len(files) > 1:
+            return _open_split_on_cpu(files, backend, device)
         from salema.runtime.ort_session import OrtSession  # noqa: PLC0415 - a backend is loaded when chosen
 
-        return OrtSession(find_model(path), device, with_tensorrt=backend == "onnxruntime-tensorrt")
+        return OrtSession(files[0], device, with_tensorrt=backend == "onnxruntime-tensorrt")
     if device == "cpu":
         raise UsageError(f"--backend {backend} --device cpu: it runs on NVIDIA GPUs only; take --backend onnxruntime")
     from salema.runtime.trt_library import KINDS  # noqa: PLC0415
@@ -117,26 +149,49 @@ def _open(path: Path, backend: str, device: str, *, graphs: bool) -> Session:
     return open_tensorrt(path, KINDS[backend], int(device.partition(":")[2] or 0), graphs=graphs)
 
 
+def _open_split_on_cpu(files: tuple[Path, ...], backend: str, device: str) -> Session:
+    if backend != "onnxruntime" or device not in {"auto", "cpu"}:
+        raise UsageError(
+            f"--backend {backend} --device {device}: ONNX Runtime runs split models on the CPU only; build their"
+            f" engines with salema-export --from {files[0].parent} --engine tensorrt, or export without --split"
+        )
+    from salema.runtime.ort_split_session import OrtSplitSession  # noqa: PLC0415
+
+    return OrtSplitSession(*files)
+
+
 def _open_first(path: Path, device: str, *, graphs: bool) -> Session:
     """Opens the fastest backend that works here; engines that are there and don't work are named."""
-    from salema.runtime.trt_library import KINDS  # noqa: PLC0415
+    from salema.runtime.trt_library import KINDS, kind_of  # noqa: PLC0415
 
     folder = path if path.is_dir() else path.parent
+    named = kind_of(path.name) if path.suffix == ".engine" else None
+    beside = path.is_dir() or path.name in {MODEL_FILE, *PART_FILES}
     passed_over = []
     for kind in KINDS.values():
-        named = path.suffix == ".engine"
-        if device == "cpu" or not (path.name == kind.engine_file if named else (folder / kind.engine_file).is_file()):
+        there = beside and any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder"))
+        if device == "cpu" or not (kind is named if named else there):
             continue
         try:
             session = _open(path, kind.backend, device, graphs=graphs)
-        except (BackendError, MissingDependencyError, ModelError) as error:
+        except (BackendError, MissingDependencyError, ModelError, OSError) as error:
             if named:
                 raise
             passed_over.append(f"{kind.title} passed over: {error}")
         else:
             session.description += f" (auto: its engine is there{''.join(f'; {why}' for why in passed_over)})"
             return session
-    session = _open(path, "onnxruntime", device, graphs=graphs)
+    return _open_onnx(path, device, passed_over, graphs=graphs)
+
+
+def _open_onnx(path: Path, device: str, passed_over: list[str], *, graphs: bool) -> Session:
+    """Opens ONNX Runtime, the last choice; if that fails too, what was passed over comes first."""
+    try:
+        session = _open(path, "onnxruntime", device, graphs=graphs)
+    except SalemaError as error:
+        if not passed_over:
+            raise
+        raise BackendError(f"{'; '.join(passed_over)}; and then: {error}") from error
     session.description += "".join(f"; {why}" for why in passed_over)
     return session
 

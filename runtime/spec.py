@@ -6,13 +6,15 @@ An ONNX file carries it as JSON under the metadata key `salema`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from salema.runtime.errors import ModelError, reason
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 METADATA_KEY = "salema"
+PARTS = ("model", "encoder", "decoder")
+PRECISIONS = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,19 @@ class StateSpec:
 
     name: str
     shape_chw: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """What lies between the encoder and the decoder of a split model, besides the EMA itself.
+
+    Attributes:
+        residual: whether what entered the averaged layer, the encoder's `entered`, is added to the state.
+        relu: whether a ReLU follows the averaged layer.
+    """
+
+    residual: bool
+    relu: bool
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,9 @@ class ModelSpec:
         trained: False for seeded weights, whose maps mean nothing.
         rewrites: names of the graph rewrites that were applied.
         salema_version: version that wrote the file.
+        part: `model` for the whole step; `encoder` (up to and with the averaged layer) or `decoder` (what follows) of a
+            split one, between which the EMA is ours.
+        split: what lies between the parts; None for a whole step.
         spec_version: version of this record.
     """
 
@@ -60,6 +78,8 @@ class ModelSpec:
     trained: bool
     rewrites: tuple[str, ...]
     salema_version: str
+    part: str = "model"
+    split: SplitSpec | None = None
     spec_version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
@@ -68,6 +88,15 @@ class ModelSpec:
             raise ValueError("sizes must be whole numbers above 0")
         if self.coefficient is not None and not 0 < self.coefficient <= 1:
             raise ValueError("the coefficient must lie in (0, 1]")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision} is none of {', '.join(PRECISIONS)}")
+        if self.part not in PARTS or (self.split is None) != (self.part == "model"):
+            raise ValueError("parts and split don't go together")
+
+    @property
+    def whole(self) -> ModelSpec:
+        """The record of the whole step, whichever part this is of."""
+        return replace(self, part="model", split=None)
 
     @property
     def tensor_shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -78,21 +107,31 @@ class ModelSpec:
             "saliency": (n, 1, self.height, self.width),
         }
         for state in self.states:
-            shapes[f"{state.name}_in"] = shapes[f"{state.name}_out"] = (n, *state.shape_chw)
-        if self.coefficient is not None:
-            shapes["mix"] = (n,)
-        return shapes
+            for name in (f"{state.name}_in", f"{state.name}_out", "fresh", "entered", "averaged"):
+                shapes[name] = (n, *state.shape_chw)
+        shapes["mix"] = (n,)
+        return {name: shapes[name] for name in (*self.input_names, *self.output_names)}
+
+    def tensor_dtype(self, name: str) -> str:
+        """NumPy's name of a tensor's type: what passes between the parts is in the model's precision."""
+        if name in {"fresh", "entered", "averaged"}:
+            return {"fp32": "float32", "fp16": "float16"}[self.precision]
+        return "uint8" if name == "frame" else "float32"
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """The graph's inputs in order: `frame`, the states, then `mix` where there is an EMA."""
+        if self.part != "model":
+            return ("frame",) if self.part == "encoder" else ("averaged",)
         mix = () if self.coefficient is None else ("mix",)
         return ("frame", *(f"{state.name}_in" for state in self.states), *mix)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """The graph's outputs in order: `saliency`, then the states."""
-        return ("saliency", *(f"{state.name}_out" for state in self.states))
+        if self.split is not None and self.part == "encoder":
+            return ("fresh", "entered") if self.split.residual else ("fresh",)
+        return ("saliency", *(f"{state.name}_out" for state in self.states if self.part == "model"))
 
     def to_json(self) -> str:
         """Returns the record as one line of JSON."""
@@ -112,19 +151,22 @@ class ModelSpec:
         try:
             record: dict[str, Any] = json.loads(text)
             version = int(record["spec_version"])
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise ModelError(f"{where}: its salema metadata can't be read; export the model again") from None
         if version > SPEC_VERSION:
             raise ModelError(
                 f"{where}: written by salema {record.get('salema_version', '?')} in model format {version}, and this"
                 f" version reads up to {SPEC_VERSION}; upgrade with: pip install -U salema"
             )
+        if version == 1:  # before there were split models
+            record |= {"part": "model", "split": None, "spec_version": SPEC_VERSION}
         expected = {field.name for field in fields(cls)}
         if expected != set(record):
             odd = ", ".join(sorted(expected ^ set(record)))
             raise ModelError(f"{where}: its salema metadata lacks or has unknown entries ({odd}); export it again")
         try:
             states = tuple(StateSpec(state["name"], tuple(state["shape_chw"])) for state in record["states"])
-            return cls(**{**record, "states": states, "rewrites": tuple(record["rewrites"])})
+            split = record["split"] and SplitSpec(**record["split"])
+            return cls(**{**record, "states": states, "rewrites": tuple(record["rewrites"]), "split": split})
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{where}: its salema metadata is damaged ({reason(error)}); export it again") from error

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from salema.runtime.spec import ModelSpec
     from salema.runtime.trt_library import Library
 
-_DTYPES = {"frame": "UINT8"}  # all others are float32 in every precision
+_DTYPES = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT"}
 
 
 class TrtEngine:
-    """A `StepEngine` over TensorRT. Its calls need the device's `active()` around them."""
+    """A `StepEngine` over TensorRT, whole or of a part. Its calls need the device's `active()` around them."""
+
+    updates_in_place = False
 
     def __init__(self, path: Path, plan: bytes, info: EngineInfo, library: Library, device: CudaDevice) -> None:
         """Loads the engine on the device.
@@ -44,8 +46,7 @@ class TrtEngine:
         """
         self._library = library
         self._path = path
-        gpu = device.gpu
-        check_versions(info, path, library.kind, library.version, gpu.target, gpu.name)
+        check_versions(info, path, library.kind, library.version, device.gpu)
         self.spec = info.spec
         self.batch_range = (info.batch_profile[0], info.batch_profile[2])
         self._cache: Any = None
@@ -152,7 +153,7 @@ def _check_tensors(library: Library, engine: trt.ICudaEngine, spec: ModelSpec, p
     expected = {
         name: (
             tuple(-1 if n is None else n for n in shape),
-            getattr(trt.DataType, _DTYPES.get(name, "FLOAT")),
+            getattr(trt.DataType, _DTYPES[spec.tensor_dtype(name)]),
             modes[name in spec.input_names],
         )
         for name, shape in spec.tensor_shapes.items()

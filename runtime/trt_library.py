@@ -7,6 +7,7 @@ Never used, because 11 dropped them: EXPLICIT_BATCH, FP16 and INT8 flags, calibr
 from __future__ import annotations
 
 import importlib
+import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,7 +31,7 @@ class Kind:
         title: its name for people.
         module: what is imported.
         least_version: the oldest that we are written for.
-        engine_file: name of the engine in a model's folder.
+        engine_suffix: end of the names of its engines.
         install: how to get it.
     """
 
@@ -38,12 +39,21 @@ class Kind:
     title: str
     module: str
     least_version: tuple[int, int]
-    engine_file: str
+    engine_suffix: str
     install: str
+
+    @property
+    def engine_file(self) -> str:
+        """Name of the engine of a whole step in a model's folder."""
+        return self.engine_name("model")
+
+    def engine_name(self, part: str) -> str:
+        """Name of the engine of a part, see `ModelSpec.part`."""
+        return f"{part}{self.engine_suffix}"
 
     def command(self, folder: Path | str) -> str:
         """The command that builds this library's engine from an exported folder."""
-        return f"salema-export --from {folder} --engine {self.backend}"
+        return f"salema-export --from {shlex.quote(str(folder))} --engine {self.backend}"
 
 
 TENSORRT = Kind(
@@ -51,7 +61,7 @@ TENSORRT = Kind(
     "TensorRT",
     "tensorrt",
     (10, 3),
-    "model.engine",
+    ".engine",
     "pip install 'salema[tensorrt]' (on Jetson it comes with JetPack: use a virtual environment made with"
     " --system-site-packages, and pip install 'salema[cuda]')",
 )
@@ -60,12 +70,17 @@ TENSORRT_RTX = Kind(
     "TensorRT-RTX",
     "tensorrt_rtx",
     (1, 2),
-    "model.rtx.engine",
-    "pip install 'salema[tensorrt-rtx]'",
+    ".rtx.engine",
+    "pip install tensorrt-rtx (to run engines too: pip install 'salema[tensorrt-rtx]')",
 )
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """What TensorRT-RTX 1.7 builds for. It has none for Orin (sm87), Hopper (sm90) and Thor (sm110)."""
 KINDS = {kind.backend: kind for kind in (TENSORRT, TENSORRT_RTX)}
+
+
+def kind_of(engine_name: str) -> Kind:
+    """Returns the library that an engine's name tells."""
+    return TENSORRT_RTX if engine_name.endswith(TENSORRT_RTX.engine_suffix) else TENSORRT
 
 
 @dataclass(frozen=True)
@@ -110,17 +125,18 @@ def load_library(kind: Kind) -> Library:
     try:
         trt = importlib.import_module(kind.module)
         version = str(trt.__version__)
-    except (ImportError, OSError, AttributeError) as error:  # no library, a stub of it, or no __version__
+        old = tuple(int(part) for part in version.split(".")[:2]) < kind.least_version
+        logger = None if old else _make_logger(trt)
+    except Exception as error:  # no library, a stub of it, or something else of its name
         raise MissingDependencyError(
             f"{kind.title} can't be imported ({reason(error)}); install it with: {kind.install}"
         ) from error
-    found = tuple(int(part) for part in version.split(".")[:2])
-    if found < kind.least_version:
+    if old:
         least = ".".join(map(str, kind.least_version))
         raise MissingDependencyError(
             f"{kind.title} {version} is too old, {least} is the oldest that works; upgrade it with: {kind.install}"
         )
-    return Library(kind, trt, _make_logger(trt), version)
+    return Library(kind, trt, logger, version)
 
 
 def _make_logger(trt: Any) -> Any:

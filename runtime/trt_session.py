@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from salema.kernels.cuda import CudaDevice
+from salema.kernels.launcher import CudaLauncher
 from salema.runtime.device_session import DeviceSession
-from salema.runtime.engine_files import find_engine, read_engine
+from salema.runtime.engine_files import find_engines, read_engine
+from salema.runtime.split_engine import SplitEngine
 from salema.runtime.trt_engine import TrtEngine
 from salema.runtime.trt_library import load_library
 
@@ -33,15 +35,17 @@ def open_tensorrt(
         MissingDependencyError: the library, PyCUDA or cuda-bindings is not installed.
         BackendError: there is no GPU, or the engine can't be loaded.
     """
-    path = find_engine(folder, kind)
-    plan, info = read_engine(path, kind)
+    read = [(path, *read_engine(path, kind)) for path in find_engines(folder, kind)]
     library = load_library(kind)
     device = CudaDevice(device_index)
     try:
         with device.active():
-            engine = TrtEngine(path, plan, info, library, device)
+            engines = [TrtEngine(path, plan, info, library, device) for path, plan, info in read]
+            whole = (
+                engines[0] if len(engines) == 1 else SplitEngine(engines[0], engines[1], device, CudaLauncher(device))
+            )
         description = f"{kind.title} {library.version} on {device.name}"
-        return DeviceSession(engine, device, description, graphs=graphs, state_scheme=state_scheme)
+        return DeviceSession(whole, device, description, graphs=graphs, state_scheme=state_scheme)
     except BaseException:
         device.close()
         raise

@@ -57,7 +57,7 @@ def exported(tmp_path_factory):
         if key not in done:
             options = {"imgsz_hw": SIZE_HW, **options}
             folder = tmp_path_factory.mktemp("model")
-            done[key] = export_model(Options(weights, folder, **options), lambda _: None).path.parent
+            done[key] = export_model(Options(weights, folder, **options), lambda _: None).paths[0].parent
         return done[key]
 
     return export

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime as ort
+from host_kernels import HostLauncher
 
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import find_model
-
-DTYPES = {"frame": np.uint8}
+from salema.runtime.session import find_parts
+from salema.runtime.split_engine import SplitEngine
 
 
 class HostBuffer:
@@ -121,11 +121,29 @@ class HostDevice:
         self.closed = True
 
 
-class HostEngine:
-    """A `StepEngine` over ONNX Runtime on the CPU."""
+def open_host(folder, device, **options):
+    """A folder's model as a `StepEngine`: whole, or in two parts with the kernel's own source between them."""
+    parts = [HostEngine(path, device, **options) for path in find_parts(folder)]
+    return parts[0] if len(parts) == 1 else SplitEngine(parts[0], parts[1], device, QueuedLauncher(device))
 
-    def __init__(self, folder, device, *, batch_range=(1, 8), capturable=True):
-        model = find_model(folder)
+
+class QueuedLauncher(HostLauncher):
+    """Kernels built for the CPU, on the device's stream."""
+
+    def __init__(self, device):
+        super().__init__()
+        self._device = device
+
+    def launch(self, *arguments, **options):
+        self._device.put(lambda: super(QueuedLauncher, self).launch(*arguments, **options))
+
+
+class HostEngine:
+    """A `StepEngine` over ONNX Runtime on the CPU, of a whole step or a part."""
+
+    updates_in_place = False
+
+    def __init__(self, model, device, *, batch_range=(1, 8), capturable=True):
         self.spec = read_spec(model)
         self.batch_range = (self.spec.batch,) * 2 if self.spec.batch else batch_range
         self._device = device
@@ -158,7 +176,7 @@ class HostEngine:
 
     def _view(self, name, addresses, streams):
         shape = (streams, *self.spec.tensor_shapes[name][1:])
-        dtype = np.dtype(DTYPES.get(name, np.float32))
+        dtype = np.dtype(self.spec.tensor_dtype(name))
         return self._device.at(addresses[name], int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
 
     def _run(self, addresses, streams):

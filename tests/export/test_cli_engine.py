@@ -28,10 +28,10 @@ def test_export_and_engine_in_one_go(cli, tmp_path):
     ran = cli(main, *NARROW, "--fp16", "-o", tmp_path / "m", *RTX, "--target", "sm120", "--json")
     assert ran.code == 0, ran.err
     record = json.loads(ran.out)
-    assert record["spec"]["precision"] == record["engine"]["spec"]["precision"] == "fp16"
-    assert record["engine"]["targets"] == ["sm89", "sm120"]
+    assert record["spec"]["precision"] == record["engines"][0]["spec"]["precision"] == "fp16"
+    assert record["engines"][0]["targets"] == ["sm89", "sm120"]
     assert names(tmp_path / "m") == ["model.onnx", "model.rtx.engine", "model.rtx.engine.json"]
-    assert record["engine"] == {
+    assert record["engines"][0] == {
         "path": str(tmp_path / "m/model.rtx.engine"),
         "size_bytes": (tmp_path / "m/model.rtx.engine").stat().st_size,
         **json.loads((tmp_path / "m/model.rtx.engine.json").read_text()),
@@ -51,16 +51,20 @@ def test_an_engine_from_an_export(cli, folder):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "give --weights FILE to export a checkpoint, or --from DIR"),
-        (("--weights", "seeded", "--from", "x"), "give --weights FILE to export a checkpoint, or --from DIR"),
+        ((), "give either --weights FILE to export a checkpoint, or --from DIR"),
+        (("--weights", "seeded", "--from", "x"), "give either --weights FILE to export a checkpoint, or --from DIR"),
         (("--from", "x", "--fp16"), "--fp16: the export in x has settled that; leave it out"),
+        (("--from", "x", "--engine", "none"), "--from DIR --engine none leaves nothing to do"),
         (("--from", "x", "--batch", 2), "--batch: .*leave it out; for an engine it is --batch-profile"),
         (("--from", "x", "-o", "y"), "--output: the export in x has settled that"),
         (("--from", "x", "--engine", "onnx"), "--engine onnx: not one of auto, tensorrt, tensorrt-rtx, none"),
         ((*NARROW, "--engine", "none", "--target", "sm89"), "--engine none builds nothing"),
         ((*NARROW, "--engine", "tensorrt-rtx", "--target", "sm87"), "--target sm87: .*need --engine tensorrt"),
         ((*NARROW, *RTX, "--timing-cache", "t"), "--timing-cache goes with --engine tensorrt only"),
-        ((*NARROW, *RTX, "--batch-profile", 1, 2, 4), "exported with --batch 1; export it with --batch dynamic"),
+        (
+            (*NARROW, *RTX, "--batch-profile", 1, 2, 4),
+            "the model is exported with --batch 1; export it with --batch dynamic",
+        ),
     ],
 )
 def test_usage(cli, tmp_path, monkeypatch, arguments, sentence):

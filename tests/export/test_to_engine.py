@@ -18,7 +18,7 @@ from salema.export.engine_builder import EngineOptions
 from salema.export.engine_progress import BuildProgress
 from salema.export.to_engine import build_chosen, build_engine, check_ready
 from salema.runtime.engine_files import read_engine
-from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, OutputError, UsageError
 from salema.runtime.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, load_library
 
 pytestmark = pytest.mark.tensorrt
@@ -59,7 +59,7 @@ def copied(exported, tmp_path):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_builds_with_its_convolutions_in_its_precision(copied, variant, precision):
     folder = copied(precision=precision, **VARIANTS[variant])
-    built = build_engine(folder, TENSORRT_RTX, SM89, quiet)
+    built = build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
     plan, info = read_engine(built.path, TENSORRT_RTX)
     assert info == built.info
     assert len(plan) == built.size_bytes > 100_000
@@ -77,27 +77,31 @@ def test_every_target_that_the_library_knows_builds_and_is_listed(folder):
     assert known == set(RTX_TARGETS)
     plans = set()
     for target in RTX_TARGETS:
-        built = build_engine(folder, TENSORRT_RTX, EngineOptions(targets=(target,)), quiet)
+        built = build_engine(folder / "model.onnx", TENSORRT_RTX, EngineOptions(targets=(target,)), quiet)
         plans.add(built.info.plan_sha256)
     assert len(plans) > 1  # targets really reach the builder
-    built = build_engine(folder, TENSORRT_RTX, EngineOptions(targets=RTX_TARGETS), quiet)
+    built = build_engine(folder / "model.onnx", TENSORRT_RTX, EngineOptions(targets=RTX_TARGETS), quiet)
     assert built.info.targets == RTX_TARGETS
 
 
 def test_a_free_batch_takes_a_profile(copied):
     folder = copied(batch=None)
-    assert build_engine(folder, TENSORRT_RTX, SM89, quiet).info.batch_profile == (1, 1, 8)
+    assert build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet).info.batch_profile == (1, 1, 8)
     options = EngineOptions(targets=("sm89",), batch_profile=(2, 4, 4), workspace_gib=0.5, optimization_level=2)
-    info = build_engine(folder, TENSORRT_RTX, options, quiet).info
+    info = build_engine(folder / "model.onnx", TENSORRT_RTX, options, quiet).info
     assert (info.batch_profile, info.workspace_gib, info.optimization_level) == ((2, 4, 4), 0.5, 2)
     for profile in ((0, 1, 2), (3, 2, 4), (1, 5, 4)):
         with pytest.raises(UsageError, match=f"--batch-profile {' '.join(map(str, profile))}: give least, best"):
-            build_engine(folder, TENSORRT_RTX, EngineOptions(targets=("sm89",), batch_profile=profile), quiet)
+            build_engine(
+                folder / "model.onnx", TENSORRT_RTX, EngineOptions(targets=("sm89",), batch_profile=profile), quiet
+            )
 
 
 def test_a_fixed_batch_takes_none(folder):
     with pytest.raises(UsageError, match="exported with --batch 1; export it with --batch dynamic"):
-        build_engine(folder, TENSORRT_RTX, EngineOptions(targets=("sm89",), batch_profile=(1, 2, 4)), quiet)
+        build_engine(
+            folder / "model.onnx", TENSORRT_RTX, EngineOptions(targets=("sm89",), batch_profile=(1, 2, 4)), quiet
+        )
 
 
 @pytest.mark.parametrize(
@@ -112,12 +116,17 @@ def test_a_fixed_batch_takes_none(folder):
         ("tensorrt", {"optimization_level": 6}, "--optimization-level 6: give 0 to 5"),
         ("tensorrt", {"workspace_gib": 0.0}, r"--workspace 0\.0: give the GiB"),
         ("tensorrt", {"workspace_gib": float("nan")}, "--workspace nan: give the GiB"),
+        ("tensorrt", {"workspace_gib": float("inf")}, "--workspace inf: give the GiB"),
+        ("tensorrt", {"batch_profile": (4, 2, 8)}, "--batch-profile 4 2 8: give least, best and greatest"),
+        ("auto", {"optimization_level": 9}, "--optimization-level 9: give 0 to 5"),
+        ("auto", {"targets": ("sm90",)}, "--target sm90: .*need --engine tensorrt"),
+        ("auto", {"targets": ("sm89",), "batch_profile": (1, 2, 4)}, "exported with --batch 1; export it with --batch"),
         ("none", {"workspace_gib": 1.0}, "--engine none builds nothing"),
     ],
 )
-def test_options_that_cannot_be_right(backend, options, sentence):
+def test_options_that_cannot_be_right(tmp_path, backend, options, sentence):
     with pytest.raises(UsageError, match=sentence):
-        check_ready(backend, EngineOptions(**options))
+        check_ready(tmp_path, backend, EngineOptions(**options), 1)
 
 
 def without_gpu(code, *args):
@@ -134,11 +143,20 @@ EXPORT = "from salema.export.cli import main; main()"
 def test_without_a_gpu_the_command_says_what_to_run_where(folder):
     done = without_gpu(EXPORT, "--from", folder)
     assert done.returncode == 1
-    assert done.stderr == (
-        "engine        none (auto: no NVIDIA GPU here; on the machine with the GPU run: salema-export --from"
-        f" {folder} --engine tensorrt (or tensorrt-rtx, which builds here with --target))\n"
-        f"salema-export: no engine was built in {folder}\n"
+    assert re.fullmatch(
+        "salema-export: no engine was built: no NVIDIA .*; on the machine with the GPU run: salema-export --from"
+        rf" {folder} --engine tensorrt \(or tensorrt-rtx, which builds here with --target\)\n",
+        done.stderr,
     )
+    done = without_gpu(EXPORT, "--weights", "seeded:32", "--imgsz", 32, 32, "-o", folder / "new")
+    assert done.returncode == 0
+    assert re.search(r"engine        none \(auto: no NVIDIA .*--from \S+/new --engine tensorrt", done.stderr)
+    done = without_gpu(EXPORT, "--weights", "seeded:32", "--optimization-level", 4, "-o", folder / "newer")
+    assert done.returncode == 1
+    assert "options of an engine were given, and none can be built: no NVIDIA" in done.stderr
+    assert not (folder / "newer").exists()
+    (folder / "new/model.onnx").unlink()
+    (folder / "new").rmdir()
     done = without_gpu(EXPORT, "--from", folder, "--engine", "tensorrt-rtx")
     assert done.returncode == 1
     assert re.search("builds on the GPU that the engine is for: no NVIDIA .*such as --target sm89", done.stderr)
@@ -146,7 +164,7 @@ def test_without_a_gpu_the_command_says_what_to_run_where(folder):
 
 
 def test_loading_an_engine_without_a_gpu_ends_in_a_sentence(folder):
-    path = build_engine(folder, TENSORRT_RTX, SM89, quiet).path
+    path = build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet).path
     code = (
         "import sys; from pathlib import Path; from salema.runtime.trt_engine import deserialize\n"
         "from salema.runtime.trt_library import TENSORRT_RTX, load_library\n"
@@ -172,17 +190,18 @@ def test_loading_an_engine_without_a_gpu_ends_in_a_sentence(folder):
 
 def test_auto_takes_tensorrt_rtx_for_a_target_and_says_so(folder):
     lines = []
-    built = build_chosen(folder, "auto", SM89, lines.append)
+    (built,) = build_chosen(folder, "auto", SM89, lines.append)
     assert built.path.name == "model.rtx.engine"
     assert lines[0] == "engine        TensorRT-RTX (auto: only TensorRT-RTX builds for a --target)"
-    assert build_chosen(folder, "none", EngineOptions(), lines.append) is None
+    assert build_chosen(folder, "none", EngineOptions(), lines.append) == ()
+    assert "holds an engine of TensorRT-RTX; if it is older: salema-export --from" in lines[-1]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("backend", KINDS)
 def test_on_a_gpu_the_inspector_shows_the_precision(copied, backend, precision):
-    built = build_engine(copied(precision=precision), KINDS[backend], EngineOptions(), quiet)
+    built = build_engine(copied(precision=precision) / "model.onnx", KINDS[backend], EngineOptions(), quiet)
     assert built.info.precision_shown_by == "inspector"
 
 
@@ -191,7 +210,7 @@ def test_damaged_models_end_in_a_sentence_and_leave_no_engine(folder, keep):
     data = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(data[:keep])
     with pytest.raises(ModelError, match="not an ONNX file, or cut off|not one that salema-export wrote"):
-        build_engine(folder, TENSORRT_RTX, SM89, quiet)
+        build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
     assert [path.name for path in folder.iterdir()] == ["model.onnx"]
 
 
@@ -207,7 +226,7 @@ def test_an_operation_that_the_library_lacks(folder):
 
     change(folder, edit)
     with pytest.raises(BackendError, match="the library lacks an operation of the model; upgrade it") as error:
-        build_engine(folder, TENSORRT_RTX, SM89, quiet)
+        build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
     assert "NoSuchOperation" in str(error.value)
     assert [path.name for path in folder.iterdir()] == ["model.onnx"]
 
@@ -219,17 +238,17 @@ def test_a_model_that_is_not_typed_as_it_says(folder):
 
     change(folder, edit)
     with pytest.raises(ModelError, match="27 of 27 convolutions are not fp16 in the parsed network"):
-        build_engine(folder, TENSORRT_RTX, SM89, quiet)
+        build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
 
 
 def test_a_model_whose_tensors_are_others(folder):
     change(folder, lambda proto: setattr(proto.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 80))
     with pytest.raises((ModelError, BackendError), match="inputs and outputs are not those|failed"):
-        build_engine(folder, TENSORRT_RTX, SM89, quiet)
+        build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
 
 
 def test_weights_reach_the_engine(folder):
-    first = build_engine(folder, TENSORRT_RTX, SM89, quiet).path.read_bytes()
+    first = build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet).path.read_bytes()
 
     def edit(proto):
         largest = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -237,7 +256,7 @@ def test_weights_reach_the_engine(folder):
         largest.CopyFrom(numpy_helper.from_array(zeros, largest.name))
 
     change(folder, edit)
-    assert build_engine(folder, TENSORRT_RTX, SM89, quiet).path.read_bytes() != first
+    assert build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet).path.read_bytes() != first
 
 
 def test_a_build_reports_progress_and_ends_when_interrupted(folder, monkeypatch):
@@ -249,7 +268,7 @@ def test_a_build_reports_progress_and_ends_when_interrupted(folder, monkeypatch)
             return super().step(phase, step)
 
     monkeypatch.setattr(engine_builder, "BuildProgress", Watched)
-    build_engine(folder, TENSORRT_RTX, SM89, quiet)
+    build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
     assert len(seen) > 50
 
     class Interrupted(BuildProgress):
@@ -262,7 +281,7 @@ def test_a_build_reports_progress_and_ends_when_interrupted(folder, monkeypatch)
     for number in (signal.SIGINT, signal.SIGTERM):
         handler = signal.getsignal(number)
         with pytest.raises(KeyboardInterrupt):
-            build_engine(folder, TENSORRT_RTX, SM89, quiet)
+            build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
         assert signal.getsignal(number) == handler
     assert (folder / "model.rtx.engine").read_bytes() == before
 
@@ -279,6 +298,36 @@ def test_the_progress_bar_counts_outermost_phases():
     progress.close()
 
 
+def test_a_file_that_changes_while_it_is_built_does_not_pass_as_the_new_one(folder, monkeypatch):
+    old = (folder / "model.onnx").read_bytes()
+
+    class Changes(BuildProgress):
+        def step(self, phase, step):
+            (folder / "model.onnx").write_bytes(old + b"\x72\x00")
+            return super().step(phase, step)
+
+    monkeypatch.setattr(engine_builder, "BuildProgress", Changes)
+    path = build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet).path
+    with pytest.raises(ModelError, match=r"model\.onnx beside it is another by now"):
+        read_engine(path, TENSORRT_RTX)
+
+
+def test_places_that_cannot_be_written_are_told_before_the_build(folder):
+    (folder / "model.rtx.engine").mkdir()
+    lines = []
+    with pytest.raises(OutputError, match=r"model\.rtx\.engine: is a folder"):
+        build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, lines.append)
+    assert lines == []
+
+
+def test_a_linked_engine_is_replaced_and_what_it_points_to_is_left_alone(folder, tmp_path):
+    (tmp_path / "other.engine").write_bytes(b"another model's")
+    (folder / "model.rtx.engine").symlink_to(tmp_path / "other.engine")
+    path = build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet).path
+    assert (tmp_path / "other.engine").read_bytes() == b"another model's"
+    assert read_engine(path, TENSORRT_RTX)
+
+
 def test_a_library_that_is_missing_or_too_old(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text("__version__ = '8.6.1'")
     monkeypatch.syspath_prepend(tmp_path)
@@ -290,6 +339,11 @@ def test_a_library_that_is_missing_or_too_old(monkeypatch, tmp_path):
     with pytest.raises(MissingDependencyError, match=r"can't be imported .*pip install 'salema\[tensorrt\]'.*JetPack"):
         load_library(TENSORRT)
     monkeypatch.delitem(sys.modules, "tensorrt")
+    for text in ("raise RuntimeError('broken')", "__version__ = '10.x'", "__version__ = '10.9'"):
+        (tmp_path / "tensorrt.py").write_text(text)
+        with pytest.raises(MissingDependencyError, match="TensorRT can't be imported"):
+            load_library(TENSORRT)
+        monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
 
 
 def test_building_needs_neither_torch_nor_onnx(folder):
@@ -304,6 +358,6 @@ def test_building_needs_neither_torch_nor_onnx(folder):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert list(record) == ["engine"]
-    assert record["engine"]["convolutions"] == 27
-    assert (folder / "model.rtx.engine").stat().st_size == record["engine"]["size_bytes"]
+    assert list(record) == ["engines"]
+    assert record["engines"][0]["convolutions"] == 27
+    assert (folder / "model.rtx.engine").stat().st_size == record["engines"][0]["size_bytes"]

@@ -32,7 +32,7 @@ except SalemaError as error:
 def folder(model, tmp_path):
     """A model with a TensorRT-RTX engine."""
     (tmp_path / "model.onnx").write_bytes((model / "model.onnx").read_bytes())
-    build_engine(tmp_path, TENSORRT_RTX, EngineOptions(targets=("sm89",)), lambda _: None)
+    build_engine(tmp_path / "model.onnx", TENSORRT_RTX, EngineOptions(targets=("sm89",)), lambda _: None)
     return tmp_path
 
 
@@ -66,6 +66,18 @@ def test_auto_says_so_too_of_an_engine_that_is_stale(folder, cli, small_clip):
 def test_without_engines_auto_does_not_speak_of_them(model):
     assert "TensorRT" not in opened(model)
     assert "TensorRT" not in opened(model, "auto", "cpu")
+
+
+def test_where_onnx_runtime_fails_too_the_engine_s_reason_comes_first(folder):
+    (folder / "model.onnx").unlink()
+    said = opened(folder)
+    assert said.startswith("BackendError TensorRT-RTX passed over: no NVIDIA")
+    assert "; and then: " in said
+
+
+def test_an_onnx_file_of_another_name_has_no_engine(folder):
+    (folder / "model.onnx").rename(folder / "other.onnx")
+    assert "passed over" not in opened(folder / "other.onnx")
 
 
 def test_the_cpu_asks_for_no_engine(folder):

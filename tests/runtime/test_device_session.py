@@ -4,7 +4,7 @@ import gc
 
 import numpy as np
 import pytest
-from host_device import HostDevice, HostEngine
+from host_device import HostDevice, open_host
 
 from salema.export.seeded import moving_disc
 from salema.runtime.device_session import DeviceSession
@@ -28,7 +28,7 @@ def host(model):
 
     def make(folder=model, *, integrated=False, engine_options=None, **options):
         device = HostDevice(integrated=integrated)
-        engine = HostEngine(folder, device, **(engine_options or {}))
+        engine = open_host(folder, device, **(engine_options or {}))
         return DeviceSession(engine, device, "host", **options), device, engine
 
     return make
@@ -132,7 +132,7 @@ def test_the_copy_scheme_refuses_states_that_are_gone(host, disc):
         start = session.from_host({"ema30": np.ones((1, 32, 4, 6), np.float32)})
         _, first = session.step(disc[:1], start, mix)
         _, second = session.step(disc[1:2], first, mix)
-        with pytest.raises(UsageError, match="keeps the states of the last step only"):
+        with pytest.raises(UsageError, match="this model keeps the states of the last step only"):
             session.step(disc[2:3], first, mix)
         assert (session.to_host(start)["ema30"] == 1).all()
         session.step(disc[2:3], second, mix)

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from salema.kernels.gpus import Gpu
 from salema.runtime.engine_files import (
     EngineInfo,
     check_versions,
-    find_engine,
+    find_engines,
     read_engine,
     sha256_of,
     sidecar_of,
@@ -52,20 +53,20 @@ def facts(folder, **changes):
 
 
 def test_an_engine_and_its_facts_come_back_whole_and_the_plan_is_plain(folder):
-    path = find_engine(folder, TENSORRT)
+    (path,) = find_engines(folder, TENSORRT)
     assert path.read_bytes() == PLAN
     assert read_engine(path, TENSORRT) == (PLAN, facts(folder))
-    assert find_engine(path, TENSORRT) == path
-    assert find_engine(folder / "model.onnx", TENSORRT) == path
+    assert find_engines(path, TENSORRT) == (path,)
+    assert find_engines(folder / "model.onnx", TENSORRT) == (path,)
     assert sorted(p.name for p in folder.iterdir()) == ["model.engine", "model.engine.json", "model.onnx"]
 
 
 def test_a_missing_engine_says_how_to_build_it(folder):
     with pytest.raises(ModelError, match="no TensorRT-RTX engine yet; .* --from .* --engine tensorrt-rtx"):
-        find_engine(folder, TENSORRT_RTX)
+        find_engines(folder, TENSORRT_RTX)
     (folder / "notes.txt").write_text("x")
     with pytest.raises(UsageError, match=r"notes\.txt: not an engine"):
-        find_engine(folder / "notes.txt", TENSORRT)
+        find_engines(folder / "notes.txt", TENSORRT)
 
 
 def test_parts_that_do_not_belong_together_are_refused(folder):
@@ -97,6 +98,11 @@ def test_parts_that_do_not_belong_together_are_refused(folder):
         (lambda record: json.dumps({**record, "colour": "red"}), "of another version"),
         (lambda record: json.dumps({**record, "spec": {}}), "metadata can't be read"),
         (lambda record: json.dumps({**record, "targets": 5}), "not iterable"),
+        (lambda record: json.dumps({**record, "batch_profile": [1]}), "values of other types"),
+        (lambda record: json.dumps({**record, "batch_profile": ["a", "b", "c"]}), "values of other types"),
+        (lambda record: json.dumps({**record, "version_compatible": "no"}), "values of other types"),
+        (lambda record: json.dumps({**record, "backend": 5}), "values of other types"),
+        (lambda record: "[" * 100_000, "recursion"),
     ],
 )
 def test_damaged_facts(folder, change, why):
@@ -110,8 +116,9 @@ def test_damaged_facts(folder, change, why):
 def test_other_versions_and_gpus_are_refused_unless_the_engine_was_built_for_them(folder):
     path = folder / "model.engine"
 
-    def check(version="10.3.0", target="sm87", **changes):
-        check_versions(facts(folder, **changes), path, TENSORRT, version, target, "Orin")
+    def check(version="10.3.0", target="sm87", kind=TENSORRT, index=0, **changes):
+        gpu = Gpu(index, "Orin", (int(target[2:-1]), int(target[-1])), 1, integrated=True)
+        check_versions(facts(folder, **changes), path, kind, version, gpu)
 
     check()
     with pytest.raises(ModelError, match=r"built by TensorRT 10\.3\.0, and this is 11\.4\.1; build it here with"):
@@ -122,6 +129,12 @@ def test_other_versions_and_gpus_are_refused_unless_the_engine_was_built_for_the
     with pytest.raises(ModelError, match="built for sm87, and this GPU, Orin, is sm110; build it here with"):
         check(target="sm110")
     check(target="sm110", hardware_compatible=True)
+    with pytest.raises(ModelError, match="with: CUDA_VISIBLE_DEVICES=1 salema-export --from"):
+        check(target="sm110", index=1)
+    with pytest.raises(ModelError, match="with: salema-export .* --engine tensorrt-rtx --target sm120"):
+        check(target="sm120", kind=TENSORRT_RTX)
+    with pytest.raises(ModelError, match="with: salema-export .* --engine tensorrt$"):
+        check(target="sm90", kind=TENSORRT_RTX)
     check(target="sm89", targets=("sm86", "sm89"))
 
 

@@ -70,7 +70,7 @@ def rename_input(proto):
     ("change", "sentence"),
     [
         (lambda proto: proto.metadata_props.pop(), "not one that salema-export wrote"),
-        (set_record(spec_version=2, salema_version="9.1"), r"written by salema 9\.1 in model format 2.*pip install -U"),
+        (set_record(spec_version=3, salema_version="9.1"), r"written by salema 9\.1 in model format 3.*pip install -U"),
         (set_record(colour="red"), r"lacks or has unknown entries \(colour\)"),
         (set_record(spec_version="new"), "metadata can't be read"),
         (lambda proto: setattr(proto.metadata_props[0], "value", "{"), "metadata can't be read"),
@@ -78,6 +78,8 @@ def rename_input(proto):
         (set_record(states=[{}]), "metadata is damaged"),
         (set_record(rewrites=None), "metadata is damaged"),
         (set_record(coefficient=7), r"the coefficient must lie in \(0, 1\]"),
+        (set_record(precision="int8"), "precision int8 is none of fp32, fp16"),
+        (set_record(part="encoder"), "parts and split don't go together"),
         (set_record(height="x"), "sizes must be whole numbers"),
         (set_record(height=128), "inputs and outputs are not those of its metadata"),
         (lambda proto: setattr(proto, "ir_version", 99), "upgrade it with: pip install -U onnxruntime"),

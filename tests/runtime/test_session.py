@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from host_device import HostDevice, HostEngine
+from host_device import HostDevice, open_host
 
 from salema.export.engine_builder import EngineOptions
 from salema.export.seeded import moving_disc
-from salema.export.to_engine import build_engine
+from salema.export.to_engine import build_chosen
 from salema.runtime.device_session import DeviceSession
 from salema.runtime.errors import UsageError
 from salema.runtime.session import open_session
@@ -23,13 +23,14 @@ VARIANTS = {
     "SalCLSTM30": {"arch": "salclstm30"},
     "SalCLSTM56 fp16": {"arch": "salclstm56", "precision": "fp16"},
 }
+SPLITTABLE = {"SalEMA30", "SalEMA30R fp16"}
 STATEFUL = [name for name in VARIANTS if name != "SalGAN"]
 
 
 def on_host(*, integrated=False, **options):
     def open_folder(folder):
         device = HostDevice(integrated=integrated)
-        return DeviceSession(HostEngine(folder, device), device, "host", **options)
+        return DeviceSession(open_host(folder, device), device, "host", **options)
 
     return open_folder
 
@@ -37,8 +38,8 @@ def on_host(*, integrated=False, **options):
 def on_tensorrt(backend, **options):
     def open_folder(folder):
         kind = KINDS[backend]
-        if not (folder / kind.engine_file).is_file():
-            build_engine(folder, kind, EngineOptions(batch_profile=None), print)
+        if not any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder")):
+            build_chosen(folder, backend, EngineOptions(), print)
         return open_tensorrt(folder, kind, **options)
 
     return open_folder
@@ -53,6 +54,9 @@ SESSIONS = {
     "host, integrated": (on_host(integrated=True), 1e-5, []),
     "host, no graphs": (on_host(graphs=False), 1e-5, []),
     "host, copy": (on_host(state_scheme="copy"), 1e-5, []),
+    "onnxruntime, split": (lambda folder: open_session(folder, "onnxruntime", "cpu"), 1e-5, []),
+    "host, split": (on_host(), 1e-5, []),
+    "tensorrt, split": (on_tensorrt("tensorrt"), 1e-4, TENSORRT),
     "onnxruntime cuda": (lambda folder: open_session(folder, "onnxruntime", "cuda"), 1e-4, GPU),
     "onnxruntime tensorrt": (lambda folder: open_session(folder, "onnxruntime-tensorrt"), 1e-4, TENSORRT),
     "tensorrt": (on_tensorrt("tensorrt"), 1e-4, TENSORRT),
@@ -68,9 +72,12 @@ def backend(request):
 
 
 @pytest.fixture
-def opened(exported, backend):
+def opened(request, exported, backend):
+    wants_split = "split" in request.node.callspec.id
+
     def open_variant(variant, streams=1):
-        folder = exported(batch=1 if streams == 1 else None, **VARIANTS[variant])
+        split = {"split": True} if wants_split and variant in SPLITTABLE else {}
+        folder = exported(batch=1 if streams == 1 else None, **VARIANTS[variant], **split)
         return SaliencyStream(backend[0](folder), streams)
 
     return open_variant
