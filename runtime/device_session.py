@@ -6,11 +6,11 @@ the addresses it is given.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.runtime.device_jobs import FrameJob, HostTensor, PictureJob, Pictures
 from salema.runtime.errors import UsageError
 from salema.runtime.state_memory import DeviceStates, StateMemory
 
@@ -20,58 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from salema.kernels.arrays import Launcher
     from salema.kernels.device import Buffer, Device
+    from salema.runtime.postprocess import View
     from salema.runtime.session import States
-    from salema.runtime.spec import ModelSpec
+    from salema.runtime.step_engine import StepEngine
 
 STATE_SCHEMES = ("ping-pong", "copy")
 _MOST_GRAPHS = 8
-
-
-class StepEngine(Protocol):
-    """One time step over tensors at device addresses. Calls need the device's `active()` around them."""
-
-    spec: ModelSpec
-    batch_range: tuple[int, int]
-    """Least and greatest number of streams."""
-    updates_in_place: bool
-    """Whether `<state>_in` and `<state>_out` must be the same memory."""
-
-    def set_batch(self, streams: int) -> None:
-        """Sets the number of streams of the steps to come."""
-        ...
-
-    def bind(self, name: str, address: int) -> None:
-        """Says where a tensor lies, for the steps to come."""
-        ...
-
-    def enqueue(self, stream: int) -> None:
-        """Puts one step on a stream."""
-        ...
-
-    def capturable(self, stream: int) -> bool:
-        """Whether `enqueue` can be recorded in a graph."""
-        ...
-
-    def close(self) -> None:
-        """Frees the engine."""
-        ...
-
-
-class _Tensor:
-    """A tensor that crosses to the host: page-locked memory with device memory beside it, or mapped and both in one."""
-
-    def __init__(self, device: Device, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        self.bytes, address = device.allocate_host(nbytes, mapped=device.integrated)
-        self.array: NDArray[Any] = self.bytes.view(dtype).reshape(shape)
-        self._buffer = device.allocate(nbytes) if address is None else None
-        self.is_copied = self._buffer is not None
-        self.address = (address or 0) if self._buffer is None else self._buffer.address
-
-    def free(self) -> None:
-        if self._buffer is not None:
-            self._buffer.free()
 
 
 class DeviceSession:
@@ -91,12 +47,13 @@ class DeviceSession:
         self,
         engine: StepEngine,
         device: Device,
+        launcher: Launcher,
         description: str,
         *,
         graphs: bool = True,
         state_scheme: str = "ping-pong",
     ) -> None:
-        """Takes over the engine and the device, and closes both with the session.
+        """Takes over the engine and the device, and closes both with the session; `launcher` runs our kernels there.
 
         Raises:
             UsageError: there is no such scheme.
@@ -104,14 +61,15 @@ class DeviceSession:
         if state_scheme not in STATE_SCHEMES:
             raise UsageError(f"state scheme {state_scheme}: not one of {', '.join(STATE_SCHEMES)}")
         self.spec = engine.spec
-        self._engine, self._device = engine, device
+        self._engine, self._device, self._launcher = engine, device, launcher
         self._memory: StateMemory | None = StateMemory(device, engine.spec)
         scheme = "in-place" if engine.updates_in_place else state_scheme
         self._fixed: dict[int, tuple[Buffer, Buffer]] | None = None if scheme == "ping-pong" else {}
         self._streams = self._steps = 0
-        self._tensors: dict[str, _Tensor] = {}
-        self._warm: set[tuple[int, int]] = set()
-        self._recorded: dict[tuple[int, int], Any] = {}
+        self._tensors: dict[str, HostTensor] = {}
+        self._picture_job: PictureJob | None = None
+        self._warm: set[object] = set()
+        self._recorded: dict[object, Any] = {}
         with device.active():
             self._graphs = graphs and engine.capturable(device.stream)
         how = "CUDA graphs" if self._graphs else "no CUDA graphs" + (", it can't be recorded" if graphs else "")
@@ -132,24 +90,40 @@ class DeviceSession:
             BackendError: the device failed.
         """
         before = self._checked(states)
-        memory = self._open_memory()
         with self._device.active():
             self._set_batch(len(frames))
             shape = self._tensors["frame"].array.shape
             if frames.shape != shape or before.streams not in {self._streams, 0}:
                 raise UsageError(f"frames {frames.shape} given, {(before.streams, *shape[1:])} expected")
             self._tensors["frame"].array[:] = frames
-            if "mix" in self._tensors:
-                self._tensors["mix"].array[:] = mix
-            source, target = self._place(before)
-            # Lent before the run, so that a step that fails gives its memory back.
-            give, after = (memory.lend, target) if self._fixed is None else (memory.view, source)
-            handle = give(after, before.streams, self._steps + 1)
-            self._run(source, target)
-            self._device.synchronize()
+            after = self._step(before, mix, FrameJob(self._tensors))
             maps = self._tensors["saliency"].array[:, 0].copy()
-        self._steps += 1
-        return maps, (handle,)
+        return maps, (after,)
+
+    def step_picture(
+        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], view: View | None
+    ) -> tuple[Pictures, States]:
+        """Runs one step of one stream from a source frame to pictures of it, all on the device.
+
+        Args:
+            image_bgr: uint8 `[h, w, 3]` of any size.
+            states: see `Session.step`.
+            mix: float32 `[1]`, see `Session.step`.
+            view: what picture to draw at source size; None for none.
+
+        Raises:
+            UsageError: the states are not this session's, or of several streams.
+            BackendError: the device failed.
+        """
+        before = self._checked(states)
+        with self._device.active():
+            self._set_batch(1)
+            if before.streams not in {1, 0}:
+                raise UsageError(f"a picture is of one stream, and these states are of {before.streams}")
+            job = self._job_for((image_bgr.shape[0], image_bgr.shape[1]), view)
+            job.source.array[:] = image_bgr
+            after = self._step(before, mix, job)
+            return job.result(), (after,)
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""
@@ -189,7 +163,7 @@ class DeviceSession:
         if self._memory is None:
             return
         with self._device.active():
-            self._recorded.clear()
+            self._forget_graphs()
             self._free_tensors()
             self._memory.close()
             self._engine.close()
@@ -218,6 +192,29 @@ class DeviceSession:
             raise UsageError("this model keeps the states of the last step only; use to_host to keep earlier ones")
         return handle
 
+    def _job_for(self, source_hw: tuple[int, int], view: View | None) -> PictureJob:
+        """Returns what carries frames of this size; another size or view takes its place, and its graphs go."""
+        if self._picture_job is None or self._picture_job.key != (source_hw, view):
+            self._forget_graphs()
+            if self._picture_job is not None:
+                self._picture_job.free()
+            self._picture_job = PictureJob(self._device, self._launcher, self._tensors, source_hw, view)
+        return self._picture_job
+
+    def _step(self, before: DeviceStates, mix: NDArray[np.float32], job: FrameJob | PictureJob) -> DeviceStates:
+        """Does the work, waits for it, and returns the states after it."""
+        memory = self._open_memory()
+        if "mix" in self._tensors:
+            self._tensors["mix"].array[:] = mix
+        source, target = self._place(before)
+        # Lent before the run, so that a step that fails gives its memory back.
+        give, after = (memory.lend, target) if self._fixed is None else (memory.view, source)
+        handle = give(after, before.streams, self._steps + 1)
+        self._run(source, target, job)
+        self._device.synchronize()
+        self._steps += 1
+        return handle
+
     def _place(self, before: DeviceStates) -> tuple[Buffer, Buffer]:
         """Returns the memory that the step reads its states from, and that it writes them to."""
         memory = self._open_memory()
@@ -232,32 +229,30 @@ class DeviceSession:
             self._device.copy(source.address, before.buffer.address, source.nbytes)
         return source, target
 
-    def _run(self, source: Buffer, target: Buffer) -> None:
-        order = (source.address, target.address)
+    def _run(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
+        order = (source.address, target.address, job.key)
         if order not in self._recorded:
             for name, offset in self._open_memory().offsets(self._streams).items():
                 self._engine.bind(f"{name}_in", source.address + offset)
                 self._engine.bind(f"{name}_out", target.address + offset)
             if not (self._graphs and order in self._warm):
-                self._work(source, target)
+                self._work(source, target, job)
                 self._warm.add(order)
                 return
             if len(self._recorded) == _MOST_GRAPHS:
                 del self._recorded[next(iter(self._recorded))]
-            self._recorded[order] = self._device.capture(lambda: self._work(source, target))
+            self._recorded[order] = self._device.capture(lambda: self._work(source, target, job))
         self._device.launch(self._recorded[order])
 
-    def _work(self, source: Buffer, target: Buffer) -> None:
+    def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
         """Puts one whole step on the stream: what a graph records."""
-        device, tensors = self._device, self._tensors
-        for name in ("frame", "mix"):
-            if name in tensors and tensors[name].is_copied:
-                device.upload(tensors[name].address, tensors[name].bytes)
-        self._engine.enqueue(device.stream)
-        if tensors["saliency"].is_copied:
-            device.download(tensors["saliency"].bytes, tensors["saliency"].address)
+        if "mix" in self._tensors:
+            self._tensors["mix"].upload()
+        job.before()
+        self._engine.enqueue(self._device.stream)
+        job.after()
         if source is not target and self._fixed is not None and source.nbytes:
-            device.copy(source.address, target.address, source.nbytes)
+            self._device.copy(source.address, target.address, source.nbytes)
 
     def _set_batch(self, streams: int) -> None:
         """Makes ready for so many streams. Graphs hold the sizes they were recorded with, so they go."""
@@ -270,19 +265,25 @@ class DeviceSession:
                 f" --batch-profile {min(least, streams)} {streams} {max(most, streams)}"
             )
         self._streams = 0  # until all is done
-        self._recorded.clear()
-        self._warm.clear()
+        self._forget_graphs()
         self._free_tensors()
         self._engine.set_batch(streams)
         for name, (_, *rest) in self.spec.tensor_shapes.items():
             if name in {"frame", "mix", "saliency"}:
                 shape = (streams, *(n or 0 for n in rest))
-                tensor = _Tensor(self._device, shape, np.uint8 if name == "frame" else np.float32)
+                tensor = HostTensor(self._device, shape, np.uint8 if name == "frame" else np.float32)
                 self._tensors[name] = tensor
                 self._engine.bind(name, tensor.address)
         self._streams = streams
 
+    def _forget_graphs(self) -> None:
+        self._recorded.clear()
+        self._warm.clear()
+
     def _free_tensors(self) -> None:
+        if self._picture_job is not None:
+            self._picture_job.free()
+            self._picture_job = None
         for tensor in self._tensors.values():
             tensor.free()
         self._tensors.clear()

@@ -133,11 +133,13 @@ class _Outputs:
         if self._writer is not None:
             self._writer.__exit__(kind, error, trace)
 
-    def write(self, frame: Frame, saliency: NDArray[np.float32]) -> None:
+    @property
+    def view(self) -> View | None:
+        """What picture is wanted of each frame."""
+        return None if self._writer is None else self._view
+
+    def write(self, frame: Frame, grey: NDArray[np.uint8], picture: NDArray[np.uint8] | None) -> None:
         self._count += 1
-        with self._clock.time("postprocess"):
-            grey = to_grey(saliency)
-            picture = render(frame.image_bgr, grey, self._view) if self._writer is not None else None
         with self._clock.time("encode"):
             if self._writer is not None and picture is not None:
                 self._writer.write(picture, frame)
@@ -201,7 +203,7 @@ def process_video(
         frames: Iterable[Frame] = clock.timed("decode", reader)
         try:
             for frame in progress(frames, reader.frame_count) if progress else frames:
-                outputs.write(frame, _saliency(stream, frame, clock))
+                outputs.write(frame, *_pictures(stream, frame, outputs.view, clock))
                 count += 1
                 if stop.is_set():
                     break
@@ -213,12 +215,26 @@ def process_video(
     return Summary(count, reader.frame_count, seconds, count / seconds, stage_ms, stop.is_set(), broken, tuple(notes))
 
 
-def _saliency(stream: SaliencyStream, frame: Frame, clock: _Clock) -> NDArray[np.float32]:
+def _pictures(
+    stream: SaliencyStream, frame: Frame, view: View | None, clock: _Clock
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Returns the 8-bit map, and the picture if one is wanted."""
+    if stream.draws_pictures:
+        with clock.time("step"):  # the device does the rest as well
+            pictures = stream.picture(frame.image_bgr, view)
+        _check_finite(stream, is_finite=pictures.is_finite)
+        return pictures.grey, pictures.image_bgr
     with clock.time("preprocess"):
         small = to_network_size(frame.image_bgr, stream.spec.height, stream.spec.width)
     with clock.time("step"):
         saliency: NDArray[np.float32] = stream.infer(small[np.newaxis])[0]
-    if not np.isfinite(saliency).all():
+    _check_finite(stream, is_finite=bool(np.isfinite(saliency).all()))
+    with clock.time("postprocess"):
+        grey = to_grey(saliency)
+        return grey, None if view is None else render(frame.image_bgr, grey, view)
+
+
+def _check_finite(stream: SaliencyStream, *, is_finite: bool) -> None:
+    if not is_finite:
         advice = "; export it with --fp32" if stream.spec.precision == "fp16" else ""
         raise ModelError(f"{stream.spec.weights}: the model gave NaN or infinity for a frame{advice}")
-    return saliency

@@ -29,12 +29,21 @@ def to_network_size(frame_bgr: NDArray[np.uint8], height: int, width: int) -> ND
     Raises:
         UsageError: the frame is not uint8, or not of three channels, or empty.
     """
+    check_frame(frame_bgr)
+    if frame_bgr.shape[:2] == (height, width):
+        return frame_bgr
+    return cast("NDArray[np.uint8]", cv2.resize(frame_bgr, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def check_frame(frame_bgr: NDArray[np.uint8]) -> None:
+    """Refuses what is no frame.
+
+    Raises:
+        UsageError: it is not uint8, or not of three channels, or empty.
+    """
     if not isinstance(frame_bgr, np.ndarray):
         raise UsageError(f"a frame is {type(frame_bgr).__name__}, not an array; did the camera or file end?")
     if frame_bgr.dtype != np.uint8 or (frame_bgr.ndim, frame_bgr.shape[-1]) != _BGR or not frame_bgr.size:
         raise UsageError(
             f"a frame of dtype {frame_bgr.dtype} and shape {frame_bgr.shape} given; uint8 BGR (h, w, 3) expected"
         )
-    if frame_bgr.shape[:2] == (height, width):
-        return frame_bgr
-    return cast("NDArray[np.uint8]", cv2.resize(frame_bgr, (width, height), interpolation=cv2.INTER_AREA))

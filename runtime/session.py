@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from salema.runtime.device_jobs import Pictures
+    from salema.runtime.postprocess import View
     from salema.runtime.spec import ModelSpec
 
 States = tuple[Any, ...]
@@ -66,6 +68,17 @@ class Session(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+@runtime_checkable
+class PictureSession(Session, Protocol):
+    """A session that also resizes source frames and draws pictures where the network runs."""
+
+    def step_picture(
+        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], view: View | None
+    ) -> tuple[Pictures, States]:
+        """Runs one step of one stream from a source frame, uint8 BGR `[h, w, 3]`, to pictures of it."""
+        ...
 
 
 def _folder_of(path: str | Path) -> str:

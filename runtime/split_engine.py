@@ -14,8 +14,8 @@ from salema.runtime.errors import ModelError
 if TYPE_CHECKING:
     from salema.kernels.arrays import Launcher
     from salema.kernels.device import Buffer, Device
-    from salema.runtime.device_session import StepEngine
     from salema.runtime.spec import ModelSpec
+    from salema.runtime.step_engine import StepEngine
 
 
 def check_parts(encoder: ModelSpec, decoder: ModelSpec) -> None:

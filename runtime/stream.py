@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salema.runtime.errors import UsageError
-from salema.runtime.preprocess import to_network_size
+from salema.runtime.preprocess import check_frame, to_network_size
+from salema.runtime.session import PictureSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from salema.runtime.device_jobs import Pictures
+    from salema.runtime.postprocess import View
     from salema.runtime.session import Session
     from salema.runtime.spec import ModelSpec
 
@@ -103,10 +106,31 @@ class SaliencyStream:
         expected = (self._streams, self.spec.height, self.spec.width, 3)
         if frames_nhwc.shape != expected or frames_nhwc.dtype != np.uint8:
             raise UsageError(f"{frames_nhwc.dtype} frames {frames_nhwc.shape} given, uint8 {expected} expected")
-        mix = np.where(self._first, 1, self.spec.coefficient or 0).astype(np.float32)
-        maps, self._states = self._session.step(frames_nhwc, self._states, mix)
+        maps, self._states = self._session.step(frames_nhwc, self._states, self._mix())
         self._first[:] = False
         return maps
+
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether `picture` can be called: the model runs on a device where our kernels do."""
+        return isinstance(self._session, PictureSession) and self._streams == 1
+
+    def picture(self, image_bgr: NDArray[np.uint8], view: View | None) -> Pictures:
+        """Takes the next frame, BGR `(h, w, 3)` of any size; returns its 8-bit map and a picture, made on the device.
+
+        Raises:
+            UsageError: the frame has another dtype or shape, or there are several streams, or pictures can't be drawn.
+        """
+        session = self._session
+        if not isinstance(session, PictureSession) or self._streams != 1:
+            raise UsageError("pictures are drawn for one stream on a GPU only; use step and salema.runtime.postprocess")
+        check_frame(image_bgr)
+        pictures, self._states = session.step_picture(image_bgr, self._states, self._mix(), view)
+        self._first[:] = False
+        return pictures
+
+    def _mix(self) -> NDArray[np.float32]:
+        return np.where(self._first, 1, self.spec.coefficient or 0).astype(np.float32)
 
     def snapshot(self) -> dict[str, NDArray[np.float32]]:
         """Copies the memory to the host: the states `{name: [N, C, H, W]}`, and `first` `[N]` (1 before a first frame).

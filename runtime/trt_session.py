@@ -38,14 +38,13 @@ def open_tensorrt(
     read = [(path, *read_engine(path, kind)) for path in find_engines(folder, kind)]
     library = load_library(kind)
     device = CudaDevice(device_index)
+    launcher = CudaLauncher(device)
     try:
         with device.active():
             engines = [TrtEngine(path, plan, info, library, device) for path, plan, info in read]
-            whole = (
-                engines[0] if len(engines) == 1 else SplitEngine(engines[0], engines[1], device, CudaLauncher(device))
-            )
+            whole = engines[0] if len(engines) == 1 else SplitEngine(engines[0], engines[1], device, launcher)
         description = f"{kind.title} {library.version} on {device.name}"
-        return DeviceSession(whole, device, description, graphs=graphs, state_scheme=state_scheme)
+        return DeviceSession(whole, device, launcher, description, graphs=graphs, state_scheme=state_scheme)
     except BaseException:
         device.close()
         raise

@@ -5,13 +5,15 @@ import shutil
 import pytest
 
 from salema.kernels import compile as kernel_compile
+from salema.kernels import postprocess_op, preprocess_op
 from salema.kernels.compile import SOURCES, Variant, compile_kernel, load_kernel
 from salema.kernels.errors import BackendError, MissingDependencyError
 from salema.kernels.ops import EMA_VARIANTS
 
 TARGETS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm110", "sm120")
 MOST_REGISTERS = 64  # of 65536: with 256 threads a block, four blocks on a multiprocessor
-KERNELS = {"ema_update": EMA_VARIANTS}
+ALL = (*EMA_VARIANTS, *preprocess_op.VARIANTS, *postprocess_op.VARIANTS)
+KERNELS = {name: [variant for variant in ALL if variant.name == name] for name in {variant.name for variant in ALL}}
 ONE = EMA_VARIANTS[0]
 
 
@@ -21,7 +23,7 @@ def test_every_source_is_among_the_kernels():
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", sorted(KERNELS))
 def test_nvrtc_compiles_every_variant_without_a_warning_or_a_spill(kernel, target):
     for variant in KERNELS[kernel]:
         compiled = compile_kernel(variant, target, "nvrtc")
@@ -32,7 +34,7 @@ def test_nvrtc_compiles_every_variant_without_a_warning_or_a_spill(kernel, targe
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", sorted(KERNELS))
 def test_nvcc_compiles_it_too(kernel, target):
     variant = KERNELS[kernel][-1]
     compiled = compile_kernel(variant, target, "nvcc")

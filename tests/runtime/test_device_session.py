@@ -4,7 +4,7 @@ import gc
 
 import numpy as np
 import pytest
-from host_device import HostDevice, open_host
+from host_device import HostDevice, QueuedLauncher, open_host
 
 from salema.export.seeded import moving_disc
 from salema.runtime.device_session import DeviceSession
@@ -29,7 +29,7 @@ def host(model):
     def make(folder=model, *, integrated=False, engine_options=None, **options):
         device = HostDevice(integrated=integrated)
         engine = open_host(folder, device, **(engine_options or {}))
-        return DeviceSession(engine, device, "host", **options), device, engine
+        return DeviceSession(engine, device, QueuedLauncher(device), "host", **options), device, engine
 
     return make
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from host_device import HostDevice, open_host
+from host_device import HostDevice, QueuedLauncher, open_host
 
 from salema.export.engine_builder import EngineOptions
 from salema.export.seeded import moving_disc
@@ -30,7 +30,7 @@ STATEFUL = [name for name in VARIANTS if name != "SalGAN"]
 def on_host(*, integrated=False, **options):
     def open_folder(folder):
         device = HostDevice(integrated=integrated)
-        return DeviceSession(open_host(folder, device), device, "host", **options)
+        return DeviceSession(open_host(folder, device), device, QueuedLauncher(device), "host", **options)
 
     return open_folder
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import onnx
 import pytest
-from host_device import HostDevice, open_host
+from host_device import HostDevice, QueuedLauncher, open_host
 
 from salema.export.cli import main
 from salema.export.seeded import moving_disc
@@ -31,7 +31,7 @@ VARIANTS = {
 
 def on_host(folder, **options):
     device = HostDevice()
-    return DeviceSession(open_host(folder, device), device, "host", **options)
+    return DeviceSession(open_host(folder, device), device, QueuedLauncher(device), "host", **options)
 
 
 def walk(session, frames):

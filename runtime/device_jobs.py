@@ -1,0 +1,185 @@
+"""What one step carries between host and device: the network's frame and map, or a source frame and pictures of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from salema.kernels.arrays import Array
+from salema.kernels.postprocess_op import ResizeTables as LinearTables
+from salema.kernels.postprocess_op import map_range, postprocess
+from salema.kernels.postprocess_reference import linear_tables
+from salema.kernels.preprocess_op import preprocess
+from salema.kernels.preprocess_reference import resize_tables
+from salema.runtime.postprocess import COLORMAP, OPACITY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from salema.kernels.arrays import Launcher
+    from salema.kernels.device import Buffer, Device
+    from salema.runtime.postprocess import View
+
+
+class HostTensor:
+    """A tensor that crosses to the host: page-locked memory with device memory beside it, or mapped and both in one."""
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        self.bytes, address = device.allocate_host(nbytes, mapped=device.integrated)
+        self.array: NDArray[Any] = self.bytes.view(dtype).reshape(shape)
+        self._buffer = device.allocate(nbytes) if address is None else None
+        self.address = (address or 0) if self._buffer is None else self._buffer.address
+        self._device = device
+
+    def upload(self) -> None:
+        """Takes it to the device, in the stream's order; nothing to do where it is mapped."""
+        if self._buffer is not None:
+            self._device.upload(self.address, self.bytes)
+
+    def download(self) -> None:
+        """Takes it to the host, in the stream's order; nothing to do where it is mapped."""
+        if self._buffer is not None:
+            self._device.download(self.bytes, self.address)
+
+    def free(self) -> None:
+        """Gives the device memory back."""
+        if self._buffer is not None:
+            self._buffer.free()
+
+
+class FrameJob:
+    """A frame at network size in, its raw map out."""
+
+    key: object = "frame"
+
+    def __init__(self, tensors: Mapping[str, HostTensor]) -> None:
+        self._tensors = tensors
+
+    def before(self) -> None:
+        """Puts on the stream what comes before the network."""
+        self._tensors["frame"].upload()
+
+    def after(self) -> None:
+        """Puts on the stream what comes after it."""
+        self._tensors["saliency"].download()
+
+    def free(self) -> None:
+        """Has no memory of its own."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What comes out for one source frame.
+
+    Attributes:
+        grey: uint8 `[H, W]`, the map that the published code saves.
+        image_bgr: uint8 `[h, w, 3]`, or None where none was asked for.
+        is_finite: whether the raw map held neither NaN nor infinity.
+    """
+
+    grey: NDArray[np.uint8]
+    image_bgr: NDArray[np.uint8] | None
+    is_finite: bool
+
+
+class PictureJob:
+    """A source frame of one size in; the 8-bit map, and a picture of one view, out: nothing else crosses."""
+
+    def __init__(
+        self,
+        device: Device,
+        launcher: Launcher,
+        tensors: Mapping[str, HostTensor],
+        source_hw: tuple[int, int],
+        view: View | None,
+    ) -> None:
+        """Takes the memory, and takes the tables to the device."""
+        self.key = (source_hw, view)
+        self._device, self._launcher, self._view = device, launcher, view
+        _, height, width, _ = tensors["frame"].array.shape
+        self._tables_memory: list[Buffer] = []
+        self._frame, self._saliency = tensors["frame"], tensors["saliency"]
+        self.source = HostTensor(device, (*source_hw, 3), np.uint8)
+        self._limits = HostTensor(device, (1, 2), np.float32)
+        self._grey = HostTensor(device, (height, width), np.uint8)
+        self._image = None if view is None else HostTensor(device, (*source_hw, 3), np.uint8)
+        self._resize = resize_tables(source_hw, (height, width)).placed(self._place)
+        rows, columns = linear_tables((height, width), source_hw)
+        self._linear = LinearTables(self._place(rows), self._place(columns), (height, width))
+        levels = np.arange(256, dtype=np.uint8)[np.newaxis]
+        self._colours = self._place(cv2.applyColorMap(levels, COLORMAP)[0])
+
+    def before(self) -> None:
+        """See `FrameJob.before`."""
+        self.source.upload()
+        _, height, width, _ = self._frame.array.shape
+        out = self._array(self._frame.address, (height, width, 3), np.uint8)
+        preprocess(self._launcher, self._whole(self.source), out, self._resize)
+
+    def after(self) -> None:
+        """See `FrameJob.after`."""
+        _, _, height, width = self._saliency.array.shape
+        saliency = self._array(self._saliency.address, (height, width), np.float32)
+        maps = self._array(self._saliency.address, (1, height, width), np.float32)
+        limits = self._array(self._limits.address, (2,), np.float32)
+        map_range(self._launcher, maps, self._whole(self._limits))
+        postprocess(self._launcher, saliency, limits, self._whole(self._grey), view="map8")
+        if self._image is not None:
+            self._draw(saliency, limits, self._whole(self._image))
+            self._image.download()
+        self._limits.download()
+        self._grey.download()
+
+    def _draw(self, saliency: Array, limits: Array, image: Array) -> None:
+        if self._view == "map":
+            postprocess(self._launcher, saliency, limits, image, view="map", tables=self._linear)
+            return
+        postprocess(
+            self._launcher,
+            saliency,
+            limits,
+            image,
+            view="overlay",
+            frame=self._whole(self.source),
+            colours=self._colours,
+            tables=self._linear,
+            opacity=OPACITY,
+        )
+
+    def result(self) -> Pictures:
+        """Copies what came out, once the stream is done."""
+        image = None if self._image is None else self._image.array.copy()
+        if image is not None and self._view == "side-by-side":
+            image = np.hstack([self.source.array, image])
+        return Pictures(self._grey.array.copy(), image, bool(np.isfinite(self._limits.array).all()))
+
+    def free(self) -> None:
+        """Gives the memory back."""
+        for tensor in (self.source, self._limits, self._grey, self._image):
+            if tensor is not None:
+                tensor.free()
+        for buffer in self._tables_memory:
+            buffer.free()
+        self._tables_memory.clear()
+
+    def _place(self, table: NDArray[Any]) -> Array:
+        staging, _ = self._device.allocate_host(table.nbytes, mapped=False)
+        staging[:] = np.ascontiguousarray(table).view(np.uint8).ravel()
+        buffer = self._device.allocate(table.nbytes)
+        self._tables_memory.append(buffer)
+        self._device.upload(buffer.address, staging)
+        self._device.synchronize()
+        return Array(buffer.address, table.shape, table.dtype, self._launcher.device)
+
+    def _whole(self, tensor: HostTensor) -> Array:
+        return Array(tensor.address, tensor.array.shape, tensor.array.dtype, self._launcher.device)
+
+    def _array(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
+        return Array(address, shape, np.dtype(dtype), self._launcher.device)

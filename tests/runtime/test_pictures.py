@@ -1,0 +1,177 @@
+"""Source frames in, pictures out, with all between them on the device: the kernels' own sources over host memory."""
+
+import cv2
+import numpy as np
+import pytest
+from host_device import HostDevice, QueuedLauncher, open_host
+from videos import probe
+
+from salema.export.seeded import moving_disc
+from salema.runtime.device_session import DeviceSession
+from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.pipeline import process_video
+from salema.runtime.postprocess import VIEWS, render, to_grey
+from salema.runtime.session import PictureSession, open_session
+from salema.runtime.stream import SaliencyStream
+
+SIZES = {"smaller": (48, 64), "larger": (121, 187), "whole ratio": (128, 192), "the network's": (64, 96)}
+
+
+@pytest.fixture
+def on_device(model):
+    """A stream over host memory, with its device."""
+
+    def make(folder=model, *, integrated=False, **options):
+        device = HostDevice(integrated=integrated)
+        launcher = QueuedLauncher(device)
+        session = DeviceSession(open_host(folder, device), device, launcher, "host", **options)
+        return SaliencyStream(session), device, session
+
+    return make
+
+
+def natural(count, size):
+    """Frames with noise on them, so that a wrong pixel shows."""
+    frames = moving_disc(count, *size).astype(np.int16)
+    return (frames + np.random.default_rng(0).integers(-20, 20, frames.shape)).clip(0, 255).astype(np.uint8)
+
+
+def expected(stream, frame, view):
+    grey = to_grey(stream.step(frame))
+    return grey, None if view is None else render(frame, grey, view)
+
+
+def assert_same(pictures, grey, image):
+    np.testing.assert_array_equal(pictures.grey, grey)
+    assert pictures.is_finite
+    if image is None:
+        assert pictures.image_bgr is None
+    else:
+        np.testing.assert_array_equal(pictures.image_bgr, image)
+
+
+@pytest.mark.parametrize("view", [None, *VIEWS])
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_are_those_of_the_cpu_to_the_bit(model, on_device, view, size):
+    stream, device, session = on_device()
+    with stream, open_session(model, "onnxruntime", "cpu") as plain:
+        other = SaliencyStream(plain)
+        for index, frame in enumerate(natural(6, SIZES[size])):
+            if index == 4:
+                stream.reset()
+                other.reset()
+            assert_same(stream.picture(frame, view), *expected(other, frame, view))
+        assert session.graphs_recorded == 2
+        assert device.launches == 4
+
+
+@pytest.mark.parametrize("options", [{"integrated": True}, {"graphs": False}, {"state_scheme": "copy"}])
+def test_on_every_kind_of_device(model, on_device, options):
+    stream, _, _ = on_device(**options)
+    with stream, open_session(model, "onnxruntime", "cpu") as plain:
+        other = SaliencyStream(plain)
+        for frame in natural(5, (90, 121)):
+            assert_same(stream.picture(frame, "overlay"), *expected(other, frame, "overlay"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_of_a_split_model(exported, on_device, precision):
+    folder = exported(split=True, precision=precision)
+    stream, _, _ = on_device(folder)
+    with stream, open_session(folder, "onnxruntime", "cpu") as plain:
+        other = SaliencyStream(plain)
+        for frame in natural(5, (90, 120)):
+            assert_same(stream.picture(frame, "overlay"), *expected(other, frame, "overlay"))
+
+
+def test_sizes_views_and_plain_steps_may_take_turns(model, on_device):
+    stream, device, _ = on_device()
+    with stream, open_session(model, "onnxruntime", "cpu") as plain:
+        other = SaliencyStream(plain)
+        held = set()
+        for _ in range(3):
+            for size, view in (((90, 120), "overlay"), ((90, 120), "map"), ((48, 64), None)):
+                for frame in natural(3, size):
+                    assert_same(stream.picture(frame, view), *expected(other, frame, view))
+            for frame in natural(3, (64, 96)):
+                np.testing.assert_array_equal(stream.step(frame), other.step(frame))
+            held.add(len(device.pieces))
+        assert len(held) == 1
+    assert not device.pieces
+
+
+def test_only_the_source_frame_goes_up_and_the_pictures_come_down(on_device, monkeypatch):
+    stream, device, _ = on_device()
+    frames = natural(4, (90, 120))
+    with stream:
+        stream.picture(frames[0], "overlay")
+        crossed = []
+        upload, download = device.upload, device.download
+        monkeypatch.setattr(device, "upload", lambda at, data: (crossed.append(data.nbytes), upload(at, data)))
+        monkeypatch.setattr(device, "download", lambda data, at: (crossed.append(-data.nbytes), download(data, at)))
+        stream.picture(frames[1], "overlay")
+    image = 90 * 120 * 3
+    assert sorted(crossed) == sorted([4, image, -image, -64 * 96, -8])
+
+
+def test_nan_is_seen(exported, on_device):
+    stream, _, _ = on_device()
+    with stream:
+        stream.picture(natural(1, (90, 120))[0], None)
+        poison = stream.snapshot()
+        poison["ema30"][:] = np.nan
+        stream.restore(poison)
+        assert not stream.picture(natural(1, (90, 120))[0], "overlay").is_finite
+
+
+def test_frames_are_checked(on_device, model):
+    stream, _, session = on_device()
+    with stream:
+        assert isinstance(session, PictureSession)
+        assert stream.draws_pictures
+        for frame in (None, np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))):
+            with pytest.raises(UsageError, match="a frame"):
+                stream.picture(frame, "map")
+    with open_session(model, "onnxruntime", "cpu") as plain:
+        assert not SaliencyStream(plain).draws_pictures
+        with pytest.raises(UsageError, match="pictures are drawn for one stream on a GPU only"):
+            SaliencyStream(plain).picture(np.zeros((4, 4, 3), np.uint8), "map")
+
+
+def test_of_several_streams_there_are_no_pictures(exported, on_device):
+    _, _, session = on_device(exported(batch=None))
+    with session:
+        stream = SaliencyStream(session, 2)
+        assert not stream.draws_pictures
+        states = session.from_host({"ema30": np.zeros((2, 32, 4, 6), np.float32)})
+        with pytest.raises(UsageError, match="a picture is of one stream, and these states are of 2"):
+            session.step_picture(np.zeros((8, 8, 3), np.uint8), states, np.ones(1, np.float32), None)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_whole_video_is_the_same_file_as_on_the_cpu(model, on_device, small_clip, tmp_path, view):
+    stream, _, _ = on_device()
+    with stream:
+        summary = process_video(stream, small_clip, tmp_path / "gpu.mp4", tmp_path / "gpu", view)
+    with open_session(model, "onnxruntime", "cpu") as session:
+        process_video(SaliencyStream(session), small_clip, tmp_path / "cpu.mp4", tmp_path / "cpu", view)
+    assert summary.frames == 12
+    assert summary.stage_ms["step"] > 0
+    assert summary.stage_ms["preprocess"] == summary.stage_ms["postprocess"] == 0
+    names = sorted(path.name for path in (tmp_path / "cpu").iterdir())
+    assert len(names) == 12
+    for name in names:
+        assert (tmp_path / "gpu" / name).read_bytes() == (tmp_path / "cpu" / name).read_bytes()
+    found, same = probe(tmp_path / "gpu.mp4"), probe(tmp_path / "cpu.mp4")
+    np.testing.assert_array_equal(found["images"], same["images"])
+    assert cv2.imread(str(tmp_path / "gpu" / names[0]), cv2.IMREAD_UNCHANGED).shape == (64, 96)
+
+
+def test_a_video_with_nan_ends_in_a_sentence(on_device, small_clip, tmp_path, monkeypatch):
+    stream, _, session = on_device()
+    start = session.from_host({"ema30": np.full((1, 32, 4, 6), np.nan, np.float32)})
+    monkeypatch.setattr(session, "from_host", lambda arrays: start)
+    monkeypatch.setattr(stream, "_mix", lambda: np.full(1, 0.5, np.float32))
+    with stream, pytest.raises(ModelError, match="the model gave NaN or infinity for a frame"):
+        process_video(stream, small_clip, tmp_path / "gpu.mp4")
+    assert not (tmp_path / "gpu.mp4").exists()
