@@ -54,9 +54,10 @@ def check_precision(
     checkpoint = load_checkpoint(options.weights)
     architecture, _ = choose_architecture(checkpoint.kind, checkpoint.hint, "auto", (), None)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        result = export_model(Options(**{**vars(options), "folder": folder}), say)
-        sessions, passed_over = _open_all(folder, device, stack, say)
+        whole, split = Path(name) / "whole", Path(name) / "split"
+        result = export_model(Options(**{**vars(options), "folder": whole}), say)
+        export_model(Options(**{**vars(options), "folder": split, "split": True}), say)
+        sessions, passed_over = _open_all(whole, split, device, stack, say)
         video = moving_disc(frames, result.spec.height, result.spec.width)
         truth = TorchStream(architecture, checkpoint.weights, result.spec, "fp32", device)
         parity = {}
@@ -73,11 +74,11 @@ def check_precision(
 
 
 def _open_all(
-    folder: Path, device: str, stack: ExitStack, say: Callable[[str], None]
+    whole: Path, split: Path, device: str, stack: ExitStack, say: Callable[[str], None]
 ) -> tuple[dict[str, Session], dict[str, str]]:
     sessions: dict[str, Session] = {}
     passed_over: dict[str, str] = {}
-    for backend, opener in openers(folder, device, say).items():
+    for backend, opener in openers(whole, split, device, say).items():
         try:
             sessions[backend] = stack.enter_context(opener())
         except SalemaError as error:  # noqa: PERF203 - opening takes seconds
@@ -86,23 +87,26 @@ def _open_all(
     return sessions, passed_over
 
 
-def openers(folder: Path, device: str, say: Callable[[str], None]) -> dict[str, Callable[[], Session]]:
+def openers(whole: Path, split: Path, device: str, say: Callable[[str], None]) -> dict[str, Callable[[], Session]]:
     """Returns the sessions to try, by name; engines are built when the first session asks for them."""
     found: dict[str, Callable[[], Session]] = {
-        f"onnxruntime {device}": partial(open_session, folder, "onnxruntime", device)
+        f"onnxruntime {device}": partial(open_session, whole, "onnxruntime", device)
     }
     if device == "cpu":
-        return found
+        return found | {"onnxruntime cpu, split": partial(open_session, split, "onnxruntime", device)}
     for kind in KINDS.values():
         for graphs in (True, False):
             for scheme in STATE_SCHEMES:
                 name = f"{kind.backend}, {'graphs' if graphs else 'no graphs'}, {scheme}"
-                found[name] = partial(_open_built, folder, kind, graphs, scheme, say)
-    return found | {"onnxruntime-tensorrt": partial(open_session, folder, "onnxruntime-tensorrt")}
+                found[name] = partial(_open_built, whole, kind, say, graphs=graphs, scheme=scheme)
+        found[f"{kind.backend}, graphs, split"] = partial(_open_built, split, kind, say)
+    return found | {"onnxruntime-tensorrt": partial(open_session, whole, "onnxruntime-tensorrt")}
 
 
-def _open_built(folder: Path, kind: Kind, graphs: bool, scheme: str, say: Callable[[str], None]) -> Session:
-    if not (folder / kind.engine_file).is_file():
+def _open_built(
+    folder: Path, kind: Kind, say: Callable[[str], None], *, graphs: bool = True, scheme: str = STATE_SCHEMES[0]
+) -> Session:
+    if not any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder")):
         build_chosen(folder, kind.backend, EngineOptions(), say)
     return open_tensorrt(folder, kind, graphs=graphs, state_scheme=scheme)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,17 +36,19 @@ def check(
 ) -> None:
     """Run everything that needs a GPU, and leave the results as JSON."""
     with exit_on_error("gpu-check"):
-        from salema.benchmarks.environment import describe_environment  # noqa: PLC0415 - heavy
-        from salema.benchmarks.gpu_cases import check_precision  # noqa: PLC0415
-        from salema.export.exporter import Options  # noqa: PLC0415
-        from salema.kernels.gpus import list_gpus  # noqa: PLC0415
-        from salema.runtime.files import make_folder, write_bytes  # noqa: PLC0415
+        from salema.benchmarks.environment import describe_environment
+        from salema.benchmarks.gpu_cases import check_precision
+        from salema.export.exporter import Options
+        from salema.kernels.gpus import list_gpus
+        from salema.runtime.files import make_folder, write_bytes
 
         if device == "cuda":
             list_gpus()
         make_folder(out)
         record: dict[str, Any] = {"environment": describe_environment(), "weights": weights, "device": device}
         record["tests"] = _run_tests(out) if tests else None
+        record["sanitizers"] = _run_sanitizers(out) if tests else None
+        record["kernels"] = None if device == "cpu" else _time_kernels()
         for precision in PRECISIONS:
             options = Options(weights, out, precision=precision, imgsz_hw=imgsz)
             record[precision] = check_precision(options, device, frames, rounds, _say)
@@ -64,6 +68,33 @@ def _run_tests(out: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "pytest", "-q", "-m", chosen, f"--junitxml={report}"]
     done = subprocess.run(command, cwd=ROOT, check=False, stdout=sys.stderr)  # noqa: S603
     return {"exit_code": done.returncode, "chosen": chosen, "libraries": there}
+
+
+def _run_sanitizers(out: Path) -> dict[str, int] | None:
+    """Runs the kernels' GPU tests under compute-sanitizer; returns exit codes by tool, None where it is not there."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return None
+    codes = {}
+    for tool in ("memcheck", "racecheck"):
+        pytest = [sys.executable, "-m", "pytest", "-q", "-m", "gpu and not slow", "tests/kernels/test_on_gpu.py"]
+        command = [program, "--tool", tool, "--error-exitcode", "1", "--target-processes", "all", *pytest]
+        with (out / f"{tool}.log").open("w") as log:
+            codes[tool] = subprocess.run(command, cwd=ROOT, check=False, stdout=log, stderr=log).returncode  # noqa: S603
+    return codes
+
+
+def _time_kernels() -> list[dict[str, Any]]:
+    from salema.benchmarks.kernel_speed import KernelBench
+    from salema.kernels.cuda import CudaDevice
+    from salema.kernels.launcher import CudaLauncher
+
+    device = CudaDevice()
+    try:
+        with device.active():
+            return [asdict(speed) for speed in KernelBench(device, CudaLauncher(device)).measure()]
+    finally:
+        device.close()
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ def test_the_whole_script_leaves_its_results_as_json(cli, tmp_path):
         assert 0 < found["parity"]["onnxruntime cpu"]["map_max"] < most
         assert found["speed"]["pytorch eager"]["ratio"] == 1
         assert found["speed"]["onnxruntime cpu"]["median_ms"] > 0
+        assert 0 < found["parity"]["onnxruntime cpu, split"]["map_max"] < most
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -73,11 +74,11 @@ def test_pytorch_starts_anew_on_a_reset(truth):
 
 
 def test_on_a_gpu_every_backend_is_tried_with_graphs_on_and_off_and_both_state_schemes(tmp_path):
-    names = list(openers(tmp_path, "cuda", print))
-    assert len(names) == 2 + 4 * len(KINDS)
+    names = list(openers(tmp_path, tmp_path, "cuda", print))
+    assert len(names) == 2 + 5 * len(KINDS)
     assert names[0] == "onnxruntime cuda"
     for kind in KINDS:
-        for how in ("graphs, ping-pong", "graphs, copy", "no graphs, ping-pong", "no graphs, copy"):
+        for how in ("graphs, split", "graphs, ping-pong", "graphs, copy", "no graphs, ping-pong", "no graphs, copy"):
             assert f"{kind}, {how}" in names
 
 

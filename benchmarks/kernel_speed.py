@@ -1,0 +1,143 @@
+"""How near the kernels come to the memory's own speed: bytes per second as a share of a device-to-device copy's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.kernels.arrays import Array
+from salema.kernels.ops import ema_update
+from salema.kernels.postprocess_op import ResizeTables, map_range, postprocess
+from salema.kernels.postprocess_reference import linear_tables
+from salema.kernels.preprocess_op import preprocess
+from salema.kernels.preprocess_reference import resize_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from salema.kernels.arrays import Launcher
+    from salema.kernels.cuda import CudaDevice
+    from salema.kernels.device import Buffer
+
+NETWORK_HW = (192, 256)
+SOURCES_HW = {"360p": (360, 640), "1080p": (1080, 1920), "4K": (2160, 3840)}
+# The state of the published network; and sizes on both sides of any L2 cache.
+STATES = {"1 stream": (1, 512, 12, 16), "64 streams": (64, 512, 12, 16), "1024 streams": (1024, 512, 12, 16)}
+_RUNS = 20
+_REPEATS = 7
+
+
+@dataclass(frozen=True)
+class KernelSpeed:
+    """One kernel at one size.
+
+    Attributes:
+        kernel: its name and types.
+        size: what it ran on.
+        mbytes: what must be read and written once.
+        us: microseconds of a launch, the median of repeats, each the mean of launches in a row.
+        share_of_copy: its bytes per second over those of a device-to-device copy of as many bytes.
+    """
+
+    kernel: str
+    size: str
+    mbytes: float
+    us: float
+    share_of_copy: float
+
+
+class KernelBench:
+    """Times kernels on a device, with the memory they need."""
+
+    def __init__(self, device: CudaDevice, launcher: Launcher) -> None:
+        self._device, self._launcher = device, launcher
+        self._buffers: list[Buffer] = []
+
+    def measure(self) -> list[KernelSpeed]:
+        """Times every kernel at every size. Needs the device's `active()` around it."""
+        found = []
+        for size, shape in STATES.items():
+            for dtype in (np.float16, np.float32):
+                found.append(self._ema(size, shape, np.dtype(dtype)))
+                self._free()
+        for size, source_hw in SOURCES_HW.items():
+            for measure in (self._preprocess, self._overlay):
+                found.append(measure(size, source_hw))
+                self._free()
+        found.append(self._map_range())
+        self._free()
+        return found
+
+    def _ema(self, size: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> KernelSpeed:
+        x, out, residual = (self._random(shape, dtype) for _ in range(3))
+        state, mix = (self._random(part, np.dtype(np.float32)) for part in (shape, shape[:1]))
+        work = lambda: ema_update(self._launcher, state, x, mix, out, residual=residual)  # noqa: E731
+        return self._record(f"ema_update {dtype}", size, 3 * x.nbytes + 2 * state.nbytes, work)
+
+    def _preprocess(self, size: str, source_hw: tuple[int, int]) -> KernelSpeed:
+        source, out = (self._random((*hw, 3), np.dtype(np.uint8)) for hw in (source_hw, NETWORK_HW))
+        tables = resize_tables(source_hw, NETWORK_HW).placed(self._place)
+        work = lambda: preprocess(self._launcher, source, out, tables)  # noqa: E731
+        return self._record("preprocess BGR", size, source.nbytes + out.nbytes, work)
+
+    def _overlay(self, size: str, source_hw: tuple[int, int]) -> KernelSpeed:
+        frame, out = (self._random((*source_hw, 3), np.dtype(np.uint8)) for _ in range(2))
+        saliency = self._random(NETWORK_HW, np.dtype(np.float32))
+        limits = self._place(np.array([0, 1], np.float32))
+        colours = self._random((256, 3), np.dtype(np.uint8))
+        rows, columns = map(self._place, linear_tables(NETWORK_HW, source_hw))
+        tables = ResizeTables(rows, columns, NETWORK_HW)
+        options: dict[str, Any] = {"view": "overlay", "frame": frame, "colours": colours, "tables": tables}
+        work = lambda: postprocess(self._launcher, saliency, limits, out, **options)  # noqa: E731
+        return self._record("postprocess overlay", size, frame.nbytes + out.nbytes + saliency.nbytes, work)
+
+    def _map_range(self) -> KernelSpeed:
+        saliency = self._random((1, *NETWORK_HW), np.dtype(np.float32))
+        out = self._random((1, 2), np.dtype(np.float32))
+        work = lambda: map_range(self._launcher, saliency, out)  # noqa: E731
+        return self._record("map_range", "192x256", saliency.nbytes, work)
+
+    def _record(self, kernel: str, size: str, nbytes: int, work: Callable[[], None]) -> KernelSpeed:
+        source, target = self._device.allocate(nbytes // 2 + 1), self._device.allocate(nbytes // 2 + 1)
+        self._buffers += [source, target]
+        work()  # compiles it
+        # In turns, so that both meet the same clocks; a copy of half the bytes moves as many.
+        pairs = [
+            (self._us(work), self._us(lambda: self._device.copy(target.address, source.address, nbytes // 2)))
+            for _ in range(_REPEATS)
+        ]
+        share = float(np.median([copy / own for own, copy in pairs]))
+        return KernelSpeed(kernel, size, nbytes / 1e6, float(np.median([own for own, _ in pairs])), share)
+
+    def _us(self, work: Callable[[], None]) -> float:
+        def many() -> None:
+            for _ in range(_RUNS):
+                work()
+
+        return 1e3 * self._device.elapsed_ms(many) / _RUNS
+
+    def _random(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory with random bytes in it, of which floats take numbers in [0, 1): zeros would hide what they cost."""
+        rng = np.random.default_rng(0)
+        block = rng.integers(0, 256, 1 << 16, np.uint8) if dtype == np.uint8 else rng.random(1 << 14).astype(dtype)
+        count = prod(shape)
+        return self._place(np.resize(block, count).reshape(shape))
+
+    def _place(self, array: NDArray[Any]) -> Array:
+        staging, _ = self._device.allocate_host(array.nbytes, mapped=False)
+        staging[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
+        buffer = self._device.allocate(array.nbytes)
+        self._buffers.append(buffer)
+        self._device.upload(buffer.address, staging)
+        self._device.synchronize()
+        return Array(buffer.address, array.shape, array.dtype, self._launcher.device)
+
+    def _free(self) -> None:
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
