@@ -92,7 +92,7 @@ def _time_kernels() -> list[dict[str, Any]]:
     device = CudaDevice()
     try:
         with device.active():
-            return [asdict(speed) for speed in KernelBench(device, CudaLauncher(device)).measure()]
+            return [asdict(speed) for speed in KernelBench(device, CudaLauncher(device), with_torch=True).measure()]
     finally:
         device.close()
 

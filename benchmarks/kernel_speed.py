@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from salema.kernels.arrays import Array
 from salema.kernels.ops import ema_update
@@ -42,6 +43,7 @@ class KernelSpeed:
         mbytes: what must be read and written once.
         us: microseconds of a launch, the median of repeats, each the mean of launches in a row.
         share_of_copy: its bytes per second over those of a device-to-device copy of as many bytes.
+        torch_us: the same of the plain PyTorch operations that it replaces; None where it was not measured.
     """
 
     kernel: str
@@ -49,13 +51,43 @@ class KernelSpeed:
     mbytes: float
     us: float
     share_of_copy: float
+    torch_us: float | None = None
+
+
+def torch_ema_update(
+    state: torch.Tensor, x: torch.Tensor, mix: torch.Tensor, residual: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What one would write in PyTorch: returns the state after the step, and what the next layer reads."""
+    weight = mix[:, None, None, None]
+    fresh = x.float()
+    state = torch.where(weight == 1, fresh, state + weight * (fresh - state))
+    return state, torch.relu(state + residual.float()).to(x.dtype)
+
+
+def torch_ema_us(shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
+    """Times `torch_ema_update` on the GPU, in microseconds: the median of repeats, each the mean of calls in a row."""
+    kind = getattr(torch, dtype.name)
+    x, residual = (torch.rand(shape, dtype=kind, device="cuda") for _ in range(2))
+    state, mix = torch.rand(shape, device="cuda"), torch.rand(shape[0], device="cuda")
+    event: Any = torch.cuda.Event
+    start, end = (event(enable_timing=True) for _ in range(2))
+    times = []
+    for _ in range(_REPEATS + 1):  # the first warms up
+        start.record()
+        for _ in range(_RUNS):
+            state, _ = torch_ema_update(state, x, mix, residual)
+        end.record()
+        end.synchronize()
+        times.append(1e3 * start.elapsed_time(end) / _RUNS)
+    return float(np.median(times[1:]))
 
 
 class KernelBench:
     """Times kernels on a device, with the memory they need."""
 
-    def __init__(self, device: CudaDevice, launcher: Launcher) -> None:
+    def __init__(self, device: CudaDevice, launcher: Launcher, *, with_torch: bool) -> None:
         self._device, self._launcher = device, launcher
+        self._with_torch = with_torch  # on a GPU
         self._buffers: list[Buffer] = []
 
     def measure(self) -> list[KernelSpeed]:
@@ -77,7 +109,8 @@ class KernelBench:
         x, out, residual = (self._random(shape, dtype) for _ in range(3))
         state, mix = (self._random(part, np.dtype(np.float32)) for part in (shape, shape[:1]))
         work = lambda: ema_update(self._launcher, state, x, mix, out, residual=residual)  # noqa: E731
-        return self._record(f"ema_update {dtype}", size, 3 * x.nbytes + 2 * state.nbytes, work)
+        speed = self._record(f"ema_update {dtype}", size, 3 * x.nbytes + 2 * state.nbytes, work)
+        return replace(speed, torch_us=torch_ema_us(shape, dtype) if self._with_torch else None)
 
     def _preprocess(self, size: str, source_hw: tuple[int, int]) -> KernelSpeed:
         source, out = (self._random((*hw, 3), np.dtype(np.uint8)) for hw in (source_hw, NETWORK_HW))

@@ -11,23 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.kernels.gpus import Gpu, list_gpus
+from salema.runtime.doctor_findings import BROKEN, MISSING, WORKS, Finding, run_apart, unusable
 from salema.runtime.doctor_probes import (
-    BROKEN,
     CUDA_BINDINGS,
     DRIVER,
     GPU_MEMORY,
-    MISSING,
+    KERNELS,
     PYCUDA,
-    WORKS,
-    Finding,
     find_no_gpu,
     probe_cuda,
     probe_gpus,
     probe_jetson,
     probe_system,
     probe_video,
-    run_apart,
-    unusable,
 )
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
 from salema.runtime.session import open_session
@@ -36,7 +32,7 @@ from salema.runtime.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from salema.runtime.doctor_probes import Probe
+    from salema.runtime.doctor_findings import Probe
 
 ORT, RTX_ON_GPU = "ONNX Runtime", "TensorRT-RTX on GPU 0"
 # A 3x3 convolution of ones over x, float32 [1,1,3,3]: the network is made of convolutions, and CUDA's need cuDNN. Made
@@ -53,7 +49,7 @@ _ORT_NEEDS = {
     "CUDA": "install the CUDA and cuDNN that it is built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
     "TensorRT": "install the TensorRT that it is built for, with its folder on LD_LIBRARY_PATH",
 }
-_PYTHON = (PYCUDA, CUDA_BINDINGS, GPU_MEMORY)
+_PYTHON = (PYCUDA, CUDA_BINDINGS, KERNELS, GPU_MEMORY)
 _RUN_NEEDS = {
     TENSORRT.backend: (DRIVER, TENSORRT.title, *_PYTHON),
     TENSORRT_RTX.backend: (DRIVER, TENSORRT_RTX.title, RTX_ON_GPU, *_PYTHON),

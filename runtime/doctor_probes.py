@@ -7,139 +7,28 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
-from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from salema.kernels.gpus import Gpu, driver_cuda_version, list_gpus
-from salema.runtime.errors import BackendError, MissingDependencyError, SalemaError, reason
+from salema.runtime.doctor_findings import BROKEN, MISSING, WORKS, Finding, ask, unusable
+from salema.runtime.errors import BackendError, MissingDependencyError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from multiprocessing.connection import Connection
+    from collections.abc import Sequence
 
     from salema.kernels.cuda import CudaDevice
 
-    Probe = Callable[[], "list[Finding] | None"]
-
-WORKS, MISSING, BROKEN = "works", "missing", "broken"
 DRIVER, PYCUDA, CUDA_BINDINGS, GPU_MEMORY = "NVIDIA driver", "PyCUDA", "cuda-bindings", "GPU memory"
-_ASK_S = 10
-_PROBE_S = 180
+KERNELS = "CUDA kernels"
 _INSTALL_CUDA = "pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
 _LIBRARIES = {"NumPy": ("numpy", "numpy"), "OpenCV": ("cv2", "opencv-python"), "PyAV": ("av", "av")}
 _BINDINGS = {PYCUDA: ("pycuda.driver", "pycuda"), CUDA_BINDINGS: ("cuda.bindings.driver", "cuda-bindings")}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a probe found.
-
-    Attributes:
-        name: the thing looked at.
-        state: `works`, `missing` (not installed, not there) or `broken` (there, but it does not work).
-        detail: versions and facts, or the reason.
-        advice: the fix, or the line that installs it; empty where it works.
-    """
-
-    name: str
-    state: str
-    detail: str
-    advice: str = ""
-
-
-def unusable(name: str, error: SalemaError) -> Finding:
-    """Returns the finding for one of our errors, which say what is wrong, a semicolon, and what to do."""
-    detail, _, advice = str(error).removesuffix("; salema-doctor shows what works here").partition("; ")
-    advice, _, said = advice.partition(" [")  # what CUDA or TensorRT said
-    detail += f" [{said}" if said else ""
-    absent = isinstance(error, MissingDependencyError) and isinstance(error.__cause__, ModuleNotFoundError)
-    return Finding(name, MISSING if absent else BROKEN, detail, advice.removeprefix("install it with: "))
-
-
-def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Finding] | None:
-    """Runs a probe in a process of its own.
-
-    A library that crashes or hangs there is a finding, and one probe's libraries can't stand in for those that another
-    lacks: importing TensorRT, say, would give ONNX Runtime the files that it does not find in `salema-run`.
-
-    Args:
-        name: what a probe that fails as a whole is called.
-        probe: a function that can be pickled.
-        timeout_s: how long it may take.
-
-    Returns:
-        What the probe returns; one finding, `broken`, where it raises, crashes or hangs.
-    """
-    context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(there, name, probe), daemon=True)
-    try:
-        process.start()
-    except OSError as error:  # no folder for its socket, say
-        return [Finding(name, BROKEN, f"can't be looked at: {reason(error)}", "run it in another folder")]
-    there.close()
-    try:
-        if here.poll(timeout_s):
-            answer: list[Finding] | None = here.recv()
-            return answer
-        return [Finding(name, BROKEN, f"no answer within {timeout_s:g} s", "run again, and report it if it repeats")]
-    except EOFError:
-        process.join()
-        names = {-number: number.name for number in signal.Signals}
-        ended = names.get(process.exitcode, f"exit code {process.exitcode}")
-        return [Finding(name, BROKEN, f"crashed ({ended})", "install it anew, and report this if it repeats")]
-    finally:
-        process.kill()
-        process.join()
-        process.close()
-        here.close()
-
-
-def _answer(there: Connection, name: str, probe: Probe) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # what libraries print there is none of the report
-        os.dup2(nowhere, stream)
-    try:
-        answer = probe()
-    except SalemaError as error:
-        answer = [unusable(name, error)]
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "see to it that the file can be read")]
-    except Exception as error:  # noqa: BLE001 - whatever a foreign library raises is the finding
-        answer = [
-            Finding(
-                name, BROKEN, f"{type(error).__name__}: {reason(error)}", "report it, unless a line above explains it"
-            )
-        ]
-    there.send(answer)
-
-
-def ask(*command: str) -> Finding:
-    """Runs a command of the system: the finding's detail is what it printed, or why it did not."""
-    name = command[0]
-    again = f"see what it says: {' '.join(command)}"
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed commands
-            command, capture_output=True, text=True, errors="replace", timeout=_ASK_S, check=False
-        )
-    except FileNotFoundError:
-        return Finding(name, MISSING, f"{name} is not installed", f"install {name}")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(name, BROKEN, f"{name}: {reason(error)}", again)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        return Finding(name, BROKEN, f"{name}: {said.removeprefix(f'{name}: ')}", again)
-    return Finding(name, WORKS, done.stdout.strip())
 
 
 def probe_system() -> list[Finding]:
@@ -165,9 +54,11 @@ def probe_gpus() -> list[Finding]:
 
 
 def probe_cuda() -> list[Finding]:
-    """Imports PyCUDA and cuda-bindings, and copies bytes to the GPU and back where there is one."""
+    """Imports PyCUDA and cuda-bindings, compiles a kernel, and copies bytes to the GPU and back where there is one."""
     findings = [_import(title, *where, _INSTALL_CUDA) for title, where in _BINDINGS.items()]
-    if find_no_gpu() or any(finding.state != WORKS for finding in findings):
+    no_gpu = find_no_gpu()
+    findings.append(_compile("sm89" if no_gpu else list_gpus()[0].target))
+    if no_gpu or any(finding.state != WORKS for finding in findings):
         return findings
     from salema.kernels.cuda import CudaDevice  # noqa: PLC0415 - it needs NumPy, which the other probes do without
 
@@ -267,6 +158,17 @@ def _cuda_toolkit() -> Finding:
     said = ask(compiler, "--version")
     found = re.search(r"release ([\d.]+)", said.detail)
     return Finding("CUDA toolkit", said.state, f"nvcc {found[1]}" if found else said.detail, said.advice)
+
+
+def _compile(target: str) -> Finding:
+    from salema.kernels.compile import compile_kernel  # noqa: PLC0415 - see probe_cuda
+    from salema.kernels.ops import EMA_VARIANTS  # noqa: PLC0415
+
+    try:
+        compiled = compile_kernel(EMA_VARIANTS[0], target)
+    except (MissingDependencyError, BackendError) as error:
+        return unusable(KERNELS, error)
+    return Finding(KERNELS, WORKS, f"one was compiled for {target} ({len(compiled.cubin)} bytes)")
 
 
 def _copy_there_and_back(device: CudaDevice) -> None:

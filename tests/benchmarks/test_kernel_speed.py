@@ -4,12 +4,15 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from host_device import HostDevice, QueuedLauncher
 
 from salema.benchmarks import kernel_speed
 from salema.benchmarks.kernel_registers import TARGETS, VARIANTS
 from salema.benchmarks.kernel_speed import KernelBench
+from salema.kernels import reference
 
 
 class TimedDevice(HostDevice):
@@ -26,7 +29,7 @@ def test_every_kernel_is_timed_against_a_copy_of_as_many_bytes(monkeypatch):
     monkeypatch.setattr(kernel_speed, "STATES", {"tiny": (2, 8, 4, 4)})
     device = TimedDevice()
     with device.active():
-        found = KernelBench(device, QueuedLauncher(device)).measure()
+        found = KernelBench(device, QueuedLauncher(device), with_torch=False).measure()
     names = ["ema_update float16", "ema_update float32", "preprocess BGR", "postprocess overlay", "map_range"]
     assert [speed.kernel for speed in found] == names
     # x, out and residual in their type, the state read and written in float32.
@@ -35,6 +38,19 @@ def test_every_kernel_is_timed_against_a_copy_of_as_many_bytes(monkeypatch):
     assert found[2].mbytes == pytest.approx((20 * 30 * 3 + 16 * 32 * 3) / 1e6)
     assert all(speed.us > 0 and speed.share_of_copy > 0 for speed in found)
     assert not device.pieces
+
+
+def test_what_pytorch_is_timed_on_does_the_same():
+    rng = np.random.default_rng(0)
+    shape = (3, 4, 5, 6)
+    for dtype in (np.float16, np.float32):
+        arrays = {"state": rng.standard_normal(shape).astype(np.float32), "mix": np.array([1, 0.1, 0], np.float32)}
+        arrays |= {name: rng.standard_normal(shape).astype(dtype) for name in ("x", "residual")}
+        state, out = kernel_speed.torch_ema_update(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        expected = np.empty(shape, dtype)
+        reference.ema_update(**arrays, out=expected)
+        np.testing.assert_allclose(state.numpy(), arrays["state"], atol=1e-6)
+        np.testing.assert_allclose(out.numpy(), expected, atol=2e-3)
 
 
 def test_registers_are_recorded_for_every_variant_and_target():

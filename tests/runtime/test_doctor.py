@@ -13,11 +13,13 @@ import pytest
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.doctor import judge, probe_tensorrt, rtx_on, would_take
 from salema.runtime.doctor_cli import main
-from salema.runtime.doctor_probes import Finding, ask, probe_jetson, run_apart, unusable
+from salema.runtime.doctor_findings import Finding, ask, run_apart, unusable
+from salema.runtime.doctor_probes import probe_jetson
 from salema.runtime.errors import BackendError
 from salema.runtime.session import open_session
 
-GPU_WORKS = [Finding(name, "works", "") for name in ("NVIDIA driver", "PyCUDA", "cuda-bindings", "GPU memory")]
+GPU_NEEDS = ("NVIDIA driver", "PyCUDA", "cuda-bindings", "CUDA kernels", "GPU memory")
+GPU_WORKS = [Finding(name, "works", "") for name in GPU_NEEDS]
 ORT_WORKS = [Finding(name, "works", "") for name in ("ONNX Runtime", "ONNX Runtime CPU")]
 TRT_WORKS = Finding("TensorRT", "works", "")
 RTX_WORKS = Finding("TensorRT-RTX", "works", "")

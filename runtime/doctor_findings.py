@@ -1,0 +1,125 @@
+"""What a probe of `salema-doctor` finds, and how probes are run: each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context
+from typing import TYPE_CHECKING, Any
+
+from salema.runtime.errors import MissingDependencyError, SalemaError, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    Probe = Callable[[], "list[Finding] | None"]
+
+WORKS, MISSING, BROKEN = "works", "missing", "broken"
+_ASK_S = 10
+_PROBE_S = 180
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe found.
+
+    Attributes:
+        name: the thing looked at.
+        state: `works`, `missing` (not installed, not there) or `broken` (there, but it does not work).
+        detail: versions and facts, or the reason.
+        advice: the fix, or the line that installs it; empty where it works.
+    """
+
+    name: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+def unusable(name: str, error: SalemaError) -> Finding:
+    """Returns the finding for one of our errors, which say what is wrong, a semicolon, and what to do."""
+    detail, _, advice = str(error).removesuffix("; salema-doctor shows what works here").partition("; ")
+    advice, _, said = advice.partition(" [")  # what CUDA or TensorRT said
+    detail += f" [{said}" if said else ""
+    absent = isinstance(error, MissingDependencyError) and isinstance(error.__cause__, ModuleNotFoundError)
+    return Finding(name, MISSING if absent else BROKEN, detail, advice.removeprefix("install it with: "))
+
+
+def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Finding] | None:
+    """Runs a probe in a process of its own.
+
+    A library that crashes or hangs there is a finding, and one probe's libraries can't stand in for those that another
+    lacks: importing TensorRT, say, would give ONNX Runtime the files that it does not find in `salema-run`.
+
+    Args:
+        name: what a probe that fails as a whole is called.
+        probe: a function that can be pickled.
+        timeout_s: how long it may take.
+
+    Returns:
+        What the probe returns; one finding, `broken`, where it raises, crashes or hangs.
+    """
+    context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(there, name, probe), daemon=True)
+    try:
+        process.start()
+    except OSError as error:  # no folder for its socket, say
+        return [Finding(name, BROKEN, f"can't be looked at: {reason(error)}", "run it in another folder")]
+    there.close()
+    try:
+        if here.poll(timeout_s):
+            answer: list[Finding] | None = here.recv()
+            return answer
+        return [Finding(name, BROKEN, f"no answer within {timeout_s:g} s", "run again, and report it if it repeats")]
+    except EOFError:
+        process.join()
+        names = {-number: number.name for number in signal.Signals}
+        ended = names.get(process.exitcode, f"exit code {process.exitcode}")
+        return [Finding(name, BROKEN, f"crashed ({ended})", "install it anew, and report this if it repeats")]
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+        here.close()
+
+
+def _answer(there: Connection, name: str, probe: Probe) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # what libraries print there is none of the report
+        os.dup2(nowhere, stream)
+    try:
+        answer = probe()
+    except SalemaError as error:
+        answer = [unusable(name, error)]
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "see to it that the file can be read")]
+    except Exception as error:  # noqa: BLE001 - whatever a foreign library raises is the finding
+        answer = [
+            Finding(
+                name, BROKEN, f"{type(error).__name__}: {reason(error)}", "report it, unless a line above explains it"
+            )
+        ]
+    there.send(answer)
+
+
+def ask(*command: str) -> Finding:
+    """Runs a command of the system: the finding's detail is what it printed, or why it did not."""
+    name = command[0]
+    again = f"see what it says: {' '.join(command)}"
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed commands
+            command, capture_output=True, text=True, errors="replace", timeout=_ASK_S, check=False
+        )
+    except FileNotFoundError:
+        return Finding(name, MISSING, f"{name} is not installed", f"install {name}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding(name, BROKEN, f"{name}: {reason(error)}", again)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        return Finding(name, BROKEN, f"{name}: {said.removeprefix(f'{name}: ')}", again)
+    return Finding(name, WORKS, done.stdout.strip())
