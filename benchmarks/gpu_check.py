@@ -92,7 +92,10 @@ def _time_kernels() -> list[dict[str, Any]]:
     device = CudaDevice()
     try:
         with device.active():
-            return [asdict(speed) for speed in KernelBench(device, CudaLauncher(device), with_torch=True).measure()]
+            launcher = CudaLauncher(device)
+            found = [asdict(speed) for speed in KernelBench(device, launcher, with_torch=True).measure()]
+            launcher.close()
+            return found
     finally:
         device.close()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from salema.kernels.arrays import Array
+from salema.kernels.arrays import Array, place_array
 from salema.kernels.ops import ema_update
 from salema.kernels.postprocess_op import ResizeTables, map_range, postprocess
 from salema.kernels.postprocess_reference import linear_tables
@@ -162,13 +162,9 @@ class KernelBench:
         return self._place(np.resize(block, count).reshape(shape))
 
     def _place(self, array: NDArray[Any]) -> Array:
-        staging, _ = self._device.allocate_host(array.nbytes, mapped=False)
-        staging[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
-        buffer = self._device.allocate(array.nbytes)
+        placed, buffer = place_array(self._device, array, self._launcher.device)
         self._buffers.append(buffer)
-        self._device.upload(buffer.address, staging)
-        self._device.synchronize()
-        return Array(buffer.address, array.shape, array.dtype, self._launcher.device)
+        return placed
 
     def _free(self) -> None:
         for buffer in self._buffers:

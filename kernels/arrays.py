@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from salema.kernels.errors import ArgumentError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from salema.kernels.compile import Variant
+    from salema.kernels.device import Buffer, Device
 
 ALIGNMENT_BYTES = 16  # of 128-bit accesses
 _MOST_ELEMENTS = (1 << 31) - 1  # indices are 32-bit
@@ -77,6 +80,29 @@ class Launcher(Protocol):
             together: whether a block's threads wait for each other.
         """
         ...
+
+    def close(self) -> None:
+        """Frees the loaded kernels."""
+        ...
+
+
+def place_array(device: Device, array: NDArray[Any], owner: object) -> tuple[Array, Buffer]:
+    """Takes an array to a device and waits for it; needs the device's `active()` around it.
+
+    Args:
+        device: the device.
+        array: any type and shape.
+        owner: what the array is said to lie on, see `Launcher.device`.
+
+    Returns:
+        The array there, and its memory, which the caller frees.
+    """
+    staging, _ = device.allocate_host(array.nbytes, mapped=False)
+    staging[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
+    buffer = device.allocate(array.nbytes)
+    device.upload(buffer.address, staging)
+    device.synchronize()
+    return Array(buffer.address, array.shape, array.dtype, owner), buffer
 
 
 def address(array: Array | None) -> np.uint64:

@@ -46,3 +46,7 @@ class CudaLauncher:
             formats = "".join(_FORMATS[argument.dtype] for argument in arguments)
             self._loaded[key] = self.device.load_function(cubin, variant.name, formats)
         self.device.call(self._loaded[key], grid, block, arguments)
+
+    def close(self) -> None:
+        """See `Launcher.close`."""
+        self._loaded.clear()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from salema.kernels.arrays import Array
+from salema.kernels.arrays import Array, place_array
 from salema.kernels.postprocess_op import ResizeTables as LinearTables
 from salema.kernels.postprocess_op import map_range, postprocess
 from salema.kernels.postprocess_reference import linear_tables
@@ -170,13 +170,9 @@ class PictureJob:
         self._tables_memory.clear()
 
     def _place(self, table: NDArray[Any]) -> Array:
-        staging, _ = self._device.allocate_host(table.nbytes, mapped=False)
-        staging[:] = np.ascontiguousarray(table).view(np.uint8).ravel()
-        buffer = self._device.allocate(table.nbytes)
+        placed, buffer = place_array(self._device, table, self._launcher.device)
         self._tables_memory.append(buffer)
-        self._device.upload(buffer.address, staging)
-        self._device.synchronize()
-        return Array(buffer.address, table.shape, table.dtype, self._launcher.device)
+        return placed
 
     def _whole(self, tensor: HostTensor) -> Array:
         return Array(tensor.address, tensor.array.shape, tensor.array.dtype, self._launcher.device)

@@ -167,6 +167,7 @@ class DeviceSession:
             self._free_tensors()
             self._memory.close()
             self._engine.close()
+            self._launcher.close()
         self._memory = None
         self._device.close()
 

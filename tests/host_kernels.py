@@ -48,6 +48,9 @@ class HostLauncher:
         launch(three(*grid), three(*block), pointers, ctypes.c_int(together))
         self.launches.append(variant)
 
+    def close(self):
+        self.closed = True
+
 
 def on_host(array, pitch_bytes=0):
     """An array in NumPy's memory as a kernel's argument; the caller keeps the array."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from salema.kernels import ops, reference
-from salema.kernels.arrays import Array
+from salema.kernels.arrays import place_array
 from salema.kernels.cuda import CudaDevice
 from salema.kernels.launcher import CudaLauncher
 from salema.kernels.postprocess_op import ResizeTables, map_range, postprocess
@@ -24,7 +24,10 @@ SOURCES = [(1, 1), (48, 64), (144, 176), (359, 641), (360, 640), (384, 512), (10
 @pytest.fixture(scope="module")
 def gpu():
     device = CudaDevice()
-    yield Gpu(device)
+    gpu = Gpu(device)
+    yield gpu
+    with device.active():
+        gpu.launcher.close()
     device.close()
 
 
@@ -37,13 +40,9 @@ class Gpu:
         self.kept = []
 
     def up(self, array):
-        host, _ = self.device.allocate_host(array.nbytes, mapped=False)
-        host[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
-        buffer = self.device.allocate(array.nbytes)
+        placed, buffer = place_array(self.device, array, self.device)
         self.kept.append(buffer)
-        self.device.upload(buffer.address, host)
-        self.device.synchronize()
-        return Array(buffer.address, array.shape, array.dtype, self.device)
+        return placed
 
     def down(self, array):
         host, _ = self.device.allocate_host(array.nbytes, mapped=False)
