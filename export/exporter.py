@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from salema.runtime.files import make_folder, written_aside
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.ort_split_session import OrtSplitSession
 from salema.runtime.session import MODEL_FILE, PART_FILES
-from salema.runtime.spec import PARTS, ModelSpec
+from salema.runtime.spec import PARTS, ModelSpec, salema_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,7 +172,7 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
         weights_sha256=checkpoint.sha256,
         trained=checkpoint.trained,
         rewrites=(),
-        salema_version=version("salema"),
+        salema_version=salema_version(),
     )
     return spec, model
 

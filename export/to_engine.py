@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from salema.export.engine_builder import EngineOptions, build_plan, inspect_plan
@@ -15,6 +14,7 @@ from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.files import check_writable, write_bytes
 from salema.runtime.onnx_metadata import parse_spec, read_spec
 from salema.runtime.session import find_parts
+from salema.runtime.spec import salema_version
 from salema.runtime.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind, load_library
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[
         convolutions=plan.convolutions,
         precision_shown_by=shown_by,
         build_seconds=round(seconds, 2),
-        salema_version=version("salema"),
+        salema_version=salema_version(),
     )
     write_engine(path, plan.data, info)
     if options.timing_cache is not None and plan.timings is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from salema.runtime.errors import ModelError, reason
@@ -15,6 +16,14 @@ SPEC_VERSION = 2
 METADATA_KEY = "salema"
 PARTS = ("model", "encoder", "decoder")
 PRECISIONS = ("fp32", "fp16")
+
+
+def salema_version() -> str:
+    """Returns this version, or `checkout` where the packages are imported without having been installed."""
+    try:
+        return version("salema")
+    except PackageNotFoundError:
+        return "checkout"
 
 
 @dataclass(frozen=True)
@@ -150,15 +159,15 @@ class ModelSpec:
         """
         try:
             record: dict[str, Any] = json.loads(text)
-            version = int(record["spec_version"])
+            spec_version = int(record["spec_version"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise ModelError(f"{where}: its salema metadata can't be read; export the model again") from None
-        if version > SPEC_VERSION:
+        if spec_version > SPEC_VERSION:
             raise ModelError(
-                f"{where}: written by salema {record.get('salema_version', '?')} in model format {version}, and this"
-                f" version reads up to {SPEC_VERSION}; upgrade with: pip install -U salema"
+                f"{where}: written by salema {record.get('salema_version', '?')} in model format {spec_version}, and"
+                f" this version reads up to {SPEC_VERSION}; upgrade with: pip install -U salema"
             )
-        if version == 1:  # before there were split models
+        if spec_version == 1:  # before there were split models
             record |= {"part": "model", "split": None, "spec_version": SPEC_VERSION}
         expected = {field.name for field in fields(cls)}
         if expected != set(record):

@@ -1,9 +1,14 @@
 import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from salema.runtime.errors import ModelError
-from salema.runtime.spec import ModelSpec, StateSpec
+from salema.runtime.spec import ModelSpec, SplitSpec, StateSpec, salema_version
 
 SPEC = ModelSpec(
     architecture="SalEMA30+54",
@@ -24,6 +29,45 @@ SPEC = ModelSpec(
 
 def test_it_survives_json():
     assert ModelSpec.from_json(SPEC.to_json(), "x") == SPEC
+
+
+def test_records_of_the_first_format_are_read():
+    record = json.loads(SPEC.to_json())
+    del record["part"], record["split"]
+    assert ModelSpec.from_json(json.dumps(record | {"spec_version": 1}), "x") == SPEC
+
+
+def test_parts_have_tensors_of_their_own():
+    one = replace(SPEC, states=SPEC.states[:1])
+    encoder = replace(one, part="encoder", split=SplitSpec(residual=True, relu=True))
+    decoder = replace(encoder, part="decoder")
+    assert encoder.tensor_shapes == {
+        "frame": (None, 192, 256, 3),
+        "fresh": (None, 512, 12, 16),
+        "entered": (None, 512, 12, 16),
+    }
+    assert decoder.tensor_shapes == {"averaged": (None, 512, 12, 16), "saliency": (None, 1, 192, 256)}
+    assert {name: decoder.tensor_dtype(name) for name in decoder.tensor_shapes} == {
+        "averaged": "float16",
+        "saliency": "float32",
+    }
+    assert encoder.whole == decoder.whole == one
+    assert ModelSpec.from_json(encoder.to_json(), "x") == encoder
+    for part, split in (("encoder", None), ("model", encoder.split), ("middle", encoder.split)):
+        with pytest.raises(ValueError, match="parts and split"):
+            replace(one, part=part, split=split)
+
+
+def test_where_nothing_is_installed_the_version_says_so():
+    code = "import sys; sys.path[:0] = [sys.argv[1]]; from salema.runtime.spec import salema_version as v; print(v())"
+    root = Path(__file__).parents[2]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "salema").mkdir()
+        for name in ("kernels", "runtime"):
+            (Path(folder) / "salema" / name).symlink_to(root / name)
+        done = subprocess.run([sys.executable, "-S", "-c", code, folder], cwd=folder, capture_output=True, text=True)
+    assert done.stdout == "checkout\n", done.stderr
+    assert salema_version()[0].isdigit()
 
 
 def test_names_are_in_the_order_of_the_graph():
