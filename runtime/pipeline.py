@@ -1,4 +1,4 @@
-"""A whole video through a stream: decode, preprocess, step, postprocess, encode, one frame at a time."""
+"""A whole video through a stream: decode, preprocess, step, postprocess and encode, side by side."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from salema.runtime.errors import ModelError, UsageError, VideoError
 from salema.runtime.files import make_folder, write_bytes
 from salema.runtime.postprocess import View, render, to_grey
 from salema.runtime.preprocess import to_network_size
+from salema.runtime.side_by_side import side_by_side
 from salema.runtime.video import VideoReader, VideoWriter
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Summary:
         frames_expected: what the file said it holds, or None.
         seconds: wall time, model loading not included.
         fps: frames over seconds.
-        stage_ms: mean milliseconds per frame of each of `STAGES`; encode includes writing the maps.
+        stage_ms: mean milliseconds per frame of each of `STAGES`, which run side by side; encode includes writing the
+            maps.
         interrupted: whether SIGINT or SIGTERM ended it.
         error: why the source broke off, or None.
         notes: what a user should know besides: sound that was lost, maps of an earlier run.
@@ -57,6 +59,14 @@ class Summary:
     interrupted: bool
     error: str | None
     notes: tuple[str, ...] = ()
+
+
+class Drawn(NamedTuple):
+    """A frame, its 8-bit map `[H, W]`, and the picture `[h, w, 3]` if one was wanted."""
+
+    frame: Frame
+    grey: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | None
 
 
 class _Clock:
@@ -138,13 +148,14 @@ class _Outputs:
         """What picture is wanted of each frame."""
         return None if self._writer is None else self._view
 
-    def write(self, frame: Frame, grey: NDArray[np.uint8], picture: NDArray[np.uint8] | None) -> None:
+    def write(self, drawn: Drawn) -> None:
         self._count += 1
         with self._clock.time("encode"):
-            if self._writer is not None and picture is not None:
-                self._writer.write(picture, frame)
+            if self._writer is not None and drawn.picture is not None:
+                self._writer.write(drawn.picture, drawn.frame)
             if self._maps is not None:
-                write_bytes(self._maps / f"{self._count:04d}.png", cv2.imencode(".png", grey)[1].tobytes())
+                png = cv2.imencode(".png", drawn.grey)[1].tobytes()
+                write_bytes(self._maps / f"{self._count:04d}.png", png)
 
     def finish(self, *, all_sound: bool) -> list[str]:
         """Completes the MP4; returns what a user should know."""
@@ -166,7 +177,7 @@ def process_video(
     video: Path | None,
     maps: Path | None = None,
     view: View = "overlay",
-    progress: Callable[[Iterable[Frame], int | None], Iterable[Frame]] | None = None,
+    progress: Callable[[Iterable[Drawn], int | None], Iterable[Drawn]] | None = None,
 ) -> Summary:
     """Runs a video file through a stream from its first frame to its last, and writes what was asked for.
 
@@ -200,13 +211,15 @@ def process_video(
         _stop_requested() as stop,
         _Outputs(reader, video, maps, view, clock) as outputs,
     ):
-        frames: Iterable[Frame] = clock.timed("decode", reader)
+        drawing = _Drawing(stream, outputs.view, clock)
+        drawn = side_by_side(clock.timed("decode", reader), drawing.stages)
         try:
-            for frame in progress(frames, reader.frame_count) if progress else frames:
-                outputs.write(frame, *_pictures(stream, frame, outputs.view, clock))
-                count += 1
-                if stop.is_set():
-                    break
+            with closing(drawn):
+                for item in progress(drawn, reader.frame_count) if progress else drawn:
+                    outputs.write(item)
+                    count += 1
+                    if stop.is_set():
+                        break
         except VideoError as error:
             broken = str(error)
         notes = outputs.finish(all_sound=not (stop.is_set() or broken))
@@ -215,23 +228,38 @@ def process_video(
     return Summary(count, reader.frame_count, seconds, count / seconds, stage_ms, stop.is_set(), broken, tuple(notes))
 
 
-def _pictures(
-    stream: SaliencyStream, frame: Frame, view: View | None, clock: _Clock
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Returns the 8-bit map, and the picture if one is wanted."""
-    if stream.draws_pictures:
-        with clock.time("step"):  # the device does the rest as well
-            pictures = stream.picture(frame.image_bgr, view)
-        _check_finite(stream, is_finite=pictures.is_finite)
-        return pictures.grey, pictures.image_bgr
-    with clock.time("preprocess"):
-        small = to_network_size(frame.image_bgr, stream.spec.height, stream.spec.width)
-    with clock.time("step"):
-        saliency: NDArray[np.float32] = stream.infer(small[np.newaxis])[0]
-    _check_finite(stream, is_finite=bool(np.isfinite(saliency).all()))
-    with clock.time("postprocess"):
-        grey = to_grey(saliency)
-        return grey, None if view is None else render(frame.image_bgr, grey, view)
+class _Drawing:
+    """What happens between decoding and encoding, as stages that run side by side."""
+
+    def __init__(self, stream: SaliencyStream, view: View | None, clock: _Clock) -> None:
+        self._stream, self._view, self._clock = stream, view, clock
+
+    @property
+    def stages(self) -> list[Callable[[Any], Any]]:
+        return [self._on_device] if self._stream.draws_pictures else [self._preprocess, self._step, self._postprocess]
+
+    def _on_device(self, frame: Frame) -> Drawn:
+        with self._clock.time("step"):  # the device does the rest as well
+            pictures = self._stream.picture(frame.image_bgr, self._view)
+        _check_finite(self._stream, is_finite=pictures.is_finite)
+        return Drawn(frame, pictures.grey, pictures.image_bgr)
+
+    def _preprocess(self, frame: Frame) -> tuple[Frame, NDArray[np.uint8]]:
+        with self._clock.time("preprocess"):
+            return frame, to_network_size(frame.image_bgr, self._stream.spec.height, self._stream.spec.width)
+
+    def _step(self, item: tuple[Frame, NDArray[np.uint8]]) -> tuple[Frame, NDArray[np.float32]]:
+        frame, small = item
+        with self._clock.time("step"):
+            saliency: NDArray[np.float32] = self._stream.infer(small[np.newaxis])[0]
+        _check_finite(self._stream, is_finite=bool(np.isfinite(saliency).all()))
+        return frame, saliency
+
+    def _postprocess(self, item: tuple[Frame, NDArray[np.float32]]) -> Drawn:
+        frame, saliency = item
+        with self._clock.time("postprocess"):
+            grey = to_grey(saliency)
+            return Drawn(frame, grey, None if self._view is None else render(frame.image_bgr, grey, self._view))
 
 
 def _check_finite(stream: SaliencyStream, *, is_finite: bool) -> None:

@@ -67,7 +67,7 @@ def test_a_natural_clip_from_end_to_end(cli, model, natural_clip, tmp_path, monk
     assert set(summary["stage_ms"]) == {"decode", "preprocess", "step", "postprocess", "encode"}
     assert all(ms > 0 for ms in summary["stage_ms"].values())
     assert summary["fps"] == pytest.approx(120 / summary["seconds"])
-    assert sum(summary["stage_ms"].values()) * 0.12 <= summary["seconds"]
+    assert max(summary["stage_ms"].values()) * 0.12 <= summary["seconds"]  # they run side by side
     assert (summary["interrupted"], summary["error"]) == (False, None)
     video = tmp_path / f"{natural_clip.stem}_saliency.mp4"
     assert summary["video"] == video.name

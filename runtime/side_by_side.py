@@ -1,0 +1,103 @@
+"""Functions that run side by side, each in a thread of its own, over items that pass through all of them in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Sequence
+
+_DEPTH = 3  # items between two stages: enough to even out their times, few enough to hold at 8K
+_POLL_S = 0.05
+_JOIN_S = 10
+
+
+class _Failure:
+    """An exception on its way to whoever takes the results, in its place among them."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+_END = object()
+
+
+def side_by_side(
+    source: Iterable[Any], stages: Sequence[Callable[[Any], Any]], depth: int = _DEPTH
+) -> Generator[Any, None, None]:
+    """Yields what the last stage makes of each item, in the source's order.
+
+    The source and every stage run in threads of their own, at most `depth` items ahead of the next one; memory is
+    bounded by that. What one of them raises is raised here, after the results of all items before it; the others are
+    then stopped. Close the generator (or use it up) before what the stages work on is closed.
+
+    Args:
+        source: the items; it is iterated in a thread.
+        stages: functions of one item, in order.
+        depth: how many items may wait between two stages.
+    """
+    halt = threading.Event()
+    queues: list[queue.Queue[Any]] = [queue.Queue(depth) for _ in range(len(stages) + 1)]
+    threads = [threading.Thread(target=_produce, args=(source, queues[0], halt), daemon=True)]
+    for stage, inbox, outbox in zip(stages, queues, queues[1:], strict=False):
+        threads.append(threading.Thread(target=_work, args=(stage, inbox, outbox, halt), daemon=True))
+    for thread in threads:
+        thread.start()
+    try:
+        while (item := _get(queues[-1], halt)) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        halt.set()
+        for thread in threads:
+            thread.join(_JOIN_S)  # one that waits for a camera is left behind
+
+
+def _produce(source: Iterable[Any], outbox: queue.Queue[Any], halt: threading.Event) -> None:
+    try:
+        for item in source:
+            if not _put(outbox, item, halt):
+                return
+    except BaseException as error:  # noqa: BLE001 - it is raised where the results are taken
+        _put(outbox, _Failure(error), halt)
+    else:
+        _put(outbox, _END, halt)
+
+
+def _work(
+    stage: Callable[[Any], Any], inbox: queue.Queue[Any], outbox: queue.Queue[Any], halt: threading.Event
+) -> None:
+    while True:
+        item = _get(inbox, halt)
+        ends = item is _END or isinstance(item, _Failure)
+        if not ends:
+            try:
+                item = stage(item)
+            except BaseException as error:  # noqa: BLE001 - see _produce
+                item, ends = _Failure(error), True
+        if not _put(outbox, item, halt) or ends:
+            return
+
+
+def _put(outbox: queue.Queue[Any], item: Any, halt: threading.Event) -> bool:
+    """Puts an item, and returns whether it did so before everything was stopped."""
+    while not halt.is_set():
+        try:
+            outbox.put(item, timeout=_POLL_S)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _get(inbox: queue.Queue[Any], halt: threading.Event) -> Any:
+    """Takes an item; the end once everything was stopped."""
+    while not halt.is_set():
+        try:
+            return inbox.get(timeout=_POLL_S)
+        except queue.Empty:  # noqa: PERF203 - that is what it waits in
+            continue
+    return _END
