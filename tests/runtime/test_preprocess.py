@@ -1,5 +1,8 @@
+import cv2
 import numpy as np
+import pytest
 
+from salema.runtime import preprocess
 from salema.runtime.preprocess import to_network_size
 
 
@@ -20,3 +23,24 @@ def test_a_fractional_factor_weighs_by_area():
 def test_a_frame_of_the_right_size_is_passed_on():
     frame = np.zeros((16, 16, 3), np.uint8)
     assert to_network_size(frame, 16, 16) is frame
+
+
+SIZES = [(1080, 1920), (720, 1280), (2160, 3840), (1000, 1777), (359, 1400), (1201, 333), (1920, 256), (192, 3000)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("network", [(192, 256), (64, 96)])
+def test_bands_give_what_one_piece_gives(size, network, monkeypatch):
+    monkeypatch.setattr(preprocess, "_LARGE", 0)
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = cv2.resize(frame, network[::-1], interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(to_network_size(frame, *network), expected)
+
+
+def test_bands_are_taken_where_both_axes_shrink_only(monkeypatch):
+    monkeypatch.setattr(preprocess, "_LARGE", 0)
+    taken = []
+    monkeypatch.setattr(preprocess, "_in_bands", lambda frame, *size: taken.append(frame.shape))
+    for size in ((100, 100), (200, 200), (192, 256), (400, 512)):
+        to_network_size(np.zeros((*size, 3), np.uint8), 192, 256)
+    assert taken == [(400, 512, 3)]
