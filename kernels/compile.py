@@ -196,7 +196,6 @@ def _with_nvcc(variant: Variant, target: str) -> Compiled:
             f"-arch={target.replace('sm', 'sm_')}",
             "-cubin",
             "-Xptxas=-v",
-            "-Werror=all-warnings",
         ]
         command += [*variant.arguments, "-o", str(cubin), str(SOURCES / f"{variant.name}.cu")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)  # noqa: S603

@@ -124,13 +124,14 @@ class CudaDevice:
         """See `Device.active`."""
         if self._context is None:
             raise BackendError("the GPU was given back; load the model again")
+        context = self._context  # close() may come before the end
         with self._calls("entering the GPU's context"):
-            self._context.push()
+            context.push()
         try:
             with self._calls("running on the GPU"):
                 yield
         finally:
-            self._context.pop()
+            context.pop()
 
     def allocate(self, nbytes: int) -> CudaBuffer:
         """See `Device.allocate`."""
@@ -169,7 +170,8 @@ class CudaDevice:
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._check(driver.cuStreamBeginCapture(self.stream, mode))
         try:
-            work()
+            with self._calls("recording a CUDA graph"):
+                work()
         except BaseException:
             with suppress(BackendError):  # the first error is the one to tell
                 driver.cuGraphDestroy(self._check(driver.cuStreamEndCapture(self.stream)))

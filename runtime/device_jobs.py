@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     from salema.runtime.postprocess import View
 
 
+# A GPU does not cache mapped memory (CUDA for Tegra, "Memory Management"): it is for what is read once.
+_MAPPED_BYTES = 4096
+
+
 class HostTensor:
-    """A tensor that crosses to the host: page-locked memory with device memory beside it, or mapped and both in one."""
+    """A tensor that crosses to the host: page-locked memory with device memory beside it.
+
+    On integrated GPUs a small one is mapped, and both in one.
+    """
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        self.bytes, address = device.allocate_host(nbytes, mapped=device.integrated)
+        mapped = device.integrated and nbytes <= _MAPPED_BYTES
+        self.bytes, address = device.allocate_host(nbytes, mapped=mapped)
         self.array: NDArray[Any] = self.bytes.view(dtype).reshape(shape)
         self._buffer = device.allocate(nbytes) if address is None else None
         self.address = (address or 0) if self._buffer is None else self._buffer.address

@@ -197,8 +197,9 @@ class DeviceSession:
         """Returns what carries frames of this size; another size or view takes its place, and its graphs go."""
         if self._picture_job is None or self._picture_job.key != (source_hw, view):
             self._forget_graphs()
-            if self._picture_job is not None:
-                self._picture_job.free()
+            old, self._picture_job = self._picture_job, None  # so that it is not found again if the new one fails
+            if old is not None:
+                old.free()
             self._picture_job = PictureJob(self._device, self._launcher, self._tensors, source_hw, view)
         return self._picture_job
 
@@ -210,10 +211,12 @@ class DeviceSession:
         source, target = self._place(before)
         # Lent before the run, so that a step that fails gives its memory back.
         give, after = (memory.lend, target) if self._fixed is None else (memory.view, source)
-        handle = give(after, before.streams, self._steps + 1)
+        self._steps += (
+            1  # memory that is written in place: whether the step fails or not, handles before it are worthless
+        )
+        handle = give(after, before.streams, self._steps)
         self._run(source, target, job)
         self._device.synchronize()
-        self._steps += 1
         return handle
 
     def _place(self, before: DeviceStates) -> tuple[Buffer, Buffer]:
@@ -282,9 +285,9 @@ class DeviceSession:
         self._warm.clear()
 
     def _free_tensors(self) -> None:
-        if self._picture_job is not None:
-            self._picture_job.free()
-            self._picture_job = None
+        old, self._picture_job = self._picture_job, None
+        if old is not None:
+            old.free()
         for tensor in self._tensors.values():
             tensor.free()
         self._tensors.clear()

@@ -50,10 +50,19 @@ class TrtEngine:
         self.spec = info.spec
         self.batch_range = (info.batch_profile[0], info.batch_profile[2])
         self._cache: Any = None
+        self._runtime_config: Any = None
+        try:
+            self._load(plan, info)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, plan: bytes, info: EngineInfo) -> None:
+        library, path = self._library, self._path
         with library.told(f"loading {path}"):
             self._engine = deserialize(library, plan, str(path), version_compatible=info.version_compatible)
             _check_tensors(library, self._engine, self.spec, path)
-            self._context: trt.IExecutionContext = self._make_context()
+            self._context: trt.IExecutionContext = self._make_context(self._engine)
             self.set_batch(info.batch_profile[1])  # whether it can be recorded, and its types, are known with shapes
             if info.precision_shown_by != "inspector":
                 text = inspect_engine(library, self._engine, self._context)
@@ -82,16 +91,18 @@ class TrtEngine:
             # A folder that can't be written costs compiling again, no more; TypeError: there was nothing to keep.
             with suppress(OSError, TypeError, RuntimeError):
                 write_bytes(self._cache_path, bytes(self._cache.serialize()))
-        del self._context, self._engine
+        self._runtime_config = self._cache = None
+        for name in ("_context", "_engine"):  # in this order; one that failed to load lacks them
+            self.__dict__.pop(name, None)
 
     @property
     def _cache_path(self) -> Path:
         return self._path.with_name(self._path.name + ".cache")
 
-    def _make_context(self) -> Any:
+    def _make_context(self, engine: trt.ICudaEngine) -> Any:
         if self._library.kind is TENSORRT_RTX:
-            return self._make_rtx_context(self._engine)
-        return self._library.must(self._engine.create_execution_context(), "making an execution context")
+            return self._make_rtx_context(engine)
+        return self._library.must(engine.create_execution_context(), "making an execution context")
 
     def _make_rtx_context(self, engine: Any) -> Any:
         """TensorRT-RTX compiles its kernels when a context is made, and keeps them in a cache beside the engine."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from salema.kernels.cuda import CudaDevice
+from salema.kernels.errors import BackendError
 from salema.kernels.launcher import CudaLauncher
 from salema.runtime.device_session import DeviceSession
 from salema.runtime.engine_files import find_engines, read_engine
@@ -39,12 +41,17 @@ def open_tensorrt(
     library = load_library(kind)
     device = CudaDevice(device_index)
     launcher = CudaLauncher(device)
+    engines: list[TrtEngine] = []
     try:
         with device.active():
-            engines = [TrtEngine(path, plan, info, library, device) for path, plan, info in read]
+            for path, plan, info in read:
+                engines.append(TrtEngine(path, plan, info, library, device))
             whole = engines[0] if len(engines) == 1 else SplitEngine(engines[0], engines[1], device, launcher)
         description = f"{kind.title} {library.version} on {device.name}"
         return DeviceSession(whole, device, launcher, description, graphs=graphs, state_scheme=state_scheme)
     except BaseException:
+        with suppress(BackendError), device.active():  # engines must go before the GPU's context does
+            for engine in engines:
+                engine.close()
         device.close()
         raise

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from videos import write_clip
 
 from salema.export.exporter import Options, export_model
 from salema.export.seeded import moving_disc, seeded_state_dict
@@ -97,6 +96,8 @@ def disc():
 @pytest.fixture(scope="session")
 def small_clip(tmp_path_factory):
     """Twelve frames of 96x64 with sound."""
+    from videos import write_clip  # the tests of a GPU need no PyAV
+
     path = tmp_path_factory.mktemp("clips") / "disc.mp4"
     return write_clip(path, moving_disc(12, *SIZE_HW), audio="aac")
 
@@ -104,6 +105,8 @@ def small_clip(tmp_path_factory):
 @pytest.fixture(scope="session")
 def natural_clip(tmp_path_factory):
     """A natural clip that `make` fetched, or a synthetic one of the same length where it could not."""
+    from videos import write_clip
+
     fetched = CLIPS / "carphone_pristine.mp4"
     if fetched.is_file():
         return fetched

@@ -47,8 +47,10 @@ extern "C" __global__ void ema_update(float* state, const X* x, const float* mix
     return;
   }
   float values[8], states[8];
+  [[maybe_unused]] float added[8];
   load8(x + first, values);
   load8(state + first, states);
+  if constexpr (RESIDUAL) load8(residual + first, added);  // before any store, which no load may pass
   const u32 stream = first / per_stream;
   const u32 end = (stream + 1) * per_stream;  // where the next stream begins: eight elements may belong to several
   const float own_mix = mix[stream];
@@ -59,10 +61,9 @@ extern "C" __global__ void ema_update(float* state, const X* x, const float* mix
     states[i] = update(states[i], fresh, weight);
   }
   store8(state + first, states);
-  if constexpr (RESIDUAL) load8(residual + first, values);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    if constexpr (RESIDUAL) states[i] += values[i];
+    if constexpr (RESIDUAL) states[i] += added[i];
     states[i] = activate(states[i]);
   }
   store8(out + first, states);

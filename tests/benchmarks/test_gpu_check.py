@@ -1,13 +1,14 @@
 """The script of `make gpu-check`, tried on the CPU: what it measures is real, only the device is another."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from salema.benchmarks.environment import describe_environment
 from salema.benchmarks.gpu_cases import openers
-from salema.benchmarks.gpu_check import main
+from salema.benchmarks.gpu_check import GPU_TESTS, main
 from salema.benchmarks.parity import compare_with_torch
 from salema.benchmarks.torch_peers import TorchStream
 from salema.export.architecture import choose_architecture
@@ -28,7 +29,7 @@ def truth(model):
 def test_the_whole_script_leaves_its_results_as_json(cli, tmp_path):
     ran = cli(
         main,
-        *("--out", tmp_path / "out", "--weights", "seeded:16", "--device", "cpu", "--no-tests"),
+        *("--out", tmp_path / "out", "--weights", "seeded:16", "--device", "cpu", "--no-tests", "--no-sanitizers"),
         *("--imgsz", 64, 96, "--frames", 6, "--rounds", 2),
     )
     assert ran.code == 0, ran.err
@@ -42,6 +43,12 @@ def test_the_whole_script_leaves_its_results_as_json(cli, tmp_path):
         assert found["speed"]["onnxruntime cpu"]["median_ms"] > 0
         assert 0 < found["parity"]["onnxruntime cpu, split"]["map_max"] < most
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_every_file_with_gpu_tests_is_run():
+    root = Path(__file__).parents[2]
+    marked = {str(path.relative_to(root)) for path in root.glob("tests/**/test_*.py") if "mark.gpu" in path.read_text()}
+    assert marked == set(GPU_TESTS)
 
 
 def test_parity_counts_maps_and_states_over_all_frames(model, truth):

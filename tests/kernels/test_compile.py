@@ -39,6 +39,7 @@ def test_nvcc_compiles_it_too(kernel, target):
     variant = KERNELS[kernel][-1]
     compiled = compile_kernel(variant, target, "nvcc")
     assert compiled.cubin[:4] == b"\x7fELF"
+    assert "warning" not in compiled.log
     assert compiled.spilled_bytes == 0
     assert compiled.registers <= MOST_REGISTERS
 

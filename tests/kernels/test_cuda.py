@@ -137,7 +137,7 @@ def test_events_measure_time(device):
 
 
 def test_too_much_memory_is_told_in_a_sentence(device):
-    with pytest.raises(BackendError, match="the GPU has too little free memory"), device.active():
+    with pytest.raises(BackendError, match="there is too little free memory on the GPU"), device.active():
         device.allocate(1 << 50)
 
 

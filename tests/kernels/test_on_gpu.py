@@ -1,5 +1,7 @@
 """The kernels on a real GPU: equal to their twins to the bit, and `ema_update` to PyTorch in float64."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,53 @@ def test_ema_update_is_its_twin_to_the_bit_and_pytorch_in_float64(gpu, shape, x,
     np.testing.assert_allclose(
         found, torch.relu(after + exact["residual"]).numpy(), atol=1e-5 if out == np.float32 else 5e-3
     )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_every_option_of_ema_update(gpu, bias, residual, relu, channels_last, in_place):
+    arrays = random_arrays((3, 6, 5, 6), np.float16, np.float16, np.random.default_rng(1))
+    arrays["bias"] = arrays["bias"] if bias else None
+    arrays["residual"] = arrays["residual"] if residual else None
+    with gpu.device.active():
+        placed = {name: None if array is None else gpu.up(array) for name, array in arrays.items()}
+        if in_place:
+            placed["out"] = placed["x"]
+        ops.ema_update(gpu.launcher, **placed, relu=relu, channels_last=channels_last)
+        state, found = gpu.down(placed["state"]), gpu.down(placed["out"])
+        gpu.free()
+    reference.ema_update(**arrays, relu=relu, channels_last=channels_last)
+    np.testing.assert_array_equal(state, arrays["state"])
+    np.testing.assert_array_equal(found, arrays["out"])
+
+
+def test_pictures_in_nv12_with_pitched_rows(gpu):
+    rng = np.random.default_rng(0)
+    saliency = rng.random((48, 64), np.float32)
+    limits = np.array([saliency.min(), saliency.max()], np.float32)
+    frame, colours = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((90, 122), (256, 3)))
+    frame_uv = rng.integers(0, 256, (45, 61, 2), dtype=np.uint8)
+    expected, expected_uv = np.zeros_like(frame), np.zeros_like(frame_uv)
+    drawn = {"view": "overlay", "frame": frame, "frame_uv": frame_uv, "colours": colours}
+    postprocess_twin(saliency, limits, expected, out_uv=expected_uv, **drawn)
+    with gpu.device.active():
+        rows, columns = map(gpu.up, linear_tables((48, 64), (90, 122)))
+        wide = gpu.up(np.zeros((90, 128), np.uint8))
+        out = dataclasses.replace(wide, shape=(90, 122), pitch_bytes=128)
+        out_uv = gpu.up(np.zeros_like(frame_uv))
+        inputs = {name: gpu.up(value) for name, value in drawn.items() if name != "view"}
+        inputs |= {"view": "overlay", "out_uv": out_uv, "tables": ResizeTables(rows, columns, (48, 64))}
+        postprocess(gpu.launcher, gpu.up(saliency), gpu.up(limits), out, **inputs)
+        np.testing.assert_array_equal(gpu.down(wide)[:, :122], expected)
+        np.testing.assert_array_equal(gpu.down(out_uv), expected_uv)
+        grey, twin = gpu.up(np.zeros((48, 64), np.uint8)), np.zeros((48, 64), np.uint8)
+        postprocess(gpu.launcher, gpu.up(saliency), gpu.up(limits), grey, view="map8")
+        postprocess_twin(saliency, limits, twin, view="map8")
+        np.testing.assert_array_equal(gpu.down(grey), twin)
+        gpu.free()
 
 
 def test_a_thousand_updates_track_float64(gpu):
