@@ -94,7 +94,7 @@ class _Clock:
 
 
 @contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
+def stop_requested() -> Iterator[threading.Event]:
     """Turns the first SIGINT or SIGTERM into an event; a second one acts as usual."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -208,7 +208,7 @@ def process_video(
     start = time.perf_counter()
     with (
         VideoReader(source) as reader,
-        _stop_requested() as stop,
+        stop_requested() as stop,
         _Outputs(reader, video, maps, view, clock) as outputs,
     ):
         drawing = _Drawing(stream, outputs.view, clock)

@@ -1,0 +1,242 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from salema.export.seeded import moving_disc
+from salema.runtime import load
+from salema.runtime.cli import main
+from salema.runtime.dataset_run import is_finished, read_image, run_dataset
+from salema.runtime.datasets import list_videos
+from salema.runtime.errors import BackendError, UsageError, VideoError
+
+
+def write_frames(folder, names, size=(48, 64), seed=0):
+    folder.mkdir(parents=True)
+    for name, frame in zip(names, moving_disc(len(names) + seed, *size)[seed:], strict=True):
+        cv2.imwrite(str(folder / name), frame)
+
+
+def numbered(count, pattern="{:04d}.png", first=1):
+    return [pattern.format(number) for number in range(first, first + count)]
+
+
+def names_under(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+LAYOUTS = {
+    # dataset, source folders with the frames' names, the maps that must come out with the published naming
+    "DHF1K": (
+        {"frames/2": numbered(2), "frames/10": numbered(1), "frames/601": numbered(1, "{:03d}.png")},
+        [f"seeded-16_predictions/{name}.png" for name in ("0002/0001", "0002/0002", "0010/0001", "0601/0001")],
+    ),
+    "Hollywood-2": (
+        {
+            "actioncliptest00001_1/images": numbered(2, "{:06d}.png", first=49),
+            "actioncliptest00001_2/images": ["9.png"],
+        },
+        [
+            "Hollywood-2/testing/actioncliptest00001_1/seeded-16_predictions/actioncliptest00001_00001.png",
+            "Hollywood-2/testing/actioncliptest00001_1/seeded-16_predictions/actioncliptest00001_00002.png",
+            "Hollywood-2/testing/actioncliptest00001_2/seeded-16_predictions/actioncliptest00001_00001.png",
+        ],
+    ),
+    "UCF-sports": (
+        {"Diving-Side-001/images": ["1.jpg", "2.jpg"]},
+        [f"UCF-sports/testing/Diving-Side-001/seeded-16_predictions/Diving-Side-000000{n}.png" for n in (1, 2)],
+    ),
+    "other": (
+        {"a b": ["2.png", "10.png"], "ü{0}": ["x.bmp"]},
+        [f"seeded-16_predictions/{name}.png" for name in ("a b/00001", "a b/00002", "ü{0}/00001")],
+    ),
+}
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_every_layout_comes_out_under_the_published_names(cli, model, tmp_path, dataset):
+    folders, expected = LAYOUTS[dataset]
+    for folder, names in folders.items():
+        write_frames(tmp_path / "src" / folder, names)
+    arguments = ("--dataset", dataset, "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    ran = cli(main, *arguments, "--json")
+    assert ran.code == 0, ran.err
+    assert names_under(tmp_path / "dst") == sorted(expected)
+    summary = json.loads(ran.out)
+    assert (summary["videos"], summary["frames"], summary["failed"]) == (len(folders), len(expected), {})
+
+
+def test_a_path_that_ends_in_testing_is_not_nested_twice(tmp_path):
+    write_frames(tmp_path / "src/Golf-001/images", numbered(1))
+    (video,) = list_videos("UCF-sports", tmp_path / "src", tmp_path / "UCF-sports/testing", "SalEMA30.pt")
+    assert video.maps == (tmp_path / "UCF-sports/testing/Golf-001/SalEMA30_predictions/Golf-0000001.png",)
+
+
+def test_names_of_the_ground_truth(tmp_path):
+    write_frames(tmp_path / "src/007", ["0049.png", "0050.png"])
+    (video,) = list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w", naming="groundtruth")
+    assert video.maps == tuple(tmp_path / f"dst/0007/{number:04d}.png" for number in (49, 50))
+
+
+def test_numbers_choose_videos_of_dhf1k_end_included(tmp_path):
+    for name in ("1", "002", "0003", "10", "notes"):
+        write_frames(tmp_path / "src/frames" / name, numbered(1))
+
+    def chosen(**numbers):
+        return [video.name for video in list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w", **numbers)]
+
+    assert chosen() == ["1", "002", "0003", "10"]
+    assert chosen(start=2, end=3) == ["002", "0003"]
+    assert chosen(start=4) == ["10"]
+    with pytest.raises(VideoError, match="holds no video of DHF1K that was asked for"):
+        chosen(start=11)
+
+
+def test_frames_are_in_the_order_of_their_numbers_and_only_images_count(tmp_path):
+    write_frames(tmp_path / "src/v", ["10.png", "9.png", "0011.png"])
+    (tmp_path / "src/v/notes.txt").write_text("x")
+    (tmp_path / "src/empty").mkdir()
+    (tmp_path / "src/.hidden").mkdir()
+    (video,) = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
+    assert [path.name for path in video.frames] == ["9.png", "10.png", "0011.png"]
+
+
+def test_maps_are_the_published_ones_and_the_state_starts_anew(cli, model, tmp_path):
+    for name, seed in (("a", 0), ("b", 3)):
+        write_frames(tmp_path / "src" / name, numbered(4), size=(90, 120), seed=seed)
+    ran = cli(main, "--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    assert ran.code == 0, ran.err
+    for name in ("a", "b"):
+        with load(model) as stream:
+            for count in range(1, 5):
+                image = cv2.imread(str(tmp_path / f"src/{name}/{count:04d}.png"))
+                raw = stream.step(cv2.resize(image, (96, 64), interpolation=cv2.INTER_AREA)).astype(np.float64)
+                expected = np.rint((raw - raw.min()) / (raw.max() - raw.min()) * 255)
+                path = tmp_path / f"dst/seeded-16_predictions/{name}/{count:05d}.png"
+                found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+                assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_one_failure_is_not_the_end_of_the_others(cli, model, tmp_path, jobs):
+    for name in "abcde":
+        write_frames(tmp_path / "src" / name, numbered(3))
+    (tmp_path / "src/b/0002.png").write_bytes(b"no image")
+    (tmp_path / "src/d/0001.png").write_bytes(b"")
+    arguments = ("--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    ran = cli(main, *arguments, "--jobs", jobs)
+    assert ran.code == 1
+    assert "b/0002.png: can't be read as an image" in ran.err
+    assert "d/0001.png: can't be read as an image" in ran.err
+    assert ran.err.endswith("salema-run: 2 of 5 videos failed; the others are done\n")
+    assert "3 of 5 videos, 9 maps" in ran.out
+    assert len(names_under(tmp_path / "dst")) == 10  # and the frame before b's broken one
+
+
+def test_resume_skips_videos_whose_maps_are_all_there_and_whole(cli, model, tmp_path):
+    for name in "abc":
+        write_frames(tmp_path / "src" / name, numbered(2))
+    arguments = ("--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    assert cli(main, *arguments).code == 0
+    out = tmp_path / "dst/seeded-16_predictions"
+    whole = {name: (out / name / "00001.png").stat().st_mtime_ns for name in "abc"}
+    (out / "b/00002.png").unlink()
+    data = (out / "c/00002.png").read_bytes()
+    (out / "c/00002.png").write_bytes(data[:-5])
+    ran = cli(main, *arguments, "--resume", "--json")
+    assert ran.code == 0
+    summary = json.loads(ran.out)
+    assert (summary["videos"], summary["skipped"], summary["frames"]) == (2, 1, 4)
+    assert (out / "c/00002.png").read_bytes() == data
+    assert (out / "a/00001.png").stat().st_mtime_ns == whole["a"]
+    assert (out / "b/00001.png").stat().st_mtime_ns != whole["b"]
+
+
+def test_sizes_may_differ_and_grey_and_transparent_images_are_read(tmp_path, model):
+    folder = tmp_path / "src/v"
+    write_frames(folder, ["1.png"], size=(48, 64))
+    cv2.imwrite(str(folder / "2.png"), np.full((30, 41), 7, np.uint8))
+    cv2.imwrite(str(folder / "3.png"), np.full((64, 96, 4), 200, np.uint8))
+    cv2.imwrite(str(folder / "4.png"), np.full((5, 4, 3), 40_000, np.uint16))
+    assert read_image(folder / "2.png").tolist()[0][0] == [7, 7, 7]
+    assert read_image(folder / "3.png").shape == (64, 96, 3)
+    assert read_image(folder / "4.png").dtype == np.uint8
+    videos = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
+    summary = run_dataset(videos, lambda: load(model))
+    assert (summary.frames, summary.failed) == (4, {})
+    assert is_finished(videos[0])
+
+
+def test_a_stop_leaves_videos_unfinished_and_says_how_to_go_on(model, tmp_path):
+    for name in "abc":
+        write_frames(tmp_path / "src" / name, numbered(5))
+    videos = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
+    stop, seen = threading.Event(), []
+
+    def progress(more_videos, more_frames):
+        seen.append(more_frames)
+        if sum(seen) == 7:
+            stop.set()
+
+    summary = run_dataset(videos, lambda: load(model), stop=stop, progress=progress)
+    assert summary.interrupted
+    assert (summary.videos, summary.frames) == (1, 7)
+    assert [is_finished(video) for video in videos] == [True, False, False]
+
+
+def test_ctrl_c_ends_the_command_with_130(model, tmp_path):
+    write_frames(tmp_path / "src/v", numbered(3000), size=(16, 16))
+    code = "from salema.runtime.cli import main; main()"
+    arguments = ["--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "dst/seeded-16_predictions/v/00005.png").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "salema-run: interrupted; go on with --resume" in err
+    assert "0 of 1 videos" in out
+    assert not list((tmp_path / "dst").rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ((), 2, "give either a video file, or --dataset NAME"),
+        (("v.mp4", "--dataset", "other"), 2, "give either a video file, or --dataset NAME"),
+        (("--dataset", "other", "--src", "s"), 2, "--dataset other: give --src DIR and --dst DIR"),
+        (("--dataset", "LEDOV", "--src", "s", "--dst", "d"), 2, "--dataset LEDOV: not one of DHF1K, Hollywood-2"),
+        (("--dataset", "other", "--src", "s", "--dst", "d", "--naming", "x"), 2, "--naming x: not one of published"),
+        (("--dataset", "other", "--src", "s", "--dst", "d", "--start", 1), 2, "--start and --end number the videos"),
+        (("--dataset", "other", "--src", "absent", "--dst", "d"), 1, "absent: no such folder"),
+        (("--dataset", "UCF-sports", "--src", ".", "--dst", "d"), 1, r"holds no video of UCF-sports"),
+    ],
+)
+def test_usage(cli, model, tmp_path, monkeypatch, arguments, code, sentence):
+    monkeypatch.chdir(tmp_path)
+    ran = cli(main, *arguments, "--model", model)
+    assert ran.code == code
+    assert sentence in ran.err
+    assert names_under(tmp_path) == []
+
+
+def test_a_model_that_cannot_be_opened_is_one_error(tmp_path):
+    write_frames(tmp_path / "src/v", numbered(2))
+    videos = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
+
+    def refuse():
+        raise BackendError("no such device")
+
+    with pytest.raises(BackendError, match="no such device"):
+        run_dataset(videos, refuse, jobs=4)
+    with pytest.raises(UsageError, match="not one of"):
+        list_videos("nothing", tmp_path, tmp_path, "w")
