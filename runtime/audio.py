@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
@@ -40,7 +41,7 @@ class AudioTrack:
 
     def __init__(self, source: Path, output: OutputContainer) -> None:
         self._output = output
-        self._input = av.open(str(source.absolute()))
+        self._input = av.open(str(source.absolute()), metadata_errors="replace")
         self._start_s = Fraction(self._input.start_time or 0, av.time_base)
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._last_dts: int | None = None
@@ -76,6 +77,10 @@ class AudioTrack:
             self.problem = "the sound is left out: its codec is not known"
             return iter(())
         if context.codec.canonical_name in _PLAYS_IN_BROWSERS:
+            why = _refused_by_mp4(stream)
+            if why is not None:  # found out later, it would cost the pictures
+                self.problem = f"the sound is left out: it is damaged ({why})"
+                return iter(())
             return self._copied(stream)
         channels = _make_layout_native(context)
         if channels not in _LAYOUTS:
@@ -114,6 +119,17 @@ class AudioTrack:
         if frame.pts is not None and frame.time_base:
             frame.pts = round((frame.pts * frame.time_base - self._start_s) * frame.sample_rate)
             frame.time_base = Fraction(1, frame.sample_rate)
+
+
+def _refused_by_mp4(stream: AudioStream) -> str | None:
+    """Tries a header with this sound in memory: damaged parameters (of FLAC or Opus, say) are refused there."""
+    try:
+        with av.open(io.BytesIO(), "w", format="mp4") as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError) as error:
+        return reason(error)
+    return None
 
 
 def _make_layout_native(context: AudioCodecContext) -> int:

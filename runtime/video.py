@@ -69,7 +69,9 @@ class VideoReader:
             raise VideoError(f"{self.path}: no such video file")
         # An absolute path, and no patterns: "12:30.mp4" would be a protocol to FFmpeg, "%03d.png" other files.
         try:
-            self._container = av.open(str(self.path.absolute()), options={"pattern_type": "none"})
+            self._container = av.open(
+                str(self.path.absolute()), options={"pattern_type": "none"}, metadata_errors="replace"
+            )
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(f"{self.path}: can't be read as a video ({reason(error)})") from error
         films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
