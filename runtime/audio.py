@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import av
 import av.error
 
+from salema.runtime.containers import open_container
 from salema.runtime.errors import reason
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class AudioTrack:
 
     def __init__(self, source: Path, output: OutputContainer) -> None:
         self._output = output
-        self._input = av.open(str(source.absolute()), metadata_errors="replace")
+        self._input = open_container(source)
         self._start_s = Fraction(self._input.start_time or 0, av.time_base)
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._last_dts: int | None = None

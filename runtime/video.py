@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
 from salema.runtime.audio import AudioTrack
+from salema.runtime.containers import open_container
 from salema.runtime.errors import OutputError, VideoError, reason
 from salema.runtime.files import written_aside
 
@@ -67,11 +68,8 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise VideoError(f"{self.path}: no such video file")
-        # An absolute path, and no patterns: "12:30.mp4" would be a protocol to FFmpeg, "%03d.png" other files.
         try:
-            self._container = av.open(
-                str(self.path.absolute()), options={"pattern_type": "none"}, metadata_errors="replace"
-            )
+            self._container = open_container(self.path)
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(f"{self.path}: can't be read as a video ({reason(error)})") from error
         films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]

@@ -327,3 +327,14 @@ def test_an_error_leaves_no_video(tmp_path):
             writer.write(frame.image_bgr, frame)
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_tags_that_are_no_utf_8_are_no_obstacle(tmp_path):
+    path = write_clip(
+        tmp_path / "tagged.mkv", DISC, muxer=None, setup=lambda stream: stream.metadata.update(title="X" * 8)
+    )
+    data = path.read_bytes()
+    assert data.count(b"X" * 8) == 1
+    path.write_bytes(data.replace(b"X" * 8, b"caf\xe9 \xff\xfe!"))
+    with VideoReader(path) as reader:
+        assert len(list(reader)) == len(DISC)
