@@ -93,7 +93,7 @@ def export(
         Path | None, typer.Option(help="File of timings, made if missing, that quickens later builds (TensorRT).")
     ] = None,
     optimization_level: Annotated[
-        int | None, typer.Option(help="0 to 5: how long the builder searches [default: its own, 3].")
+        int | None, typer.Option(help="0 to 5: how long the builder searches (TensorRT) [default: its own, 3].")
     ] = None,
     target: Annotated[
         list[str] | None,

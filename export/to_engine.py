@@ -182,6 +182,7 @@ def check_options(options: EngineOptions, kind: Kind | None) -> None:
 
 def _refuse_for_rtx(options: EngineOptions) -> None:
     refused = {
+        "--optimization-level": (options.optimization_level is not None, "TensorRT-RTX builds the same at every level"),
         "--timing-cache": (options.timing_cache, "TensorRT-RTX times nothing while it builds; leave it out"),
         "--version-compatible": (options.version_compatible, "TensorRT-RTX has no lean runtime; leave it out"),
         "--hardware-compatible": (options.hardware_compatible, "give --target once for each kind of GPU instead"),

@@ -88,9 +88,9 @@ def test_every_target_that_the_library_knows_builds_and_is_listed(folder):
 def test_a_free_batch_takes_a_profile(copied):
     folder = copied(batch=None)
     assert build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet).info.batch_profile == (1, 1, 8)
-    options = EngineOptions(targets=("sm89",), batch_profile=(2, 4, 4), workspace_gib=0.5, optimization_level=2)
+    options = EngineOptions(targets=("sm89",), batch_profile=(2, 4, 4), workspace_gib=0.5)
     info = build_engine(folder / "model.onnx", TENSORRT_RTX, options, quiet).info
-    assert (info.batch_profile, info.workspace_gib, info.optimization_level) == ((2, 4, 4), 0.5, 2)
+    assert (info.batch_profile, info.workspace_gib, info.optimization_level) == ((2, 4, 4), 0.5, None)
     for profile in ((0, 1, 2), (3, 2, 4), (1, 5, 4)):
         with pytest.raises(UsageError, match=f"--batch-profile {' '.join(map(str, profile))}: give least, best"):
             build_engine(
@@ -111,6 +111,7 @@ def test_a_fixed_batch_takes_none(folder):
         ("tensorrt-rtx", {"targets": ("sm87",)}, "--target sm87: .*Orin sm87.*need --engine tensorrt"),
         ("tensorrt-rtx", {"targets": ("ada",)}, "--target ada: TensorRT-RTX builds for sm75"),
         ("tensorrt-rtx", {"timing_cache": "t"}, "--timing-cache goes with --engine tensorrt only"),
+        ("tensorrt-rtx", {"optimization_level": 0}, "--optimization-level goes with --engine tensorrt only"),
         ("tensorrt-rtx", {"version_compatible": True}, "--version-compatible goes with --engine tensorrt only"),
         ("tensorrt-rtx", {"hardware_compatible": True}, "give --target once for each kind of GPU"),
         ("tensorrt", {"targets": ("sm89",)}, "--target: TensorRT builds for the GPU it runs on"),
