@@ -89,14 +89,11 @@ def build_plan(
 
 def inspect_plan(
     library: Library, plan: bytes, options: EngineOptions, spec: ModelSpec, streams: int, where: str
-) -> bool:
+) -> None:
     """Has the inspector show that the convolutions run in the precision asked for, on the GPU that they are for.
 
-    Returns:
-        Whether it shows it. TensorRT must; TensorRT-RTX may show nothing before its kernels are compiled.
-
     Raises:
-        BackendError: the plan can't be loaded, or they run in another precision, or TensorRT does not show it.
+        BackendError: the plan can't be loaded, or the convolutions run in another precision, or it does not show it.
     """
     progress = BuildProgress()
     with progress.ends_on_interrupt(), library.told("inspecting the engine"):
@@ -105,7 +102,7 @@ def inspect_plan(
         set_shapes(library, context, spec, streams)
         text = inspect_engine(library, engine, context)
         progress.check()
-        return bool(check_precision(text, spec.precision, where, must_show=library.kind is not TENSORRT_RTX))
+        check_precision(text, spec.precision, where, must_show=True)
 
 
 def _parse(library: Library, builder: trt.Builder, model: bytes, where: str) -> trt.INetworkDefinition:

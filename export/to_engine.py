@@ -128,7 +128,8 @@ def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[
     seconds = time.perf_counter() - started
     shown_by = "network"
     if gpu is not None and gpu.target in targets:
-        shown_by = "inspector" if inspect_plan(library, plan.data, options, spec, profile[1], str(path)) else "network"
+        inspect_plan(library, plan.data, options, spec, profile[1], str(path))
+        shown_by = "inspector"
     info = EngineInfo(
         spec=spec,
         backend=kind.backend,

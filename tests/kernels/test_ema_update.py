@@ -74,11 +74,12 @@ def test_every_option(bias, residual, relu, channels_last):
     assert_same_bits(arrays["out"], expected["out"])
 
 
+@pytest.mark.parametrize("shape", [*SIZES.values(), (1, 1, 2160, 3840)], ids=[*SIZES, "a 4K frame"])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_the_twin_is_pytorch_in_float64(residual, relu, dtype):
-    arrays = make((4, 6, 5, 7), x=dtype, out=dtype, bias=True, residual=residual)
+def test_the_twin_is_pytorch_in_float64(shape, residual, relu, dtype):
+    arrays = make(shape, x=dtype, out=dtype, bias=True, residual=residual)
     exact = {name: torch.from_numpy(array).double() for name, array in arrays.items() if array is not None}
     fresh = exact["x"] + exact["bias"][:, None, None]
     mix = exact["mix"][:, None, None, None]
