@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from av.audio.codeccontext import AudioCodecContext
     from av.audio.stream import AudioStream
-    from av.container import OutputContainer
+    from av.container import InputContainer, OutputContainer
 
 _PLAYS_IN_BROWSERS = {"aac", "mp3", "opus", "flac"}
 """Codecs that browsers play from an MP4 file; these are copied as they are, others become AAC."""
@@ -34,20 +34,24 @@ class AudioTrack:
     Sound that can't be read never costs the pictures: it ends, and `problem` says why.
 
     Args:
-        source: the file that the pictures come from.
+        source: the file that the pictures come from, or None where there is no sound to be had.
         output: where to; nothing may have been written to it.
+        start_s: where in the file the pictures begin.
     """
 
     problem: str | None = None
 
-    def __init__(self, source: Path, output: OutputContainer) -> None:
+    def __init__(self, source: Path | None, output: OutputContainer, start_s: float = 0) -> None:
         self._output = output
-        self._input = open_container(source)
-        self._start_s = Fraction(self._input.start_time or 0, av.time_base)
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._last_dts: int | None = None
-        if self._input.streams.audio:
-            self._packets = self._choose(self._input.streams.audio[0])
+        self._is_entered = start_s > 0
+        self._input = None if source is None else open_container(source)
+        if self._input is not None and self._input.streams.audio:
+            self._start_s = Fraction(self._input.start_time or 0, av.time_base) + Fraction(start_s)
+            if self._is_entered:
+                self._input.seek(int(self._start_s * av.time_base), stream=None)
+            self._packets = self._choose(self._input, self._input.streams.audio[0])
         # A generator adds its stream on its first step, which must come before the file's header is written.
         self._next = self._advance()
 
@@ -59,20 +63,24 @@ class AudioTrack:
 
     def close(self) -> None:
         """Closes the source."""
-        self._input.close()
+        if self._input is not None:
+            self._input.close()
 
     def _advance(self) -> av.Packet[AudioStream] | None:
         try:
             for packet in self._packets:
                 # Where time jumps back, as in joined transport streams, MP4 has no place for what follows.
-                if packet.dts is not None and (self._last_dts is None or packet.dts > self._last_dts):
-                    self._last_dts = packet.dts
-                    return packet
+                if packet.dts is None or (self._last_dts is not None and packet.dts <= self._last_dts):
+                    continue
+                if self._is_entered and packet.dts + (packet.duration or 0) <= 0:
+                    continue  # between the place that the file was entered at and the start; not an encoder's lead-in
+                self._last_dts = packet.dts
+                return packet
         except (av.error.FFmpegError, ValueError) as error:
             self.problem = f"the sound ends early: it can't be read on ({reason(error)})"
         return None
 
-    def _choose(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
+    def _choose(self, source: InputContainer, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         context = cast("AudioCodecContext | None", stream.codec_context)  # None where FFmpeg has no decoder
         if context is None:
             self.problem = "the sound is left out: its codec is not known"
@@ -82,16 +90,16 @@ class AudioTrack:
             if why is not None:  # found out later, it would cost the pictures
                 self.problem = f"the sound is left out: it is damaged ({why})"
                 return iter(())
-            return self._copied(stream)
+            return self._copied(source, stream)
         channels = _make_layout_native(context)
         if channels not in _LAYOUTS:
             self.problem = f"the sound is left out: it has {channels} channels, and more than 8 can't be folded to two"
             return iter(())
-        return self._transcoded(stream, channels)
+        return self._transcoded(source, stream, channels)
 
-    def _copied(self, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
+    def _copied(self, source: InputContainer, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         out = self._output.add_stream_from_template(stream)
-        for packet in self._input.demux(stream):
+        for packet in source.demux(stream):
             if packet.dts is None or packet.pts is None:  # the demuxer's flush packet
                 continue
             start = round(self._start_s / packet.time_base)
@@ -99,13 +107,15 @@ class AudioTrack:
             packet.stream = out
             yield packet
 
-    def _transcoded(self, stream: AudioStream, channels: int) -> Iterator[av.Packet[AudioStream]]:
+    def _transcoded(
+        self, source: InputContainer, stream: AudioStream, channels: int
+    ) -> Iterator[av.Packet[AudioStream]]:
         context = stream.codec_context
         rate = min(av.Codec("aac", "w").audio_rates or [44100], key=lambda known: abs(known - context.sample_rate))
         out = self._output.add_stream("aac", rate=rate)
         out.codec_context.layout = "mono" if channels == 1 else "stereo"  # what browsers play
         resampler = av.AudioResampler(format="fltp", layout=out.codec_context.layout, rate=rate)
-        for packet in self._input.demux(stream):
+        for packet in source.demux(stream):
             with suppress(av.error.InvalidDataError):  # a damaged packet costs its own sound, no more
                 for frame in packet.decode():
                     self._count_in_samples(frame)

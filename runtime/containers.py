@@ -1,26 +1,43 @@
-"""Opening files with FFmpeg, the same way for pictures and sound."""
+"""Opening files, URLs and pipes with FFmpeg, the same way for pictures and sound."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import av
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from av.container import InputContainer
 
 # PyAV 15 to 18 decode metadata as UTF-8, and raise where a tag is something else; 19 has no such option.
 _TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}  # noqa: PLR2004
+_TIMEOUTS_S = (10.0, 5.0)  # to connect, and to read on
+# FFmpeg takes UDP for RTSP first, and fills what is lost there with grey; cameras offer TCP too.
+_URL_OPTIONS = {"rtsp_flags": "prefer_tcp"}
 
 
-def open_container(path: Path) -> InputContainer:
-    """Opens a media file.
+class Pipe(Protocol):
+    """Bytes that come one after the other, and can't be had again."""
 
-    An absolute path, and no patterns: "12:30.mp4" would be a protocol to FFmpeg, "%03d.png" other files.
+    def read(self, size: int, /) -> bytes:
+        """Returns up to `size` bytes; none at the end."""
+        ...
+
+
+def open_container(target: Path | str | Pipe) -> InputContainer:
+    """Opens a media file (a path), a URL (text) or a pipe.
+
+    A file by its absolute path, and without patterns: "12:30.mp4" would be a protocol to FFmpeg, "%03d.png" other
+    files.
 
     Raises:
         av.error.FFmpegError, OSError: it can't be read.
     """
-    return cast("InputContainer", av.open(str(path.absolute()), options={"pattern_type": "none"}, **_TEXT))
+    if isinstance(target, Path):
+        opened = av.open(str(target.absolute()), options={"pattern_type": "none"}, **_TEXT)
+    elif isinstance(target, str):
+        opened = av.open(target, options=_URL_OPTIONS, timeout=_TIMEOUTS_S, **_TEXT)
+    else:
+        opened = av.open(target, **_TEXT)  # type: ignore[call-overload]
+    return cast("InputContainer", opened)

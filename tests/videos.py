@@ -6,7 +6,8 @@ import av
 import numpy as np
 
 from salema.export.seeded import moving_disc
-from salema.runtime.video import VideoReader, VideoWriter
+from salema.runtime.video_reader import VideoReader
+from salema.runtime.video_writer import VideoWriter
 
 DISC = moving_disc(8, 64, 96)
 

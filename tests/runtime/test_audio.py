@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from videos import DISC, copy, probe, write_clip
 
-from salema.runtime.video import VideoReader, VideoWriter
+from salema.runtime.video_reader import VideoReader
+from salema.runtime.video_writer import VideoWriter
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ CODE = """
 import sys
 from pathlib import Path
 from salema.runtime.errors import VideoError
-from salema.runtime.video import VideoReader
+from salema.runtime.video_reader import VideoReader
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, flush=True)  # the last one named is the one that crashed
     try:
@@ -33,7 +33,7 @@ COPY = CODE.replace(
                     writer.write(frame.image_bgr, frame)
                 writer.finish(all_sound=True)
 """,
-).replace("import VideoReader", "import VideoReader, VideoWriter")
+).replace("import VideoReader", "import VideoReader\nfrom salema.runtime.video_writer import VideoWriter")
 
 
 def mutate(data, rng):

@@ -9,7 +9,7 @@ import sys
 for name in ("torch", "onnx", "onnxscript", "safetensors", "pooch"):
     sys.modules[name] = None  # makes `import name` raise ImportError
 import numpy as np
-import salema.runtime, salema.runtime.cli, salema.runtime.pipeline, salema.runtime.video
+import salema.runtime, salema.runtime.cli, salema.runtime.pipeline, salema.runtime.video_reader
 with salema.runtime.load({str(model)!r}) as stream:
     print(stream.step(np.zeros((48, 64, 3), np.uint8)).shape)
 """

@@ -12,7 +12,8 @@ from videos import DISC, copy, probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime.errors import OutputError, VideoError
-from salema.runtime.video import VideoReader, VideoWriter
+from salema.runtime.video_reader import VideoReader
+from salema.runtime.video_writer import VideoWriter
 
 
 def assert_close(images, expected, *, mean=4):

@@ -1,0 +1,143 @@
+"""H.264 MP4 files out, through PyAV (FFmpeg's libraries)."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, cast
+
+import av
+import av.error
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+from salema.runtime.audio import AudioTrack
+from salema.runtime.errors import OutputError, reason
+from salema.runtime.files import written_aside
+from salema.runtime.mp4 import keep_whole_fragments, move_index_to_front
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from fractions import Fraction
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.reader import Frame, Reader
+
+_BT709 = 1  # H.273's code for primaries, transfer and matrix alike
+_LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
+# B-frames make MP4 players take a variable-rate file for shorter than it is (8.92 s of 9.64), so there are none.
+_X264 = {"preset": "veryfast", "crf": "20", "bf": "0"}
+# Whole pieces of two seconds while it is written, so that what is there plays if the disk fills up or the process is
+# killed; at the end FFmpeg (7.1 and newer) makes one ordinary file of them.
+_MP4 = {"movflags": "+hybrid_fragmented", "frag_duration": "2000000"}
+
+
+class VideoWriter:
+    """Writes an H.264 MP4 that browsers play, with the time stamps and the sound of its source.
+
+    The file appears under its name when the `with` block ends well; after an error nothing is left.
+    H.264's 4:2:0 colour needs even sizes: an odd one gets one more row or column, a copy of its neighbour.
+
+    Args:
+        path: the file to write.
+        source: what the pictures come from.
+        height: rows of the pictures.
+        width: columns of the pictures.
+        sound_start_s: where in the source's sound the pictures begin.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+
+    def __init__(self, path: Path, source: Reader, height: int, width: int, sound_start_s: float = 0) -> None:
+        self._path, self._sound_start_s = path, sound_start_s
+        self._rate, self._time_base, self._aspect = source.rate, source.time_base, source.aspect
+        self._sound = source.sound
+        self._padding = ((0, height % 2), (0, width % 2), (0, 0))
+        self._size_wh = (width, height)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._aside = stack.enter_context(written_aside(self._path))
+            stack.enter_context(self._translated())
+            self._container = av.open(str(self._aside.absolute()), "w", format="mp4", options=_MP4)
+            stack.callback(self._container.close)
+            self._stream = self._add_stream()
+            self._audio = AudioTrack(self._sound, self._container, self._sound_start_s)
+            stack.callback(self._audio.close)
+            self._exit = stack.pop_all()
+        return self
+
+    def write(self, image_bgr: NDArray[np.uint8], frame: Frame) -> None:
+        """Encodes a picture uint8 `(height, width, 3)` at the time of `frame`, and the sound up to there."""
+        if image_bgr.shape[1::-1] != self._size_wh:  # the source changed its size on the way
+            image_bgr = cast("NDArray[np.uint8]", cv2.resize(image_bgr, self._size_wh))
+        padded = np.pad(image_bgr, self._padding, mode="edge")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="bgr24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self._time_base
+        with self._translated():
+            self._container.mux(self._stream.encode(picture))
+            self._audio.write_until(float((frame.pts + frame.duration) * self._time_base))
+
+    @property
+    def sound_problem(self) -> str | None:
+        """What went wrong with the source's sound, in words, or None."""
+        return self._audio.problem
+
+    def finish(self, *, all_sound: bool) -> None:
+        """Writes what the encoder still holds, and the rest of the sound unless the pictures were cut short."""
+        with self._translated():
+            self._container.mux(self._stream.encode(None))
+            if all_sound:
+                self._audio.write_until(float("inf"))
+            self._container.close()
+        move_index_to_front(self._aside)
+
+    def salvage(self) -> None:
+        """After a write that failed: keeps what plays of the file, to within two seconds of where it failed.
+
+        Raises:
+            OutputError: nothing does.
+        """
+        with suppress(av.error.FFmpegError):
+            self._container.close()
+        if not keep_whole_fragments(self._aside):
+            raise OutputError(f"{self._path}: can't be written, not even its first two seconds; make room")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.__exit__(kind, error, trace)
+
+    def _add_stream(self) -> av.VideoStream:
+        rate: Fraction = self._rate
+        try:
+            stream = self._container.add_stream("libx264", rate=rate, options=_X264)
+        except ValueError as error:
+            raise OutputError(
+                f"{self._path}: this PyAV has no libx264; install one that has: pip install av"
+            ) from error
+        (_, extra_rows), (_, extra_columns), _ = self._padding
+        stream.width, stream.height = self._size_wh[0] + extra_columns, self._size_wh[1] + extra_rows
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.sample_aspect_ratio = self._aspect
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
+        return stream
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            raise OutputError(
+                f"{self._path}: can't be written ({reason(error)}); make room or choose another place"
+            ) from error
