@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import struct
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# Of an index: at most 32 bytes a packet, and packets of 1 kB on average are small ones.
+_ROOM, _INDEX_SHARE = 1 << 18, 1 / 32
 _LARGE, _TO_THE_END = 1, 0  # sizes with another meaning: 64 bits follow; the rest of the file
 _TO_OFFSETS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}  # the boxes that lead to tables of offsets
 _OFFSETS = {b"stco": "I", b"co64": "Q"}  # 32 and 64 bits each
@@ -24,15 +27,50 @@ class _Box(NamedTuple):
     end: int
 
 
-def keep_whole_fragments(path: Path) -> bool:
-    """Cuts a fragmented file off after its last whole `mdat`; returns whether there is one that an index describes."""
-    with path.open("r+b") as file:
-        boxes = list(_boxes(file, 0, path.stat().st_size))
-        indexed = any(box.kind == b"moov" for box in boxes)
-        end = max((box.end for box in boxes if box.kind == b"mdat"), default=0)
-        if indexed and end:
-            file.truncate(end)
-        return bool(indexed and end)
+class RoomyFile:
+    """A file to write to that keeps room on the disk for the index, which an MP4 file gets last.
+
+    When there is no more room, `full` says why: nothing is lost until then, and what is kept back takes the index.
+
+    Args:
+        path: the file to make.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.full: OSError | None = None
+        self._file = path.open("wb+")
+        self._end = self._taken = 0
+
+    def write(self, data: bytes) -> int:
+        """Writes at the place where the file stands."""
+        end = self._file.tell() + len(data)
+        room = end + _ROOM + int(_INDEX_SHARE * end)
+        if self.full is None and room > self._taken and hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._file.fileno(), self._taken, room + _ROOM - self._taken)
+                self._taken = room + _ROOM
+            except OSError as error:
+                self.full = error
+        self._end = max(self._end, end)
+        return self._file.write(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to a place; the end is that of what was written."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
+        return self._file.seek(base + offset)
+
+    def tell(self) -> int:
+        """Returns the place."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Gives back the room that was not needed."""
+        if not self._file.closed:
+            try:
+                self._file.flush()
+                self._file.truncate(self._end)
+            finally:
+                self._file.close()
 
 
 def move_index_to_front(path: Path) -> None:

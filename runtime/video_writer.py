@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, cast
 
 import av
@@ -12,9 +12,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from salema.runtime.audio import AudioTrack
-from salema.runtime.errors import OutputError, reason
+from salema.runtime.errors import OutputError, SalemaError, reason
 from salema.runtime.files import written_aside
-from salema.runtime.mp4 import keep_whole_fragments, move_index_to_front
+from salema.runtime.mp4 import RoomyFile, move_index_to_front
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,6 @@ _BT709 = 1  # H.273's code for primaries, transfer and matrix alike
 _LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
 # B-frames make MP4 players take a variable-rate file for shorter than it is (8.92 s of 9.64), so there are none.
 _X264 = {"preset": "veryfast", "crf": "20", "bf": "0"}
-# Whole pieces of two seconds while it is written, so that what is there plays if the disk fills up or the process is
-# killed; at the end FFmpeg (7.1 and newer) makes one ordinary file of them.
-_MP4 = {"movflags": "+hybrid_fragmented", "frag_duration": "2000000"}
 
 
 class VideoWriter:
@@ -64,7 +61,9 @@ class VideoWriter:
         with ExitStack() as stack:
             self._aside = stack.enter_context(written_aside(self._path))
             stack.enter_context(self._translated())
-            self._container = av.open(str(self._aside.absolute()), "w", format="mp4", options=_MP4)
+            self._file = RoomyFile(self._aside)
+            stack.callback(self._file.close)
+            self._container = av.open(self._file, "w", format="mp4")
             stack.callback(self._container.close)
             self._stream = self._add_stream()
             self._audio = AudioTrack(self._sound, self._container, self._sound_start_s)
@@ -84,6 +83,8 @@ class VideoWriter:
         with self._translated():
             self._container.mux(self._stream.encode(picture))
             self._audio.write_until(float((frame.pts + frame.duration) * self._time_base))
+            if self._file.full is not None:
+                raise self._file.full
 
     @property
     def sound_problem(self) -> str | None:
@@ -91,24 +92,23 @@ class VideoWriter:
         return self._audio.problem
 
     def finish(self, *, all_sound: bool) -> None:
-        """Writes what the encoder still holds, and the rest of the sound unless the pictures were cut short."""
+        """Writes what the encoder still holds, the rest of the sound unless the pictures were cut short, the index."""
         with self._translated():
             self._container.mux(self._stream.encode(None))
             if all_sound:
                 self._audio.write_until(float("inf"))
             self._container.close()
+            self._file.close()
         move_index_to_front(self._aside)
 
-    def salvage(self) -> None:
-        """After a write that failed: keeps what plays of the file, to within two seconds of where it failed.
+    def finish_on_full_disk(self) -> None:
+        """After a write that failed: makes a whole file of what was written, but for the frames in the encoder.
 
         Raises:
-            OutputError: nothing does.
+            OutputError: there is no room for its index either.
         """
-        with suppress(av.error.FFmpegError):
+        with self._translated():
             self._container.close()
-        if not keep_whole_fragments(self._aside):
-            raise OutputError(f"{self._path}: can't be written, not even its first two seconds; make room")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -137,7 +137,9 @@ class VideoWriter:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except av.error.FFmpegError as error:
+        except SalemaError:  # some of ours are OSErrors too
+            raise
+        except (av.error.FFmpegError, OSError) as error:
             raise OutputError(
                 f"{self._path}: can't be written ({reason(error)}); make room or choose another place"
             ) from error
