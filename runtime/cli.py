@@ -1,40 +1,70 @@
-"""`salema-run`: a video in, a saliency video and maps out."""
+"""`salema-run`: videos, cameras and datasets in; saliency videos, maps and numbers out."""
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salema.runtime.errors import INTERRUPTED_EXIT_CODE, UsageError, exit_on_error
+from salema.runtime.errors import UsageError, exit_on_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from salema.runtime.dataset_run import DatasetSummary
-    from salema.runtime.pipeline import Summary
+    from salema.runtime.drawing import RunOptions
+    from salema.runtime.playback import Selection
+    from salema.runtime.sources import Source
+    from salema.runtime.targets import Targets
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def run(
-    source: Annotated[
-        Path | None, typer.Argument(help="Video file; or give --dataset.", show_default=False, readable=False)
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Videos, folders of frames or of videos, patterns, .txt lists of sources, camera numbers, URLs, a"
+            " GStreamer pipeline (in quotes), or - for standard input; or give --dataset.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[Path, typer.Option(help="Folder that salema-export wrote.", readable=False)] = Path(
         "salema-model"
     ),
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="MP4 to write [default: SOURCE's name + _saliency.mp4, here].")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="MP4 to write, or a folder for them [default: <source>_saliency.mp4, here]."
+        ),
     ] = None,
     maps: Annotated[Path | None, typer.Option(help="Folder for the maps as PNG at network size.")] = None,
+    map_bits: Annotated[int, typer.Option(help="Of the PNG maps: 8 or 16.")] = 8,
+    npz: Annotated[Path | None, typer.Option(help="NPZ file for the raw maps, float32, and their times.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="CSV file: peak, centre of mass, entropy, cuts, a line for each frame.")
+    ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Write the MP4.")] = True,
-    view: Annotated[str, typer.Option(help="What the MP4 shows: overlay, map or side-by-side.")] = "overlay",
+    show: Annotated[bool, typer.Option("--show", help="Show the picture in a window; q closes it.")] = False,
+    view: Annotated[str, typer.Option(help="What the picture shows: overlay, map or side-by-side.")] = "overlay",
+    normalise: Annotated[
+        str, typer.Option(help="A map's range: frame (its own, as published), running (the last second's) or none.")
+    ] = "frame",
+    colormap: Annotated[str, typer.Option(help="Colours of the overlay: jet, turbo, inferno, ...")] = "jet",
+    opacity: Annotated[float, typer.Option(help="Of the overlay's colours, 0 to 1.")] = 0.5,
+    start_time: Annotated[float, typer.Option(help="Seconds to leave out at the start.")] = 0,
+    duration: Annotated[float | None, typer.Option(help="Seconds to run.", show_default=False)] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Frames to run at most.", show_default=False)] = None,
+    vid_stride: Annotated[int, typer.Option(help="Run one in so many frames.")] = 1,
+    loop: Annotated[int, typer.Option(help="How often to play each file; 0 until interrupted.")] = 1,
+    fps: Annotated[float, typer.Option(help="Frames per second of folders of images.")] = 25,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="Of live sources too, not the newest frame whenever there is time.")
+    ] = False,
+    reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
+    reset_on_cut: Annotated[bool, typer.Option("--reset-on-cut", help="Empty the memory where a shot begins.")] = False,
+    time_aware: Annotated[
+        bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
+    ] = False,
     backend: Annotated[
         str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime or onnxruntime-tensorrt.")
     ] = "auto",
@@ -57,47 +87,76 @@ def run(
         str, typer.Option(help="With --dataset: published (counted from 1) or groundtruth (the frames' names).")
     ] = "published",
     resume: Annotated[bool, typer.Option("--resume", help="With --dataset: skip finished videos.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="With --dataset: videos at a time.")] = 1,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Videos at a time [default: 1; cameras and streams all at once].")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print each summary as a line of JSON.")] = False,
 ) -> None:
-    """Lay the saliency of a video over it, with its sound kept, and save the maps on request; or run a dataset."""
+    """Lay the saliency of videos over them, with their sound kept, and save maps and numbers; or run a dataset."""
     with exit_on_error("salema-run"):
-        if (source is None) == (dataset is None):
-            raise UsageError("give either a video file, or --dataset NAME --src DIR --dst DIR")
+        opening = {"model": model, "backend": backend, "device": device, "graphs": cuda_graph}
+        if bool(sources) == (dataset is not None):
+            raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
         if dataset is not None:
-            if src is None or dst is None or output is not None or maps is not None:
-                raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR, and neither -o nor --maps")
+            if src is None or dst is None or any((output, maps, npz, csv, show)):
+                raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR, and no other output")
             options = {"naming": naming, "start": start, "end": end}
-            opening = {"backend": backend, "device": device, "graphs": cuda_graph}
-            _run_dataset(dataset, src, dst, model, options, opening, jobs=jobs, resume=resume, as_json=json_)
+            _run_dataset(dataset, src, dst, options, opening, jobs=jobs or 1, resume=resume, as_json=json_)
             return
-        assert source is not None
-        from salema.runtime import load
-        from salema.runtime.pipeline import process_video
-        from salema.runtime.postprocess import VIEWS
-        from salema.runtime.session import warn_untrained
+        from salema.runtime.drawing import RunOptions
+        from salema.runtime.playback import Selection
+        from salema.runtime.postprocess import Look
+        from salema.runtime.source_run import usual_jobs
+        from salema.runtime.sources import find_sources
+        from salema.runtime.targets import plan_targets
 
-        if view not in VIEWS:
-            raise UsageError(f"--view {view}: not one of {', '.join(VIEWS)}")
-        if not video and (output is not None or maps is None):
-            raise UsageError("--no-video leaves nothing to write; give --maps DIR, and no -o")
-        if output is None and video:
-            output = Path(f"{source.stem}_saliency.mp4")
-        if output is not None and output.suffix.lower() != ".mp4":
-            raise UsageError(f"-o {output}: not an .mp4 name; the video is written as MP4")
-        with load(model, backend=backend, device=device, graphs=cuda_graph) as stream:
-            print(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}", file=sys.stderr)
-            warn_untrained(stream.spec)
-            chosen = stream.description
-            summary = process_video(stream, source, output, maps, view, _progress)
-        _report(summary, output, maps, chosen, as_json=json_)
+        look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
+        selection = Selection(start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects)
+        found = find_sources(sources or [])
+        targets = plan_targets(
+            found, output=output, video=video, maps=maps, map_bits=map_bits, npz=npz, csv=csv, show=show
+        )
+        planned = list(zip(found, targets, strict=True))
+        behaviour = RunOptions(look, reset_on_cut, time_aware)
+        _run_sources(planned, selection, behaviour, opening, jobs=jobs or usual_jobs(found), as_json=json_)
+
+
+def _run_sources(
+    planned: list[tuple[Source, Targets]],
+    selection: Selection,
+    options: RunOptions,
+    opening: dict[str, Any],
+    *,
+    jobs: int,
+    as_json: bool,
+) -> None:
+    from salema.runtime.cli_report import Announced, FrameBar, Report
+    from salema.runtime.source_run import run_sources
+    from salema.runtime.stopping import stop_requested
+
+    report = Report(len(planned), as_json=as_json)
+    open_stream = Announced(**opening)
+    with stop_requested() as stop, FrameBar(len(planned)) as bar:
+        for source, targets, result in run_sources(
+            planned,
+            open_stream,
+            selection,
+            options,
+            jobs=jobs,
+            stop=stop,
+            begun=bar.begun,
+            progress=bar.advance,
+            notify=bar.note,
+        ):
+            bar.finished()
+            report.add(source, targets, result, open_stream.description)
+    report.exit(interrupted=stop.is_set())
 
 
 def _run_dataset(
     dataset: str,
     source: Path,
     target: Path,
-    model: Path,
     options: dict[str, Any],
     opening: dict[str, Any],
     *,
@@ -105,83 +164,26 @@ def _run_dataset(
     resume: bool,
     as_json: bool,
 ) -> None:
-    from tqdm import tqdm
-
     from salema.runtime import load
+    from salema.runtime.cli_report import Announced, FrameBar, report_dataset
     from salema.runtime.dataset_run import run_dataset
     from salema.runtime.datasets import check_dataset, list_videos
-    from salema.runtime.pipeline import stop_requested
-    from salema.runtime.session import warn_untrained
+    from salema.runtime.stopping import stop_requested
 
     check_dataset(dataset, **options)
-    with load(model, **opening, streams=1) as stream:
-        spec = stream.spec
-        print(f"{spec.architecture} {spec.precision}, {stream.description}", file=sys.stderr)
-        warn_untrained(spec)
-    videos = list_videos(dataset, source, target, spec.weights, **options)
-    frames = sum(len(video.frames) for video in videos)
-    with stop_requested() as stop, tqdm(total=frames, unit=" frames", disable=None) as bar:
-        finished = 0
-
-        def progress(more_videos: int, more_frames: int) -> None:
-            nonlocal finished
-            finished += more_videos
-            bar.update(more_frames)
-            bar.set_postfix_str(f"{finished} of {len(videos)} videos", refresh=False)
-
+    with Announced(**opening)() as stream:
+        weights = stream.spec.weights
+    videos = list_videos(dataset, source, target, weights, **options)
+    with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
         summary = run_dataset(
             videos,
-            lambda: load(model, **opening, streams=1),
+            lambda: load(**opening, streams=1),
             jobs=jobs,
             resume=resume,
             stop=stop,
-            progress=progress,
+            progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
         )
-    _report_dataset(summary, len(videos), target, as_json=as_json)
-
-
-def _report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({**asdict(summary), "target": str(target)}))
-    else:
-        skipped = f", {summary.skipped} were finished before" if summary.skipped else ""
-        print(f"{summary.videos} of {count} videos, {summary.frames} maps -> {target}{skipped}")
-    for name, error in summary.failed.items():
-        print(f"salema-run: {name}: {error}", file=sys.stderr)
-    if summary.interrupted:
-        print("salema-run: interrupted; go on with --resume", file=sys.stderr)
-        raise SystemExit(INTERRUPTED_EXIT_CODE)
-    if summary.failed:
-        print(f"salema-run: {len(summary.failed)} of {count} videos failed; the others are done", file=sys.stderr)
-        raise SystemExit(1)
-
-
-def _progress(frames: Iterable[Any], total: int | None) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(frames, total=total, unit=" frames", disable=None)  # None: off where stderr is no terminal
-
-
-def _report(summary: Summary, output: Path | None, maps: Path | None, backend: str, *, as_json: bool) -> None:
-    if as_json:
-        where = {"video": str(output) if output else None, "maps": str(maps) if maps else None}
-        print(json.dumps({"backend": backend, **asdict(summary), **where}))
-    else:
-        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
-        where_text = " and ".join(str(path) for path in (output, maps) if path)
-        print(
-            f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps"
-            f" (ms per frame: {stages}) -> {where_text}"
-        )
-    for note in summary.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if summary.error:
-        print(f"salema-run: {summary.error}; what came before is written", file=sys.stderr)
-        raise SystemExit(1)
-    if summary.interrupted:
-        of = f" of {summary.frames_expected}" if summary.frames_expected else ""
-        print(f"salema-run: interrupted after {summary.frames}{of} frames; these are written", file=sys.stderr)
-        raise SystemExit(INTERRUPTED_EXIT_CODE)
+    report_dataset(summary, len(videos), target, as_json=as_json)
 
 
 def main() -> None:

@@ -39,5 +39,5 @@ def open_container(target: Path | str | Pipe) -> InputContainer:
     elif isinstance(target, str):
         opened = av.open(target, options=_URL_OPTIONS, timeout=_TIMEOUTS_S, **_TEXT)
     else:
-        opened = av.open(target, **_TEXT)  # type: ignore[call-overload]
+        opened = av.open(target, **_TEXT)
     return cast("InputContainer", opened)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from salema.runtime.errors import ModelError, SalemaError, VideoError
+from salema.runtime.errors import ModelError
 from salema.runtime.files import make_folder, write_bytes
+from salema.runtime.image_reader import read_image
+from salema.runtime.jobs import run_jobs
 from salema.runtime.postprocess import to_grey
 
 if TYPE_CHECKING:
@@ -67,34 +68,20 @@ def run_dataset(
     """
     stop = stop or threading.Event()
     waiting = [video for video in videos if not (resume and is_finished(video))]
-    streams, failed, done, frames = threading.local(), dict[str, str](), 0, 0
-    opened: list[SaliencyStream] = [open_stream()]  # a model that can't be opened is one error, not one a video
-    spare, lock = list(opened), threading.Lock()
+    failed, done, frames = dict[str, str](), 0, 0
 
-    def run(video: FrameFolder) -> int:
-        if not hasattr(streams, "own"):
-            with lock:
-                streams.own = spare.pop() if spare else open_stream()
-                opened.append(streams.own)
-        return run_video(video, streams.own, stop, progress)
+    def work(video: FrameFolder, stream: SaliencyStream) -> int:
+        return run_video(video, stream, stop, progress)
 
-    try:
-        with ThreadPoolExecutor(jobs, "video") as pool:
-            futures = {pool.submit(run, video): video for video in waiting}
-            for future in as_completed(futures):
-                video = futures[future]
-                try:
-                    written = future.result()
-                except (SalemaError, OSError) as error:
-                    failed[video.name] = str(error)
-                    continue
-                frames += written
-                done += written == len(video.frames)
-                if progress and written == len(video.frames):
-                    progress(1, 0)
-    finally:
-        for stream in {id(stream): stream for stream in opened}.values():
-            stream.close()
+    for video, result in run_jobs(waiting, open_stream, work, jobs):
+        if not isinstance(result, int):
+            failed[video.name] = str(result)
+            continue
+        frames += result
+        if result == len(video.frames):
+            done += 1
+            if progress:
+                progress(1, 0)
     return DatasetSummary(done, len(videos) - len(waiting), frames, failed, stop.is_set())
 
 
@@ -123,19 +110,6 @@ def run_video(
         if progress:
             progress(0, 1)
     return len(video.frames)
-
-
-def read_image(path: Path) -> np.typing.NDArray[np.uint8]:
-    """Reads an image as uint8 BGR `(h, w, 3)`; grey becomes BGR, and transparency is left out.
-
-    Raises:
-        VideoError: it is none, or damaged.
-    """
-    data = np.frombuffer(path.read_bytes(), np.uint8)  # imread takes no name that is not in the system's encoding
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-    if image is None:
-        raise VideoError(f"{path}: can't be read as an image")
-    return image.astype(np.uint8, copy=False)
 
 
 def is_finished(video: FrameFolder) -> bool:

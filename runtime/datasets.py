@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from natsort import natsorted, ns
 
 from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.sources import IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DATASETS = ("DHF1K", "Hollywood-2", "UCF-sports", "other")
 NAMINGS = ("published", "groundtruth")
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 _IN_IMAGES = ("Hollywood-2", "UCF-sports")  # whose frames lie in <video>/images
 
 

@@ -15,7 +15,7 @@ from salema.kernels.postprocess_op import map_range, postprocess
 from salema.kernels.postprocess_reference import linear_tables
 from salema.kernels.preprocess_op import preprocess
 from salema.kernels.preprocess_reference import resize_tables
-from salema.runtime.postprocess import COLORMAP, OPACITY
+from salema.runtime.postprocess import COLORMAPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from salema.kernels.arrays import Launcher
     from salema.kernels.device import Buffer, Device
-    from salema.runtime.postprocess import View
+    from salema.runtime.postprocess import Look
 
 
 # A GPU does not cache mapped memory (CUDA for Tegra, "Memory Management"): it is for what is read once.
@@ -87,18 +87,22 @@ class Pictures:
     """What comes out for one source frame.
 
     Attributes:
-        grey: uint8 `[H, W]`, the map that the published code saves.
+        grey: uint8 `[H, W]`, the map in levels; with the published look what the published code saves.
         image_bgr: uint8 `[h, w, 3]`, or None where none was asked for.
+        limits: the values of the raw map that became 0 and 255.
         is_finite: whether the raw map held neither NaN nor infinity.
+        saliency: float32 `[H, W]`, the raw map, or None where it was not asked for.
     """
 
     grey: NDArray[np.uint8]
     image_bgr: NDArray[np.uint8] | None
+    limits: tuple[np.float32, np.float32]
     is_finite: bool
+    saliency: NDArray[np.float32] | None
 
 
 class PictureJob:
-    """A source frame of one size in; the 8-bit map, and a picture of one view, out: nothing else crosses."""
+    """A source frame of one size in; the 8-bit map, and a picture and the raw map if wanted, out: no more crosses."""
 
     def __init__(
         self,
@@ -106,23 +110,26 @@ class PictureJob:
         launcher: Launcher,
         tensors: Mapping[str, HostTensor],
         source_hw: tuple[int, int],
-        view: View | None,
+        look: Look,
+        *,
+        raw: bool,
     ) -> None:
         """Takes the memory, and takes the tables to the device."""
-        self.key = (source_hw, view)
-        self._device, self._launcher, self._view = device, launcher, view
+        self.key = (source_hw, look, raw)
+        self._device, self._launcher, self._look, self._raw = device, launcher, look, raw
         _, height, width, _ = tensors["frame"].array.shape
         self._tables_memory: list[Buffer] = []
         self._frame, self._saliency = tensors["frame"], tensors["saliency"]
         self.source = HostTensor(device, (*source_hw, 3), np.uint8)
-        self._limits = HostTensor(device, (1, 2), np.float32)
+        self._range = HostTensor(device, (1, 2), np.float32)
         self._grey = HostTensor(device, (height, width), np.uint8)
-        self._image = None if view is None else HostTensor(device, (*source_hw, 3), np.uint8)
+        self._image = None if look.view is None else HostTensor(device, (*source_hw, 3), np.uint8)
         self._resize = resize_tables(source_hw, (height, width)).placed(self._place)
         rows, columns = linear_tables((height, width), source_hw)
         self._linear = LinearTables(self._place(rows), self._place(columns), (height, width))
         levels = np.arange(256, dtype=np.uint8)[np.newaxis]
-        self._colours = self._place(cv2.applyColorMap(levels, COLORMAP)[0])
+        self._colours = self._place(cv2.applyColorMap(levels, COLORMAPS[look.colormap])[0])
+        self._fixed = self._place(np.array([0, 1], np.float32)) if look.normalise == "none" else None
 
     def before(self) -> None:
         """See `FrameJob.before`."""
@@ -136,17 +143,19 @@ class PictureJob:
         _, _, height, width = self._saliency.array.shape
         saliency = self._array(self._saliency.address, (height, width), np.float32)
         maps = self._array(self._saliency.address, (1, height, width), np.float32)
-        limits = self._array(self._limits.address, (2,), np.float32)
-        map_range(self._launcher, maps, self._whole(self._limits))
+        limits = self._fixed or self._array(self._range.address, (2,), np.float32)
+        map_range(self._launcher, maps, self._whole(self._range))
         postprocess(self._launcher, saliency, limits, self._whole(self._grey), view="map8")
         if self._image is not None:
             self._draw(saliency, limits, self._whole(self._image))
             self._image.download()
-        self._limits.download()
+        if self._raw:
+            self._saliency.download()
+        self._range.download()
         self._grey.download()
 
     def _draw(self, saliency: Array, limits: Array, image: Array) -> None:
-        if self._view == "map":
+        if self._look.view == "map":
             postprocess(self._launcher, saliency, limits, image, view="map", tables=self._linear)
             return
         postprocess(
@@ -158,19 +167,22 @@ class PictureJob:
             frame=self._whole(self.source),
             colours=self._colours,
             tables=self._linear,
-            opacity=OPACITY,
+            opacity=self._look.opacity,
         )
 
     def result(self) -> Pictures:
         """Copies what came out, once the stream is done."""
         image = None if self._image is None else self._image.array.copy()
-        if image is not None and self._view == "side-by-side":
+        if image is not None and self._look.view == "side-by-side":
             image = np.hstack([self.source.array, image])
-        return Pictures(self._grey.array.copy(), image, bool(np.isfinite(self._limits.array).all()))
+        found = self._range.array[0]
+        limits = (np.float32(0), np.float32(1)) if self._fixed else (found[0], found[1])
+        raw = self._saliency.array[0, 0].copy() if self._raw else None
+        return Pictures(self._grey.array.copy(), image, limits, bool(np.isfinite(found).all()), raw)
 
     def free(self) -> None:
         """Gives the memory back."""
-        for tensor in (self.source, self._limits, self._grey, self._image):
+        for tensor in (self.source, self._range, self._grey, self._image):
             if tensor is not None:
                 tensor.free()
         for buffer in self._tables_memory:

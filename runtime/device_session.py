@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from salema.kernels.arrays import Launcher
     from salema.kernels.device import Buffer, Device
-    from salema.runtime.postprocess import View
+    from salema.runtime.postprocess import Look
     from salema.runtime.session import States
     from salema.runtime.step_engine import StepEngine
 
@@ -101,7 +101,7 @@ class DeviceSession:
         return maps, (after,)
 
     def step_picture(
-        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], view: View | None
+        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], look: Look, *, raw: bool = False
     ) -> tuple[Pictures, States]:
         """Runs one step of one stream from a source frame to pictures of it, all on the device.
 
@@ -109,7 +109,8 @@ class DeviceSession:
             image_bgr: uint8 `[h, w, 3]` of any size.
             states: see `Session.step`.
             mix: float32 `[1]`, see `Session.step`.
-            view: what picture to draw at source size; None for none.
+            look: how to draw; its view None for no picture. Running limits are not known here.
+            raw: whether the raw map is wanted too.
 
         Raises:
             UsageError: the states are not this session's, or of several streams.
@@ -120,7 +121,7 @@ class DeviceSession:
             self._set_batch(1)
             if before.streams not in {1, 0}:
                 raise UsageError(f"a picture is of one stream, and these states are of {before.streams}")
-            job = self._job_for((image_bgr.shape[0], image_bgr.shape[1]), view)
+            job = self._job_for((image_bgr.shape[0], image_bgr.shape[1]), look, raw=raw)
             job.source.array[:] = image_bgr
             after = self._step(before, mix, job)
             return job.result(), (after,)
@@ -193,14 +194,14 @@ class DeviceSession:
             raise UsageError("this model keeps the states of the last step only; use to_host to keep earlier ones")
         return handle
 
-    def _job_for(self, source_hw: tuple[int, int], view: View | None) -> PictureJob:
-        """Returns what carries frames of this size; another size or view takes its place, and its graphs go."""
-        if self._picture_job is None or self._picture_job.key != (source_hw, view):
+    def _job_for(self, source_hw: tuple[int, int], look: Look, *, raw: bool) -> PictureJob:
+        """Returns what carries frames of this size; another size or look takes its place, and its graphs go."""
+        if self._picture_job is None or self._picture_job.key != (source_hw, look, raw):
             self._forget_graphs()
             old, self._picture_job = self._picture_job, None  # so that it is not found again if the new one fails
             if old is not None:
                 old.free()
-            self._picture_job = PictureJob(self._device, self._launcher, self._tensors, source_hw, view)
+            self._picture_job = PictureJob(self._device, self._launcher, self._tensors, source_hw, look, raw=raw)
         return self._picture_job
 
     def _step(self, before: DeviceStates, mix: NDArray[np.float32], job: FrameJob | PictureJob) -> DeviceStates:

@@ -1,38 +1,28 @@
-"""A whole video through a stream: decode, preprocess, step, postprocess and encode, side by side."""
+"""A whole source through a stream: decode, preprocess, step, postprocess and encode, side by side."""
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections import defaultdict
-from contextlib import closing, contextmanager
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-
-from salema.runtime.errors import ModelError, UsageError, VideoError
-from salema.runtime.files import make_folder, write_bytes
-from salema.runtime.postprocess import View, render, to_grey
-from salema.runtime.preprocess import to_network_size
+from salema.runtime.drawing import Clock, Drawing, RunOptions
+from salema.runtime.errors import OutputError, UsageError, VideoError
 from salema.runtime.side_by_side import side_by_side
-from salema.runtime.video import VideoReader, VideoWriter
+from salema.runtime.stopping import stop_requested
+from salema.runtime.window import WindowClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-    from types import TracebackType
+    import threading
+    from collections.abc import Callable, Generator, Sequence
 
-    from numpy.typing import NDArray
-    from typing_extensions import Self
-
+    from salema.runtime.playback import Playback
+    from salema.runtime.sinks import Drawn, Sink
     from salema.runtime.stream import SaliencyStream
-    from salema.runtime.video import Frame
+    from salema.runtime.targets import Targets
 
 STAGES = ("decode", "preprocess", "step", "postprocess", "encode")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -41,13 +31,17 @@ class Summary:
 
     Attributes:
         frames: frames processed.
-        frames_expected: what the file said it holds, or None.
+        frames_expected: what the source said it holds, or None.
         seconds: wall time, model loading not included.
         fps: frames over seconds.
-        stage_ms: mean milliseconds per frame of each of `STAGES`, which run side by side; encode includes writing the
-            maps.
+        stage_ms: mean milliseconds per frame of each of `STAGES`, which run side by side; encode is all writing.
+        cuts: shots that began, the first one not counted; None where nobody looked for them.
+        dropped: frames of a live source that came while the network was busy.
+        outages: how often a live source was lost and found again.
+        outage_s: for how long in all.
+        frames_lost: how many frames would have come in that time.
         interrupted: whether SIGINT or SIGTERM ended it.
-        error: why the source broke off, or None.
+        error: why the source or an output broke off, or None.
         notes: what a user should know besides: sound that was lost, maps of an earlier run.
     """
 
@@ -56,213 +50,140 @@ class Summary:
     seconds: float
     fps: float
     stage_ms: dict[str, float]
+    cuts: int | None
+    dropped: int
+    outages: int
+    outage_s: float
+    frames_lost: int
     interrupted: bool
     error: str | None
     notes: tuple[str, ...] = ()
 
 
-class Drawn(NamedTuple):
-    """A frame, its 8-bit map `[H, W]`, and the picture `[h, w, 3]` if one was wanted."""
-
-    frame: Frame
-    grey: NDArray[np.uint8]
-    picture: NDArray[np.uint8] | None
-
-
-class _Clock:
-    """Sums the wall time of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
-
-    def timed(self, stage: str, items: Iterable[Frame]) -> Iterator[Frame]:
-        iterator = iter(items)
-        while True:
-            with self.time(stage):
-                item = next(iterator, None)
-            if item is None:
-                return
-            yield item
-
-
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """Turns the first SIGINT or SIGTERM into an event; a second one acts as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # signals are the main thread's
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def request(_number: int, _frame: object) -> None:
-        restore()
-        event.set()
-
-    for number in _SIGNALS:
-        signal.signal(number, request)
-    try:
-        yield event
-    finally:
-        restore()
-
-
-class _Outputs:
-    """The MP4 and the maps of one video, whichever were asked for."""
-
-    def __init__(self, reader: VideoReader, video: Path | None, maps: Path | None, view: View, clock: _Clock) -> None:
-        self._maps, self._view, self._clock = maps, view, clock
-        self._count = 0
-        self._writer = None
-        if maps is not None:
-            make_folder(maps)
-        if video is not None:
-            make_folder(video.parent)
-            width = reader.width * (2 if view == "side-by-side" else 1)
-            self._writer = VideoWriter(video, reader, reader.height, width)
-
-    def __enter__(self) -> Self:
-        if self._writer is not None:
-            self._writer.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            self._writer.__exit__(kind, error, trace)
-
-    @property
-    def view(self) -> View | None:
-        """What picture is wanted of each frame."""
-        return None if self._writer is None else self._view
-
-    def write(self, drawn: Drawn) -> None:
-        self._count += 1
-        with self._clock.time("encode"):
-            if self._writer is not None and drawn.picture is not None:
-                self._writer.write(drawn.picture, drawn.frame)
-            if self._maps is not None:
-                png = cv2.imencode(".png", drawn.grey)[1].tobytes()
-                write_bytes(self._maps / f"{self._count:04d}.png", png)
-
-    def finish(self, *, all_sound: bool) -> list[str]:
-        """Completes the MP4; returns what a user should know."""
-        notes = []
-        if self._writer is not None:
-            with self._clock.time("encode"):
-                self._writer.finish(all_sound=all_sound)
-            notes += [self._writer.sound_problem] if self._writer.sound_problem else []
-        if self._maps is not None:
-            written = {f"{number:04d}.png" for number in range(1, self._count + 1)}
-            older = sum(path.name not in written for path in self._maps.glob("*.png"))
-            notes += [f"{self._maps} also holds {older} PNG files that this run did not write"] if older else []
-        return notes
-
-
 def process_video(
     stream: SaliencyStream,
-    source: Path,
-    video: Path | None,
-    maps: Path | None = None,
-    view: View = "overlay",
-    progress: Callable[[Iterable[Drawn], int | None], Iterable[Drawn]] | None = None,
+    source: Playback,
+    targets: Targets,
+    options: RunOptions | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Summary:
-    """Runs a video file through a stream from its first frame to its last, and writes what was asked for.
+    """Runs a stream from a source's first frame to its last, and writes what was asked for.
 
-    SIGINT, SIGTERM and a source that breaks off end it early: what was written until then is finished and kept.
+    SIGINT, SIGTERM, a source that breaks off, an output that can't be written any more and a window that is closed end
+    it early: what was written until then is finished and kept.
 
     Args:
         stream: the model, for one video; its state starts anew.
-        source: the video file.
-        video: MP4 file to write, or None.
-        maps: folder for the maps as `0001.png`, ... at network size, named and normalised as published; or None.
-        view: what the MP4 shows.
-        progress: wraps the frames, given how many to expect, as tqdm does.
+        source: what is played, open.
+        targets: what is written.
+        options: how maps are drawn, and what empties the memory.
+        progress: takes the number of frames that were done since it was called last.
+        stop: ends it, instead of signals.
 
     Raises:
-        UsageError: an output would overwrite the source, or the stream is for several videos.
-        ModelError: the model gave NaN or infinity.
-        VideoError: the source is missing, unreadable or empty.
-        OutputError: an output can't be written; the MP4 is then removed.
+        UsageError: the stream is for several videos, or an option does not go with the model.
+        ModelError: the model gave NaN or infinity; nothing is kept then.
+        VideoError: the source gave no frame.
+        OutputError: nothing could be written.
     """
-    if video is not None and video.exists() and source.exists() and video.samefile(source):
-        raise UsageError(f"{video}: is the source itself; choose another name with -o")
     if stream.streams != 1:
         raise UsageError(
             f"the model was exported with --batch {stream.streams}, and a video is one stream; export it with --batch 1"
         )
-    clock, count, broken = _Clock(), 0, None
-    stream.reset()
-    start = time.perf_counter()
-    with (
-        VideoReader(source) as reader,
-        stop_requested() as stop,
-        _Outputs(reader, video, maps, view, clock) as outputs,
-    ):
-        drawing = _Drawing(stream, outputs.view, clock)
-        drawn = side_by_side(clock.timed("decode", reader), drawing.stages)
+    options = options or RunOptions()
+    stopping = stop_requested() if stop is None else nullcontext(stop)
+    with stopping as asked, targets.opened(source, options.look) as sinks:
+        run = _Run(stream, source, sinks, options, asked)
+        run.take_all(progress)
+        return run.finish()
+
+
+class _Run:
+    """One source on its way through the stages."""
+
+    def __init__(
+        self,
+        stream: SaliencyStream,
+        source: Playback,
+        sinks: Sequence[Sink],
+        options: RunOptions,
+        stop: threading.Event,
+    ) -> None:
+        self._source, self._sinks, self._stop, self._clock = source, sinks, stop, Clock()
+        self._drawing = Drawing(stream, source, sinks, options, self._clock)
+        self._count = self._cuts = 0
+        self._looked_for_cuts = False
+        self._error: str | None = None
+        self._notes: list[str] = []
+        self._is_whole = False
+        self._start_s = time.perf_counter()
+
+    def take_all(self, progress: Callable[[int], None] | None) -> None:
+        """Writes every result until the end, whatever ends it."""
         try:
-            with closing(drawn):
-                for item in progress(drawn, reader.frame_count) if progress else drawn:
-                    outputs.write(item)
-                    count += 1
-                    if stop.is_set():
-                        break
-        except VideoError as error:
-            broken = str(error)
-        notes = outputs.finish(all_sound=not (stop.is_set() or broken))
-    seconds = time.perf_counter() - start
-    stage_ms = {stage: 1000 * clock.seconds[stage] / count for stage in STAGES}
-    return Summary(count, reader.frame_count, seconds, count / seconds, stage_ms, stop.is_set(), broken, tuple(notes))
+            with closing(self._drawn()) as drawn:
+                for item in drawn:
+                    self._write(item)
+                    if progress:
+                        progress(1)
+                    if self._stop.is_set():
+                        return
+            self._is_whole = not self._stop.is_set()
+        except WindowClosedError:
+            self._notes.append(f"the window was closed after {self._count} frames")
+        except (VideoError, OutputError) as error:
+            if not self._count:
+                raise
+            self._error = str(error)
 
+    def _drawn(self) -> Generator[Drawn, None, None]:
+        frames = self._clock.timed("decode", self._source)
+        if self._source.drops:
+            return side_by_side(map(self._drawing.all_stages, frames), [], depth=1, stop=self._stop)
+        return side_by_side(frames, self._drawing.stages, stop=self._stop)
 
-class _Drawing:
-    """What happens between decoding and encoding, as stages that run side by side."""
+    def _write(self, item: Drawn) -> None:
+        with self._clock.time("encode"):
+            for sink in self._sinks:
+                sink.write(item)
+        self._count += 1
+        self._cuts += bool(item.is_cut)
+        self._looked_for_cuts = item.is_cut is not None
 
-    def __init__(self, stream: SaliencyStream, view: View | None, clock: _Clock) -> None:
-        self._stream, self._view, self._clock = stream, view, clock
+    def finish(self) -> Summary:
+        """Ends every sink, and sums up."""
+        if not self._count:
+            raise VideoError(f"{self._source.name}: gave no frame")
+        kept = [self._finish(sink) for sink in self._sinks]
+        if self._error and not any(kept):
+            raise OutputError(self._error)
+        seconds = time.perf_counter() - self._start_s
+        losses = self._source.losses
+        return Summary(
+            frames=self._count,
+            frames_expected=self._source.frame_count,
+            seconds=seconds,
+            fps=self._count / seconds,
+            stage_ms={stage: 1000 * self._clock.seconds[stage] / self._count for stage in STAGES},
+            cuts=self._cuts if self._looked_for_cuts else None,
+            dropped=losses.dropped,
+            outages=losses.outages,
+            outage_s=losses.outage_s,
+            frames_lost=round(losses.outage_s * self._source.source_rate),
+            interrupted=self._stop.is_set(),
+            error=self._error,
+            notes=tuple(self._notes),
+        )
 
-    @property
-    def stages(self) -> list[Callable[[Any], Any]]:
-        return [self._on_device] if self._stream.draws_pictures else [self._preprocess, self._step, self._postprocess]
-
-    def _on_device(self, frame: Frame) -> Drawn:
-        with self._clock.time("step"):  # the device does the rest as well
-            pictures = self._stream.picture(frame.image_bgr, self._view)
-        _check_finite(self._stream, is_finite=pictures.is_finite)
-        return Drawn(frame, pictures.grey, pictures.image_bgr)
-
-    def _preprocess(self, frame: Frame) -> tuple[Frame, NDArray[np.uint8]]:
-        with self._clock.time("preprocess"):
-            return frame, to_network_size(frame.image_bgr, self._stream.spec.height, self._stream.spec.width)
-
-    def _step(self, item: tuple[Frame, NDArray[np.uint8]]) -> tuple[Frame, NDArray[np.float32]]:
-        frame, small = item
-        with self._clock.time("step"):
-            saliency: NDArray[np.float32] = self._stream.infer(small[np.newaxis])[0]
-        _check_finite(self._stream, is_finite=bool(np.isfinite(saliency).all()))
-        return frame, saliency
-
-    def _postprocess(self, item: tuple[Frame, NDArray[np.float32]]) -> Drawn:
-        frame, saliency = item
-        with self._clock.time("postprocess"):
-            grey = to_grey(saliency)
-            return Drawn(frame, grey, None if self._view is None else render(frame.image_bgr, grey, self._view))
-
-
-def _check_finite(stream: SaliencyStream, *, is_finite: bool) -> None:
-    if not is_finite:
-        advice = "; export it with --fp32" if stream.spec.precision == "fp16" else ""
-        raise ModelError(f"{stream.spec.weights}: the model gave NaN or infinity for a frame{advice}")
+    def _finish(self, sink: Sink) -> bool:
+        """Ends one sink; returns whether what it wrote is kept. The others are ended all the same."""
+        try:
+            self._notes += sink.finish(complete=self._is_whole)
+        except OutputError as error:
+            self._error = self._error or str(error)
+            with suppress(OutputError):
+                sink.__exit__(type(error), error, error.__traceback__)
+            return False
+        return True

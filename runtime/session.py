@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from salema.runtime.device_jobs import Pictures
-    from salema.runtime.postprocess import View
+    from salema.runtime.postprocess import Look
     from salema.runtime.spec import ModelSpec
 
 States = tuple[Any, ...]
@@ -75,7 +75,7 @@ class PictureSession(Session, Protocol):
     """A session that also resizes source frames and draws pictures where the network runs."""
 
     def step_picture(
-        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], view: View | None
+        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], look: Look, *, raw: bool = False
     ) -> tuple[Pictures, States]:
         """Runs one step of one stream from a source frame, uint8 BGR `[h, w, 3]`, to pictures of it."""
         ...

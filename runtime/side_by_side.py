@@ -25,7 +25,10 @@ _END = object()
 
 
 def side_by_side(
-    source: Iterable[Any], stages: Sequence[Callable[[Any], Any]], depth: int = _DEPTH
+    source: Iterable[Any],
+    stages: Sequence[Callable[[Any], Any]],
+    depth: int = _DEPTH,
+    stop: threading.Event | None = None,
 ) -> Generator[Any, None, None]:
     """Yields what the last stage makes of each item, in the source's order.
 
@@ -37,6 +40,7 @@ def side_by_side(
         source: the items; it is iterated in a thread.
         stages: functions of one item, in order.
         depth: how many items may wait between two stages.
+        stop: ends the results, also while the source is waited for.
     """
     halt = threading.Event()
     queues: list[queue.Queue[Any]] = [queue.Queue(depth) for _ in range(len(stages) + 1)]
@@ -46,7 +50,7 @@ def side_by_side(
     for thread in threads:
         thread.start()
     try:
-        while (item := _get(queues[-1], halt)) is not _END:
+        while (item := _get(queues[-1], halt, stop)) is not _END:
             if isinstance(item, _Failure):
                 raise item.error
             yield item
@@ -93,9 +97,9 @@ def _put(outbox: queue.Queue[Any], item: Any, halt: threading.Event) -> bool:
     return False
 
 
-def _get(inbox: queue.Queue[Any], halt: threading.Event) -> Any:
+def _get(inbox: queue.Queue[Any], halt: threading.Event, stop: threading.Event | None = None) -> Any:
     """Takes an item; the end once everything was stopped."""
-    while not halt.is_set():
+    while not (halt.is_set() or (stop is not None and stop.is_set())):
         try:
             return inbox.get(timeout=_POLL_S)
         except queue.Empty:  # noqa: PERF203 - that is what it waits in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from salema.runtime.device_jobs import Pictures
-    from salema.runtime.postprocess import View
+    from salema.runtime.postprocess import Look
     from salema.runtime.session import Session
     from salema.runtime.spec import ModelSpec
 
@@ -78,35 +79,42 @@ class SaliencyStream:
                 array[stream] = 0
             self._states = self._session.from_host(arrays)
 
-    def step(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def step(self, frame: NDArray[np.uint8], elapsed: float = 1) -> NDArray[np.float32]:
         """Takes the next frame, BGR `(h, w, 3)` of any size; returns its raw sigmoid map `(H, W)` at network size.
 
+        Args:
+            frame: uint8, as OpenCV reads it.
+            elapsed: how many frames' time has gone by since the last one. The new frame's weight is
+                `1 - (1 - a) ** elapsed`, so that left-out frames don't make the memory longer; 1 leaves it at `a`.
+
         Raises:
-            UsageError: the frame has another dtype or shape, or there are several streams.
+            UsageError: the frame has another dtype or shape, or there are several streams; or `elapsed` is not 1 in a
+                network that has no average, or not above 0.
         """
-        saliency: NDArray[np.float32] = self.step_batch([frame])[0]
+        saliency: NDArray[np.float32] = self.step_batch([frame], elapsed)[0]
         return saliency
 
-    def step_batch(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def step_batch(self, frames: Sequence[NDArray[np.uint8]], elapsed: float = 1) -> NDArray[np.float32]:
         """Takes the next frame of every stream, BGR of any size each; returns their maps `(N, H, W)`.
 
         Raises:
-            UsageError: a frame has another dtype or shape, or there are not as many as streams.
+            UsageError: a frame has another dtype or shape, or there are not as many as streams; see `step`.
         """
         if len(frames) != self._streams:
             raise UsageError(f"{len(frames)} frames given for {self._streams} streams")
-        return self.infer(np.stack([to_network_size(frame, self.spec.height, self.spec.width) for frame in frames]))
+        resized = [to_network_size(frame, self.spec.height, self.spec.width) for frame in frames]
+        return self.infer(np.stack(resized), elapsed)
 
-    def infer(self, frames_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, frames_nhwc: NDArray[np.uint8], elapsed: float = 1) -> NDArray[np.float32]:
         """As `step_batch`, for frames `(N, H, W, 3)` that are at network size already.
 
         Raises:
-            UsageError: the array has another shape.
+            UsageError: the array has another shape; see `step`.
         """
         expected = (self._streams, self.spec.height, self.spec.width, 3)
         if frames_nhwc.shape != expected or frames_nhwc.dtype != np.uint8:
             raise UsageError(f"{frames_nhwc.dtype} frames {frames_nhwc.shape} given, uint8 {expected} expected")
-        maps, self._states = self._session.step(frames_nhwc, self._states, self._mix())
+        maps, self._states = self._session.step(frames_nhwc, self._states, self._mix(elapsed))
         self._first[:] = False
         return maps
 
@@ -115,22 +123,41 @@ class SaliencyStream:
         """Whether `picture` can be called: the model runs on a device where our kernels do."""
         return isinstance(self._session, PictureSession) and self._streams == 1
 
-    def picture(self, image_bgr: NDArray[np.uint8], view: View | None) -> Pictures:
+    def picture(self, image_bgr: NDArray[np.uint8], look: Look, elapsed: float = 1, *, raw: bool = False) -> Pictures:
         """Takes the next frame, BGR `(h, w, 3)` of any size; returns its 8-bit map and a picture, made on the device.
 
+        Args:
+            image_bgr: uint8.
+            look: how to draw; its view None for no picture. `normalise="running"` can't be had here.
+            elapsed: see `step`.
+            raw: whether the raw map is wanted too.
+
         Raises:
-            UsageError: the frame has another dtype or shape, or there are several streams, or pictures can't be drawn.
+            UsageError: the frame has another dtype or shape, or there are several streams, or pictures can't be drawn
+                so; see `step`.
         """
         session = self._session
         if not isinstance(session, PictureSession) or self._streams != 1:
             raise UsageError("pictures are drawn for one stream on a GPU only; use step and salema.runtime.postprocess")
+        if look.normalise == "running":
+            raise UsageError("running limits are not known on the device; use step and salema.runtime.postprocess")
         check_frame(image_bgr)
-        pictures, self._states = session.step_picture(image_bgr, self._states, self._mix(), view)
+        mix = self._mix(elapsed)
+        pictures, self._states = session.step_picture(image_bgr, self._states, mix, look, raw=raw)
         self._first[:] = False
         return pictures
 
-    def _mix(self) -> NDArray[np.float32]:
-        return np.where(self._first, 1, self.spec.coefficient or 0).astype(np.float32)
+    def _mix(self, elapsed: float) -> NDArray[np.float32]:
+        coefficient = self.spec.coefficient
+        if elapsed != 1:
+            if coefficient is None:
+                raise UsageError(
+                    f"elapsed={elapsed:g}: {self.spec.architecture} has no average whose weight could follow it"
+                )
+            if not 0 < elapsed < math.inf:
+                raise UsageError(f"elapsed={elapsed:g}: give the frames' time since the last one, more than 0")
+            coefficient = 1 - (1 - coefficient) ** elapsed
+        return np.where(self._first, 1, coefficient or 0).astype(np.float32)
 
     def snapshot(self) -> dict[str, NDArray[np.float32]]:
         """Copies the memory to the host: the states `{name: [N, C, H, W]}`, and `first` `[N]` (1 before a first frame).

@@ -11,9 +11,9 @@ from host_kernels import HostLauncher, aligned, build, on_host
 from salema.kernels import postprocess_op
 from salema.kernels import postprocess_reference as twins
 from salema.kernels.errors import ArgumentError
-from salema.runtime.postprocess import COLORMAP, render, to_grey
+from salema.runtime.postprocess import Look, render, to_grey
 
-JET = cv2.applyColorMap(np.arange(256, dtype=np.uint8), COLORMAP).reshape(256, 3)
+JET = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_JET).reshape(256, 3)
 ONE = np.zeros((1, 2, 3), np.float32)
 SIZES = {  # of the map, then of the picture
     "one pixel": ((1, 1), (1, 1)),
@@ -105,7 +105,7 @@ def assert_is_opencv(made):
     elif made["frame_uv"] is not None:
         planes = np.concatenate([frame, made["frame_uv"].reshape(-1, frame.shape[1])])
         frame = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_NV12)
-    picture = render(frame, grey, made["view"])
+    picture = render(frame, grey, Look(made["view"]))
     if made["out_uv"] is None:
         np.testing.assert_array_equal(made["out"], picture)
         return
@@ -134,7 +134,7 @@ def test_side_by_side_is_an_overlay_beside_the_frame():
     made = make((12, 20), (30, 41), "overlay")
     wide = np.hstack([made["frame"], made["out"]])
     launch({**made, "out": replace(on_host(wide[:, 41:]), pitch_bytes=wide.strides[0])})
-    np.testing.assert_array_equal(wide, render(made["frame"], to_grey(made["saliency"]), "side-by-side"))
+    np.testing.assert_array_equal(wide, render(made["frame"], to_grey(made["saliency"]), Look("side-by-side")))
 
 
 @pytest.mark.parametrize("nv12", [False, True])

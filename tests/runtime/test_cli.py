@@ -145,7 +145,7 @@ def test_a_terminal_gets_a_progress_bar(model, small_clip, tmp_path):
         (("clip.mp4", "-o", "file/out.mp4"), 1, "file: can't make this folder"),
         (("clip.mp4", "--maps", "file"), 1, "file: can't make this folder"),
         (("clip.mp4", "--nonsense"), 2, "No such option"),
-        ((), 2, "give either a video file, or --dataset"),
+        ((), 2, "give either sources (a video file, say), or --dataset"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(

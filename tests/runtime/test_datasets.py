@@ -211,8 +211,8 @@ def test_ctrl_c_ends_the_command_with_130(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        ((), 2, "give either a video file, or --dataset NAME"),
-        (("v.mp4", "--dataset", "other"), 2, "give either a video file, or --dataset NAME"),
+        ((), 2, "give either sources (a video file, say), or --dataset NAME"),
+        (("v.mp4", "--dataset", "other"), 2, "give either sources (a video file, say), or --dataset NAME"),
         (("--dataset", "other", "--src", "s"), 2, "--dataset other: give --src DIR and --dst DIR"),
         (("--dataset", "LEDOV", "--src", "s", "--dst", "d"), 2, "--dataset LEDOV: not one of DHF1K, Hollywood-2"),
         (("--dataset", "other", "--src", "s", "--dst", "d", "--naming", "x"), 2, "--naming x: not one of published"),

@@ -9,7 +9,7 @@ import sys
 for name in ("torch", "onnx", "onnxscript", "safetensors", "pooch"):
     sys.modules[name] = None  # makes `import name` raise ImportError
 import numpy as np
-import salema.runtime, salema.runtime.cli, salema.runtime.pipeline, salema.runtime.video_reader
+import salema.runtime, salema.runtime.cli, salema.runtime.pipeline, salema.runtime.source_run
 with salema.runtime.load({str(model)!r}) as stream:
     print(stream.step(np.zeros((48, 64, 3), np.uint8)).shape)
 """
@@ -17,12 +17,12 @@ with salema.runtime.load({str(model)!r}) as stream:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "(64, 96)\n", "")
 
 
-def test_without_onnx_runtime_the_sentence_says_how_to_install_it(model):
+def test_without_onnx_runtime_the_sentence_says_how_to_install_it(model, small_clip):
     code = f"""
 import sys
 sys.modules["onnxruntime"] = None
 from salema.runtime.cli import main
-sys.argv = ["salema-run", "clip.mp4", "--model", {str(model)!r}]
+sys.argv = ["salema-run", {str(small_clip)!r}, "--model", {str(model)!r}]
 main()
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

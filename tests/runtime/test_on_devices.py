@@ -7,7 +7,7 @@ from constant_engine import SIZE_HW, STATE, constant_session, constants
 from host_device import HostDevice, QueuedLauncher
 
 from salema.kernels import reference
-from salema.runtime.postprocess import VIEWS, render, to_grey
+from salema.runtime.postprocess import VIEWS, Look, render, to_grey
 from salema.runtime.stream import SaliencyStream
 
 
@@ -73,10 +73,10 @@ def test_pictures_of_every_view_and_size(make, graphs):
             for view in (None, *VIEWS):
                 for _ in range(3):
                     frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-                    pictures = stream.picture(frame, view)
+                    pictures = stream.picture(frame, Look(view))
                     np.testing.assert_array_equal(pictures.grey, to_grey(saliency))
                     if view is not None:
-                        np.testing.assert_array_equal(pictures.image_bgr, render(frame, pictures.grey, view))
+                        np.testing.assert_array_equal(pictures.image_bgr, render(frame, pictures.grey, Look(view)))
                     seen = session._tensors["frame"]
                     with device.active():
                         seen.download()

@@ -8,11 +8,15 @@ from videos import probe
 
 from salema.export.seeded import moving_disc
 from salema.runtime.device_session import DeviceSession
+from salema.runtime.drawing import RunOptions
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.pipeline import process_video
-from salema.runtime.postprocess import VIEWS, render, to_grey
+from salema.runtime.playback import Playback
+from salema.runtime.postprocess import VIEWS, Look, render, to_grey
 from salema.runtime.session import PictureSession, open_session
+from salema.runtime.sources import find_sources
 from salema.runtime.stream import SaliencyStream
+from salema.runtime.targets import Targets
 
 SIZES = {"smaller": (48, 64), "larger": (121, 187), "whole ratio": (128, 192), "the network's": (64, 96)}
 
@@ -38,7 +42,13 @@ def natural(count, size):
 
 def expected(stream, frame, view):
     grey = to_grey(stream.step(frame))
-    return grey, None if view is None else render(frame, grey, view)
+    return grey, None if view is None else render(frame, grey, Look(view))
+
+
+def run(stream, clip, out, view):
+    targets = Targets(video=out.with_suffix(".mp4"), maps=out)
+    with Playback(find_sources([str(clip)])[0]) as source:
+        return process_video(stream, source, targets, RunOptions(Look(view)))
 
 
 def assert_same(pictures, grey, image):
@@ -60,7 +70,7 @@ def test_pictures_are_those_of_the_cpu_to_the_bit(model, on_device, view, size):
             if index == 4:
                 stream.reset()
                 other.reset()
-            assert_same(stream.picture(frame, view), *expected(other, frame, view))
+            assert_same(stream.picture(frame, Look(view)), *expected(other, frame, view))
         assert session.graphs_recorded == 2
         assert device.launches == 4
 
@@ -71,7 +81,7 @@ def test_on_every_kind_of_device(model, on_device, options):
     with stream, open_session(model, "onnxruntime", "cpu") as plain:
         other = SaliencyStream(plain)
         for frame in natural(5, (90, 121)):
-            assert_same(stream.picture(frame, "overlay"), *expected(other, frame, "overlay"))
+            assert_same(stream.picture(frame, Look()), *expected(other, frame, "overlay"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -81,7 +91,7 @@ def test_of_a_split_model(exported, on_device, precision):
     with stream, open_session(folder, "onnxruntime", "cpu") as plain:
         other = SaliencyStream(plain)
         for frame in natural(5, (90, 120)):
-            assert_same(stream.picture(frame, "overlay"), *expected(other, frame, "overlay"))
+            assert_same(stream.picture(frame, Look()), *expected(other, frame, "overlay"))
 
 
 def test_sizes_views_and_plain_steps_may_take_turns(model, on_device):
@@ -92,7 +102,7 @@ def test_sizes_views_and_plain_steps_may_take_turns(model, on_device):
         for _ in range(3):
             for size, view in (((90, 120), "overlay"), ((90, 120), "map"), ((48, 64), None)):
                 for frame in natural(3, size):
-                    assert_same(stream.picture(frame, view), *expected(other, frame, view))
+                    assert_same(stream.picture(frame, Look(view)), *expected(other, frame, view))
             for frame in natural(3, (64, 96)):
                 np.testing.assert_array_equal(stream.step(frame), other.step(frame))
             held.add(len(device.pieces))
@@ -104,12 +114,12 @@ def test_only_the_source_frame_goes_up_and_the_pictures_come_down(on_device, mon
     stream, device, _ = on_device()
     frames = natural(4, (90, 120))
     with stream:
-        stream.picture(frames[0], "overlay")
+        stream.picture(frames[0], Look())
         crossed = []
         upload, download = device.upload, device.download
         monkeypatch.setattr(device, "upload", lambda at, data: (crossed.append(data.nbytes), upload(at, data)))
         monkeypatch.setattr(device, "download", lambda data, at: (crossed.append(-data.nbytes), download(data, at)))
-        stream.picture(frames[1], "overlay")
+        stream.picture(frames[1], Look())
     image = 90 * 120 * 3
     assert sorted(crossed) == sorted([4, image, -image, -64 * 96, -8])
 
@@ -117,11 +127,11 @@ def test_only_the_source_frame_goes_up_and_the_pictures_come_down(on_device, mon
 def test_nan_is_seen(exported, on_device):
     stream, _, _ = on_device()
     with stream:
-        stream.picture(natural(1, (90, 120))[0], None)
+        stream.picture(natural(1, (90, 120))[0], Look(None))
         poison = stream.snapshot()
         poison["ema30"][:] = np.nan
         stream.restore(poison)
-        assert not stream.picture(natural(1, (90, 120))[0], "overlay").is_finite
+        assert not stream.picture(natural(1, (90, 120))[0], Look()).is_finite
 
 
 def test_frames_are_checked(on_device, model):
@@ -131,11 +141,11 @@ def test_frames_are_checked(on_device, model):
         assert stream.draws_pictures
         for frame in (None, np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))):
             with pytest.raises(UsageError, match="a frame"):
-                stream.picture(frame, "map")
+                stream.picture(frame, Look("map"))
     with open_session(model, "onnxruntime", "cpu") as plain:
         assert not SaliencyStream(plain).draws_pictures
         with pytest.raises(UsageError, match="pictures are drawn for one stream on a GPU only"):
-            SaliencyStream(plain).picture(np.zeros((4, 4, 3), np.uint8), "map")
+            SaliencyStream(plain).picture(np.zeros((4, 4, 3), np.uint8), Look("map"))
 
 
 def test_of_several_streams_there_are_no_pictures(exported, on_device):
@@ -145,16 +155,16 @@ def test_of_several_streams_there_are_no_pictures(exported, on_device):
         assert not stream.draws_pictures
         states = session.from_host({"ema30": np.zeros((2, 32, 4, 6), np.float32)})
         with pytest.raises(UsageError, match="a picture is of one stream, and these states are of 2"):
-            session.step_picture(np.zeros((8, 8, 3), np.uint8), states, np.ones(1, np.float32), None)
+            session.step_picture(np.zeros((8, 8, 3), np.uint8), states, np.ones(1, np.float32), Look(None))
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_whole_video_is_the_same_file_as_on_the_cpu(model, on_device, small_clip, tmp_path, view):
     stream, _, _ = on_device()
     with stream:
-        summary = process_video(stream, small_clip, tmp_path / "gpu.mp4", tmp_path / "gpu", view)
+        summary = run(stream, small_clip, tmp_path / "gpu", view)
     with open_session(model, "onnxruntime", "cpu") as session:
-        process_video(SaliencyStream(session), small_clip, tmp_path / "cpu.mp4", tmp_path / "cpu", view)
+        run(SaliencyStream(session), small_clip, tmp_path / "cpu", view)
     assert summary.frames == 12
     assert summary.stage_ms["step"] > 0
     assert summary.stage_ms["preprocess"] == summary.stage_ms["postprocess"] == 0
@@ -171,7 +181,7 @@ def test_a_video_with_nan_ends_in_a_sentence(on_device, small_clip, tmp_path, mo
     stream, _, session = on_device()
     start = session.from_host({"ema30": np.full((1, 32, 4, 6), np.nan, np.float32)})
     monkeypatch.setattr(session, "from_host", lambda arrays: start)
-    monkeypatch.setattr(stream, "_mix", lambda: np.full(1, 0.5, np.float32))
+    monkeypatch.setattr(stream, "_mix", lambda _: np.full(1, 0.5, np.float32))
     with stream, pytest.raises(ModelError, match="the model gave NaN or infinity for a frame"):
-        process_video(stream, small_clip, tmp_path / "gpu.mp4")
+        run(stream, small_clip, tmp_path / "gpu", "overlay")
     assert not (tmp_path / "gpu.mp4").exists()

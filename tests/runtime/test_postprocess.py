@@ -2,12 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
-from salema.runtime.postprocess import normalise, render, to_grey
+from salema.runtime.postprocess import Look, render, to_grey
 
 
 def test_normalise_stretches_to_the_unit_interval():
     saliency = np.float32([[0.25, 0.5], [0.75, 0.5]])
-    np.testing.assert_array_equal(normalise(saliency), np.float32([[0, 0.5], [1, 0.5]]))
     assert to_grey(saliency).tolist() == [[0, 128], [255, 128]]  # 127.5 rounds to even
     assert to_grey(saliency).dtype == np.uint8
 
@@ -19,7 +18,7 @@ def test_a_flat_map_gives_zeros(value):
 
 def test_a_map_is_drawn_as_grey_at_the_size_of_the_frame():
     frame = np.full((20, 30, 3), 200, np.uint8)
-    picture = render(frame, np.full((4, 6), 77, np.uint8), "map")
+    picture = render(frame, np.full((4, 6), 77, np.uint8), Look("map"))
     assert picture.shape == (20, 30, 3)
     assert (picture == 77).all()
 
@@ -28,7 +27,7 @@ def test_an_overlay_is_half_frame_half_heat():
     frame = np.full((20, 30, 3), 200, np.uint8)
     grey = np.zeros((4, 6), np.uint8)
     grey[:, 3:] = 255
-    picture = render(frame, grey, "overlay").astype(int)
+    picture = render(frame, grey, Look("overlay")).astype(int)
     cold, hot = (cv2.applyColorMap(np.uint8([[value]]), cv2.COLORMAP_JET)[0, 0].astype(int) for value in (0, 255))
     assert np.abs(picture[0, 0] - (200 + cold) / 2).max() <= 1
     assert np.abs(picture[0, -1] - (200 + hot) / 2).max() <= 1
@@ -37,6 +36,6 @@ def test_an_overlay_is_half_frame_half_heat():
 def test_side_by_side_keeps_the_frame():
     frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     grey = np.zeros((4, 6), np.uint8)
-    picture = render(frame, grey, "side-by-side")
+    picture = render(frame, grey, Look("side-by-side"))
     np.testing.assert_array_equal(picture[:, :30], frame)
-    np.testing.assert_array_equal(picture[:, 30:], render(frame, grey, "overlay"))
+    np.testing.assert_array_equal(picture[:, 30:], render(frame, grey, Look("overlay")))

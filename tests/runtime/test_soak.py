@@ -1,6 +1,7 @@
 """A long run: memory stays where it was, and what comes out at the end is what a fresh run gives."""
 
 import gc
+import itertools
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,10 @@ from videos import write_clip
 
 from salema.runtime import load
 from salema.runtime.pipeline import process_video
+from salema.runtime.playback import Playback
 from salema.runtime.postprocess import to_grey
+from salema.runtime.sources import find_sources
+from salema.runtime.targets import Targets
 
 FRAMES, LAST, REMEMBERED = 20_000, 5, 300
 SETTLED = 2_000
@@ -38,18 +42,16 @@ class Video:
 def test_twenty_thousand_frames(exported, tmp_path):
     folder = exported(imgsz_hw=(32, 48))
     clip = write_clip(tmp_path / "long.mp4", Video())
-    seen = []
+    seen, counted = [], itertools.count()
 
-    def progress(items, total):
-        assert total == FRAMES
-        for index, item in enumerate(items):
-            if index % 1000 == 0:
-                gc.collect()
-                seen.append(resident_bytes())
-            yield item
+    def progress(_):
+        if next(counted) % 1000 == 0:
+            gc.collect()
+            seen.append(resident_bytes())
 
-    with load(folder) as stream:
-        summary = process_video(stream, clip, None, tmp_path / "maps", progress=progress)
+    with load(folder) as stream, Playback(find_sources([str(clip)])[0]) as source:
+        assert source.frame_count == FRAMES
+        summary = process_video(stream, source, Targets(maps=tmp_path / "maps"), progress=progress)
     assert summary.frames == FRAMES
     settled, after = seen[SETTLED // 1000], seen[SETTLED // 1000 :]
     assert max(after) < 1.05 * settled, [round(size / 1e6) for size in seen]

@@ -1,0 +1,176 @@
+"""What `salema-run` says: results on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from salema.runtime import load
+from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
+from salema.runtime.session import warn_untrained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from salema.runtime.dataset_run import DatasetSummary
+    from salema.runtime.pipeline import Summary
+    from salema.runtime.playback import Playback
+    from salema.runtime.sources import Source
+    from salema.runtime.stream import SaliencyStream
+    from salema.runtime.targets import Targets
+
+
+class Announced:
+    """Opens the model, and says once what it is and where it runs.
+
+    Attributes:
+        description: backend and device, once it has been opened.
+    """
+
+    description = ""
+
+    def __init__(self, **opening: Any) -> None:
+        self._opening = opening
+
+    def __call__(self) -> SaliencyStream:
+        """Opens it; see `load`."""
+        stream = load(**self._opening)
+        if not self.description:
+            self.description = stream.description
+            _say(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
+            warn_untrained(stream.spec)
+        return stream
+
+
+class FrameBar:
+    """A progress bar over frames, with the number of videos if there are several; none where stderr is no terminal."""
+
+    def __init__(self, videos: int, frames: int | None = None) -> None:
+        self._videos, self._done = videos, 0
+        self._is_known = True
+        self._bar = tqdm(total=frames, unit=" frames", disable=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begun(self, source: Playback) -> None:
+        """Adds a source's frames to those expected."""
+        self._is_known = self._is_known and source.frame_count is not None
+        self._bar.total = (self._bar.total or 0) + (source.frame_count or 0) if self._is_known else None
+        self._bar.refresh()
+
+    def advance(self, frames: int, videos: int = 0) -> None:
+        """Counts what was done."""
+        self._done += videos
+        self._bar.update(frames)
+        if self._videos > 1:
+            self._bar.set_postfix_str(f"{self._done} of {self._videos} videos", refresh=bool(videos))
+
+    def finished(self) -> None:
+        """Counts a video."""
+        self.advance(0, 1)
+
+    def note(self, sentence: str) -> None:
+        """Says something while the bar is there."""
+        self._bar.write(f"note: {sentence}", file=sys.stderr)
+
+
+class Report:
+    """Says what became of each source, and ends the command accordingly."""
+
+    def __init__(self, count: int, *, as_json: bool) -> None:
+        self._count, self._as_json = count, as_json
+        self._failed = 0
+
+    def add(
+        self, source: Source, targets: Targets, result: Summary | SalemaError | OSError | None, backend: str
+    ) -> None:
+        """Says what became of one source."""
+        if result is None:
+            return
+        if isinstance(result, OSError | SalemaError):
+            if self._count == 1:
+                raise result
+            self._fail(f"{source.shown}: {str(result).removeprefix(f'{source.shown}: ')}")
+            return
+        self._print(source, targets, result, backend)
+        name = f"{source.shown}: " if self._count > 1 else ""
+        for note in _notes(result):
+            _say(f"note: {name}{note}")
+        if result.error:
+            self._fail(f"{result.error}; what came before is written")
+        elif result.interrupted:
+            of = f" of {result.frames_expected}" if result.frames_expected else ""
+            _say(f"salema-run: {name}interrupted after {result.frames}{of} frames; these are written")
+
+    def exit(self, *, interrupted: bool) -> None:
+        """Ends the command if not all went well."""
+        if self._failed and self._count > 1:
+            others = "the others are done" if not interrupted else "interrupted"
+            _say(f"salema-run: {self._failed} of {self._count} sources failed; {others}")
+        if self._failed:
+            raise SystemExit(1)
+        if interrupted:
+            raise SystemExit(INTERRUPTED_EXIT_CODE)
+
+    def _fail(self, sentence: str) -> None:
+        self._failed += 1
+        _say(f"salema-run: {sentence}")
+
+    def _print(self, source: Source, targets: Targets, summary: Summary, backend: str) -> None:
+        if self._as_json:
+            where = {name: getattr(targets, name) for name in ("video", "maps", "npz", "csv")}
+            where = {name: path and str(path) for name, path in where.items()}
+            print(json.dumps({"source": source.shown, "backend": backend, **asdict(summary), **where}), flush=True)
+            return
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
+        where_text = " and ".join(map(str, targets.files)) or "the window"
+        print(
+            f"{f'{source.shown}: ' if self._count > 1 else ''}{summary.frames} frames in {summary.seconds:.1f} s,"
+            f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {where_text}",
+            flush=True,
+        )
+
+
+def _notes(summary: Summary) -> list[str]:
+    notes = list(summary.notes)
+    if summary.cuts:
+        notes.append(f"{summary.cuts} scene cuts")
+    if summary.dropped:
+        notes.append(
+            f"{summary.dropped} frames came while the network was busy, and were dropped; --every-frame keeps them"
+        )
+    if summary.outages:
+        times = "once" if summary.outages == 1 else f"{summary.outages} times"
+        notes.append(f"lost {times}, for {summary.outage_s:.1f} s in all: about {summary.frames_lost} frames")
+    return notes
+
+
+def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json: bool) -> None:
+    """Says what became of a dataset, and ends the command if not all went well."""
+    if as_json:
+        print(json.dumps({**asdict(summary), "target": str(target)}))
+    else:
+        skipped = f", {summary.skipped} were finished before" if summary.skipped else ""
+        print(f"{summary.videos} of {count} videos, {summary.frames} maps -> {target}{skipped}")
+    for name, error in summary.failed.items():
+        _say(f"salema-run: {name}: {error}")
+    if summary.interrupted:
+        _say("salema-run: interrupted; go on with --resume")
+        raise SystemExit(INTERRUPTED_EXIT_CODE)
+    if summary.failed:
+        _say(f"salema-run: {len(summary.failed)} of {count} videos failed; the others are done")
+        raise SystemExit(1)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

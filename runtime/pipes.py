@@ -1,0 +1,134 @@
+"""Bytes from standard input, and from GStreamer."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import MissingDependencyError, UsageError, VideoError
+
+if TYPE_CHECKING:
+    import threading
+
+_GST = "gst-launch-1.0"
+# Matroska keeps the time stamps. It takes I420, YUY2 and BGR as they are; videoconvert makes one of them of the others.
+_TO_US = "videoconvert ! matroskamux streamable=true ! fdsink fd=1"
+_POLL_S, _TERM_S = 0.1, 2.0
+
+
+class StdinPipe:
+    """Standard input, until its end or until a stop is asked for."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        """Takes standard input.
+
+        Raises:
+            UsageError: it is a terminal.
+        """
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("-: standard input is a terminal; pipe a video into it, such as: salema-run - < video.mkv")
+        self._descriptor, self._stop = sys.stdin.fileno(), stop  # no buffer: its lock hangs the end of the process
+
+    def read(self, size: int, /) -> bytes:
+        """See `Pipe`."""
+        return _read(self._descriptor, size, self._stop)
+
+    def close(self) -> None:
+        """Leaves it open: it isn't ours."""
+
+
+class StdinFile(StdinPipe):
+    """Standard input that is a file (`< video.mp4`): FFmpeg may go back in it, which many MP4 files need."""
+
+    def seek(self, offset: int, whence: int, /) -> int:
+        """Goes to a place in it."""
+        return os.lseek(self._descriptor, offset, whence)
+
+    def tell(self) -> int:
+        """Returns the place."""
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+
+def open_stdin(stop: threading.Event) -> StdinPipe:
+    """Returns standard input, for reading until `stop`.
+
+    Raises:
+        UsageError: it is a terminal.
+    """
+    pipe = StdinPipe(stop)
+    return StdinFile(stop) if stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode) else pipe
+
+
+class GStreamerPipe:
+    """What a GStreamer pipeline gives, as Matroska, from a `gst-launch-1.0` of its own.
+
+    OpenCV from PyPI has no GStreamer; the command-line tool comes with JetPack and every distribution.
+
+    Args:
+        pipeline: elements joined by ` ! `, up to raw video in main memory; an `appsink` at its end is left out.
+        stop: ends it.
+
+    Raises:
+        MissingDependencyError: there is no `gst-launch-1.0`.
+    """
+
+    def __init__(self, pipeline: str, stop: threading.Event) -> None:
+        program = shutil.which(_GST)
+        if program is None:
+            raise MissingDependencyError(f"{_GST} is not there; install it with: apt install gstreamer1.0-tools")
+        elements = [element.strip() for element in pipeline.split("!")]
+        if elements[-1].startswith("appsink"):
+            elements.pop()
+        self._stop, self._errors = stop, tempfile.TemporaryFile()  # noqa: SIM115 - close() does
+        self._process = subprocess.Popen(  # noqa: S603 - the user's own pipeline; there is no shell
+            [program, "-q", *shlex.split(" ! ".join([*elements, _TO_US]))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        assert self._process.stdout is not None
+        self._descriptor = self._process.stdout.fileno()
+
+    def read(self, size: int, /) -> bytes:
+        """See `Pipe`.
+
+        Raises:
+            VideoError: GStreamer failed.
+        """
+        data = _read(self._descriptor, size, self._stop)
+        if not data and not self._stop.is_set() and self._process.wait(_TERM_S):
+            raise VideoError(self._complaint())
+        return data
+
+    def _complaint(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").splitlines()
+        told = [line for line in lines if line.startswith(("ERROR", "WARNING: erroneous"))] or lines
+        return told[0].partition(": ")[2] if told else "it ended with an error and said nothing"
+
+    def close(self) -> None:
+        """Ends GStreamer."""
+        self._process.terminate()
+        try:
+            self._process.wait(_TERM_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def _read(descriptor: int, size: int, stop: threading.Event) -> bytes:
+    """Reads what is there, or waits for it; nothing at the end, or after a stop."""
+    while not stop.is_set():
+        if os.name == "nt" or select.select([descriptor], [], [], _POLL_S)[0]:
+            return os.read(descriptor, size)
+    return b""

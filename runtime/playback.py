@@ -1,0 +1,237 @@
+"""What is played of a source: from where, for how long, which frames, how often."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salema.runtime.camera import CameraReader
+from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.image_reader import ImageReader
+from salema.runtime.live import Losses, Newest, Reconnecting
+from salema.runtime.pipes import GStreamerPipe, StdinPipe, open_stdin
+from salema.runtime.video_reader import VideoReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Self
+
+    from salema.runtime.reader import Frame, Reader
+    from salema.runtime.sources import Source
+
+_EARLY_S = 1e-6  # time stamps are rounded
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a source are run.
+
+    Attributes:
+        start_s: seconds from the start to leave out.
+        duration_s: seconds to run, or None for all.
+        stride: one in so many frames.
+        max_frames: how many frames to run at most, or None.
+        loop: how often to play it; 0 plays it until it is stopped.
+        fps: frames per second of images, which have no times.
+        every_frame: of live sources too, instead of the newest one whenever the network is free.
+        reconnects: how often to try to connect again after each loss of a live source.
+    """
+
+    start_s: float = 0
+    duration_s: float | None = None
+    stride: int = 1
+    max_frames: int | None = None
+    loop: int = 1
+    fps: float = 25
+    every_frame: bool = False
+    reconnects: int = 10
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_s) and self.start_s >= 0):
+            raise UsageError(f"--start-time {self.start_s:g}: give seconds, 0 or more")
+        if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
+            raise UsageError(f"--duration {self.duration_s:g}: give seconds, more than 0")
+        if not (math.isfinite(self.fps) and 0 < self.fps <= 1000):  # noqa: PLR2004
+            raise UsageError(f"--fps {self.fps:g}: give frames per second, more than 0 and at most 1000")
+        for option, value, least in (
+            ("--vid-stride", self.stride, 1),
+            ("--max-frames", self.max_frames, 1),
+            ("--loop", self.loop, 0),
+            ("--reconnects", self.reconnects, 0),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{option} {value}: give a whole number, {least} or more")
+
+
+class Playback:
+    """The selected frames of one source, with times from zero; a `Reader`, open.
+
+    Args:
+        source: where from.
+        selection: which.
+        stop: ends it, also while it waits for a frame.
+        notify: takes sentences for whoever watches.
+
+    Attributes:
+        source_rate: frames per second of the source, before frames are left out.
+        sound_start_s: where in `sound` the frames begin.
+        losses: what a live source has cost so far.
+
+    Raises:
+        VideoError: the source can't be opened, or holds no frame that is selected.
+        UsageError: the selection does not go with the source.
+        MissingDependencyError: what it takes to open it is not installed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        selection: Selection | None = None,
+        stop: threading.Event | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._source, self._selection = source, selection or Selection()
+        self._stop, self.losses = stop or threading.Event(), Losses()
+        if self._selection.loop != 1 and not source.repeatable:
+            raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
+        open_again = partial(_open, source, self._selection, self._stop)
+        reader = open_again()
+        self.name, self.height, self.width = reader.name, reader.height, reader.width
+        self.source_rate, self.time_base, self.aspect = reader.rate, reader.time_base, reader.aspect
+        self.rate = reader.rate / self._selection.stride
+        self.is_live = reader.is_live
+        self.drops = self.is_live and not self._selection.every_frame
+        self.sound = reader.sound if self._selection.loop == 1 else None
+        self.has_lost_sound = reader.has_lost_sound
+        self.frame_count = self._expected(reader)
+        self._reader: Reader | Reconnecting = reader
+        if self.is_live:
+            attempts, has_end = self._selection.reconnects, source.kind == "pipeline"
+            self._reader = Reconnecting(reader, open_again, attempts, self._stop, self.losses, notify, has_end=has_end)
+        self._open_again = open_again
+        self._selected = self._play()
+        first = self._first()
+        self.sound_start_s = self._sound_start_s
+        self._selected = itertools.chain([first], self._selected)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `Reader`."""
+        if self.drops:
+            return iter(Newest(self._selected, self._stop, self.losses))
+        return self._selected
+
+    def _first(self) -> Frame:
+        try:
+            first = next(self._selected, None)
+        except BaseException:
+            self.close()
+            raise
+        if first is None:
+            self.close()
+            if self._stop.is_set():
+                raise VideoError(f"{self.name}: stopped before its first frame")
+            raise VideoError(f"{self.name}: has no frame at --start-time {self._selection.start_s:g} or after")
+        return first
+
+    def _play(self) -> Iterator[Frame]:
+        """Yields the frames of every pass, one after the other in time."""
+        end = given = passes = 0
+        most = self._selection.max_frames
+        while True:
+            offset = end
+            for frame in self._pass():
+                end = frame.pts + offset + frame.duration
+                given += 1
+                yield replace(frame, pts=frame.pts + offset)
+                if given == most:
+                    return
+            passes += 1
+            if passes == self._selection.loop or self._stop.is_set() or not given:
+                return
+            self._reader.close()
+            self._reader = self._open_again()
+
+    def _pass(self) -> Iterator[Frame]:
+        """Yields the selected frames of one pass; where something is left out at the start, from time zero."""
+        chosen, tick = self._selection, self.time_base
+        base, index, anew = None, 0, False
+        for frame in self._reader:
+            anew = anew or frame.starts_anew
+            if frame.pts * tick < chosen.start_s - _EARLY_S:
+                continue
+            if base is None:
+                base, anew = frame.pts if chosen.start_s else 0, True
+                self._sound_start_s = float(base * tick)
+            if chosen.duration_s is not None and (frame.pts - base) * tick >= chosen.duration_s - _EARLY_S:
+                return
+            if index % chosen.stride == 0:
+                pts, duration = frame.pts - base, frame.duration * chosen.stride
+                yield replace(frame, pts=pts, duration=duration, starts_anew=anew)
+                anew = False
+            index += 1
+
+    def _expected(self, reader: Reader) -> int | None:
+        """How many frames there should be, to within a few; None where nobody knows."""
+        chosen = self._selection
+        if reader.frame_count is None or not chosen.loop:
+            return chosen.max_frames
+        count = max(reader.frame_count - math.ceil(chosen.start_s * reader.rate), 1)
+        if chosen.duration_s is not None:
+            count = min(count, math.ceil(chosen.duration_s * reader.rate))
+        count = -(-count // chosen.stride) * chosen.loop
+        return count if chosen.max_frames is None else min(count, chosen.max_frames)
+
+    def close(self) -> None:
+        """Lets the source go."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open(source: Source, selection: Selection, stop: threading.Event) -> Reader:
+    given, shown = source.given, source.shown
+    if source.kind == "images":
+        return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001))
+    if source.kind == "camera":
+        return CameraReader(int(given) if given.isdigit() else given)
+    if source.kind == "video":
+        return VideoReader(Path(given), start_s=selection.start_s)
+    if source.kind == "url":
+        return VideoReader(given, shown)
+    pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop)
+    return PipeReader(pipe, shown, is_live=source.is_live_pipeline)
+
+
+class PipeReader(VideoReader):
+    """A video that comes through a pipe, which is closed with it."""
+
+    def __init__(self, pipe: StdinPipe | GStreamerPipe, name: str, *, is_live: bool) -> None:
+        self._pipe = pipe
+        try:
+            super().__init__(pipe, name)
+        except VideoError as error:
+            if isinstance(pipe, StdinPipe):
+                raise VideoError(
+                    f"{error}; an MP4 with its index at its end has to be named, or piped as MKV"
+                ) from error
+            raise
+        finally:
+            if not hasattr(self, "height"):  # it didn't open
+                pipe.close()
+        self.is_live = is_live
+
+    def close(self) -> None:
+        """See `VideoReader`."""
+        super().close()
+        self._pipe.close()

@@ -1,0 +1,264 @@
+"""Where results go: an MP4 video, maps as PNG or in one NPZ file, numbers as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import zipfile
+from array import array
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from salema.runtime.errors import OutputError, reason
+from salema.runtime.files import make_folder, write_bytes, written_aside
+from salema.runtime.measures import Measures, measure
+from salema.runtime.postprocess import to_levels
+from salema.runtime.video_writer import VideoWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from fractions import Fraction
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.playback import Playback
+    from salema.runtime.postprocess import Look
+    from salema.runtime.reader import Frame
+
+MAP_BITS = (8, 16)
+
+
+class Drawn(NamedTuple):
+    """What comes out for one frame.
+
+    Attributes:
+        frame: what went in.
+        grey: uint8 `[H, W]`, the map in levels.
+        limits: the values of the raw map that became 0 and 255.
+        picture: uint8 `[h, w, 3]`, or None if no sink wants it.
+        saliency: float32 `[H, W]`, the raw map, or None if no sink wants it.
+        is_cut: whether a shot begins here; None where nobody asked.
+        is_new_state: whether the memory was emptied before it.
+    """
+
+    frame: Frame
+    grey: NDArray[np.uint8]
+    limits: tuple[np.float32, np.float32]
+    picture: NDArray[np.uint8] | None
+    saliency: NDArray[np.float32] | None
+    is_cut: bool | None
+    is_new_state: bool
+
+
+class Sink(Protocol):
+    """Takes results in order. What it wrote gets its name when the `with` block ends well; after an error it goes."""
+
+    wants_picture: bool
+    wants_raw: bool
+    wants_cuts: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, drawn: Drawn) -> None:
+        """Takes one result.
+
+        Raises:
+            OutputError: it can't be written; `finish` keeps what was written before.
+        """
+        ...
+
+    def finish(self, *, complete: bool) -> list[str]:
+        """Ends it, also after a failed write; returns what a user should know. `complete`: nothing was cut short.
+
+        Raises:
+            OutputError: what was written can't be kept.
+        """
+        ...
+
+
+class _Stacked:
+    """A sink whose `with` block is that of what `_open` has entered."""
+
+    wants_picture = wants_raw = wants_cuts = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _open(self, stack: ExitStack) -> None:
+        raise NotImplementedError
+
+
+class VideoSink(_Stacked):
+    """An MP4 file with the sound of the source."""
+
+    wants_picture = True
+
+    def __init__(self, path: Path, source: Playback, look: Look) -> None:
+        self._path, self._source = path, source
+        width = source.width * (2 if look.view == "side-by-side" else 1)
+        self._writer = VideoWriter(path, source, source.height, width, source.sound_start_s)
+        self._has_failed = False
+
+    def _open(self, stack: ExitStack) -> None:
+        make_folder(self._path.parent)
+        stack.enter_context(self._writer)
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        assert drawn.picture is not None
+        try:
+            self._writer.write(drawn.picture, drawn.frame)
+        except OutputError:
+            self._has_failed = True
+            raise
+
+    def finish(self, *, complete: bool) -> list[str]:
+        """See `Sink`."""
+        if self._has_failed:
+            self._writer.finish_on_full_disk()
+        else:
+            self._writer.finish(all_sound=complete)
+        lost = "the sound is left out: only that of files can be had, played once"
+        problem = lost if self._source.has_lost_sound else self._writer.sound_problem
+        return [problem] if problem else []
+
+
+class MapSink(_Stacked):
+    """A folder of PNG files at network size, named as published."""
+
+    def __init__(self, folder: Path, bits: int) -> None:
+        self._folder, self._bits, self._count = folder, bits, 0
+        self.wants_raw = bits != MAP_BITS[0]
+
+    def _open(self, stack: ExitStack) -> None:  # noqa: ARG002
+        make_folder(self._folder)
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        image = drawn.grey if drawn.saliency is None else to_levels(drawn.saliency, drawn.limits, self._bits)
+        write_bytes(self._folder / f"{self._count + 1:04d}.png", cv2.imencode(".png", image)[1].tobytes())
+        self._count += 1
+
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
+        """See `Sink`."""
+        names = {f"{number:04d}.png" for number in range(1, self._count + 1)}
+        others = sum(path.name not in names for path in self._folder.glob("*.png"))
+        return [f"{self._folder} also holds {others} PNG files that this run did not write"] if others else []
+
+
+class NpzSink(_Stacked):
+    """One NPZ file: `maps`, float32 `[T, H, W]`, raw; `times_s`, float64 `[T]`.
+
+    Its size must be known first, so maps go to a file beside it and into it at the end: it takes twice the room.
+    """
+
+    wants_raw = True
+
+    def __init__(self, path: Path, time_base: Fraction) -> None:
+        self._path, self._time_base, self._times_s = path, time_base, array("d")
+        self._shape: tuple[int, ...] = ()
+
+    def _open(self, stack: ExitStack) -> None:
+        make_folder(self._path.parent)
+        self._aside = stack.enter_context(written_aside(self._path))
+        raw = self._aside.with_suffix(".raw")
+        stack.callback(raw.unlink, missing_ok=True)
+        self._raw = stack.enter_context(_opened(raw, self._path))
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        assert drawn.saliency is not None
+        self._shape = drawn.saliency.shape
+        _append(self._raw, np.ascontiguousarray(drawn.saliency, "<f4").tobytes(), self._path)
+        self._times_s.append(float(drawn.frame.pts * self._time_base))
+
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
+        """See `Sink`."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(self._times_s), *self._shape)}
+        self._raw.seek(0)
+        try:
+            with zipfile.ZipFile(self._aside, "w") as archive:
+                with archive.open("maps.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array_header_1_0(member, header)
+                    shutil.copyfileobj(self._raw, member, 1 << 20)
+                with archive.open("times_s.npy", "w") as member:
+                    np.lib.format.write_array(member, np.asarray(self._times_s, "<f8"))
+        except OSError as error:
+            raise OutputError(f"{self._path}: can't be written ({reason(error)}); make room") from error
+        return []
+
+
+class CsvSink(_Stacked):
+    """A line a frame: number, time, `Measures`, whether a shot begins, whether the state is new."""
+
+    wants_raw = wants_cuts = True
+
+    def __init__(self, path: Path, time_base: Fraction) -> None:
+        self._path, self._time_base, self._count = path, time_base, 0
+
+    def _open(self, stack: ExitStack) -> None:
+        make_folder(self._path.parent)
+        aside = stack.enter_context(written_aside(self._path))
+        self._file = stack.enter_context(_opened(aside, self._path))
+        names = [field.name for field in fields(Measures)]
+        self._write_line(["frame", "time_s", *names, "cut", "new_state"])
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        assert drawn.saliency is not None
+        height, width = drawn.frame.image_bgr.shape[:2]
+        time_s = f"{float(drawn.frame.pts * self._time_base):.6f}"
+        measures = [f"{value:.6g}" for value in astuple(measure(drawn.saliency, (height, width)))]
+        self._write_line([self._count + 1, time_s, *measures, int(bool(drawn.is_cut)), int(drawn.is_new_state)])
+        self._count += 1
+
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
+        """See `Sink`."""
+        return []
+
+    def _write_line(self, values: list[object]) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(values)
+        _append(self._file, line.getvalue().encode(), self._path)
+
+
+@contextmanager
+def _opened(path: Path, shown: Path) -> Iterator[io.FileIO]:
+    """Opens a file without a buffer, so that a full disk is noticed where it is met."""
+    try:
+        file = io.FileIO(path, "w+")
+    except OSError as error:
+        raise OutputError(f"{shown}: can't be written ({reason(error)}); choose another place") from error
+    with file:
+        yield file
+
+
+def _append(file: io.FileIO, data: bytes, shown: Path) -> None:
+    """Writes all of some bytes, or none of them."""
+    start, left = file.tell(), memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) or 0 :]
+    except OSError as error:
+        file.truncate(start)
+        raise OutputError(f"{shown}: can't be written ({reason(error)}); make room or choose another place") from error

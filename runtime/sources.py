@@ -1,0 +1,167 @@
+"""What a user names as a source: files, folders, patterns, lists, cameras, URLs, GStreamer pipelines, stdin."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from natsort import natsorted, ns
+
+from salema.runtime.errors import VideoError, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Kind = Literal["video", "images", "camera", "url", "pipeline", "stdin"]
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+VIDEOS = {
+    *(".3gp", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+    *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
+}
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_CAMERA = re.compile(r"\d{1,3}|/dev/video\d+")
+_LIST = ".txt"
+_FILE_SOURCES = re.compile(r"\b(filesrc|multifilesrc|splitfilesrc|splitmuxsrc)\b")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of frames, found but not opened.
+
+    Attributes:
+        kind: what it is.
+        given: the path, URL, camera or pipeline.
+        name: what its outputs are called.
+        images: the frames, in order, where they are images.
+    """
+
+    kind: Kind
+    given: str
+    name: str
+    images: tuple[Path, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """What to call it in messages: a URL without user and password."""
+        if self.kind != "url":
+            return {"stdin": "standard input", "pipeline": "GStreamer"}.get(self.kind, self.given)
+        parts = urlsplit(self.given)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    @property
+    def is_live_pipeline(self) -> bool:
+        """Whether a pipeline's frames come at their own pace: so they do, unless it reads files."""
+        return self.kind == "pipeline" and not _FILE_SOURCES.search(self.given)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it reads."""
+        return (Path(self.given),) if self.kind == "video" else self.images
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be played again from its start."""
+        return self.kind in {"video", "images"}
+
+
+def find_sources(given: Sequence[str]) -> list[Source]:
+    """Finds what a user has named, in order; each has a name of its own.
+
+    Args:
+        given: for each: a video file; a folder of images (one video) or of videos (each one); a pattern such as
+            `clips/*.mp4` (images that match are one video); a `.txt` list of sources, one a line; a camera's number; a
+            URL; a GStreamer pipeline (with ` ! ` in it); `-` for standard input.
+
+    Raises:
+        VideoError: a file, folder or list is missing, unreadable or holds nothing to run on.
+    """
+    found = [source for text in given for source in _find(text)]
+    used: dict[str, int] = {}
+    named = []
+    for source in found:
+        used[source.name] = number = used.get(source.name, 0) + 1
+        named.append(source if number == 1 else replace(source, name=f"{source.name}_{number}"))
+    return named
+
+
+def _find(text: str, *, in_list: bool = False) -> list[Source]:
+    path = Path(text)
+    if _is_path(text):
+        return _in_files(text, path, in_list=in_list)
+    if _URL.match(text):
+        return _of_url(text)
+    if _CAMERA.fullmatch(text):
+        return [Source("camera", text, f"camera{re.sub(r'[^0-9]', '', text)}")]
+    return [Source("stdin", text, "stdin") if text == "-" else Source("pipeline", text, "gstreamer")]
+
+
+def _is_path(text: str) -> bool:
+    return not (text == "-" or " ! " in text or _URL.match(text) or _CAMERA.fullmatch(text))
+
+
+def _in_files(text: str, path: Path, *, in_list: bool) -> list[Source]:
+    if path.is_dir():
+        return _in_folder(path)
+    if path.suffix.lower() == _LIST and path.is_file() and not in_list:
+        return _in_list(path)
+    if glob.has_magic(text) and not path.exists():
+        return _matching(text)
+    if not path.is_file():
+        raise VideoError(f"{text}: no such video file")
+    return [Source("video", text, path.stem)]
+
+
+def _of_url(text: str) -> list[Source]:
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return _find(parts.path)
+    name = Path(parts.path).stem or parts.hostname or parts.scheme
+    return [Source("url", text, re.sub(r"[^\w.-]", "_", name))]
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    """A folder of images is one video; a folder of videos is as many as it holds."""
+    try:
+        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    except OSError as error:
+        raise VideoError(f"{folder}: this folder can't be read ({reason(error)})") from error
+    images, videos = (_natural(p for p in files if p.suffix.lower() in kind) for kind in (IMAGES, VIDEOS))
+    if images and videos:
+        raise VideoError(
+            f"{folder}: holds images and videos; name those you mean, such as '{folder}/*{videos[0].suffix}'"
+        )
+    if images:
+        return [Source("images", str(folder), folder.resolve().name or "images", tuple(images))]
+    if not videos:
+        raise VideoError(f"{folder}: holds neither images nor videos; for folders of folders there is --dataset other")
+    return [Source("video", str(path), path.stem) for path in videos]
+
+
+def _matching(pattern: str) -> list[Source]:
+    paths = _natural(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
+    if not paths:
+        raise VideoError(f"{pattern}: no file matches this pattern")
+    if all(path.suffix.lower() in IMAGES for path in paths):
+        return [Source("images", pattern, paths[0].resolve().parent.name or "images", tuple(paths))]
+    return [Source("video", str(path), path.stem) for path in paths]
+
+
+def _in_list(path: Path) -> list[Source]:
+    """Reads a list: paths are relative to its folder; empty lines and lines that begin with # are left out."""
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise VideoError(f"{path}: can't be read as a list of sources ({reason(error)})") from error
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    if not wanted:
+        raise VideoError(f"{path}: this list names no source; it takes one a line")
+    named = (str(path.parent / line) if _is_path(line) else line for line in wanted)
+    return [source for text in named for source in _find(text, in_list=True)]
+
+
+def _natural(paths: Iterable[Path]) -> list[Path]:
+    return natsorted(paths, key=str, alg=ns.PATH | ns.INT)
