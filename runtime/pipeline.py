@@ -130,7 +130,7 @@ class _Run:
                         progress(1)
                     if self._stop.is_set():
                         return
-            self._is_whole = not self._stop.is_set()
+            self._is_whole = self._source.has_end_of_sound and not self._stop.is_set()
         except WindowClosedError:
             self._notes.append(f"the window was closed after {self._count} frames")
         except (VideoError, OutputError) as error:

@@ -82,6 +82,7 @@ class Playback:
     Attributes:
         source_rate: frames per second of the source, before frames are left out.
         sound_start_s: where in `sound` the frames begin.
+        has_end_of_sound: whether the sound is wanted to its end, which may be after that of the pictures.
         losses: what a live source has cost so far.
 
     Raises:
@@ -98,6 +99,7 @@ class Playback:
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._source, self._selection = source, selection or Selection()
+        self.has_end_of_sound = self._selection.duration_s is None and self._selection.max_frames is None
         self._stop, self.losses = stop or threading.Event(), Losses()
         if self._selection.loop != 1 and not source.repeatable:
             raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")

@@ -1,0 +1,219 @@
+import threading
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import cv2
+import numpy as np
+import pytest
+from videos import DISC, probe, write_clip
+
+from salema.export.seeded import moving_disc
+from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.playback import Playback, Selection
+from salema.runtime.sources import find_sources
+from salema.runtime.video_reader import VideoReader
+
+
+def play(path, **options):
+    (source,) = find_sources([str(path)])
+    with Playback(source, Selection(**options)) as playback:
+        return playback, list(playback)
+
+
+def times_s(playback, frames):
+    return [float(frame.pts * playback.time_base) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Fifty frames at 25 a second, whose left upper corner tells their number."""
+    frames = moving_disc(50, 64, 96)
+    for index, frame in enumerate(frames):
+        frame[:16, :16] = 5 * index
+    return write_clip(tmp_path_factory.mktemp("clips") / "a.mp4", frames, options={"g": "20"})
+
+
+def numbers(frames):
+    return [round((frame.image_bgr[2:14, 2:14].mean() + 2.4) / 5) for frame in frames]
+
+
+def test_all_of_it(clip):
+    playback, frames = play(clip)
+    assert numbers(frames) == list(range(50))
+    assert times_s(playback, frames) == pytest.approx(np.arange(50) / 25)
+    assert [frame.starts_anew for frame in frames] == [True] + 49 * [False]
+    assert (playback.frame_count, playback.rate, playback.is_live, playback.sound) == (50, 25, False, clip)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"start_s": 0.5}, range(13, 50)),
+        ({"start_s": 0.48}, range(12, 50)),
+        ({"duration_s": 0.4}, range(10)),
+        ({"start_s": 1.0, "duration_s": 0.2}, range(25, 30)),
+        ({"stride": 7}, range(0, 50, 7)),
+        ({"max_frames": 3}, range(3)),
+        ({"start_s": 0.4, "duration_s": 1.0, "stride": 5, "max_frames": 4}, range(10, 30, 5)),
+    ],
+)
+def test_a_part_of_it_begins_at_time_zero(clip, options, expected):
+    playback, frames = play(clip, **options)
+    assert numbers(frames) == list(expected)
+    stride = options.get("stride", 1)
+    assert times_s(playback, frames) == pytest.approx(np.arange(len(frames)) * stride / 25)
+    assert {frame.duration for frame in frames} == {frames[0].duration}
+    assert float(frames[0].duration * playback.time_base) == pytest.approx(stride / 25)
+    assert playback.rate == Fraction(25, stride)
+    assert abs(playback.frame_count - len(frames)) <= 1
+    assert frames[0].starts_anew
+    assert not any(frame.starts_anew for frame in frames[1:])
+
+
+def test_a_loop_goes_on_in_time_with_a_new_state_each_time(clip):
+    playback, frames = play(clip, loop=3, duration_s=0.4)
+    assert numbers(frames) == 3 * list(range(10))
+    assert times_s(playback, frames) == pytest.approx(np.arange(30) / 25)
+    assert [index for index, frame in enumerate(frames) if frame.starts_anew] == [0, 10, 20]
+    assert (playback.frame_count, playback.sound) == (30, None)
+
+
+def test_a_loop_without_end_ends_with_a_stop(clip):
+    (source,) = find_sources([str(clip)])
+    stop = threading.Event()
+    with Playback(source, Selection(loop=0, duration_s=0.4), stop) as playback:
+        assert playback.frame_count is None
+        for index, frame in enumerate(playback):
+            assert frame.pts * playback.time_base == Fraction(index, 25)
+            if index == 95:
+                stop.set()
+        assert index == 99
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
+def test_a_start_far_on_is_the_same_frame_as_when_all_is_decoded(tmp_path, name):
+    """Past five seconds the file is entered at a key frame; what comes must not depend on that."""
+    frames = np.repeat(moving_disc(2, 32, 48)[:1], 220, 0)
+    for index, frame in enumerate(frames):
+        frame[:16] = index
+    options = {"g": "50", **({"bf": "0"} if name.endswith("avi") else {})}
+    clip = write_clip(tmp_path / name, frames, options=options)
+    with VideoReader(clip) as reader:
+        offset_s, wanted = 0.0, []
+        for frame in reader:
+            if frame.pts * reader.time_base >= 6.5 - 1e-6:
+                offset_s = offset_s or float(frame.pts * reader.time_base)
+                wanted.append(frame.image_bgr)
+    playback, found = play(clip, start_s=6.5)
+    assert playback.sound_start_s == pytest.approx(offset_s, abs=1e-6)
+    assert len(found) == len(wanted)
+    for frame, image in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(frame.image_bgr, image)
+
+
+def test_a_start_past_the_end(clip):
+    with pytest.raises(VideoError, match=r"a\.mp4: has no frame at --start-time 9 or after"):
+        play(clip, start_s=9)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"start_s": -1}, "--start-time -1: give seconds, 0 or more"),
+        ({"start_s": float("nan")}, "--start-time nan"),
+        ({"duration_s": 0}, "--duration 0: give seconds, more than 0"),
+        ({"stride": 0}, "--vid-stride 0: give a whole number, 1 or more"),
+        ({"max_frames": 0}, "--max-frames 0"),
+        ({"loop": -1}, "--loop -1: give a whole number, 0 or more"),
+        ({"fps": 0}, "--fps 0"),
+        ({"reconnects": -1}, "--reconnects -1"),
+    ],
+)
+def test_selections_that_cannot_be(options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        Selection(**options)
+
+
+def test_a_gap_in_time_starts_anew(tmp_path):
+    """Ten frames, two seconds of nothing, ten frames; half a second is no gap."""
+    pts = [*range(10), *range(60, 70), *range(82, 90)]
+    clip = write_clip(tmp_path / "a.mkv", moving_disc(28, 64, 96), pts=pts, rate=Fraction(25))
+    _, frames = play(clip)
+    assert [index for index, frame in enumerate(frames) if frame.starts_anew] == [0, 10]
+
+
+def test_a_jump_back_in_time_starts_anew(tmp_path):
+    once = write_clip(tmp_path / "a.ts", np.repeat(DISC, 8, 0))
+    (tmp_path / "twice.ts").write_bytes(once.read_bytes() * 2)
+    playback, frames = play(tmp_path / "twice.ts")
+    new = [index for index, frame in enumerate(frames) if frame.starts_anew]
+    assert len(new) == 2
+    assert 60 <= new[1] <= 64
+    assert all(a < b for a, b in pairwise(times_s(playback, frames)))
+
+
+def test_a_frame_that_is_left_out_takes_its_gap_along(tmp_path):
+    pts = [*range(10), *range(61, 71)]
+    clip = write_clip(tmp_path / "a.mkv", moving_disc(20, 64, 96), pts=pts, rate=Fraction(25))
+    _, frames = play(clip, stride=3)  # 0 3 6 9 | 12 15 18: the tenth is left out
+    assert [index for index, frame in enumerate(frames) if frame.starts_anew] == [0, 4]
+
+
+def test_another_size_starts_anew(tmp_path):
+    """Two transport streams of different size, one after the other."""
+    parts = [write_clip(tmp_path / f"{i}.ts", moving_disc(6, *size)) for i, size in enumerate([(64, 96), (48, 64)])]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    playback, frames = play(tmp_path / "both.ts")
+    shapes = [frame.image_bgr.shape for frame in frames]
+    change = shapes.index((48, 64, 3))
+    assert set(shapes) == {(64, 96, 3), (48, 64, 3)}
+    assert [index for index, frame in enumerate(frames) if frame.starts_anew] == [0, change]
+    assert (playback.height, playback.width) == (64, 96)
+
+
+def test_images_are_frames_and_a_change_of_size_starts_anew(tmp_path):
+    for index, size in enumerate([(30, 40), (30, 40), (20, 25), (30, 40)]):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((*size, 3), index, np.uint8))
+    playback, frames = play(tmp_path, fps=12.5)
+    assert [frame.image_bgr.shape for frame in frames] == [(30, 40, 3), (30, 40, 3), (20, 25, 3), (30, 40, 3)]
+    assert [frame.starts_anew for frame in frames] == [True, False, True, True]
+    assert times_s(playback, frames) == pytest.approx(np.arange(4) / 12.5)
+    assert (playback.rate, playback.frame_count) == (Fraction(25, 2), 4)
+    _, again = play(tmp_path, loop=2, stride=2)
+    assert [frame.image_bgr[0, 0, 0] for frame in again] == [0, 2, 0, 2]
+
+
+def test_a_damaged_image_ends_the_video_there(tmp_path):
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((8, 8, 3), index, np.uint8))
+    (tmp_path / "2.png").write_bytes(b"no image")
+    (source,) = find_sources([str(tmp_path)])
+    seen = []
+    with Playback(source) as playback, pytest.raises(VideoError, match=r"2\.png: can't be read as an image"):
+        seen.extend(playback)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(("codec", "start_s"), [("aac", 1.0), ("aac", 6.0), ("mp2", 6.0), ("libopus", 6.0)])
+def test_sound_begins_where_the_pictures_do(cli, model, tmp_path, codec, start_s):
+    """The tone lasts as long as the pictures, so what is left of it shows where it was entered."""
+    from salema.runtime.cli import main
+
+    suffix = {"aac": "mp4", "mp2": "avi", "libopus": "mkv"}[codec]
+    rate = 48000 if codec == "libopus" else 44100
+    clip = write_clip(
+        tmp_path / f"a.{suffix}", np.repeat(DISC, 25, 0), audio=codec, audio_rate=rate, options={"bf": "0", "g": "50"}
+    )
+    arguments = (clip, "--model", model, "-o", tmp_path / "b.mp4", "--start-time", start_s, "--duration", 1)
+    assert cli(main, *arguments).code == 0
+    after = probe(tmp_path / "b.mp4")
+    assert len(after["images"]) == 25
+    assert after["sound_s"][0] == pytest.approx(1, abs=0.1)
+    assert after["sound_start_s"][0] == pytest.approx(0, abs=0.05)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=44100)
+        decoded = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    samples = np.concatenate([frame.to_ndarray()[0] for frame in decoded])
+    loud = np.abs(samples[2205:37485]).reshape(-1, 2205).max(axis=1)  # twentieths of a second
+    assert loud.min() > 0.2

@@ -1,0 +1,161 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from videos import DISC, write_clip
+
+from salema.runtime.errors import VideoError
+from salema.runtime.sources import find_sources
+
+
+def touch(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def kinds(*texts):
+    return [(source.kind, source.name) for source in find_sources([str(text) for text in texts])]
+
+
+def test_each_kind_is_known_by_its_looks(tmp_path):
+    touch(tmp_path, "clip.mp4", "no suffix")
+    assert kinds(tmp_path / "clip.mp4", tmp_path / "no suffix") == [("video", "clip"), ("video", "no suffix")]
+    assert kinds("0", "12", "/dev/video3") == [("camera", "camera0"), ("camera", "camera12"), ("camera", "camera3")]
+    assert kinds("-", "videotestsrc ! x264enc") == [("stdin", "stdin"), ("pipeline", "gstreamer")]
+    assert kinds("rtsp://10.0.0.7:554/front door", "http://h/a.mp4?x=1", "udp://0.0.0.0:9000") == [
+        ("url", "front_door"),
+        ("url", "a"),
+        ("url", "0.0.0.0"),
+    ]
+    assert kinds(f"file://{tmp_path}/clip.mp4") == [("video", "clip")]
+
+
+def test_a_folder_of_images_is_one_video_in_the_order_of_their_numbers(tmp_path):
+    touch(tmp_path / "v", "10.png", "9.png", "0001.PNG", "notes.txt", ".hidden.png")
+    (source,) = find_sources([str(tmp_path / "v")])
+    assert (source.kind, source.name) == ("images", "v")
+    assert [path.name for path in source.images] == ["0001.PNG", "9.png", "10.png"]
+
+
+def test_a_folder_of_videos_is_each_of_them(tmp_path):
+    touch(tmp_path / "v", "b10.mp4", "b9.MOV", "readme.md", "ünï cødé.mkv")
+    assert [name for _, name in kinds(tmp_path / "v")] == ["b9", "b10", "ünï cødé"]
+
+
+def test_patterns(tmp_path):
+    touch(tmp_path / "a b", "1.mp4", "2.mp4", "10.mp4", "x.png", "y.png")
+    touch(tmp_path / "a b/deep", "3.mp4")
+    assert kinds(tmp_path / "a b/*.mp4") == [("video", "1"), ("video", "2"), ("video", "10")]
+    assert kinds(tmp_path / "**/*.mp4") == [("video", "1"), ("video", "2"), ("video", "10"), ("video", "3")]
+    assert kinds(tmp_path / "a b/*.png") == [("images", "a b")]
+    touch(tmp_path, "[1].mp4")
+    assert kinds(tmp_path / "[1].mp4") == [("video", "[1]")]  # a file of that very name
+
+
+def test_a_list_names_sources_relative_to_itself(tmp_path):
+    touch(tmp_path / "sub", "a.mp4", "b c.mp4")
+    (tmp_path / "list.txt").write_text("# cameras\n0\n\nsub/a.mp4\nsub/b c.mp4\nrtsp://cam/x\nsub/*.mp4\n", "utf-8-sig")
+    names = [source.name for source in find_sources([str(tmp_path / "list.txt")])]
+    assert names == ["camera0", "a", "b c", "x", "a_2", "b c_2"]
+
+
+def test_names_are_each_sources_own(tmp_path):
+    touch(tmp_path / "x", "a.mp4", "a.mkv")
+    touch(tmp_path / "y", "a.mp4")
+    assert [name for _, name in kinds(tmp_path / "x", tmp_path / "y")] == ["a", "a_2", "a_3"]
+
+
+def test_passwords_are_not_shown():
+    (source,) = find_sources(["rtsp://admin:secret@cam.local:554/h264?ch=1"])
+    assert source.shown == "rtsp://cam.local:554/h264?ch=1"
+    assert "secret" not in source.name
+
+
+@pytest.mark.parametrize(
+    ("make", "text", "sentence"),
+    [
+        (lambda _: None, "absent.mp4", "no such video file"),
+        (lambda _: None, "*.mp4", "no file matches this pattern"),
+        (lambda folder: touch(folder / "e"), "e", "holds neither images nor videos; for folders of folders"),
+        (lambda folder: touch(folder / "m", "a.png", "b.mp4"), "m", r"holds images and videos; name .* 'm/\*.mp4'"),
+        (lambda folder: (folder / "l.txt").write_text("# none\n"), "l.txt", "this list names no source"),
+        (lambda folder: (folder / "l.txt").write_bytes(b"\xff\xfe\x00"), "l.txt", "can't be read as a list of sources"),
+        (lambda folder: (folder / "l.txt").write_text("gone.mp4\n"), "l.txt", "gone.mp4: no such video file"),
+    ],
+)
+def test_what_is_not_there(tmp_path, monkeypatch, make, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path)
+    with pytest.raises(VideoError, match=sentence):
+        find_sources([text])
+
+
+def test_an_unreadable_folder(tmp_path):
+    """As root everything can be read, so another user looks."""
+    folder = touch(tmp_path / "v", "a.mp4")
+    folder.chmod(0)
+    user = 65534 if os.getuid() == 0 else os.getuid()
+    open_to_all = [path for path in tmp_path.parents if path.stat().st_uid == os.getuid() and path != Path("/")]
+    before = {path: path.stat().st_mode for path in [tmp_path, *open_to_all]}
+    try:
+        for path, mode in before.items():
+            path.chmod(mode | 0o055)
+        code = (
+            "import os, sys\n"
+            "import salema.runtime.sources as s\n"
+            "os.setuid(int(sys.argv[2]))\n"
+            "try: s.find_sources([sys.argv[1]])\n"
+            "except s.VideoError as error: print(error)\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", code, str(folder), str(user)], capture_output=True, text=True)
+    finally:
+        folder.chmod(0o755)
+        for path, mode in before.items():
+            path.chmod(mode)
+    assert ran.stdout == f"{folder}: this folder can't be read (Permission denied)\n", ran.stderr
+
+
+def test_the_videos_of_a_folder_run_one_after_the_other(cli, model, tmp_path):
+    from salema.runtime.cli import main
+
+    for name in ("b", "a"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_clip(tmp_path / f"in/{name}.mp4", DISC)
+    cv2.imwrite(str(tmp_path / "one.png"), np.full((5, 7, 3), 9, np.uint8))
+    arguments = (tmp_path / "in", tmp_path / "one.png", "--model", model, "-o", tmp_path / "out")
+    ran = cli(main, *arguments, "--maps", tmp_path / "maps", "--csv", tmp_path / "csv")
+    assert ran.code == 0, ran.err
+    assert [line.split(": ")[0] for line in ran.out.splitlines()] == [
+        str(tmp_path / "in/a.mp4"),
+        str(tmp_path / "in/b.mp4"),
+        str(tmp_path / "one.png"),
+    ]
+    out = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*") if path.parent.name != "in")
+    assert out == [
+        *("csv/a.csv", "csv/b.csv", "csv/one.csv"),
+        *("maps/a", "maps/b", "maps/one"),
+        *("out/a_saliency.mp4", "out/b_saliency.mp4", "out/one_saliency.mp4"),
+    ]
+    for number in range(1, 9):  # the state starts anew with each
+        one, other = ((tmp_path / f"maps/{name}/{number:04d}.png").read_bytes() for name in "ab")
+        assert one == other
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_one_that_fails_is_not_the_end_of_the_others(cli, model, tmp_path, jobs):
+    from salema.runtime.cli import main
+
+    for name in ("a", "c"):
+        write_clip(tmp_path / f"{name}.mp4", DISC)
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    ran = cli(main, tmp_path / "*.mp4", "--model", model, "-o", tmp_path / "out", "--jobs", jobs)
+    assert ran.code == 1
+    assert f"salema-run: {tmp_path}/b.mp4: can't be read as a video" in ran.err
+    assert ran.err.endswith("salema-run: 1 of 3 sources failed; the others are done\n")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_saliency.mp4", "c_saliency.mp4"]
