@@ -80,8 +80,8 @@ class Reconnecting:
                     if index == 0 and count:
                         offset = end + self._found_again(seen)
                     pts, duration = offset + round(frame.pts * scale), max(round(frame.duration * scale), 1)
-                    yield replace(frame, pts=max(pts, end if index == 0 else 0), duration=duration)
                     count, end, seen = count + 1, pts + duration, time.monotonic()
+                    yield replace(frame, pts=pts, duration=duration)
                 if self._has_end:
                     return
             except VideoError as error:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from salema.runtime.errors import MissingDependencyError, UsageError, VideoError
+from salema.runtime.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     import threading
@@ -25,6 +25,8 @@ _POLL_S, _TERM_S = 0.1, 2.0
 
 class StdinPipe:
     """Standard input, until its end or until a stop is asked for."""
+
+    failure: str | None = None
 
     def __init__(self, stop: threading.Event) -> None:
         """Takes standard input.
@@ -77,7 +79,12 @@ class GStreamerPipe:
 
     Raises:
         MissingDependencyError: there is no `gst-launch-1.0`.
+
+    Attributes:
+        failure: what GStreamer said when it failed, or None.
     """
+
+    failure: str | None = None
 
     def __init__(self, pipeline: str, stop: threading.Event) -> None:
         program = shutil.which(_GST)
@@ -97,15 +104,17 @@ class GStreamerPipe:
         self._descriptor = self._process.stdout.fileno()
 
     def read(self, size: int, /) -> bytes:
-        """See `Pipe`.
-
-        Raises:
-            VideoError: GStreamer failed.
-        """
+        """See `Pipe`."""
         data = _read(self._descriptor, size, self._stop)
-        if not data and not self._stop.is_set() and self._process.wait(_TERM_S):
-            raise VideoError(self._complaint())
+        if not data and not self._stop.is_set() and self._ended_with_an_error():
+            self.failure = self._complaint()  # PyAV prints what is raised here
         return data
+
+    def _ended_with_an_error(self) -> bool:
+        try:
+            return self._process.wait(_TERM_S) != 0
+        except subprocess.TimeoutExpired:  # it closed its end, and hangs; close() ends it
+            return False
 
     def _complaint(self) -> str:
         self._errors.seek(0)

@@ -219,19 +219,30 @@ class PipeReader(VideoReader):
     """A video that comes through a pipe, which is closed with it."""
 
     def __init__(self, pipe: StdinPipe | GStreamerPipe, name: str, *, is_live: bool) -> None:
-        self._pipe = pipe
+        self._pipe, self._is_open = pipe, False
         try:
             super().__init__(pipe, name)
+            self._is_open = True
         except VideoError as error:
+            if pipe.failure is not None:
+                raise VideoError(f"{name}: {pipe.failure}") from error
             if isinstance(pipe, StdinPipe):
-                raise VideoError(
-                    f"{error}; an MP4 with its index at its end has to be named, or piped as MKV"
-                ) from error
+                advice = "an MP4 with its index at its end has to be named, or piped as MKV"
+                raise VideoError(f"{error}; {advice}") from error
             raise
         finally:
-            if not hasattr(self, "height"):  # it didn't open
+            if not self._is_open:
                 pipe.close()
         self.is_live = is_live
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `VideoReader`."""
+        count = 0
+        for frame in super().__iter__():
+            yield frame
+            count += 1
+        if self._pipe.failure is not None:
+            raise VideoError(f"{self.name}: breaks off after {count} frames ({self._pipe.failure})")
 
     def close(self) -> None:
         """See `VideoReader`."""

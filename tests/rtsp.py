@@ -25,7 +25,8 @@ class RtspServer:
         self.clients = 0
         self._client = None
         self._closed = False
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def cut_off(self):
         """Drops the client."""
@@ -35,18 +36,24 @@ class RtspServer:
     def close(self):
         """Drops the client, and takes no other."""
         self._closed = True
-        self._listener.close()
+        self._listener.shutdown(socket.SHUT_RDWR)
         self.cut_off()
+        self._thread.join(5)
+        self._listener.close()
 
     def _accept(self):
         while not self._closed:
             with contextlib.suppress(OSError):
                 self._client, _ = self._listener.accept()
                 self.clients += 1
-                self._serve(self._client)
+                with self._client:
+                    self._serve(self._client)
 
     def _serve(self, client):
-        stream = client.makefile("rb")
+        with client.makefile("rb") as stream:
+            self._answer(client, stream)
+
+    def _answer(self, client, stream):
         while request := stream.readline().decode().split():
             headers = {}
             while line := stream.readline().decode().strip():
