@@ -1,0 +1,263 @@
+import csv
+import math
+import subprocess
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+from limits import run_limited, script
+from videos import probe, write_clip
+
+from salema.export.seeded import moving_disc
+from salema.runtime import load
+from salema.runtime.cli import main
+from salema.runtime.measures import measure
+from salema.runtime.playback import Playback
+from salema.runtime.sources import find_sources
+
+
+@pytest.fixture(scope="module")
+def raw(model, small_clip):
+    """The raw maps of the small clip, frame by frame."""
+    (source,) = find_sources([str(small_clip)])
+    with load(model) as stream, Playback(source) as playback:
+        return np.stack([stream.step(frame.image_bgr) for frame in playback])
+
+
+def run(cli, model, clip, *options):
+    ran = cli(main, clip, "--model", model, "--no-video", *options)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def pngs(folder):
+    return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir())]
+
+
+def test_npz_holds_the_raw_maps_and_their_times(cli, model, small_clip, raw, tmp_path):
+    run(cli, model, small_clip, "--npz", tmp_path / "new/maps.npz")
+    with np.load(tmp_path / "new/maps.npz") as archive:
+        assert set(archive.files) == {"maps", "times_s"}
+        assert (archive["maps"].dtype, archive["times_s"].dtype) == (np.float32, np.float64)
+        np.testing.assert_array_equal(archive["maps"], raw)
+        np.testing.assert_allclose(archive["times_s"], np.arange(12) / 25)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["maps.npz"]
+
+
+def test_maps_of_16_bits(cli, model, small_clip, raw, tmp_path):
+    run(cli, model, small_clip, "--maps", tmp_path, "--map-bits", 16)
+    for image, saliency in zip(pngs(tmp_path), raw.astype(np.float64), strict=True):
+        assert image.dtype == np.uint16
+        expected = (saliency - saliency.min()) / (saliency.max() - saliency.min()) * 65535
+        assert np.abs(image - expected).max() < 0.51
+        assert (image.min(), image.max()) == (0, 65535)
+
+
+def test_maps_that_are_not_normalised(cli, model, small_clip, raw, tmp_path):
+    run(cli, model, small_clip, "--maps", tmp_path, "--normalise", "none")
+    for image, saliency in zip(pngs(tmp_path), raw.astype(np.float64), strict=True):
+        assert np.abs(image - saliency * 255).max() < 0.51
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_running_limits_widen_at_once_and_narrow_with_time(cli, model, small_clip, raw, tmp_path, bits):
+    run(cli, model, small_clip, "--maps", tmp_path, "--normalise", "running", "--map-bits", bits)
+    low, high, share = raw[0].min(), raw[0].max(), 1 - math.exp(-1 / 25)
+    most = 2**bits - 1
+    for index, (image, saliency) in enumerate(zip(pngs(tmp_path), raw.astype(np.float64), strict=True)):
+        if index:
+            low = min(saliency.min(), low + share * (saliency.min() - low))
+            high = max(saliency.max(), high + share * (saliency.max() - high))
+        expected = (saliency - low) / (high - low) * most
+        assert np.abs(image - expected).max() < 0.51 + most * 1e-5
+        assert 0 <= image.min() <= image.max() <= most
+
+
+def test_csv_has_a_line_for_each_frame(cli, model, small_clip, raw, tmp_path):
+    run(cli, model, small_clip, "--csv", tmp_path / "t.csv")
+    rows = rows_of(tmp_path / "t.csv")
+    assert list(rows[0]) == [
+        *("frame", "time_s", "peak", "peak_x", "peak_y", "centre_x", "centre_y", "entropy_bits", "cut", "new_state")
+    ]
+    assert len(rows) == 12
+    for index, (row, saliency) in enumerate(zip(rows, raw, strict=True)):
+        found = measure(saliency, (64, 96))
+        assert (int(row["frame"]), float(row["time_s"])) == (index + 1, pytest.approx(index / 25))
+        for name in ("peak", "peak_x", "peak_y", "centre_x", "centre_y", "entropy_bits"):
+            assert float(row[name]) == pytest.approx(getattr(found, name), rel=1e-5)
+        assert (row["cut"], row["new_state"]) == ("0", str(int(index == 0)))
+
+
+@pytest.fixture(scope="module")
+def cut_clip(tmp_path_factory):
+    """A black shot of 20 frames, then a white one."""
+    frames = np.concatenate([np.zeros((20, 64, 96, 3), np.uint8), np.full((20, 64, 96, 3), 255, np.uint8)])
+    return write_clip(tmp_path_factory.mktemp("clips") / "cut.mp4", frames)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_cuts_are_found_and_empty_the_memory_on_request(cli, model, cut_clip, tmp_path, reset):
+    options = ["--reset-on-cut"] if reset else []
+    ran = run(cli, model, cut_clip, "--csv", tmp_path / "t.csv", "--npz", tmp_path / "t.npz", *options)
+    rows = rows_of(tmp_path / "t.csv")
+    assert [int(row["frame"]) for row in rows if row["cut"] == "1"] == [21]
+    assert [int(row["frame"]) for row in rows if row["new_state"] == "1"] == ([1, 21] if reset else [1])
+    assert "note: 1 scene cuts" in ran.err
+    maps = np.load(tmp_path / "t.npz")["maps"]
+    with load(model) as stream:
+        white = stream.step(np.full((64, 96, 3), 255, np.uint8))
+    assert (np.abs(maps[20] - white).max() < 0.01) == reset
+
+
+def test_time_aware_weights_follow_the_formula(cli, model, small_clip, tmp_path):
+    """Every third frame, and then frames at uneven times."""
+    run(cli, model, small_clip, "--npz", tmp_path / "a.npz", "--time-aware", "--vid-stride", 3)
+    pts = [0, 1, 2, 5, 6, 10]
+    uneven = write_clip(tmp_path / "u.mkv", moving_disc(6, 64, 96), pts=pts, rate=Fraction(25))
+    run(cli, model, uneven, "--npz", tmp_path / "b.npz", "--time-aware")
+    for name, clip, stride in (("a", small_clip, 3), ("b", uneven, 1)):
+        found = np.load(tmp_path / f"{name}.npz")
+        (source,) = find_sources([str(clip)])
+        with load(model) as stream, Playback(source) as playback:
+            frames = list(playback)[::stride]
+            rate, tick = float(playback.rate), float(playback.time_base)
+            last, states = None, []
+            for frame in frames:
+                elapsed = 1 if last is None else (frame.pts - last) * tick * rate
+                before = stream.snapshot()
+                saliency = stream.step(frame.image_bgr, elapsed)
+                if last is not None:  # the state moved by 1 - 0.9 ** elapsed of the way that a weight of 1 takes it
+                    after = stream.snapshot()["ema30"]
+                    stream.restore({**before, "first": np.ones(1, np.float32)})
+                    stream.step(frame.image_bgr)
+                    fresh = stream.snapshot()["ema30"]
+                    stream.restore({**before, "ema30": after, "first": np.zeros(1, np.float32)})
+                    expected = before["ema30"] + (1 - 0.9**elapsed) * (fresh - before["ema30"])
+                    np.testing.assert_allclose(after, expected, atol=1e-5 * np.abs(expected).max())
+                last = frame.pts
+                states.append(saliency)
+        np.testing.assert_allclose(found["maps"], np.stack(states), atol=1e-6)
+
+
+def test_time_aware_is_refused_where_there_is_no_average(cli, exported, small_clip, tmp_path):
+    ran = cli(main, small_clip, "--model", exported(arch="salgan"), "-o", tmp_path / "o.mp4", "--time-aware")
+    assert (ran.code, list(tmp_path.iterdir())) == (2, [])
+    assert ran.err.splitlines()[-1] == (
+        "salema-run: --time-aware: SalGAN has no average whose weight could follow the time"
+    )
+
+
+@pytest.fixture(scope="module")
+def noisy_clip(tmp_path_factory):
+    """A hundred frames that compress badly, with sound."""
+    frames = np.random.default_rng(0).integers(0, 256, (100, 240, 320, 3), dtype=np.uint8)
+    return write_clip(tmp_path_factory.mktemp("clips") / "noise.mp4", frames, audio="aac")
+
+
+def test_a_disk_that_fills_up_leaves_a_video_that_plays(model, noisy_clip, tmp_path):
+    options = ["-o", "o.mp4", "--csv", "o.csv", "--maps", "maps", "--opacity", "0"]
+    whole = subprocess.run(
+        [script("salema-run"), noisy_clip, "--model", model, *options], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert whole.returncode == 0, whole.stderr
+    size = (tmp_path / "o.mp4").stat().st_size
+    limit = size // 2 + (1 << 19) + size // 16
+    assert size > limit, "the clip is too small for this test"
+    for path in ("o.mp4", "o.csv"):
+        (tmp_path / path).unlink()
+    ran = run_limited([script("salema-run"), noisy_clip, "--model", model, *options], file_size=limit, cwd=tmp_path)
+    assert ran.returncode == 1
+    last = ran.stderr.splitlines()[-1]
+    assert last == (
+        "salema-run: o.mp4: can't be written (File too large); make room or choose another place; what came before is"
+        " written"
+    )
+    frames = int(ran.stdout.split()[0])
+    assert 20 < frames < 100
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        decoded = sum(1 for _ in container.decode(video=0))
+        container.seek(0)
+        assert sum(1 for _ in container.decode(audio=0)) > 10
+    assert frames - 60 < decoded <= frames + 1  # the encoder holds some back
+    assert decoded > 10
+    assert len((tmp_path / "o.csv").read_text().splitlines()) in {frames + 1, frames + 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maps", "o.csv", "o.mp4"]
+
+
+def test_a_disk_that_is_full_for_the_numbers_leaves_whole_lines(model, small_clip, tmp_path):
+    ran = run_limited(
+        [script("salema-run"), small_clip, "--model", model, "--no-video", "--csv", "o.csv"],
+        file_size=400,
+        cwd=tmp_path,
+    )
+    assert ran.returncode == 1
+    assert "o.csv: can't be written (File too large)" in ran.stderr
+    lines = (tmp_path / "o.csv").read_text()
+    rows = list(csv.DictReader(lines.splitlines()))
+    assert lines.endswith("\n")
+    assert 1 <= len(rows) == int(ran.stdout.split()[0]) < 12
+
+
+def test_an_archive_for_which_there_is_no_room_is_not_left_behind(model, small_clip, tmp_path):
+    options = ["--no-video", "--npz", "o.npz", "--csv", "o.csv"]
+    ran = run_limited(
+        [script("salema-run"), small_clip, "--model", model, *options], file_size=12 * 64 * 96 * 4, cwd=tmp_path
+    )
+    assert ran.returncode == 1
+    assert "o.npz: can't be written (File too large); make room" in ran.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["o.csv"]
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 13
+
+
+def test_colours_and_opacity(cli, model, small_clip, tmp_path):
+    for name, options in {"clear": ("--opacity", 0), "hot": ("--opacity", 1, "--colormap", "hot")}.items():
+        ran = cli(main, small_clip, "--model", model, "-o", tmp_path / f"{name}.mp4", *options)
+        assert ran.code == 0, ran.err
+    before = probe(small_clip)["images"][5].astype(int)
+    assert np.abs(probe(tmp_path / "clear.mp4")["images"][5] - before).mean() < 4
+    hot = probe(tmp_path / "hot.mp4")["images"][5].astype(int)
+    assert np.abs(hot - before).mean() > 20
+    blue, _, red = hot.reshape(-1, 3).T
+    assert (red >= blue - 12).all()  # black, red, yellow, white
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--map-bits", 12, "--maps", "m"), "--map-bits 12: not one of 8, 16"),
+        (("--normalise", "video"), "--normalise video: not one of frame, running, none"),
+        (("--colormap", "sepia"), "--colormap sepia: not one of autumn, bone,"),
+        (("--opacity", 1.5), "--opacity 1.5: give a number from 0 to 1"),
+        (("--npz", "maps.zip"), "--npz maps.zip: not an .npz name"),
+        (("--csv", "t.txt"), "--csv t.txt: not an .csv name"),
+        (("--no-video", "-o", "o.mp4", "--maps", "m"), "--no-video and -o contradict each other"),
+        (("--start-time", -1), "--start-time -1: give seconds, 0 or more"),
+        (("--csv", "a.csv", "other.mp4"), "--csv a.csv: several sources are given; name a folder"),
+        (("-o", "a.mp4", "other.mp4"), "-o a.mp4: several sources are given; name a folder"),
+        (("--show",), "--show: there is no display (DISPLAY is not set); leave it out"),
+    ],
+)
+def test_usage(cli, model, small_clip, tmp_path, monkeypatch, options, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    (tmp_path / "other.mp4").write_bytes(small_clip.read_bytes())
+    ran = cli(main, small_clip, "--model", model, *options)
+    assert ran.code == (1 if options == ("--show",) else 2)
+    assert ran.err.splitlines()[-1].startswith(f"salema-run: {sentence}")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.mp4"]
+
+
+def test_the_source_is_not_overwritten_whichever_name_it_goes_by(cli, model, small_clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(small_clip.read_bytes())
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    ran = cli(main, "clip.mp4", "--model", model, "-o", "link.mp4")
+    assert (ran.code, ran.err) == (2, "salema-run: link.mp4: is the source itself; choose another name with -o\n")
+    assert (tmp_path / "clip.mp4").read_bytes() == small_clip.read_bytes()

@@ -1,0 +1,95 @@
+"""`--show` by a stand-in for OpenCV's window functions: there is no display where the tests run."""
+
+import json
+
+import cv2
+import pytest
+from videos import probe
+
+from salema.runtime.cli import main
+
+
+class Screen:
+    """Notes what is shown; closes after some pictures if told to, by a key or by its frame."""
+
+    def __init__(self, close_after=None, key=-1):
+        self.shown, self.waits_ms, self.visible = [], [], False
+        self._close_after, self._key = close_after, key
+
+    def named(self, title, _flags):
+        self.title, self.visible = title, True
+
+    def show(self, title, image):
+        assert (title, self.visible) == (self.title, True)
+        self.shown.append(image)
+
+    def wait(self, milliseconds):
+        self.waits_ms.append(milliseconds)
+        if len(self.shown) == self._close_after:
+            self.visible = self._key >= 0
+            return self._key
+        return -1
+
+    def destroy(self, title):
+        assert title == self.title
+        self.visible = False
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    def make(**options):
+        made = Screen(**options)
+        monkeypatch.setenv("DISPLAY", ":0")
+        monkeypatch.setattr(cv2, "namedWindow", made.named)
+        monkeypatch.setattr(cv2, "resizeWindow", lambda *_: None)
+        monkeypatch.setattr(cv2, "imshow", made.show)
+        monkeypatch.setattr(cv2, "waitKey", made.wait)
+        monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: float(made.visible))
+        monkeypatch.setattr(cv2, "destroyWindow", made.destroy)
+        return made
+
+    return make
+
+
+def test_every_picture_is_shown_no_faster_than_its_time(screen, cli, model, small_clip):
+    made = screen()
+    ran = cli(main, small_clip, "--model", model, "--no-video", "--show", "--view", "side-by-side")
+    assert ran.code == 0, ran.err
+    assert [image.shape for image in made.shown] == 12 * [(64, 192, 3)]
+    assert made.title == f"salema: {small_clip}"
+    assert not made.visible
+    assert ran.out.endswith("-> the window\n")
+    # Nothing is waited for here, so the picture at 0.44 s has nearly all of that before it.
+    assert 250 < made.waits_ms[-1] <= 440
+
+
+@pytest.mark.parametrize("key", [-1, ord("q"), 27])
+def test_a_window_that_is_closed_ends_the_run_well(screen, cli, model, small_clip, tmp_path, key):
+    made = screen(close_after=5, key=key)
+    ran = cli(main, small_clip, "--model", model, "-o", tmp_path / "o.mp4", "--show", "--json")
+    assert ran.code == 0, ran.err
+    assert len(made.shown) == 5
+    summary = json.loads(ran.out)
+    assert (summary["frames"], summary["interrupted"], summary["error"]) == (4, False, None)
+    assert summary["notes"] == ["the window was closed after 4 frames"]
+    assert len(probe(tmp_path / "o.mp4")["images"]) == 4
+
+
+def test_an_opencv_without_windows_says_so(screen, cli, model, small_clip, tmp_path, monkeypatch):
+    screen()
+
+    def refuse(*_):
+        raise cv2.error("The function is not implemented. Rebuild the library with Windows, GTK+ 2.x or Cocoa support")
+
+    monkeypatch.setattr(cv2, "namedWindow", refuse)
+    ran = cli(main, small_clip, "--model", model, "-o", tmp_path / "o.mp4", "--show")
+    assert ran.code == 1
+    assert "--show: this OpenCV has no windows" in ran.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_window_at_a_time(screen, cli, model, small_clip, tmp_path):
+    screen()
+    ran = cli(main, small_clip, small_clip, "--model", model, "-o", tmp_path, "--show", "--jobs", 2)
+    assert ran.code == 2
+    assert "--show: one window at a time, and 2 sources would run at once; give --jobs 1" in ran.err
