@@ -4,15 +4,15 @@ import cv2
 import numpy as np
 import pytest
 from host_device import HostDevice, QueuedLauncher, open_host
-from videos import probe
+from videos import probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime.device_session import DeviceSession
 from salema.runtime.drawing import RunOptions
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.pipeline import process_video
-from salema.runtime.playback import Playback
-from salema.runtime.postprocess import VIEWS, Look, render, to_grey
+from salema.runtime.playback import Playback, Selection
+from salema.runtime.postprocess import VIEWS, Look, Normaliser, render, to_grey, to_levels
 from salema.runtime.session import PictureSession, open_session
 from salema.runtime.sources import find_sources
 from salema.runtime.stream import SaliencyStream
@@ -110,6 +110,42 @@ def test_sizes_views_and_plain_steps_may_take_turns(model, on_device):
     assert not device.pieces
 
 
+LOOKS = {
+    "not normalised": Look(normalise="none"),
+    "not normalised, in grey": Look("map", "none"),
+    "other colours": Look("side-by-side", colormap="turbo", opacity=0.3),
+    "frame only": Look(opacity=0),
+    "colours only": Look(opacity=1, colormap="twilight_shifted"),
+    "levels only": Look(None, "none"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_look_is_that_of_the_cpu_with_the_raw_map_on_request(model, on_device, look):
+    stream, _, _ = on_device()
+    look = LOOKS[look]
+    with stream, open_session(model, "onnxruntime", "cpu") as plain:
+        other, normaliser = SaliencyStream(plain), Normaliser(look.normalise)
+        for index, frame in enumerate(natural(6, (121, 187))):
+            elapsed = 1 + index % 3
+            pictures = stream.picture(frame, look, elapsed, raw=index % 2 == 1)
+            saliency = other.step(frame, elapsed)
+            limits = normaliser.limits(saliency)
+            grey = to_levels(saliency, limits)
+            assert_same(pictures, grey, None if look.view is None else render(frame, grey, look))
+            assert pictures.limits == limits
+            if index % 2:
+                np.testing.assert_array_equal(pictures.saliency, saliency)
+            else:
+                assert pictures.saliency is None
+
+
+def test_running_limits_are_not_had_on_the_device(on_device):
+    stream, _, _ = on_device()
+    with stream, pytest.raises(UsageError, match="running limits are not known on the device"):
+        stream.picture(natural(1, (64, 96))[0], Look(normalise="running"))
+
+
 def test_only_the_source_frame_goes_up_and_the_pictures_come_down(on_device, monkeypatch):
     stream, device, _ = on_device()
     frames = natural(4, (90, 120))
@@ -156,6 +192,22 @@ def test_of_several_streams_there_are_no_pictures(exported, on_device):
         states = session.from_host({"ema30": np.zeros((2, 32, 4, 6), np.float32)})
         with pytest.raises(UsageError, match="a picture is of one stream, and these states are of 2"):
             session.step_picture(np.zeros((8, 8, 3), np.uint8), states, np.ones(1, np.float32), Look(None))
+
+
+@pytest.mark.parametrize("normalise", ["frame", "running", "none"])
+def test_numbers_cuts_and_raw_maps_are_the_same_as_on_the_cpu(model, on_device, tmp_path, normalise):
+    frames = np.concatenate([natural(40, (90, 120)) // 8, 255 - natural(10, (90, 120)) // 8])
+    (source,) = find_sources([str(write_clip(tmp_path / "cut.mp4", frames))])
+    options = RunOptions(Look(normalise=normalise), reset_on_cut=True, time_aware=True)
+    stream, _, _ = on_device()
+    with stream, open_session(model, "onnxruntime", "cpu") as plain:
+        for name, one in (("gpu", stream), ("cpu", SaliencyStream(plain))):
+            out = tmp_path / name
+            targets = Targets(out / "o.mp4", out / "maps", 16, out / "o.npz", out / "o.csv")
+            with Playback(source, Selection(stride=2)) as playback:
+                assert process_video(one, playback, targets, options).cuts == 1
+    for path in sorted((tmp_path / "cpu").rglob("*.*")):
+        assert (tmp_path / "gpu" / path.relative_to(tmp_path / "cpu")).read_bytes() == path.read_bytes(), path
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from salema.runtime.postprocess import Look, render, to_grey
+from salema.runtime.postprocess import Look, render, to_grey, to_levels
 
 
 def test_normalise_stretches_to_the_unit_interval():
@@ -14,6 +14,15 @@ def test_normalise_stretches_to_the_unit_interval():
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_a_flat_map_gives_zeros(value):
     assert not to_grey(np.full((4, 6), value, np.float32)).any()
+
+
+def test_levels_of_16_bits_and_of_other_limits():
+    saliency = np.float32([[0.25, 0.5], [0.75, 1.0]])
+    limits = (np.float32(0.5), np.float32(0.75))
+    assert to_levels(saliency, limits).tolist() == [[0, 0], [255, 255]]
+    levels = to_levels(saliency, (np.float32(0), np.float32(1)), 16)
+    assert (levels.dtype, levels.tolist()) == (np.uint16, [[16384, 32768], [49151, 65535]])  # halves round to even
+    assert not to_levels(saliency, (np.float32(0.5), np.float32(0.5)), 16).any()
 
 
 def test_a_map_is_drawn_as_grey_at_the_size_of_the_frame():

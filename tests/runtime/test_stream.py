@@ -49,6 +49,37 @@ def test_misuse_is_named(model, exported, disc):
         stream.step(disc[0])
 
 
+@pytest.mark.parametrize("elapsed", [0.5, 1, 2, 7.25])
+def test_the_weight_of_a_frame_follows_the_time_since_the_last(model, disc, elapsed):
+    """The state is linear in the weight, so two known weights tell which one was taken."""
+    with load(model) as stream:
+        stream.step(disc[0], elapsed)  # a first frame is taken whole, whenever it comes
+        first = stream.snapshot()
+        stream.step(disc[1], elapsed)
+        found = stream.snapshot()["ema30"]
+        stream.reset()
+        stream.step(disc[1])
+        fresh = stream.snapshot()["ema30"]
+        stream.reset()
+        stream.step(disc[0])
+        np.testing.assert_array_equal(stream.snapshot()["ema30"], first["ema30"])
+    moved = float(((found - first["ema30"]) * (fresh - first["ema30"])).sum() / ((fresh - first["ema30"]) ** 2).sum())
+    assert moved == pytest.approx(1 - 0.9**elapsed, rel=1e-4)
+
+
+@pytest.mark.parametrize("elapsed", [0, -1, float("nan"), float("inf")])
+def test_times_that_cannot_be(model, disc, elapsed):
+    with load(model) as stream, pytest.raises(UsageError, match="give the frames' time since the last one"):
+        stream.step(disc[0], elapsed)
+
+
+def test_time_means_nothing_without_an_average(exported, disc):
+    with load(exported(arch="salclstm30")) as stream:
+        stream.step(disc[0], 1)
+        with pytest.raises(UsageError, match=r"elapsed=2: SalCLSTM30 has no average whose weight could follow it"):
+            stream.step(disc[1], 2)
+
+
 def test_the_number_of_streams_must_fit(model, exported, disc):
     with pytest.raises(UsageError, match="exported with --batch 1"):
         load(model, streams=2)
