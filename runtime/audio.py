@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from fractions import Fraction
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import av.error
@@ -14,7 +14,7 @@ from salema.runtime.containers import open_container
 from salema.runtime.errors import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from av.audio.codeccontext import AudioCodecContext
@@ -36,13 +36,20 @@ class AudioTrack:
     Args:
         source: the file that the pictures come from, or None where there is no sound to be had.
         output: where to; nothing may have been written to it.
+        mux: writes packets there.
         start_s: where in the file the pictures begin.
     """
 
     problem: str | None = None
 
-    def __init__(self, source: Path | None, output: OutputContainer, start_s: float = 0) -> None:
-        self._output = output
+    def __init__(
+        self,
+        source: Path | None,
+        output: OutputContainer,
+        mux: Callable[[Iterable[av.Packet[Any]]], None],
+        start_s: float = 0,
+    ) -> None:
+        self._output, self._mux = output, mux
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._last_dts: int | None = None
         self._is_entered = start_s > 0
@@ -58,7 +65,7 @@ class AudioTrack:
     def write_until(self, time_s: float) -> None:
         """Writes the sound up to a time, in seconds from the start; infinity for all."""
         while self._next is not None and _time_s(self._next) <= time_s:
-            self._output.mux(self._next)
+            self._mux([self._next])
             self._next = self._advance()
 
     def close(self) -> None:

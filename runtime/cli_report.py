@@ -107,7 +107,8 @@ class Report:
         for note in _notes(result):
             _say(f"note: {name}{note}")
         if result.error:
-            self._fail(f"{result.error}; what came before is written")
+            but = f", but for {' and '.join(result.lost)}" if result.lost else ""
+            self._fail(f"{result.error}; what came before is written{but}")
         elif result.interrupted:
             of = f" of {result.frames_expected}" if result.frames_expected else ""
             _say(f"salema-run: {name}interrupted after {result.frames}{of} frames; these are written")
@@ -129,11 +130,13 @@ class Report:
     def _print(self, source: Source, targets: Targets, summary: Summary, backend: str) -> None:
         if self._as_json:
             where = {name: getattr(targets, name) for name in ("video", "maps", "npz", "csv")}
-            where = {name: path and str(path) for name, path in where.items()}
+            where = {
+                name: None if path is None or str(path) in summary.lost else str(path) for name, path in where.items()
+            }
             print(json.dumps({"source": source.shown, "backend": backend, **asdict(summary), **where}), flush=True)
             return
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
-        where_text = " and ".join(map(str, targets.files)) or "the window"
+        where_text = " and ".join(str(path) for path in targets.files if str(path) not in summary.lost) or "the window"
         print(
             f"{f'{source.shown}: ' if self._count > 1 else ''}{summary.frames} frames in {summary.seconds:.1f} s,"
             f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {where_text}",

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 THRESHOLD = 27.0
 LEAST_FRAMES = 15
-_WIDTH = 256
+_LONGER_SIDE = 256
 
 
 class CutDetector:
     """PySceneDetect's `ContentDetector` with its defaults and `FlashFilter.Mode.SUPPRESS`, frame by frame.
 
     The score of a frame is the mean absolute difference to the frame before, of hue, saturation and value (of 180, 256
-    and 256 levels), after a linear resize to about 256 columns. From `THRESHOLD` on it is a cut, unless a cut or the
-    start lies fewer than `LEAST_FRAMES` frames back.
+    and 256 levels), after a linear resize of the longer side to 256. From `THRESHOLD` on it is a cut, unless a cut or
+    the start lies fewer than `LEAST_FRAMES` frames back.
 
     https://www.scenedetect.com/docs/latest/api/detectors.html
     """
@@ -50,7 +50,7 @@ class CutDetector:
 
 def _to_hsv(image_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = image_bgr.shape[:2]
-    factor = width / _WIDTH
+    factor = max(width, height) / _LONGER_SIDE
     if factor > 1:
         size = (max(1, round(width / factor)), max(1, round(height / factor)))
         image_bgr = cast("NDArray[np.uint8]", cv2.resize(image_bgr, size, interpolation=cv2.INTER_LINEAR))

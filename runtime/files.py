@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from salema.runtime.errors import OutputError, SalemaError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_NUMBERS = itertools.count()
 
 
 def make_folder(path: Path) -> None:
@@ -41,15 +44,17 @@ def check_writable(path: Path) -> None:
 def written_aside(path: Path) -> Iterator[Path]:
     """Yields a hidden name beside `path` to write to: renamed to `path` at the end, removed on any error.
 
-    The name holds the process number, so that two runs don't write to one file, and keeps the suffix.
+    The name holds the process number and a count, so that no two writers share a file, and keeps the suffix.
 
     Raises:
         OutputError: the file can't be written.
     """
     target = Path(os.path.realpath(path))  # through a link, to what it stands for
-    aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.partial{target.suffix}")
+    aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
+    if target.exists() and not target.is_file():  # a device: root would replace it
+        raise OutputError(f"{path}: is no ordinary file; choose another name")
     try:
         yield aside
         aside.replace(target)
@@ -58,7 +63,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk it never was
+            aside.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

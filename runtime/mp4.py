@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
@@ -30,28 +31,32 @@ class _Box(NamedTuple):
 class RoomyFile:
     """A file to write to that keeps room on the disk for the index, which an MP4 file gets last.
 
-    When there is no more room, `full` says why: nothing is lost until then, and what is kept back takes the index.
+    FFmpeg holds packets back for as long as ten seconds, so room is kept for each before FFmpeg gets it.
 
     Args:
         path: the file to make.
     """
 
     def __init__(self, path: Path) -> None:
-        self.full: OSError | None = None
         self._file = path.open("wb+")
-        self._end = self._taken = 0
+        self._end = self._taken = self._promised = 0
+
+    def reserve(self, size: int) -> None:
+        """Keeps room for a packet and its share of the index.
+
+        Raises:
+            OSError: there is none; what was reserved before can still be written, and the index.
+        """
+        promised = self._promised + size
+        room = promised + _ROOM + int(_INDEX_SHARE * promised)
+        if room > self._taken and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file.fileno(), self._taken, room + _ROOM - self._taken)
+            self._taken = room + _ROOM
+        self._promised = promised
 
     def write(self, data: bytes) -> int:
         """Writes at the place where the file stands."""
-        end = self._file.tell() + len(data)
-        room = end + _ROOM + int(_INDEX_SHARE * end)
-        if self.full is None and room > self._taken and hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(self._file.fileno(), self._taken, room + _ROOM - self._taken)
-                self._taken = room + _ROOM
-            except OSError as error:
-                self.full = error
-        self._end = max(self._end, end)
+        self._end = max(self._end, self._file.tell() + len(data))
         return self._file.write(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -96,7 +101,10 @@ def move_index_to_front(path: Path) -> None:
                 _copy(file, target, mdat.end - mdat.start)
             other.replace(path)
         except OSError:
-            other.unlink(missing_ok=True)
+            pass  # no room for a second file
+        finally:
+            with suppress(OSError):
+                other.unlink(missing_ok=True)  # not there any more if all went well
 
 
 def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:

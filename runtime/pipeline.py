@@ -42,6 +42,7 @@ class Summary:
         frames_lost: how many frames would have come in that time.
         interrupted: whether SIGINT or SIGTERM ended it.
         error: why the source or an output broke off, or None.
+        lost: outputs of which nothing could be kept.
         notes: what a user should know besides: sound that was lost, maps of an earlier run.
     """
 
@@ -57,6 +58,7 @@ class Summary:
     frames_lost: int
     interrupted: bool
     error: str | None
+    lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -94,7 +96,7 @@ def process_video(
         )
     options = options or RunOptions()
     stopping = stop_requested() if stop is None else nullcontext(stop)
-    with stopping as asked, targets.opened(source, options.look) as sinks:
+    with stopping as asked, targets.opened(source, options.look, asked) as sinks:
         run = _Run(stream, source, sinks, options, asked)
         run.take_all(progress)
         return run.finish()
@@ -117,6 +119,7 @@ class _Run:
         self._looked_for_cuts = False
         self._error: str | None = None
         self._notes: list[str] = []
+        self._lost: list[str] = []
         self._is_whole = False
         self._start_s = time.perf_counter()
 
@@ -174,6 +177,7 @@ class _Run:
             frames_lost=round(losses.outage_s * self._source.source_rate),
             interrupted=self._stop.is_set(),
             error=self._error,
+            lost=tuple(self._lost),
             notes=tuple(self._notes),
         )
 
@@ -183,6 +187,7 @@ class _Run:
             self._notes += sink.finish(complete=self._is_whole)
         except OutputError as error:
             self._error = self._error or str(error)
+            self._lost.append(str(sink.path))
             with suppress(OutputError):
                 sink.__exit__(type(error), error, error.__traceback__)
             return False

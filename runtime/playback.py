@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from salema.runtime.sources import Source
 
 _EARLY_S = 1e-6  # time stamps are rounded
+_LONGEST_S, _MOST = 1e6, 10**9
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,20 @@ class Selection:
     reconnects: int = 10
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.start_s) and self.start_s >= 0):
-            raise UsageError(f"--start-time {self.start_s:g}: give seconds, 0 or more")
+        if not 0 <= self.start_s <= _LONGEST_S:
+            raise UsageError(f"--start-time {self.start_s:g}: give seconds, 0 to {_LONGEST_S:g}")
         if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
             raise UsageError(f"--duration {self.duration_s:g}: give seconds, more than 0")
-        if not (math.isfinite(self.fps) and 0 < self.fps <= 1000):  # noqa: PLR2004
-            raise UsageError(f"--fps {self.fps:g}: give frames per second, more than 0 and at most 1000")
-        for option, value, least in (
-            ("--vid-stride", self.stride, 1),
-            ("--max-frames", self.max_frames, 1),
-            ("--loop", self.loop, 0),
-            ("--reconnects", self.reconnects, 0),
+        if not (math.isfinite(self.fps) and 0.001 <= self.fps <= 1000):  # noqa: PLR2004
+            raise UsageError(f"--fps {self.fps:g}: give frames per second, 0.001 to 1000")
+        for option, value, least, most in (
+            ("--vid-stride", self.stride, 1, 100_000),  # FFmpeg takes no less than a frame in some hours
+            ("--max-frames", self.max_frames, 1, _MOST),
+            ("--loop", self.loop, 0, _MOST),
+            ("--reconnects", self.reconnects, 0, _MOST),
         ):
-            if value is not None and value < least:
-                raise UsageError(f"{option} {value}: give a whole number, {least} or more")
+            if value is not None and not least <= value <= most:
+                raise UsageError(f"{option} {value}: give a whole number, {least} to {most}")
 
 
 class Playback:
@@ -111,7 +112,7 @@ class Playback:
         self.is_live = reader.is_live
         self.drops = self.is_live and not self._selection.every_frame
         self.sound = reader.sound if self._selection.loop == 1 else None
-        self.has_lost_sound = reader.has_lost_sound
+        self.has_lost_sound = reader.has_lost_sound or (reader.sound is not None and self.sound is None)
         self.frame_count = self._expected(reader)
         self._reader: Reader | Reconnecting = reader
         if self.is_live:

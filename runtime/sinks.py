@@ -61,6 +61,7 @@ class Drawn(NamedTuple):
 class Sink(Protocol):
     """Takes results in order. What it wrote gets its name when the `with` block ends well; after an error it goes."""
 
+    path: Path | None
     wants_picture: bool
     wants_raw: bool
     wants_cuts: bool
@@ -114,13 +115,14 @@ class VideoSink(_Stacked):
     wants_picture = True
 
     def __init__(self, path: Path, source: Playback, look: Look) -> None:
-        self._path, self._source = path, source
+        self.path: Path | None = path
+        self._folder, self._source, self._count = path.parent, source, 0
         width = source.width * (2 if look.view == "side-by-side" else 1)
         self._writer = VideoWriter(path, source, source.height, width, source.sound_start_s)
         self._has_failed = False
 
     def _open(self, stack: ExitStack) -> None:
-        make_folder(self._path.parent)
+        make_folder(self._folder)
         stack.enter_context(self._writer)
 
     def write(self, drawn: Drawn) -> None:
@@ -128,6 +130,7 @@ class VideoSink(_Stacked):
         assert drawn.picture is not None
         try:
             self._writer.write(drawn.picture, drawn.frame)
+            self._count += 1
         except OutputError:
             self._has_failed = True
             raise
@@ -135,9 +138,9 @@ class VideoSink(_Stacked):
     def finish(self, *, complete: bool) -> list[str]:
         """See `Sink`."""
         if self._has_failed:
-            self._writer.finish_on_full_disk()
-        else:
-            self._writer.finish(all_sound=complete)
+            missing = self._count - self._writer.finish_on_full_disk()
+            return [f"{self.path} lacks the last {missing} of these frames"] if missing > 0 else []
+        self._writer.finish(all_sound=complete)
         lost = "the sound is left out: only that of files can be had, played once"
         problem = lost if self._source.has_lost_sound else self._writer.sound_problem
         return [problem] if problem else []
@@ -147,6 +150,7 @@ class MapSink(_Stacked):
     """A folder of PNG files at network size, named as published."""
 
     def __init__(self, folder: Path, bits: int) -> None:
+        self.path: Path | None = folder
         self._folder, self._bits, self._count = folder, bits, 0
         self.wants_raw = bits != MAP_BITS[0]
 
@@ -175,6 +179,7 @@ class NpzSink(_Stacked):
     wants_raw = True
 
     def __init__(self, path: Path, time_base: Fraction) -> None:
+        self.path: Path | None = path
         self._path, self._time_base, self._times_s = path, time_base, array("d")
         self._shape: tuple[int, ...] = ()
 
@@ -214,6 +219,7 @@ class CsvSink(_Stacked):
     wants_raw = wants_cuts = True
 
     def __init__(self, path: Path, time_base: Fraction) -> None:
+        self.path: Path | None = path
         self._path, self._time_base, self._count = path, time_base, 0
 
     def _open(self, stack: ExitStack) -> None:

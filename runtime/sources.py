@@ -80,11 +80,15 @@ def find_sources(given: Sequence[str]) -> list[Source]:
         VideoError: a file, folder or list is missing, unreadable or holds nothing to run on.
     """
     found = [source for text in given for source in _find(text)]
-    used: dict[str, int] = {}
+    taken: set[str] = set()
     named = []
     for source in found:
-        used[source.name] = number = used.get(source.name, 0) + 1
-        named.append(source if number == 1 else replace(source, name=f"{source.name}_{number}"))
+        name, number = source.name, 1
+        while name.casefold() in taken:  # the disks of some systems take A and a for one
+            number += 1
+            name = f"{source.name}_{number}"
+        taken.add(name.casefold())
+        named.append(replace(source, name=name))
     return named
 
 

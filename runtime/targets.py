@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from salema.runtime.sinks import MAP_BITS, CsvSink, MapSink, NpzSink, VideoSink
 from salema.runtime.window import WindowSink
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator, Sequence
 
     from salema.runtime.playback import Playback
@@ -54,7 +56,7 @@ class Targets:
             ("--csv", self.csv, ".csv"),
         ):
             if path is not None and path.suffix.lower() != suffix:
-                raise UsageError(f"{option} {path}: not an {suffix} name; nothing else is written there")
+                raise UsageError(f"{option} {path}: not a name that ends in {suffix}")
 
     @property
     def files(self) -> list[Path]:
@@ -62,7 +64,7 @@ class Targets:
         return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None]
 
     @contextmanager
-    def opened(self, source: Playback, look: Look) -> Iterator[list[Sink]]:
+    def opened(self, source: Playback, look: Look, stop: threading.Event) -> Iterator[list[Sink]]:
         """Opens a sink for each.
 
         Raises:
@@ -71,7 +73,7 @@ class Targets:
         """
         sinks: list[Sink] = []
         if self.show:
-            sinks.append(WindowSink(source))
+            sinks.append(WindowSink(source, stop))
         if self.video is not None:
             sinks.append(VideoSink(self.video, source, look))
         if self.maps is not None:
@@ -124,14 +126,25 @@ def plan_targets(
         )
         for source in sources
     ]
-    read = {path.resolve() for source in sources for path in source.files}
-    for path in (path for targets in planned for path in targets.files):
-        if path.resolve() in read:
-            raise UsageError(f"{path}: is the source itself; choose another name with -o")
+    _check_sources_are_safe(sources, planned)
     return planned
+
+
+def _check_sources_are_safe(sources: Sequence[Source], planned: Sequence[Targets]) -> None:
+    read = {os.path.realpath(path) for source in sources for path in source.files}  # resolve() raises where links loop
+    folders = {os.path.realpath(path.parent) for source in sources for path in source.images}
+    for targets in planned:
+        for path in targets.files:
+            real = os.path.realpath(path)
+            if real in read:
+                raise UsageError(f"{path}: is the source itself; choose another name with -o")
+            if path == targets.maps and real in folders:
+                raise UsageError(
+                    f"{path}: holds the frames of a source, which maps would overwrite; choose another --maps"
+                )
 
 
 def _named(path: Path, is_folder: bool, name: str, option: str) -> Path:
     if is_folder and path.suffix.lower() == Path(name).suffix:
         raise UsageError(f"{option} {path}: several sources are given; name a folder")
-    return path / name if is_folder or path.is_dir() else path
+    return path / name if is_folder or path.is_dir() or not path.suffix else path

@@ -65,8 +65,9 @@ class VideoReader:
         self.time_base = stream.time_base or 1 / self.rate
         self.frame_count = stream.frames or None
         self.is_live = isinstance(target, str) and self._container.duration is None
-        self.sound = target if isinstance(target, Path) else None
-        self.has_lost_sound = self.sound is None and bool(self._container.streams.audio)
+        has_sound = bool(self._container.streams.audio)
+        self.sound = target if isinstance(target, Path) and has_sound else None
+        self.has_lost_sound = has_sound and self.sound is None
         self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
         self._declared_s = _declared_s(self._container, stream)
         self._decoded = self._container.decode(stream)
@@ -76,7 +77,7 @@ class VideoReader:
         aspect = stream.sample_aspect_ratio or Fraction(1)
         self.aspect = 1 / aspect if _is_turned(self._matrix) else aspect
         self._decoded = itertools.chain([first], self._decoded)
-        if start_s > _SEEK_FROM_S and self.sound is not None and first.pts is not None:
+        if start_s > _SEEK_FROM_S and isinstance(target, Path) and first.pts is not None:
             self._seek(stream, start_s)
 
     def __iter__(self) -> Iterator[Frame]:

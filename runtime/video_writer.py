@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, cast
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 import av.error
@@ -17,7 +17,7 @@ from salema.runtime.files import written_aside
 from salema.runtime.mp4 import RoomyFile, move_index_to_front
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from fractions import Fraction
     from pathlib import Path
     from types import TracebackType
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from salema.runtime.reader import Frame, Reader
 
 _BT709 = 1  # H.273's code for primaries, transfer and matrix alike
+_MOST_COLUMNS = 16384  # of x264
 _LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
 # B-frames make MP4 players take a variable-rate file for shorter than it is (8.92 s of 9.64), so there are none.
 _X264 = {"preset": "veryfast", "crf": "20", "bf": "0"}
@@ -54,6 +55,12 @@ class VideoWriter:
         self._path, self._sound_start_s = path, sound_start_s
         self._rate, self._time_base, self._aspect = source.rate, source.time_base, source.aspect
         self._sound = source.sound
+        self._frames = 0
+        if max(width, height) > _MOST_COLUMNS:
+            raise OutputError(
+                f"{path}: {width}x{height} pixels, and H.264 goes to {_MOST_COLUMNS} either way; give --view overlay or"
+                " --no-video"
+            )
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._size_wh = (width, height)
 
@@ -66,7 +73,7 @@ class VideoWriter:
             self._container = av.open(self._file, "w", format="mp4")
             stack.callback(self._container.close)
             self._stream = self._add_stream()
-            self._audio = AudioTrack(self._sound, self._container, self._sound_start_s)
+            self._audio = AudioTrack(self._sound, self._container, self._mux, self._sound_start_s)
             stack.callback(self._audio.close)
             self._exit = stack.pop_all()
         return self
@@ -81,10 +88,8 @@ class VideoWriter:
         )
         picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self._time_base
         with self._translated():
-            self._container.mux(self._stream.encode(picture))
+            self._mux(self._stream.encode(picture))
             self._audio.write_until(float((frame.pts + frame.duration) * self._time_base))
-            if self._file.full is not None:
-                raise self._file.full
 
     @property
     def sound_problem(self) -> str | None:
@@ -94,21 +99,32 @@ class VideoWriter:
     def finish(self, *, all_sound: bool) -> None:
         """Writes what the encoder still holds, the rest of the sound unless the pictures were cut short, the index."""
         with self._translated():
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
             if all_sound:
                 self._audio.write_until(float("inf"))
             self._container.close()
             self._file.close()
         move_index_to_front(self._aside)
 
-    def finish_on_full_disk(self) -> None:
-        """After a write that failed: makes a whole file of what was written, but for the frames in the encoder.
+    def finish_on_full_disk(self) -> int:
+        """After a write that failed: makes a whole file of what there was room for; returns how many frames it has.
 
         Raises:
-            OutputError: there is no room for its index either.
+            OutputError: there was room for none, or there is none for its index.
         """
         with self._translated():
+            with suppress(OSError):
+                self._mux(self._stream.encode(None))
             self._container.close()
+        if not self._frames:
+            raise OutputError(f"{self._path}: can't be written, not even its first frame; make room")
+        return self._frames
+
+    def _mux(self, packets: Iterable[av.Packet[Any]]) -> None:
+        for packet in packets:
+            self._file.reserve(packet.size)
+            self._frames += packet.stream is self._stream
+            self._container.mux(packet)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

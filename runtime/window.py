@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ import cv2
 from salema.runtime.errors import BackendError, reason
 
 if TYPE_CHECKING:
+    import threading
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from salema.runtime.sinks import Drawn
 
 _ESCAPE, _Q = 27, ord("q")
+_POLL_MS = 50
 
 
 class WindowClosedError(Exception):
@@ -36,11 +40,13 @@ class WindowSink:
     wants_picture = True
     wants_raw = wants_cuts = False
 
-    def __init__(self, source: Playback) -> None:
-        # OpenCV's Qt ends the process where there is no display.
-        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise BackendError("--show: there is no display (DISPLAY is not set); leave it out, or run it on a desktop")
-        self._title, self._source, self._start_s = f"salema: {source.name}", source, 0.0
+    path: Path | None = None
+
+    def __init__(self, source: Playback, stop: threading.Event) -> None:
+        if sys.platform == "linux" and not _has_display():
+            raise BackendError("--show: there is no display that can be opened (see DISPLAY); run it on a desktop")
+        self._title, self._source, self._stop = f"salema: {source.name}", source, stop
+        self._start_s = 0.0
 
     def __enter__(self) -> Self:
         try:
@@ -56,11 +62,11 @@ class WindowSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) > 0:
+        if self._is_open():
             cv2.destroyWindow(self._title)
 
     def write(self, drawn: Drawn) -> None:
-        """Shows one picture, at its time.
+        """Shows one picture, until its time.
 
         Raises:
             WindowClosedError: the window has been closed.
@@ -68,11 +74,28 @@ class WindowSink:
         assert drawn.picture is not None
         cv2.imshow(self._title, drawn.picture)
         due_s = self._start_s + float(drawn.frame.pts * self._source.time_base)
-        wait_ms = 1 if self._source.is_live else max(1, round(1000 * (due_s - time.monotonic())))
-        key = cv2.waitKey(wait_ms) & 0xFF
-        if key in {_ESCAPE, _Q} or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
-            raise WindowClosedError
+        while True:
+            left_ms = 0 if self._source.is_live else round(1000 * (due_s - time.monotonic()))
+            key = cv2.waitKey(max(1, min(_POLL_MS, left_ms))) & 0xFF
+            if key in {_ESCAPE, _Q} or not self._is_open():
+                raise WindowClosedError
+            if left_ms <= _POLL_MS or self._stop.is_set():
+                return
 
     def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
         """See `Sink`."""
         return []
+
+    def _is_open(self) -> bool:
+        try:
+            return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) > 0)
+        except cv2.error:  # Qt, once its last window is gone
+            return False
+
+
+def _has_display() -> bool:
+    """Whether a window can be opened. OpenCV's Qt ends the process where it can't, so another process tries."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    trial = "import cv2; cv2.namedWindow('trial'); cv2.destroyAllWindows()"
+    return subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode >= 0  # noqa: S603

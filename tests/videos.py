@@ -13,9 +13,19 @@ DISC = moving_disc(8, 64, 96)
 
 
 def write_clip(
-    path, frames, *, rate=Fraction(25), pts=None, audio=None, audio_rate=44100, options=None, setup=None, muxer=None
+    path,
+    frames,
+    *,
+    rate=Fraction(25),
+    pts=None,
+    audio=None,
+    audio_rate=44100,
+    options=None,
+    setup=None,
+    muxer=None,
+    sound_share=1,
 ):
-    """Encodes frames as H.264; `audio` names a codec for a tone as long as the pictures."""
+    """Encodes frames as H.264; `audio` names a codec for a tone as long as that share of them."""
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(
             "libx264", rate=rate, options={"preset": "ultrafast", "crf": "10"} | (options or {})
@@ -32,7 +42,7 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound:
-            samples = round(audio_rate * len(frames) / rate)
+            samples = round(audio_rate * len(frames) / rate * sound_share)
             tone = np.sin(np.arange(samples) * (2 * np.pi * 440 / audio_rate)).astype(np.float32) / 4
             size = sound.codec_context.frame_size or 1024
             layout = sound.codec_context.layout.name

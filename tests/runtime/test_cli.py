@@ -139,7 +139,7 @@ def test_a_terminal_gets_a_progress_bar(model, small_clip, tmp_path):
         (("clip.mp4", "--view", "heat"), 2, "--view heat: not one of overlay, map, side-by-side"),
         (("clip.mp4", "--backend", "tensorflow"), 2, "--backend tensorflow: not one of auto"),
         (("clip.mp4", "--device", "tpu"), 2, "--device tpu: not one of auto, cpu, cuda"),
-        (("clip.mp4", "-o", "out.avi"), 2, "-o out.avi: not an .mp4 name"),
+        (("clip.mp4", "-o", "out.avi"), 2, "-o out.avi: not a name that ends in .mp4"),
         (("clip.mp4", "-o", "clip.mp4"), 2, "clip.mp4: is the source itself"),
         (("clip.mp4", "--no-video"), 2, "--no-video leaves nothing to write"),
         (("clip.mp4", "-o", "file/out.mp4"), 1, "file: can't make this folder"),

@@ -4,6 +4,7 @@ import pytest
 import scenedetect
 from scenedetect.common import FrameTimecode
 from scenedetect.detector import FlashFilter
+from scenedetect.scene_manager import compute_downscale_factor
 
 from salema.runtime.cuts import CutDetector
 
@@ -24,14 +25,14 @@ def library_cuts(frames):
     detector = scenedetect.ContentDetector(27.0, 15, filter_mode=FlashFilter.Mode.SUPPRESS)
     cuts = []
     for index, frame in enumerate(frames):
-        factor = max(frame.shape[1] / 256, 1)
+        factor = compute_downscale_factor(max(frame.shape[:2]))
         size = (max(1, round(frame.shape[1] / factor)), max(1, round(frame.shape[0] / factor)))
         small = cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
         cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(index, 25.0), small)]
     return cuts
 
 
-@pytest.mark.parametrize("size_hw", [(64, 96), (144, 256), (180, 320), (271, 639)])
+@pytest.mark.parametrize("size_hw", [(64, 96), (144, 256), (180, 320), (271, 639), (320, 180)])
 def test_cuts_are_those_of_pyscenedetect(size_hw):
     frames = list(shots(size_hw, [20, 30, 5, 4, 25, 16, 3, 40]))
     detector = CutDetector()

@@ -43,7 +43,7 @@ def test_all_of_it(clip):
     assert numbers(frames) == list(range(50))
     assert times_s(playback, frames) == pytest.approx(np.arange(50) / 25)
     assert [frame.starts_anew for frame in frames] == [True] + 49 * [False]
-    assert (playback.frame_count, playback.rate, playback.is_live, playback.sound) == (50, 25, False, clip)
+    assert (playback.frame_count, playback.rate, playback.is_live, playback.sound) == (50, 25, False, None)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,13 @@ def test_a_loop_goes_on_in_time_with_a_new_state_each_time(clip):
     assert numbers(frames) == 3 * list(range(10))
     assert times_s(playback, frames) == pytest.approx(np.arange(30) / 25)
     assert [index for index, frame in enumerate(frames) if frame.starts_anew] == [0, 10, 20]
-    assert (playback.frame_count, playback.sound) == (30, None)
+    assert playback.frame_count == 30
+
+
+def test_a_loop_has_no_sound_and_says_so(small_clip):
+    for loop, expected in ((1, (small_clip, False)), (2, (None, True))):
+        playback, _ = play(small_clip, loop=loop)
+        assert (playback.sound, playback.has_lost_sound) == expected
 
 
 def test_a_loop_without_end_ends_with_a_stop(clip):
@@ -120,13 +126,16 @@ def test_a_start_past_the_end(clip):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"start_s": -1}, "--start-time -1: give seconds, 0 or more"),
+        ({"start_s": -1}, "--start-time -1: give seconds, 0 to 1e"),
         ({"start_s": float("nan")}, "--start-time nan"),
         ({"duration_s": 0}, "--duration 0: give seconds, more than 0"),
-        ({"stride": 0}, "--vid-stride 0: give a whole number, 1 or more"),
+        ({"stride": 0}, "--vid-stride 0: give a whole number, 1 to 100000"),
         ({"max_frames": 0}, "--max-frames 0"),
-        ({"loop": -1}, "--loop -1: give a whole number, 0 or more"),
+        ({"loop": -1}, "--loop -1: give a whole number, 0 to"),
         ({"fps": 0}, "--fps 0"),
+        ({"fps": 0.0004}, "--fps 0.0004: give frames per second, 0.001 to 1000"),
+        ({"start_s": 1e13}, r"--start-time 1e\+13"),
+        ({"stride": 10**23}, "--vid-stride 1000"),
         ({"reconnects": -1}, "--reconnects -1"),
     ],
 )

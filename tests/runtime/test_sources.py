@@ -69,6 +69,8 @@ def test_names_are_each_sources_own(tmp_path):
     touch(tmp_path / "x", "a.mp4", "a.mkv")
     touch(tmp_path / "y", "a.mp4")
     assert [name for _, name in kinds(tmp_path / "x", tmp_path / "y")] == ["a", "a_2", "a_3"]
+    touch(tmp_path / "z", "A.mp4", "a_2.mp4")
+    assert [name for _, name in kinds(tmp_path / "x", tmp_path / "z")] == ["a", "a_2", "A_3", "a_2_2"]
 
 
 def test_passwords_are_not_shown():
