@@ -43,7 +43,7 @@ class CameraReader:
         # OpenCV's own warnings are several lines for each camera that is not there.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(camera)
-        self._reading = threading.Lock()
+        self._reading, self._closed = threading.Lock(), False
         found, first = self._capture.read()
         if not found:
             self._capture.release()
@@ -67,6 +67,8 @@ class CameraReader:
             yield Frame(image, pts, usual, starts_anew=waited_s > _GAP_S or image.shape != shape)
             shape, asked = image.shape, time.monotonic()
             with self._reading:
+                if self._closed:
+                    return
                 found, following = self._capture.read()
             waited_s = time.monotonic() - asked
             image = np.asarray(following, np.uint8) if found else None
@@ -74,6 +76,7 @@ class CameraReader:
 
     def close(self) -> None:
         """Lets the camera go; one that another thread still waits for is left to the end of the process."""
+        self._closed = True
         if self._reading.acquire(timeout=0.2):
             self._capture.release()
             self._reading.release()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from salema.runtime.errors import UsageError, exit_on_error
+from salema.runtime.side_by_side import SOURCE_THREAD
 
 if TYPE_CHECKING:
     from salema.runtime.drawing import RunOptions
@@ -189,3 +193,19 @@ def _run_dataset(
 def main() -> None:
     """Runs the command."""
     app()
+
+
+def main_of_process() -> None:
+    """Runs the command as a process of its own.
+
+    A thread that waits for a camera or stream that gives nothing can't be ended; OpenCV aborts if such a one comes back
+    while Python ends, so the process ends at once then.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if any(thread.name == SOURCE_THREAD and thread.is_alive() for thread in threading.enumerate()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise

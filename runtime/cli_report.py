@@ -90,6 +90,7 @@ class Report:
     def __init__(self, count: int, *, as_json: bool) -> None:
         self._count, self._as_json = count, as_json
         self._failed = 0
+        self._has_reported = False
 
     def add(
         self, source: Source, targets: Targets, result: Summary | SalemaError | OSError | None, backend: str
@@ -97,6 +98,7 @@ class Report:
         """Says what became of one source."""
         if result is None:
             return
+        self._has_reported = True
         if isinstance(result, OSError | SalemaError):
             if self._count == 1:
                 raise result
@@ -121,6 +123,8 @@ class Report:
         if self._failed:
             raise SystemExit(1)
         if interrupted:
+            if not self._has_reported:
+                _say("salema-run: interrupted")
             raise SystemExit(INTERRUPTED_EXIT_CODE)
 
     def _fail(self, sentence: str) -> None:

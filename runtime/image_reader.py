@@ -67,7 +67,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         data = np.frombuffer(path.read_bytes(), np.uint8)  # imread takes no name that is not in the system's encoding
     except OSError as error:
         raise VideoError(f"{path}: can't be read ({reason(error)})") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise VideoError(f"{path}: can't be read as an image")
     return image.astype(np.uint8, copy=False)

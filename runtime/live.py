@@ -11,6 +11,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 from tenacity.nap import sleep_using_event
 
 from salema.runtime.errors import VideoError
+from salema.runtime.side_by_side import SOURCE_THREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +90,8 @@ class Reconnecting:
             if self._stop.is_set():
                 return
             self._reader.close()
-            self._connect(count, why)
+            if not self._connect(count, why):
+                return
 
     def _found_again(self, seen: float) -> int:
         """Counts the outage; returns how long it was, in units of the time base."""
@@ -99,13 +101,15 @@ class Reconnecting:
         self._notify(f"{self._reader.name}: back after {away_s:.1f} s")
         return round(away_s / float(self._time_base))
 
-    def _connect(self, count: int, why: str) -> None:
+    def _connect(self, count: int, why: str) -> bool:
+        """Opens the source again; returns whether that was not stopped."""
         name = self._reader.name
         lost = f"{name}: lost after {count} frames ({why.removeprefix(f'{name}: ')})"
         if not self._attempts:
             raise VideoError(lost)
         self._notify(f"{lost}; connecting again")
-        self._stop.wait(_FIRST_WAIT_S)  # a server that takes us and drops us is not to be asked at full speed
+        if self._stop.wait(_FIRST_WAIT_S):  # a server that takes us and drops us is not to be asked at full speed
+            return False
         retrying = Retrying(
             retry=retry_if_exception_type(VideoError),
             wait=wait_exponential(_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
@@ -115,8 +119,11 @@ class Reconnecting:
         try:
             self._reader = retrying(self._reopen)
         except RetryError as error:
+            if self._stop.is_set():
+                return False
             attempts = error.last_attempt.attempt_number
             raise VideoError(f"{lost}, and not there again in {attempts} attempts") from error
+        return not self._stop.is_set()
 
     def close(self) -> None:
         """Closes the source as it is open now."""
@@ -135,7 +142,7 @@ class Newest:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the newest frame each time, once; ends with the source, or when a stop is asked for."""
-        threading.Thread(target=self._read, daemon=True, name="capture").start()
+        threading.Thread(target=self._read, daemon=True, name=SOURCE_THREAD).start()
         try:
             while (frame := self._take()) is not None:
                 yield frame

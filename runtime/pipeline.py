@@ -127,19 +127,23 @@ class _Run:
         """Writes every result until the end, whatever ends it."""
         try:
             with closing(self._drawn()) as drawn:
-                for item in drawn:
-                    self._write(item)
-                    if progress:
-                        progress(1)
-                    if self._stop.is_set():
-                        return
+                try:
+                    for item in drawn:
+                        self._write(item)
+                        if progress:
+                            progress(1)
+                        if self._stop.is_set():
+                            return
+                finally:
+                    self._source.end()
             self._is_whole = self._source.has_end_of_sound and not self._stop.is_set()
         except WindowClosedError:
             self._notes.append(f"the window was closed after {self._count} frames")
         except (VideoError, OutputError) as error:
             if not self._count:
                 raise
-            self._error = str(error)
+            if isinstance(error, OutputError) or not self._stop.is_set():  # a source that is stopped is not broken
+                self._error = str(error)
 
     def _drawn(self) -> Generator[Drawn, None, None]:
         frames = self._clock.timed("decode", self._source)

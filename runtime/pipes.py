@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shlex
 import shutil
@@ -10,9 +11,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
-from salema.runtime.errors import MissingDependencyError, UsageError
+from salema.runtime.errors import MissingDependencyError, UsageError, reason
 
 if TYPE_CHECKING:
     import threading
@@ -21,6 +23,7 @@ _GST = "gst-launch-1.0"
 # Matroska keeps the time stamps. It takes I420, YUY2 and BGR as they are; videoconvert makes one of them of the others.
 _TO_US = "videoconvert ! matroskamux streamable=true ! fdsink fd=1"
 _POLL_S, _TERM_S = 0.1, 2.0
+_FIRST_PATIENCE_S, _PATIENCE_S = 30.0, 10.0
 
 
 class StdinPipe:
@@ -34,7 +37,9 @@ class StdinPipe:
         Raises:
             UsageError: it is a terminal.
         """
-        if sys.stdin is None or sys.stdin.isatty():
+        if sys.stdin is None:
+            raise UsageError("-: standard input is closed; pipe a video into it, such as: salema-run - < video.mkv")
+        if sys.stdin.isatty():
             raise UsageError("-: standard input is a terminal; pipe a video into it, such as: salema-run - < video.mkv")
         self._descriptor, self._stop = sys.stdin.fileno(), stop  # no buffer: its lock hangs the end of the process
 
@@ -76,8 +81,10 @@ class GStreamerPipe:
     Args:
         pipeline: elements joined by ` ! `, up to raw video in main memory; an `appsink` at its end is left out.
         stop: ends it.
+        is_live: whether it is to be taken for lost when it gives nothing for 10 seconds (30 at first).
 
     Raises:
+        UsageError: the pipeline's quotes are not closed.
         MissingDependencyError: there is no `gst-launch-1.0`.
 
     Attributes:
@@ -86,26 +93,30 @@ class GStreamerPipe:
 
     failure: str | None = None
 
-    def __init__(self, pipeline: str, stop: threading.Event) -> None:
+    def __init__(self, pipeline: str, stop: threading.Event, *, is_live: bool) -> None:
+        words = _words(pipeline)
         program = shutil.which(_GST)
         if program is None:
             raise MissingDependencyError(f"{_GST} is not there; install it with: apt install gstreamer1.0-tools")
-        elements = [element.strip() for element in pipeline.split("!")]
-        if elements[-1].startswith("appsink"):
-            elements.pop()
         self._stop, self._errors = stop, tempfile.TemporaryFile()  # noqa: SIM115 - close() does
         self._process = subprocess.Popen(  # noqa: S603 - the user's own pipeline; there is no shell
-            [program, "-q", *shlex.split(" ! ".join([*elements, _TO_US]))],
+            [program, "-q", *words, "!", *_TO_US.split()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
         assert self._process.stdout is not None
         self._descriptor = self._process.stdout.fileno()
+        self._patience_s = _FIRST_PATIENCE_S if is_live else None
 
     def read(self, size: int, /) -> bytes:
         """See `Pipe`."""
-        data = _read(self._descriptor, size, self._stop)
+        try:
+            data = _read(self._descriptor, size, self._stop, self._patience_s)
+        except TimeoutError:
+            self.failure = f"gave nothing for {self._patience_s:g} s"
+            return b""
+        self._patience_s = self._patience_s and _PATIENCE_S
         if not data and not self._stop.is_set() and self._ended_with_an_error():
             self.failure = self._complaint()  # PyAV prints what is raised here
         return data
@@ -135,9 +146,27 @@ class GStreamerPipe:
         self._errors.close()
 
 
-def _read(descriptor: int, size: int, stop: threading.Event) -> bytes:
-    """Reads what is there, or waits for it; nothing at the end, or after a stop."""
+def _words(pipeline: str) -> list[str]:
+    """Splits a pipeline as a shell would, and leaves an `appsink` at its end out."""
+    try:
+        words = shlex.split(re.sub(r"(?<=\s)!(?=\S)", "! ", pipeline))
+    except ValueError as error:
+        raise UsageError(f"GStreamer: this pipeline can't be read ({reason(error)})") from error
+    last = max((index for index, word in enumerate(words) if word == "!"), default=-1)
+    is_sink = words[last + 1 :] and words[last + 1].startswith("appsink")
+    return words[: max(last, 0)] if is_sink else words
+
+
+def _read(descriptor: int, size: int, stop: threading.Event, patience_s: float | None = None) -> bytes:
+    """Reads what is there, or waits for it; nothing at the end, or after a stop.
+
+    Raises:
+        TimeoutError: nothing came.
+    """
+    since = time.monotonic()
     while not stop.is_set():
+        if patience_s is not None and time.monotonic() - since > patience_s:
+            raise TimeoutError
         if os.name == "nt" or select.select([descriptor], [], [], _POLL_S)[0]:
             return os.read(descriptor, size)
     return b""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import queue
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -16,6 +18,7 @@ from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.image_reader import ImageReader
 from salema.runtime.live import Losses, Newest, Reconnecting
 from salema.runtime.pipes import GStreamerPipe, StdinPipe, open_stdin
+from salema.runtime.side_by_side import SOURCE_THREAD
 from salema.runtime.video_reader import VideoReader
 
 if TYPE_CHECKING:
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
     from salema.runtime.reader import Frame, Reader
     from salema.runtime.sources import Source
 
+_POLL_S = 0.1
 _EARLY_S = 1e-6  # time stamps are rounded
-_LONGEST_S, _MOST = 1e6, 10**9
+_LEAST_S, _LONGEST_S, _MOST = 1e-3, 1e6, 10**9
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Selection:
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= _LONGEST_S:
             raise UsageError(f"--start-time {self.start_s:g}: give seconds, 0 to {_LONGEST_S:g}")
-        if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
-            raise UsageError(f"--duration {self.duration_s:g}: give seconds, more than 0")
+        if self.duration_s is not None and not _LEAST_S <= self.duration_s <= _LONGEST_S:
+            raise UsageError(f"--duration {self.duration_s:g}: give seconds, {_LEAST_S:g} to {_LONGEST_S:g}")
         if not (math.isfinite(self.fps) and 0.001 <= self.fps <= 1000):  # noqa: PLR2004
             raise UsageError(f"--fps {self.fps:g}: give frames per second, 0.001 to 1000")
         for option, value, least, most in (
@@ -102,6 +106,7 @@ class Playback:
         self._source, self._selection = source, selection or Selection()
         self.has_end_of_sound = self._selection.duration_s is None and self._selection.max_frames is None
         self._stop, self.losses = stop or threading.Event(), Losses()
+        self._ended = threading.Event()
         if self._selection.loop != 1 and not source.repeatable:
             raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
         open_again = partial(_open, source, self._selection, self._stop)
@@ -126,9 +131,9 @@ class Playback:
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`."""
-        if self.drops:
-            return iter(Newest(self._selected, self._stop, self.losses))
-        return self._selected
+        if not self.drops:
+            return self._selected
+        return itertools.islice(iter(Newest(self._selected, self._stop, self.losses)), self._selection.max_frames)
 
     def _first(self) -> Frame:
         try:
@@ -146,7 +151,7 @@ class Playback:
     def _play(self) -> Iterator[Frame]:
         """Yields the frames of every pass, one after the other in time."""
         end = given = passes = 0
-        most = self._selection.max_frames
+        most = None if self.drops else self._selection.max_frames  # dropped frames don't count
         while True:
             offset = end
             for frame in self._pass():
@@ -166,6 +171,8 @@ class Playback:
         chosen, tick = self._selection, self.time_base
         base, index, anew = None, 0, False
         for frame in self._reader:
+            if self._stop.is_set() or self._ended.is_set():
+                return
             anew = anew or frame.starts_anew
             if frame.pts * tick < chosen.start_s - _EARLY_S:
                 continue
@@ -191,8 +198,13 @@ class Playback:
         count = -(-count // chosen.stride) * chosen.loop
         return count if chosen.max_frames is None else min(count, chosen.max_frames)
 
+    def end(self) -> None:
+        """Ends the frames, also for a thread that is looking for the next one."""
+        self._ended.set()
+
     def close(self) -> None:
         """Lets the source go."""
+        self.end()
         self._reader.close()
 
     def __enter__(self) -> Self:
@@ -207,13 +219,35 @@ def _open(source: Source, selection: Selection, stop: threading.Event) -> Reader
     if source.kind == "images":
         return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001))
     if source.kind == "camera":
-        return CameraReader(int(given) if given.isdigit() else given)
+        camera = int(given) if given.isdigit() else given
+        return _open_stoppably(lambda: CameraReader(camera), shown, stop)
     if source.kind == "video":
         return VideoReader(Path(given), start_s=selection.start_s)
     if source.kind == "url":
-        return VideoReader(given, shown)
-    pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop)
-    return PipeReader(pipe, shown, is_live=source.is_live_pipeline)
+        return _open_stoppably(lambda: VideoReader(given, shown), shown, stop)
+    is_live = source.is_live_pipeline
+    pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop, is_live=is_live)
+    return PipeReader(pipe, shown, is_live=is_live)
+
+
+def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.Event) -> Reader:
+    """Opens what may take its time in a thread of its own, so that a stop need not wait for it."""
+    answers: queue.Queue[Reader | BaseException] = queue.Queue()
+
+    def work() -> None:
+        try:
+            answers.put(open_it())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is taken
+            answers.put(error)
+
+    threading.Thread(target=work, daemon=True, name=SOURCE_THREAD).start()
+    while not stop.is_set():
+        with suppress(queue.Empty):
+            answer = answers.get(timeout=_POLL_S)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+    raise VideoError(f"{shown}: stopped before it was open")
 
 
 class PipeReader(VideoReader):

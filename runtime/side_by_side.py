@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 _DEPTH = 3  # items between two stages: enough to even out their times, few enough to hold at 8K
 _POLL_S = 0.05
-_JOIN_S = 10
+_JOIN_S, _HURRIED_JOIN_S = 10, 0.5
+SOURCE_THREAD = "source"  # the name of threads that may wait for a source
 
 
 class _Failure:
@@ -44,7 +45,7 @@ def side_by_side(
     """
     halt = threading.Event()
     queues: list[queue.Queue[Any]] = [queue.Queue(depth) for _ in range(len(stages) + 1)]
-    threads = [threading.Thread(target=_produce, args=(source, queues[0], halt), daemon=True)]
+    threads = [threading.Thread(target=_produce, args=(source, queues[0], halt), daemon=True, name=SOURCE_THREAD)]
     for stage, inbox, outbox in zip(stages, queues, queues[1:], strict=False):
         threads.append(threading.Thread(target=_work, args=(stage, inbox, outbox, halt), daemon=True))
     for thread in threads:
@@ -57,7 +58,9 @@ def side_by_side(
     finally:
         halt.set()
         for thread in threads:
-            thread.join(_JOIN_S)  # one that waits for a camera is left behind
+            # One that waits for a camera is left behind, sooner if somebody wants to go.
+            is_waiting = thread is threads[0] and stop is not None and stop.is_set()
+            thread.join(_HURRIED_JOIN_S if is_waiting else _JOIN_S)
 
 
 def _produce(source: Iterable[Any], outbox: queue.Queue[Any], halt: threading.Event) -> None:

@@ -26,7 +26,8 @@ _AT_THEIR_OWN_PACE = {"camera", "url", "pipeline"}
 
 def usual_jobs(sources: Sequence[Source]) -> int:
     """How many sources to run at a time if nobody says: cameras and streams all at once, files one after the other."""
-    return len(sources) if all(source.kind in _AT_THEIR_OWN_PACE for source in sources) else 1
+    live = sum(source.kind in _AT_THEIR_OWN_PACE for source in sources)
+    return live + (live < len(sources))
 
 
 def run_sources(

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from natsort import natsorted, ns
 
-from salema.runtime.errors import VideoError, reason
+from salema.runtime.errors import UsageError, VideoError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ VIDEOS = {
 }
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _CAMERA = re.compile(r"\d{1,3}|/dev/video\d+")
+_PLAIN_CAMERA = re.compile(r"-|\d{1,2}|/dev/video\d+")
 _LIST = ".txt"
 _FILE_SOURCES = re.compile(r"\b(filesrc|multifilesrc|splitfilesrc|splitmuxsrc)\b")
 
@@ -46,11 +48,10 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """What to call it in messages: a URL without user and password."""
+        """What to call it in messages: a URL without what may be a password."""
         if self.kind != "url":
             return {"stdin": "standard input", "pipeline": "GStreamer"}.get(self.kind, self.given)
-        parts = urlsplit(self.given)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return urlsplit(_without_user(self.given))._replace(query="", fragment="").geturl()
 
     @property
     def is_live_pipeline(self) -> bool:
@@ -93,36 +94,58 @@ def find_sources(given: Sequence[str]) -> list[Source]:
 
 
 def _find(text: str, *, in_list: bool = False) -> list[Source]:
+    if not text:
+        raise UsageError("a source without a name; name a video file, say")
     path = Path(text)
     if _is_path(text):
         return _in_files(text, path, in_list=in_list)
     if _URL.match(text):
-        return _of_url(text)
+        return _of_url(text, in_list=in_list)
     if _CAMERA.fullmatch(text):
         return [Source("camera", text, f"camera{re.sub(r'[^0-9]', '', text)}")]
     return [Source("stdin", text, "stdin") if text == "-" else Source("pipeline", text, "gstreamer")]
 
 
 def _is_path(text: str) -> bool:
+    """Whether it names files. What is there under that very name does, but for the numbers of cameras."""
+    if Path(text).exists() and not _PLAIN_CAMERA.fullmatch(text):
+        return True
     return not (text == "-" or " ! " in text or _URL.match(text) or _CAMERA.fullmatch(text))
 
 
 def _in_files(text: str, path: Path, *, in_list: bool) -> list[Source]:
     if path.is_dir():
         return _in_folder(path)
-    if path.suffix.lower() == _LIST and path.is_file() and not in_list:
+    if path.suffix.lower() == _LIST and path.is_file():
+        if in_list:
+            raise VideoError(f"{text}: a list within a list; name its sources in one")
         return _in_list(path)
     if glob.has_magic(text) and not path.exists():
         return _matching(text)
+    if path.exists() and not path.is_file():
+        raise VideoError(f"{text}: is no ordinary file; pipe it in, with - as the source")
     if not path.is_file():
         raise VideoError(f"{text}: no such video file")
     return [Source("video", text, path.stem)]
 
 
-def _of_url(text: str) -> list[Source]:
-    parts = urlsplit(text)
+def _without_user(url: str) -> str:
+    """Takes user and password off; those may hold `?` and `#`, unquoted, and so may the query hold an `@`."""
+    scheme, _, rest = url.partition("://")
+    before = re.split(r"[?#]", rest, maxsplit=1)[0]
+    user = before.rpartition("@")[0] if "@" in before else rest.rpartition("@")[0]
+    return f"{scheme}://{rest[len(user) :].removeprefix('@')}"
+
+
+def _of_url(text: str, *, in_list: bool) -> list[Source]:
+    try:
+        urlsplit(text)
+        parts = urlsplit(_without_user(text))
+    except ValueError:  # not named here: there may be a password in it
+        advice = "in a user's name or password write [ as %5B, ] as %5D, and other signs likewise"
+        raise UsageError(f"this {text.partition(':')[0]} URL can't be read; {advice}") from None
     if parts.scheme == "file":
-        return _find(parts.path)
+        return _find(url2pathname(parts.path), in_list=in_list)
     name = Path(parts.path).stem or parts.hostname or parts.scheme
     return [Source("url", text, re.sub(r"[^\w.-]", "_", name))]
 
@@ -163,8 +186,15 @@ def _in_list(path: Path) -> list[Source]:
     wanted = [line for line in lines if line and not line.startswith("#")]
     if not wanted:
         raise VideoError(f"{path}: this list names no source; it takes one a line")
-    named = (str(path.parent / line) if _is_path(line) else line for line in wanted)
-    return [source for text in named for source in _find(text, in_list=True)]
+    return [source for line in wanted for source in _find(_in_folder_of(path, line), in_list=True)]
+
+
+def _in_folder_of(path: Path, line: str) -> str:
+    beside = path.parent / line
+    if not beside.exists() and not _is_path(line):
+        return line
+    is_pattern = glob.has_magic(line) and not beside.exists() and not Path(line).is_absolute()
+    return str(Path(glob.escape(str(path.parent))) / line) if is_pattern else str(beside)
 
 
 def _natural(paths: Iterable[Path]) -> list[Path]:

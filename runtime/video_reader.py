@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +32,7 @@ _AS_IT_IS = np.eye(2, dtype=np.int32)
 # Headers are off by a frame or two in healthy files (AVI, fragmented MP4); a cut-off file lacks more than this.
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
 _GAP_S = 1.0  # more time without a picture is a gap: what was seen before it says nothing of what comes after
+_UNTIMED = "mpjpeg"  # its pictures have no times, and FFmpeg makes it 25 a second
 _SEEK_FROM_S = 5.0  # decoding less than this is quicker than it is hard
 
 
@@ -48,13 +50,13 @@ class VideoReader:
 
     def __init__(self, target: str | Path | Pipe, name: str | None = None, start_s: float = 0) -> None:
         self.name = str(target) if name is None else name
-        self._reading = threading.Lock()
+        self._reading, self._closed = threading.Lock(), False
         if isinstance(target, Path) and not target.is_file():
             raise VideoError(f"{self.name}: no such video file")
         try:
             self._container = open_container(target)
         except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{self.name}: can't be read as a video ({reason(error)})") from error
+            raise VideoError(f"{self.name}: can't be read as a video ({_reason(error)})") from error
         films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
         if not films or films[0].codec_context is None:
             self._container.close()
@@ -64,7 +66,11 @@ class VideoReader:
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.time_base = stream.time_base or 1 / self.rate
         self.frame_count = stream.frames or None
-        self.is_live = isinstance(target, str) and self._container.duration is None
+        has_length = self._container.duration is not None or self._container.size > 0  # as web servers tell of a file
+        self.is_live = isinstance(target, str) and not has_length
+        self._is_untimed = self.is_live and self._container.format.name == _UNTIMED
+        if self._is_untimed:
+            self.time_base = Fraction(1, 1000)
         has_sound = bool(self._container.streams.audio)
         self.sound = target if isinstance(target, Path) and has_sound else None
         self.has_lost_sound = has_sound and self.sound is None
@@ -89,31 +95,33 @@ class VideoReader:
         usual = max(round(1 / (self.rate * self.time_base)), 1)
         jump = round(1 / self.time_base)  # one second back: another recording begins, as in joined transport streams
         gap = _GAP_S / self.time_base
-        count, start, earliest, end, shape = 0, self._start, 0, 0, ()
+        count, start, earliest, end, shape = 0, 0 if self._is_untimed else self._start, 0, 0, ()
+        opened_s = time.monotonic()
         try:
             while (decoded := self._next()) is not None:
-                pts = end if decoded.pts is None else decoded.pts - start
+                stamp = round((time.monotonic() - opened_s) / self.time_base) if self._is_untimed else decoded.pts
+                pts = end if stamp is None else stamp - start
                 anew = count == 0 or pts > end + gap
                 if pts < earliest - jump:
                     start, pts, anew = start + pts - end, end, True
                 pts = max(pts, earliest)
-                duration = decoded.duration or usual
+                duration = usual if self._is_untimed else decoded.duration or usual
                 image = _upright(decoded, self._matrix)
                 yield Frame(image, pts, duration, starts_anew=anew or image.shape != shape)
                 count, shape = count + 1, image.shape
                 earliest, end = pts + 1, pts + duration
         except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{self.name}: breaks off after {count} frames ({reason(error)})") from error
+            raise VideoError(f"{self.name}: breaks off after {count} frames ({_reason(error)})") from error
         self._check_end(count, end, usual)
 
     def _next(self) -> av.VideoFrame | None:
-        with self._reading:
-            return next(self._decoded, None)
+        with self._reading:  # reading on after close() would crash
+            return None if self._closed else next(self._decoded, None)
 
     def _check_end(self, count: int, end: int, usual: int) -> None:
         """FFmpeg ends a file that was cut off as if it were whole; what the header declares tells the two apart."""
         declared_s, end_s = self._declared_s, float(end * self.time_base)
-        if declared_s is None or (self.frame_count is not None and count >= self.frame_count):
+        if self._closed or declared_s is None or (self.frame_count is not None and count >= self.frame_count):
             return
         if declared_s - end_s > max(float(_MISSING_FRAMES * usual * self.time_base), _MISSING_SHARE * declared_s):
             raise VideoError(
@@ -148,6 +156,7 @@ class VideoReader:
 
     def close(self) -> None:
         """Closes the file; one that another thread still waits for is left to the end of the process."""
+        self._closed = True
         if self._reading.acquire(timeout=0.2):
             self._container.close()
             self._reading.release()
@@ -157,6 +166,10 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reason(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, av.error.ExitError) else reason(error)
 
 
 def _declared_s(container: InputContainer, stream: av.VideoStream) -> float | None:

@@ -1,5 +1,9 @@
 """Live sources over the loopback: a real RTSP server, cut off and back; time and pace are the tests' own elsewhere."""
 
+import contextlib
+import functools
+import http.server
+import itertools
 import json
 import os
 import signal
@@ -9,6 +13,7 @@ import threading
 import time
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 from limits import script
@@ -113,6 +118,16 @@ def test_it_gives_up_after_its_attempts_and_says_both_reasons(at_once):
     with pytest.raises(VideoError, match=r"cam: lost after 2 frames \(timed out\), and not there again in 9 attempts"):
         list(live)
     assert waits == [0.5, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_stop_during_an_outage_is_no_failure(at_once):
+    stop, _ = at_once
+
+    def refuse():
+        stop.set()
+        raise VideoError("cam: refused")
+
+    assert len(list(Reconnecting(Scripted(2, "timed out"), refuse, 9, stop, Losses(), lambda _: None))) == 2
 
 
 def test_no_attempts_is_an_end(at_once):
@@ -227,6 +242,34 @@ def test_a_slow_network_takes_the_newest_frame(server, cli, model, tmp_path, mon
     assert 49 <= kept + dropped <= 52
 
 
+def test_the_most_frames_are_those_that_were_run(server, cli, model, tmp_path, monkeypatch):
+    from salema.runtime.stream import SaliencyStream
+
+    infer = SaliencyStream.infer
+    monkeypatch.setattr(SaliencyStream, "infer", lambda *args: time.sleep(0.1) or infer(*args))
+    ran = cli(main, server.url, "--model", model, "-o", tmp_path / "o.mp4", "--max-frames", 8)
+    assert ran.code == 0, ran.err
+    assert len(probe(tmp_path / "o.mp4")["images"]) == 8
+    assert int(ran.err.split(" frames came while the network was busy")[0].split()[-1]) >= 6
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp", "tcp"])
+def test_ctrl_c_while_a_server_does_not_answer(model, tmp_path, scheme):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x"
+        command = [script("salema-run"), url, "--model", str(model)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        connection, _ = silent.accept()
+        with connection:
+            time.sleep(0.5)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+    assert time.monotonic() - start < 3
+    assert (process.returncode, out, err.splitlines()[-1]) == (130, "", "salema-run: interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_server_that_is_not_there_is_an_error_at_once(cli, model, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -237,16 +280,14 @@ def test_a_server_that_is_not_there_is_an_error_at_once(cli, model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_behind_a_url_is_no_live_source(cli, model, tmp_path):
-    import functools
-    import http.server
-
-    write_clip(tmp_path / "a.mp4", moving_disc(30, 64, 96))
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.h264"])
+def test_a_file_behind_a_url_is_no_live_source(cli, model, tmp_path, name):
+    write_clip(tmp_path / name, moving_disc(30, 64, 96))
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     handler.log_message = lambda *_: None
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{web.server_address[1]}/a.mp4"
+        url = f"http://127.0.0.1:{web.server_address[1]}/{name}"
         ran = cli(main, url, "--model", model, "-o", tmp_path / "o.mp4")
         web.shutdown()
     assert ran.code == 0, ran.err
@@ -282,3 +323,36 @@ def test_a_stop_while_the_source_is_silent(model, tmp_path, number):
     assert 10 <= count <= 30
     assert len(probe(tmp_path / "o.mp4")["images"]) == count
     assert "Fatal" not in err
+
+
+class _Mjpeg(http.server.BaseHTTPRequestHandler):
+    """A camera that sends ten pictures a second without end, as many do over HTTP."""
+
+    log_message = lambda *_: None  # noqa: E731
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for index in itertools.count():
+                data = cv2.imencode(".jpg", moving_disc(8, 64, 96)[index % 8])[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                self.wfile.write(head.encode() + data + b"\r\n")
+                time.sleep(0.1)
+
+
+def test_pictures_without_times_are_timed_as_they_come(cli, model, tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Mjpeg) as web:
+        web.daemon_threads = True
+        web.block_on_close = False
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_address[1]}/video?user=admin&pwd=secret"
+        ran = cli(main, url, "--model", model, "-o", tmp_path / "o.mp4", "--every-frame", "--max-frames", 40)
+        web.shutdown()
+    assert ran.code == 0, ran.err
+    assert "secret" not in ran.out + ran.err
+    times = probe(tmp_path / "o.mp4")["times"]
+    assert len(times) == 40
+    # FFmpeg probes with the first ones, which come at once; at 25 a second all would take 1.6 s.
+    assert np.median(np.diff(times)) == pytest.approx(0.1, abs=0.05)

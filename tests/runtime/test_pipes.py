@@ -15,6 +15,7 @@ from videos import DISC, probe, write_clip
 
 from salema.runtime.cli import main
 from salema.runtime.errors import MissingDependencyError, VideoError
+from salema.runtime.pipes import _words
 from salema.runtime.playback import Playback
 from salema.runtime.sources import find_sources
 
@@ -58,6 +59,12 @@ def test_standard_input_that_is_no_video(model, tmp_path, data):
     assert ran.returncode == 1
     assert ran.stderr.decode().splitlines()[-1].startswith("salema-run: standard input: can't be read as a video")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_standard_input(model, tmp_path):
+    code = "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"
+    ran = run([sys.executable, "-c", code, script("salema-run"), "-", "--model", model], cwd=tmp_path)
+    assert (ran.returncode, b"-: standard input is closed" in ran.stderr) == (2, True)
 
 
 def test_a_terminal_is_refused(model, tmp_path):
@@ -119,6 +126,34 @@ def test_a_gstreamer_pipeline(gstreamer, tmp_path, end):
     np.testing.assert_array_equal([frame.image_bgr for frame in frames], DISC)
     assert [float(frame.pts * playback.time_base) for frame in frames] == pytest.approx(np.arange(8) / 10)
     assert (playback.is_live, playback.drops) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "words"),
+    [
+        ("a ! b text=Hi!there ! c", ["a", "!", "b", "text=Hi!there", "!", "c"]),
+        ("a !caps ! b", ["a", "!", "caps", "!", "b"]),
+        ("a ! appsink", ["a"]),
+        ("a ! appsink_like name=x ! b", ["a", "!", "appsink_like", "name=x", "!", "b"]),
+    ],
+)
+def test_an_exclamation_mark_within_a_word_joins_nothing(pipeline, words):
+    assert _words(pipeline) == words
+
+
+def test_quotes_that_are_not_closed(cli, model, tmp_path):
+    ran = cli(main, 'a ! textoverlay text="unclosed', "--model", model, "-o", tmp_path / "o.mp4")
+    assert (ran.code, "GStreamer: this pipeline can't be read (No closing quotation)" in ran.err) == (2, True)
+
+
+def test_a_live_pipeline_that_gives_nothing_is_lost(gstreamer, tmp_path, monkeypatch):
+    monkeypatch.setattr("salema.runtime.pipes._FIRST_PATIENCE_S", 0.3)
+    gstreamer()
+    program = tmp_path / "bin/gst-launch-1.0"
+    program.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    (source,) = find_sources(["v4l2src ! x"])
+    with pytest.raises(VideoError, match=r"^GStreamer: gave nothing for 0\.3 s$"):
+        Playback(source)
 
 
 def test_a_camera_pipeline_is_live_and_its_end_is_no_loss(gstreamer, cli, model, tmp_path):

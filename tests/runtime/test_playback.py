@@ -94,7 +94,7 @@ def test_a_loop_without_end_ends_with_a_stop(clip):
             assert frame.pts * playback.time_base == Fraction(index, 25)
             if index == 95:
                 stop.set()
-        assert index == 99
+        assert index == 95
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
@@ -128,7 +128,8 @@ def test_a_start_past_the_end(clip):
     [
         ({"start_s": -1}, "--start-time -1: give seconds, 0 to 1e"),
         ({"start_s": float("nan")}, "--start-time nan"),
-        ({"duration_s": 0}, "--duration 0: give seconds, more than 0"),
+        ({"duration_s": 0}, "--duration 0: give seconds, 0.001 to 1e"),
+        ({"duration_s": 1e-7}, "--duration 1e-07"),
         ({"stride": 0}, "--vid-stride 0: give a whole number, 1 to 100000"),
         ({"max_frames": 0}, "--max-frames 0"),
         ({"loop": -1}, "--loop -1: give a whole number, 0 to"),
@@ -191,6 +192,44 @@ def test_images_are_frames_and_a_change_of_size_starts_anew(tmp_path):
     assert (playback.rate, playback.frame_count) == (Fraction(25, 2), 4)
     _, again = play(tmp_path, loop=2, stride=2)
     assert [frame.image_bgr[0, 0, 0] for frame in again] == [0, 2, 0, 2]
+
+
+def test_reading_on_after_the_end_is_an_end(clip):
+    """FFmpeg would crash."""
+    (source,) = find_sources([str(clip)])
+    playback = Playback(source)
+    frames = iter(playback)
+    next(frames)
+    next(frames)
+    playback.close()
+    assert list(frames) == []
+    reader = VideoReader(clip)
+    frames = iter(reader)
+    next(frames)
+    reader.close()
+    assert list(frames) == []
+
+
+def test_a_stop_ends_a_search_for_the_first_frame(clip):
+    (source,) = find_sources([str(clip)])
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(VideoError, match="stopped before its first frame"):
+        Playback(source, Selection(start_s=100, loop=0), stop)
+
+
+def test_an_image_with_more_pixels_than_opencv_takes(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (tmp_path / "1.png").write_bytes(png)
+    with pytest.raises(VideoError, match=r"1\.png: can't be read as an image"):
+        play(tmp_path)
 
 
 def test_a_damaged_image_ends_the_video_there(tmp_path):

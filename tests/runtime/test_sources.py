@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from videos import DISC, write_clip
 
-from salema.runtime.errors import VideoError
+from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.source_run import usual_jobs
 from salema.runtime.sources import find_sources
 
 
@@ -73,10 +74,36 @@ def test_names_are_each_sources_own(tmp_path):
     assert [name for _, name in kinds(tmp_path / "x", tmp_path / "z")] == ["a", "a_2", "A_3", "a_2_2"]
 
 
-def test_passwords_are_not_shown():
-    (source,) = find_sources(["rtsp://admin:secret@cam.local:554/h264?ch=1"])
-    assert source.shown == "rtsp://cam.local:554/h264?ch=1"
-    assert "secret" not in source.name
+@pytest.mark.parametrize("secret", ["secret", "s3c/ret", "s#c?ret", "s@cret"])
+def test_passwords_are_not_shown(secret):
+    (source,) = find_sources([f"rtsp://admin:{secret}@cam.local:554/h264?user=admin&pwd={secret}"])
+    assert (source.shown, source.name) == ("rtsp://cam.local:554/h264", "h264")
+    assert source.given.count(secret) == 2
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "rtsp://user:s3cr[t@host/x", "http://exa℀mple/x"])
+def test_urls_that_cannot_be_read(cli, model, tmp_path, url):
+    from salema.runtime.cli import main
+
+    ran = cli(main, url, "--model", model, "-o", tmp_path / "o.mp4")
+    assert ran.code == 2
+    assert "URL can't be read; in a user's name or password write [ as %5B" in ran.err
+    assert "s3cr" not in ran.err
+
+
+def test_what_is_there_under_a_name_is_meant_by_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "wow ! cool.mp4", "0")
+    touch(tmp_path / "601", "1.png")
+    touch(tmp_path / "br [1]", "x.mp4", "y.mp4")
+    (tmp_path / "br [1]/l.txt").write_text("*.mp4\n")
+    touch(tmp_path, "a b.mp4")
+    assert kinds("wow ! cool.mp4", "601", "br [1]/l.txt", f"file://{tmp_path}/a%20b.mp4") == [
+        *(("video", "wow ! cool"), ("images", "601"), ("video", "x"), ("video", "y"), ("video", "a b"))
+    ]
+    assert kinds("0", "./0") == [("camera", "camera0"), ("video", "0")]
+    with pytest.raises(UsageError, match="a source without a name"):
+        find_sources([""])
 
 
 @pytest.mark.parametrize(
@@ -89,6 +116,9 @@ def test_passwords_are_not_shown():
         (lambda folder: (folder / "l.txt").write_text("# none\n"), "l.txt", "this list names no source"),
         (lambda folder: (folder / "l.txt").write_bytes(b"\xff\xfe\x00"), "l.txt", "can't be read as a list of sources"),
         (lambda folder: (folder / "l.txt").write_text("gone.mp4\n"), "l.txt", "gone.mp4: no such video file"),
+        (lambda folder: (folder / "l.txt").write_text("l.txt\n"), "l.txt", "a list within a list"),
+        (lambda folder: (folder / "l.txt").write_text(f"file://{folder}/l.txt\n"), "l.txt", "a list within a list"),
+        (lambda folder: os.mkfifo(folder / "f"), "f", "is no ordinary file; pipe it in, with - as the source"),
     ],
 )
 def test_what_is_not_there(tmp_path, monkeypatch, make, text, sentence):
@@ -96,6 +126,18 @@ def test_what_is_not_there(tmp_path, monkeypatch, make, text, sentence):
     make(tmp_path)
     with pytest.raises(VideoError, match=sentence):
         find_sources([text])
+
+
+def test_cameras_and_streams_run_all_at_once(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    files = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")]
+    for texts, expected in (
+        (files, 1),
+        (["0"], 1),
+        (["0", "rtsp://a/b", "v4l2src ! x"], 3),
+        (["0", *files], 2),
+    ):
+        assert usual_jobs(find_sources(texts)) == expected
 
 
 def test_an_unreadable_folder(tmp_path):
