@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-STEPS_MS = (8.0, 12.0, 20.0, 40.0)
-ROUNDS, FRAMES = 5, 400
+STEPS_MS = (8.0, 12.0, 20.0)
+ROUNDS, FRAMES = 3, 1500
 _HW = (192, 256)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import struct
 from contextlib import suppress
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Of an index: at most 32 bytes a packet, and packets of 1 kB on average are small ones.
-_ROOM, _INDEX_SHARE = 1 << 18, 1 / 32
 _LARGE, _TO_THE_END = 1, 0  # sizes with another meaning: 64 bits follow; the rest of the file
 _TO_OFFSETS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}  # the boxes that lead to tables of offsets
 _OFFSETS = {b"stco": "I", b"co64": "Q"}  # 32 and 64 bits each
@@ -26,56 +23,6 @@ class _Box(NamedTuple):
     start: int
     content: int
     end: int
-
-
-class RoomyFile:
-    """A file to write to that keeps room on the disk for the index, which an MP4 file gets last.
-
-    FFmpeg holds packets back for as long as ten seconds, so room is kept for each before FFmpeg gets it.
-
-    Args:
-        path: the file to make.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb+")
-        self._end = self._taken = self._promised = 0
-
-    def reserve(self, size: int) -> None:
-        """Keeps room for a packet and its share of the index.
-
-        Raises:
-            OSError: there is none; what was reserved before can still be written, and the index.
-        """
-        promised = self._promised + size
-        room = promised + _ROOM + int(_INDEX_SHARE * promised)
-        if room > self._taken and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), self._taken, room + _ROOM - self._taken)
-            self._taken = room + _ROOM
-        self._promised = promised
-
-    def write(self, data: bytes) -> int:
-        """Writes at the place where the file stands."""
-        self._end = max(self._end, self._file.tell() + len(data))
-        return self._file.write(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place; the end is that of what was written."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
-        return self._file.seek(base + offset)
-
-    def tell(self) -> int:
-        """Returns the place."""
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Gives back the room that was not needed."""
-        if not self._file.closed:
-            try:
-                self._file.flush()
-                self._file.truncate(self._end)
-            finally:
-                self._file.close()
 
 
 def move_index_to_front(path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
-import zipfile
 from array import array
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
@@ -14,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from salema.runtime.errors import OutputError, reason
+from salema.runtime.errors import OutputError, SalemaError, reason
 from salema.runtime.files import make_folder, write_bytes, written_aside
 from salema.runtime.measures import Measures, measure
+from salema.runtime.npz_file import NpzFile
 from salema.runtime.postprocess import to_levels
 from salema.runtime.video_writer import VideoWriter
 
@@ -171,45 +170,33 @@ class MapSink(_Stacked):
 
 
 class NpzSink(_Stacked):
-    """One NPZ file: `maps`, float32 `[T, H, W]`, raw; `times_s`, float64 `[T]`.
-
-    Its size must be known first, so maps go to a file beside it and into it at the end: it takes twice the room.
-    """
+    """One NPZ file: `maps`, float32 `[T, H, W]`, raw; `times_s`, float64 `[T]`."""
 
     wants_raw = True
 
     def __init__(self, path: Path, time_base: Fraction) -> None:
         self.path: Path | None = path
         self._path, self._time_base, self._times_s = path, time_base, array("d")
-        self._shape: tuple[int, ...] = ()
 
     def _open(self, stack: ExitStack) -> None:
         make_folder(self._path.parent)
-        self._aside = stack.enter_context(written_aside(self._path))
-        raw = self._aside.with_suffix(".raw")
-        stack.callback(raw.unlink, missing_ok=True)
-        self._raw = stack.enter_context(_opened(raw, self._path))
+        aside = stack.enter_context(written_aside(self._path))
+        stack.enter_context(_translated(self._path))
+        self._file = stack.enter_context(NpzFile(aside, "maps"))
 
     def write(self, drawn: Drawn) -> None:
         """See `Sink`."""
         assert drawn.saliency is not None
-        self._shape = drawn.saliency.shape
-        _append(self._raw, np.ascontiguousarray(drawn.saliency, "<f4").tobytes(), self._path)
+        with _translated(self._path):
+            self._file.append(drawn.saliency)
         self._times_s.append(float(drawn.frame.pts * self._time_base))
 
     def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
         """See `Sink`."""
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(self._times_s), *self._shape)}
-        self._raw.seek(0)
-        try:
-            with zipfile.ZipFile(self._aside, "w") as archive:
-                with archive.open("maps.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array_header_1_0(member, header)
-                    shutil.copyfileobj(self._raw, member, 1 << 20)
-                with archive.open("times_s.npy", "w") as member:
-                    np.lib.format.write_array(member, np.asarray(self._times_s, "<f8"))
-        except OSError as error:
-            raise OutputError(f"{self._path}: can't be written ({reason(error)}); make room") from error
+        if not self._times_s:
+            raise OutputError(f"{self._path}: can't be written, not even its first map; make room")
+        with _translated(self._path):
+            self._file.finish(times_s=np.asarray(self._times_s, "<f8"))
         return []
 
 
@@ -225,7 +212,8 @@ class CsvSink(_Stacked):
     def _open(self, stack: ExitStack) -> None:
         make_folder(self._path.parent)
         aside = stack.enter_context(written_aside(self._path))
-        self._file = stack.enter_context(_opened(aside, self._path))
+        stack.enter_context(_translated(self._path))
+        self._file = stack.enter_context(io.FileIO(aside, "w"))  # unbuffered: a full disk is noticed where it is met
         names = [field.name for field in fields(Measures)]
         self._write_line(["frame", "time_s", *names, "cut", "new_state"])
 
@@ -245,26 +233,26 @@ class CsvSink(_Stacked):
     def _write_line(self, values: list[object]) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(values)
-        _append(self._file, line.getvalue().encode(), self._path)
+        with _translated(self._path):
+            _append(self._file, line.getvalue().encode())
 
 
 @contextmanager
-def _opened(path: Path, shown: Path) -> Iterator[io.FileIO]:
-    """Opens a file without a buffer, so that a full disk is noticed where it is met."""
+def _translated(path: Path) -> Iterator[None]:
     try:
-        file = io.FileIO(path, "w+")
+        yield
+    except SalemaError:  # some of ours are OSErrors too
+        raise
     except OSError as error:
-        raise OutputError(f"{shown}: can't be written ({reason(error)}); choose another place") from error
-    with file:
-        yield file
+        raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
 
 
-def _append(file: io.FileIO, data: bytes, shown: Path) -> None:
+def _append(file: io.FileIO, data: bytes) -> None:
     """Writes all of some bytes, or none of them."""
     start, left = file.tell(), memoryview(data)
     try:
         while left:
             left = left[file.write(left) or 0 :]
-    except OSError as error:
+    except OSError:
         file.truncate(start)
-        raise OutputError(f"{shown}: can't be written ({reason(error)}); make room or choose another place") from error
+        raise

@@ -14,7 +14,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from salema.runtime.audio import AudioTrack
 from salema.runtime.errors import OutputError, SalemaError, reason
 from salema.runtime.files import written_aside
-from salema.runtime.mp4 import RoomyFile, move_index_to_front
+from salema.runtime.mp4 import move_index_to_front
+from salema.runtime.roomy_file import RoomyFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from salema.export.seeded import moving_disc
-from salema.runtime.mp4 import RoomyFile, _boxes, _shift_offsets, move_index_to_front
+from salema.runtime.mp4 import _boxes, _shift_offsets, move_index_to_front
+from salema.runtime.roomy_file import RoomyFile
 
 
 def box(kind, content):
