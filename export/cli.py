@@ -78,6 +78,17 @@ def export(
     split: Annotated[
         bool, typer.Option("--split", help="Write encoder and decoder apart, with our EMA kernel between them.")
     ] = False,
+    for_: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            help="What will run the graph, which is then rewritten to suit: any, onnxruntime, openvino, tensorrt.",
+        ),
+    ] = "any",
+    rewrite: Annotated[
+        bool,
+        typer.Option("--rewrite/--no-rewrite", help="Rewrite the graph where it pays; the result stays the same."),
+    ] = True,
     save_weights: Annotated[
         Path | None, typer.Option(help="Also write the weights and their architecture as .safetensors.")
     ] = None,
@@ -155,6 +166,8 @@ def export(
             imgsz_hw=imgsz,
             batch=streams,
             split=split,
+            for_=for_,
+            rewrite=rewrite,
             save_weights=save_weights,
         )
         try:

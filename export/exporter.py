@@ -21,6 +21,7 @@ from salema.export.architecture import (
 from salema.export.checkpoint_files import save_safetensors
 from salema.export.checkpoints import Checkpoint, load_checkpoint
 from salema.export.models import Decoder, Encoder, SaliencyStep
+from salema.export.rewrite import FOR
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
 from salema.runtime.errors import OutputError, UsageError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user asks for; see `salema-export --help`. `batch` None leaves the batch free."""
+    """What a user asks for; see `salema-export --help`. `batch` None leaves the batch free; `for_` is one of `FOR`."""
 
     weights: str
     folder: Path
@@ -52,6 +53,13 @@ class Options:
     batch: int | None = 1
     save_weights: Path | None = None
     split: bool = False
+    for_: str = "any"
+    rewrite: bool = True
+
+    @property
+    def rewrites(self) -> tuple[str, ...]:
+        """Names of the rewrites to apply."""
+        return FOR[self.for_] if self.rewrite else ()
 
 
 @dataclass(frozen=True)
@@ -109,8 +117,9 @@ def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> 
     spec, model = _plan(options, checkpoint, architecture)
     if spec.coefficient is not None:
         say(f"coefficient   {spec.coefficient:.6g} of the new frame ({spec.coefficient_source})")
-    exported = model if spec.precision == "fp32" else SaliencyStep(architecture, checkpoint.weights, DTYPES["fp16"])
-    say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}")
+    exported = SaliencyStep(architecture, checkpoint.weights, DTYPES[spec.precision], spec.rewrites)
+    rewritten = f", rewritten: {', '.join(spec.rewrites)}" if spec.rewrites else ""
+    say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}{rewritten}")
     with _save_and_open(exported, spec, aside, split=options.split) as session:
         say("checking      PyTorch against the file, frame by frame, with a reset")
         report = verify(model, session)
@@ -127,6 +136,8 @@ def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> 
 
 
 def _check_options(options: Options) -> None:
+    if options.for_ not in FOR:
+        raise UsageError(f"--for {options.for_}: not one of {', '.join(FOR)}")
     height, width = options.imgsz_hw
     if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
         nearest = " ".join(str(max(round(size / MULTIPLE), 1) * MULTIPLE) for size in options.imgsz_hw)
@@ -171,7 +182,7 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
         weights=checkpoint.name,
         weights_sha256=checkpoint.sha256,
         trained=checkpoint.trained,
-        rewrites=(),
+        rewrites=options.rewrites,
         salema_version=salema_version(),
     )
     return spec, model

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from salema.export.architecture import CLSTM56_END, ENCODER_END, FINAL_CONVS, LAYERS, Architecture
+from salema.export.rewrite import CroppedUpConv, TransposedUpConv, fold_upsampling
 from salema.runtime.errors import UsageError
 from salema.runtime.spec import SplitSpec, StateSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MEAN_BGR = (103.939, 116.779, 123.68)
 LSTM_STATES = ("hidden", "cell")
+_CONVOLUTIONS = (nn.Conv2d, CroppedUpConv, TransposedUpConv)
 
 
 class SaliencyStep(nn.Module):
@@ -28,13 +30,18 @@ class SaliencyStep(nn.Module):
         architecture: the variant.
         weights: the checkpoint's tensors by published key; they give the channel widths and must fit.
         dtype: float32 or float16 (float64 serves tests).
+        rewrites: names of `rewrite.REWRITES` to apply.
 
     Raises:
-        UsageError: a residual at a layer whose input and output differ in shape.
+        UsageError: there is no such rewrite, or a residual at a layer whose input and output differ in shape.
     """
 
     def __init__(
-        self, architecture: Architecture, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, Tensor],
+        dtype: torch.dtype = torch.float32,
+        rewrites: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -48,6 +55,9 @@ class SaliencyStep(nn.Module):
             first, second, last = (_conv(f"final_convs.{index}", weights) for index in FINAL_CONVS)
             self.final_convs = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
         self.load_state_dict(weights)
+        taken_apart = {place for location in architecture.ema_locs for place in (location, location + 1)}
+        for name in rewrites:
+            fold_upsampling(self.salgan, name, taken_apart)
         self.to(dtype)
         self._mean: Tensor
         mean = torch.tensor(MEAN_BGR, dtype=self._state_dtype).view(1, 3, 1, 1)
@@ -127,7 +137,7 @@ class SaliencyStep(nn.Module):
     def _shape_after(self, location: int, height: int, width: int) -> tuple[int, int, int]:
         done = LAYERS[: location + 1]
         scale = 2 ** (done.count("M") - done.count("U"))
-        convs = [layer for layer in list(self.salgan)[: location + 1] if isinstance(layer, nn.Conv2d)]
+        convs = [layer for layer in list(self.salgan)[: location + 1] if isinstance(layer, _CONVOLUTIONS)]
         return convs[-1].out_channels, height // scale, width // scale
 
     def _check_residual(self) -> None:

@@ -31,6 +31,8 @@ VARIANTS = {
     "SalEMA61": {"ema_locs": (61,)},
     "SalCLSTM30": {"arch": "salclstm30"},
     "SalCLSTM56": {"arch": "salclstm56"},
+    "SalEMA30, upsampling cropped": {"for_": "onnxruntime"},
+    "SalEMA30, upsampling transposed": {"for_": "openvino"},
 }
 
 
