@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from array import array
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
@@ -88,7 +89,7 @@ class Sink(Protocol):
         ...
 
 
-class _Stacked:
+class _Stacked(ABC):
     """A sink whose `with` block is that of what `_open` has entered."""
 
     wants_picture = wants_raw = wants_cuts = False
@@ -104,8 +105,8 @@ class _Stacked:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def _open(self, stack: ExitStack) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self, stack: ExitStack) -> None: ...
 
 
 class VideoSink(_Stacked):
