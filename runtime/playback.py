@@ -161,7 +161,7 @@ class Playback:
                 if given == most:
                     return
             passes += 1
-            if passes == self._selection.loop or self._stop.is_set() or not given:
+            if passes == self._selection.loop or self._is_over() or not given:
                 return
             self._reader.close()
             self._reader = self._open_again()
@@ -171,7 +171,7 @@ class Playback:
         chosen, tick = self._selection, self.time_base
         base, index, anew = None, 0, False
         for frame in self._reader:
-            if self._stop.is_set() or self._ended.is_set():
+            if self._is_over():
                 return
             anew = anew or frame.starts_anew
             if frame.pts * tick < chosen.start_s - _EARLY_S:
@@ -197,6 +197,9 @@ class Playback:
             count = min(count, math.ceil(chosen.duration_s * reader.rate))
         count = -(-count // chosen.stride) * chosen.loop
         return count if chosen.max_frames is None else min(count, chosen.max_frames)
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._ended.is_set()
 
     def end(self) -> None:
         """Ends the frames, also for a thread that is looking for the next one."""

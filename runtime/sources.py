@@ -186,7 +186,10 @@ def _in_list(path: Path) -> list[Source]:
     wanted = [line for line in lines if line and not line.startswith("#")]
     if not wanted:
         raise VideoError(f"{path}: this list names no source; it takes one a line")
-    return [source for line in wanted for source in _find(_in_folder_of(path, line), in_list=True)]
+    try:
+        return [source for line in wanted for source in _find(_in_folder_of(path, line), in_list=True)]
+    except VideoError as error:
+        raise VideoError(f"{path}: {error}") from error
 
 
 def _in_folder_of(path: Path, line: str) -> str:

@@ -210,6 +210,26 @@ def test_reading_on_after_the_end_is_an_end(clip):
     assert list(frames) == []
 
 
+def test_a_loop_that_is_ended_is_not_opened_again(clip, monkeypatch):
+    """Otherwise the thread that reads would open the file over and over, and never look up."""
+    (source,) = find_sources([str(clip)])
+    opened = []
+    read = VideoReader.__init__
+
+    def count(*args, **named):
+        opened.append(1)
+        assert len(opened) == 1
+        read(*args, **named)
+
+    monkeypatch.setattr(VideoReader, "__init__", count)
+    with Playback(source, Selection(loop=0)) as playback:
+        frames = iter(playback)
+        next(frames)
+        playback.end()
+        assert list(frames) == []
+    assert opened == [1]
+
+
 def test_a_stop_ends_a_search_for_the_first_frame(clip):
     (source,) = find_sources([str(clip)])
     stop = threading.Event()

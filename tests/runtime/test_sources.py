@@ -115,7 +115,7 @@ def test_what_is_there_under_a_name_is_meant_by_it(tmp_path, monkeypatch):
         (lambda folder: touch(folder / "m", "a.png", "b.mp4"), "m", r"holds images and videos; name .* 'm/\*.mp4'"),
         (lambda folder: (folder / "l.txt").write_text("# none\n"), "l.txt", "this list names no source"),
         (lambda folder: (folder / "l.txt").write_bytes(b"\xff\xfe\x00"), "l.txt", "can't be read as a list of sources"),
-        (lambda folder: (folder / "l.txt").write_text("gone.mp4\n"), "l.txt", "gone.mp4: no such video file"),
+        (lambda folder: (folder / "l.txt").write_text("gone.mp4\n"), "l.txt", "^l.txt: gone.mp4: no such video file"),
         (lambda folder: (folder / "l.txt").write_text("l.txt\n"), "l.txt", "a list within a list"),
         (lambda folder: (folder / "l.txt").write_text(f"file://{folder}/l.txt\n"), "l.txt", "a list within a list"),
         (lambda folder: os.mkfifo(folder / "f"), "f", "is no ordinary file; pipe it in, with - as the source"),
