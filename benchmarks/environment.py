@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +14,12 @@ from salema.kernels.gpus import driver_cuda_version, list_gpus
 
 _PACKAGES = (
     *("salema", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "pycuda"),
-    *("cuda-bindings", "numpy"),
+    *("cuda-bindings", "numpy", "openvino", "ncnn", "opencv-python"),
 )
+_VECTOR_FEATURES = {
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8"),
+    *("asimd", "asimddp", "bf16", "i8mm", "fphp", "asimdhp", "sve"),
+}
 _ASK_S = 20
 _NVIDIA_SMI = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu,utilization.gpu"
 
@@ -22,7 +27,14 @@ _NVIDIA_SMI = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limi
 def describe_environment() -> dict[str, Any]:
     """Returns what can be told of the machine; None for what can't."""
     return {
-        "cpu": _cpu(),
+        "cpu": _cpu_fact("model name"),
+        "cpu_family_and_model": f"{_cpu_fact('cpu family')}/{_cpu_fact('model')}",
+        "cpu_features": _features(),
+        "cores": os.cpu_count(),
+        "cpu_mhz": _cpu_fact("cpu MHz"),
+        "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "power_mode": _ask("nvpmodel", "-q"),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "gpus": _gpus(),
@@ -42,10 +54,24 @@ def _gpus() -> list[dict[str, Any]] | None:
         return None
 
 
-def _cpu() -> str | None:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+def _cpu_fact(name: str) -> str | None:
+    """Returns the first core's entry in /proc/cpuinfo."""
+    lines = (_read(Path("/proc/cpuinfo")) or "").splitlines()
+    found = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in found if key.strip() == name), None)
+
+
+def _features() -> list[str] | None:
+    """Returns those of the CPU's vector extensions that decide how fast a network runs."""
+    flags = _cpu_fact("flags") or _cpu_fact("Features")
+    return None if flags is None else sorted(set(flags.split()) & _VECTOR_FEATURES)
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text("utf-8").strip()
+    except OSError:
+        return None
 
 
 def _version(name: str) -> str | None:

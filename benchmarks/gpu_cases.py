@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from salema.benchmarks.harness import compare
 from salema.benchmarks.parity import compare_with_torch
-from salema.benchmarks.torch_peers import TorchGraphStream, TorchStream
+from salema.benchmarks.torch_peers import TorchGraphStream, TorchOptions, TorchStream
 from salema.export.architecture import choose_architecture
 from salema.export.checkpoints import load_checkpoint
 from salema.export.engine_builder import EngineOptions
@@ -59,7 +59,7 @@ def check_precision(
         export_model(Options(**{**vars(options), "folder": split, "split": True}), say)
         sessions, passed_over = _open_all(whole, split, device, stack, say)
         video = moving_disc(frames, result.spec.height, result.spec.width)
-        truth = TorchStream(architecture, checkpoint.weights, result.spec, "fp32", device)
+        truth = TorchStream(architecture, checkpoint.weights, result.spec, TorchOptions(), device)
         parity = {}
         for backend, session in sessions.items():
             parity[backend] = {"description": session.description, **asdict(compare_with_torch(session, truth, video))}
@@ -114,12 +114,11 @@ def _open_built(
 def _torch_cases(
     architecture: Architecture, checkpoint: Checkpoint, spec: ModelSpec, device: str, frame: NDArray[np.uint8]
 ) -> dict[str, Callable[[], object]]:
-    made = architecture, checkpoint.weights, spec, spec.precision, device
-    if device == "cpu" and spec.precision == "fp16":
-        made = architecture, checkpoint.weights, spec, "fp32", device  # FP16 on a CPU is nobody's choice
-    cases: dict[str, Callable[[], object]] = {BASELINE: partial(TorchStream(*made).step, frame)}
+    precision = "fp32" if device == "cpu" else spec.precision  # FP16 on a CPU is nobody's choice
+    made = architecture, checkpoint.weights, spec, TorchOptions(precision), device
+    cases: dict[str, Callable[[], object]] = {BASELINE: partial(TorchStream(*made).infer, frame)}
     if device != "cpu":
         recorded = TorchGraphStream(*made)
         recorded.record()
-        cases["pytorch CUDA graph"] = partial(recorded.step, frame)
+        cases["pytorch CUDA graph"] = partial(recorded.infer, frame)
     return cases

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+WARM_UP_MS = 200
+LEAST_RUNS = 10
+ROUNDS = 10
+
 
 @dataclass(frozen=True)
 class Timing:
     """Times of one case in ms: median, mean, percentiles as trtexec counts them, and how many there were.
 
-    `ratio` is the median over the rounds of the baseline's time over this one's: above 1 is faster. `ratio_spread` is
-    the distance between its quartiles.
+    `ratio` is the median over the rounds of the baseline's time over this one's: above 1 is faster. `ratio_low` and
+    `ratio_high` are its quartiles.
     """
 
     median_ms: float
@@ -26,7 +30,8 @@ class Timing:
     p99_ms: float
     runs: int
     ratio: float
-    ratio_spread: float
+    ratio_low: float
+    ratio_high: float
 
 
 def percentile(sorted_ms: Sequence[float], percent: float) -> float:
@@ -53,20 +58,74 @@ def compare(
     times: dict[str, list[list[float]]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, call in cases.items():
-            times[name].append([_time_ms(call) for _ in range(inner)])
-    base = [statistics.median(row) for row in times[baseline]]
-    return {name: _summarise(rows, base) for name, rows in times.items()}
+            times[name].append([time_ms(call) for _ in range(inner)])
+    return summarise(times, baseline)
 
 
-def _time_ms(call: Callable[[], object]) -> float:
+def compare_for(
+    cases: Mapping[str, Callable[[], object]],
+    baseline: str,
+    duration_s: float,
+    work: Mapping[str, float] | None = None,
+    joules: Callable[[], float | None] = lambda: None,
+) -> dict[str, tuple[Timing, float | None]]:
+    """As `compare`, each case for so many seconds in all, in `ROUNDS` turns: what trtexec's options mean.
+
+    A case warms up for at least `WARM_UP_MS` and runs at least `LEAST_RUNS` times, even if that takes longer.
+
+    Args:
+        cases: what to time, by name; each call must return only when its work is done.
+        baseline: the case that ratios are against.
+        duration_s: seconds for each case.
+        work: how much one call of a case does (frames, say); ratios are of the time for the same work. None: all the
+            same.
+        joules: what the machine has used so far.
+
+    Returns:
+        For each case its times, and the joules of one of its calls; None where nothing counts them.
+    """
+    for call in cases.values():
+        _repeat(call, WARM_UP_MS, 1)
+    times: dict[str, list[list[float]]] = {name: [] for name in cases}
+    used: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(ROUNDS):
+        for name, call in cases.items():
+            call()  # threads and caches are the last case's
+            before = joules()
+            times[name].append(_repeat(call, 1e3 * duration_s / ROUNDS, LEAST_RUNS // ROUNDS))
+            after = joules()
+            if before is not None and after is not None:
+                used[name].append(after - before)
+    timings = summarise(times, baseline, work)
+    return {name: (timing, sum(used[name]) / timing.runs if used[name] else None) for name, timing in timings.items()}
+
+
+def time_ms(call: Callable[[], object]) -> float:
+    """Returns the wall time of a call."""
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
 
 
-def _summarise(rows: list[list[float]], base: list[float]) -> Timing:
+def _repeat(call: Callable[[], object], least_ms: float, least_runs: int) -> list[float]:
+    found: list[float] = []
+    while len(found) < least_runs or sum(found) < least_ms:
+        found.append(time_ms(call))
+    return found
+
+
+def summarise(
+    times: Mapping[str, list[list[float]]], baseline: str, work: Mapping[str, float] | None = None
+) -> dict[str, Timing]:
+    """Sums up times in ms by case and round."""
+    amount = {name: work[name] if work else 1 for name in times}
+    per_round = {name: [statistics.median(row) / amount[name] for row in rows] for name, rows in times.items()}
+    return {name: _summarise(rows, per_round[name], per_round[baseline]) for name, rows in times.items()}
+
+
+def _summarise(rows: list[list[float]], own: list[float], base: list[float]) -> Timing:
     runs = sorted(ms for row in rows for ms in row)
-    ratios = sorted(reference / statistics.median(row) for reference, row in zip(base, rows, strict=True))
+    ratios = sorted(reference / ms for reference, ms in zip(base, own, strict=True))
     quarter = len(ratios) // 4
     return Timing(
         median_ms=statistics.median(runs),
@@ -76,5 +135,6 @@ def _summarise(rows: list[list[float]], base: list[float]) -> Timing:
         p99_ms=percentile(runs, 99),
         runs=len(runs),
         ratio=statistics.median(ratios),
-        ratio_spread=ratios[-1 - quarter] - ratios[quarter],
+        ratio_low=ratios[quarter],
+        ratio_high=ratios[-1 - quarter],
     )

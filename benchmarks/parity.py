@@ -48,7 +48,7 @@ def compare_with_torch(session: Session, truth: TorchStream, frames: NDArray[np.
         if index == len(frames) // 2:
             stream.reset()
             truth.reset()
-        found, expected = stream.infer(frame[None])[0], truth.step(frame[None])[0]
+        found, expected = stream.infer(frame[None])[0], truth.infer(frame[None])[0]
         difference = np.abs(found - expected)
         map_max = np.maximum(map_max, difference.max())  # np.maximum keeps a NaN
         map_sum += float(difference.mean())

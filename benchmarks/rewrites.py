@@ -71,7 +71,8 @@ def main() -> None:
     }
     Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     for name, timing in timings.items():
-        print(f"{name:40s} {timing.median_ms:8.1f} ms  {timing.ratio:5.2f} x +- {timing.ratio_spread:.2f}")
+        spread = f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}"
+        print(f"{name:40s} {timing.median_ms:8.1f} ms  {timing.ratio:5.2f} x ({spread})")
 
 
 if __name__ == "__main__":

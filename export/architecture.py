@@ -69,6 +69,21 @@ class Architecture:
         base = _NAMES.get(self.kind) or "SalEMA" + "+".join(map(str, self.ema_locs))
         return base + ("R" if self.residual else "")
 
+    @classmethod
+    def named(cls, name: str) -> Architecture:
+        """Returns the variant that `name` is the `name` of.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for kind, base in _NAMES.items():
+            if name in {base, f"{base}R"}:
+                return cls(next(known for known in KINDS if known == kind), residual=name != base)
+        match = re.fullmatch(r"SalEMA(\d+(?:\+\d+)?)(R?)", name)
+        if not match:
+            raise UsageError(f"{name}: no architecture of ours has this name")
+        return cls("salema", tuple(int(loc) for loc in match[1].split("+")), residual=bool(match[2]))
+
 
 @dataclass(frozen=True)
 class Hint:

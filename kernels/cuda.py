@@ -200,7 +200,7 @@ class CudaDevice:
         function.prepared_async_call(grid, block, self._stream, *arguments)
 
     def elapsed_ms(self, work: Callable[[], None]) -> float:
-        """Does the work, waits for it, and returns the milliseconds between two events around it."""
+        """See `Device.elapsed_ms`: between two events around the work."""
         start, end = self._pycuda.Event(), self._pycuda.Event()
         start.record(self._stream)
         work()

@@ -71,6 +71,10 @@ class Device(Protocol):
         """Puts a recorded graph on the stream."""
         ...
 
+    def elapsed_ms(self, work: Callable[[], None]) -> float:
+        """Does what the call puts on the stream, waits for it, and returns how long the device took."""
+        ...
+
     def close(self) -> None:
         """Gives the device back; its buffers and graphs must be gone."""
         ...

@@ -51,6 +51,11 @@ class SaliencyStream:
         return self._session.spec
 
     @property
+    def session(self) -> Session:
+        """The loaded model, which is freed with the stream."""
+        return self._session
+
+    @property
     def streams(self) -> int:
         """How many videos run side by side."""
         return self._streams

@@ -17,6 +17,7 @@ from salema.runtime.trt_library import load_library
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from salema.runtime.step_engine import StepEngine
     from salema.runtime.trt_library import Kind
 
 
@@ -37,6 +38,26 @@ def open_tensorrt(
         MissingDependencyError: the library, PyCUDA or cuda-bindings is not installed.
         BackendError: there is no GPU, or the engine can't be loaded.
     """
+    engine, device, launcher = open_engine(folder, kind, device_index)
+    try:
+        description = f"{kind.title} {load_library(kind).version} on {device.name}"
+        return DeviceSession(engine, device, launcher, description, graphs=graphs, state_scheme=state_scheme)
+    except BaseException:
+        with suppress(BackendError), device.active():
+            engine.close()
+        device.close()
+        raise
+
+
+def open_engine(folder: Path, kind: Kind, device_index: int = 0) -> tuple[StepEngine, CudaDevice, CudaLauncher]:
+    """Loads the engine of a model's folder, whole or in two parts, without a session around it.
+
+    Returns:
+        The engine, its device, and what launches our kernels there; the caller closes engine and device.
+
+    Raises:
+        SalemaError: see `open_tensorrt`.
+    """
     read = [(path, *read_engine(path, kind)) for path in find_engines(folder, kind)]
     library = load_library(kind)
     device = CudaDevice(device_index)
@@ -47,11 +68,10 @@ def open_tensorrt(
             for path, plan, info in read:
                 engines.append(TrtEngine(path, plan, info, library, device))
             whole = engines[0] if len(engines) == 1 else SplitEngine(engines[0], engines[1], device, launcher)
-        description = f"{kind.title} {library.version} on {device.name}"
-        return DeviceSession(whole, device, launcher, description, graphs=graphs, state_scheme=state_scheme)
     except BaseException:
         with suppress(BackendError), device.active():  # engines must go before the GPU's context does
-            for engine in engines:
-                engine.close()
+            for part in engines:
+                part.close()
         device.close()
         raise
+    return whole, device, launcher

@@ -6,6 +6,7 @@ session on the CPU that reads and writes at the addresses it was given.
 """
 
 import bisect
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -116,6 +117,13 @@ class HostDevice:
         self.launches += 1
         for work in graph.work:
             self.put(work)
+
+    def elapsed_ms(self, work):
+        self.synchronize()
+        start = time.perf_counter()
+        work()
+        self.synchronize()
+        return 1e3 * (time.perf_counter() - start)
 
     def close(self):
         self.closed = True

@@ -10,7 +10,7 @@ from salema.benchmarks.environment import describe_environment
 from salema.benchmarks.gpu_cases import openers
 from salema.benchmarks.gpu_check import GPU_TESTS, main
 from salema.benchmarks.parity import compare_with_torch
-from salema.benchmarks.torch_peers import TorchStream
+from salema.benchmarks.torch_peers import TorchOptions, TorchStream
 from salema.export.architecture import choose_architecture
 from salema.export.checkpoints import load_checkpoint
 from salema.export.seeded import moving_disc
@@ -23,7 +23,7 @@ def truth(model):
     checkpoint = load_checkpoint("seeded:16")
     architecture, _ = choose_architecture("salema", checkpoint.hint, "auto", (), None)
     with open_session(model, "onnxruntime", "cpu") as session:
-        return TorchStream(architecture, checkpoint.weights, session.spec, "fp32", "cpu")
+        return TorchStream(architecture, checkpoint.weights, session.spec, TorchOptions(), "cpu")
 
 
 def test_the_whole_script_leaves_its_results_as_json(cli, tmp_path):
@@ -73,10 +73,10 @@ def test_parity_can_fail(exported, truth):
 def test_pytorch_starts_anew_on_a_reset(truth):
     frames = moving_disc(3, 64, 96)
     truth.reset()
-    first = [truth.step(frame[None]) for frame in frames]
-    carried = truth.step(frames[:1])
+    first = [truth.infer(frame[None]) for frame in frames]
+    carried = truth.infer(frames[:1])
     truth.reset()
-    np.testing.assert_array_equal([truth.step(frame[None]) for frame in frames], first)
+    np.testing.assert_array_equal([truth.infer(frame[None]) for frame in frames], first)
     assert np.abs(carried - first[0]).max() > 1e-3
 
 
@@ -119,8 +119,8 @@ def test_pytorch_as_a_cuda_graph_gives_what_eager_gives(model):
     checkpoint = load_checkpoint("seeded:16")
     architecture, _ = choose_architecture("salema", checkpoint.hint, "auto", (), None)
     with open_session(model, "onnxruntime", "cpu") as session:
-        arguments = architecture, checkpoint.weights, session.spec, "fp32", "cuda"
+        arguments = architecture, checkpoint.weights, session.spec, TorchOptions(), "cuda"
     eager, graph = TorchStream(*arguments), TorchGraphStream(*arguments)
     graph.record()
     for frame in moving_disc(6, 64, 96):
-        np.testing.assert_allclose(graph.step(frame[None]), eager.step(frame[None]), atol=1e-5)
+        np.testing.assert_allclose(graph.infer(frame[None]), eager.infer(frame[None]), atol=1e-5)

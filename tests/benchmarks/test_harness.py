@@ -48,7 +48,8 @@ def test_ratios_are_taken_within_a_round(clock):
     assert order[2:] == ["slow", "fast"] * 7
     assert found["slow"].ratio == 1
     assert found["fast"].ratio == pytest.approx(2.5)
-    assert found["fast"].ratio_spread == pytest.approx(0, abs=1e-9)
+    assert found["fast"].ratio_low == pytest.approx(2.5)
+    assert found["fast"].ratio_high == pytest.approx(2.5)
     assert found["slow"].runs == 7
     assert found["slow"].median_ms == pytest.approx(30)
 

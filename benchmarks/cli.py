@@ -1,0 +1,168 @@
+"""`salema-bench`: how fast exported models are, and how fast what people would use instead."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from salema.runtime.errors import UsageError, exit_on_error
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Folder that salema-export wrote [default: salema-model]; repeat it.", readable=False
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="VIDEO", help="Frames to show, and a whole run of it by stage [default: a moving disc]."),
+    ] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="As salema-run takes it; several with commas [default: auto].")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PEER,...",
+            help="What people would use instead: pytorch, pytorch-compile, pytorch-channels-last, pytorch-bf16,"
+            " onnxruntime, openvino; on a GPU also pytorch-fp16, pytorch-cuda-graph, tensorrt, tensorrt-rtx. The first"
+            " is the baseline.",
+        ),
+    ] = None,
+    batch: Annotated[list[str] | None, typer.Option(metavar="N,...", help="Streams per step [default: 1].")] = None,
+    duration: Annotated[float, typer.Option(metavar="SECONDS", help="For each case.")] = 10,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint the model was exported from, for peers; not needed for seeded ones."),
+    ] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the records, a line of JSON for each case.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw them.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Records of an earlier run: say what got slower, and exit with 1 if any."),
+    ] = None,
+) -> None:
+    """Measure throughput and latency of exported models and of their peers, in turns, as ratios with their spread."""
+    if context.invoked_subcommand:
+        return
+    with exit_on_error("salema-bench"):
+        from salema.benchmarks.bench import run_bench
+        from salema.benchmarks.cases import Plan
+        from salema.benchmarks.records import read_records, write_records
+        from salema.benchmarks.report import plot as draw
+        from salema.benchmarks.report import table
+        from salema.runtime.files import check_writable
+
+        plan = Plan(
+            models=tuple(model or [Path("salema-model")]),
+            backends=_listed(backend) or ("auto",),
+            peers=_listed(compare),
+            batches=_numbers(batch) or (1,),
+            duration_s=duration,
+            device=device,
+            source=source,
+            weights=weights,
+        )
+        before = read_records(against) if against else None
+        for path in (json_, plot):
+            if path is not None:
+                check_writable(path)
+        records = run_bench(plan, _say)
+        print(table(records))
+        if json_ is not None:
+            write_records(json_, records)
+        if plot is not None:
+            draw(records, plot)
+        if before is not None:
+            _report_changes(before, records)
+
+
+@app.command()
+def report(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records that salema-bench wrote.")],
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw them too.")] = None,
+) -> None:
+    """Print the records of earlier runs as a table in Markdown; of the same case, the last one."""
+    with exit_on_error("salema-bench"):
+        from salema.benchmarks.records import read_records
+        from salema.benchmarks.report import latest, table
+        from salema.benchmarks.report import plot as draw
+
+        records = latest(record for file in files for record in read_records(file))
+        print(table(records))
+        if plot is not None:
+            draw(records, plot)
+
+
+@app.command()
+def cost(
+    weights: Annotated[str, typer.Option(help="Checkpoint as salema-export takes it, or seeded.")] = "seeded",
+    backend: Annotated[str, typer.Option(help="As salema-run takes it, on the CPU.")] = "onnxruntime",
+    for_: Annotated[str, typer.Option("--for", help="As salema-export takes it.")] = "onnxruntime",
+    json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the record.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it.")] = None,
+) -> None:
+    """Measure time and memory against frame size, batch and length of a video; about half an hour."""
+    with exit_on_error("salema-bench"):
+        from salema.benchmarks.cost import cost_record, cost_table, fit_lines, measure_cost, plot_cost
+        from salema.benchmarks.network import exporting
+        from salema.benchmarks.records import write_records
+        from salema.runtime.files import check_writable
+
+        for path in (json_, plot):
+            if path is not None:
+                check_writable(path)
+        with exporting(weights, for_) as export:
+            points = measure_cost(export, backend, _say)
+        lines = fit_lines(points)
+        print(cost_table(points, lines))
+        if json_ is not None:
+            write_records(json_, [cost_record(points, backend, weights)])
+        if plot is not None:
+            plot_cost(points, lines, plot)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _listed(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def _numbers(values: list[str] | None) -> tuple[int, ...]:
+    listed = _listed(values)
+    for number in listed:
+        if not number.isdecimal():
+            raise UsageError(f"--batch {number}: give whole numbers, such as 1,2,4")
+    return tuple(int(number) for number in listed)
+
+
+def _report_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+    from salema.benchmarks.guard import find_changes, other_machine
+
+    differ = other_machine(before, now)
+    if differ:
+        _say(f"note: that file is of another machine ({differ}); ratios may differ for that reason")
+    changes = find_changes(before, now)
+    for change in changes:
+        print(f"{change.verdict:<7} {change.case}: {change.measure} {change.before:.2f} then, {change.now:.2f} now")
+    if any(change.verdict == "slower" for change in changes):
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """Runs the command."""
+    app()

@@ -1,0 +1,110 @@
+"""Joules that a machine's own meters count: RAPL, NVIDIA's driver, or the power monitor of a Jetson.
+
+Sources: Linux, "Power Capping Framework" (`energy_uj` wraps at `max_energy_range_uj`); NVML,
+`nvmlDeviceGetTotalEnergyConsumption`; Jetson Linux Developer Guide, "Power monitor" (INA3221 rails by `in*_label`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+_SYS = Path("/sys")
+_RAIL = "VDD_IN"  # the whole module's input
+_SAMPLE_S = 0.05
+
+
+class EnergyMeter:
+    """What can be read here, summed up since it was entered.
+
+    Attributes:
+        sources: names of the meters; empty where there is none.
+    """
+
+    def __init__(self, sys: Path = _SYS) -> None:
+        """Looks for meters below `sys`, and for NVIDIA's driver."""
+        self._counters: dict[str, Callable[[], float]] = {}
+        for folder in sorted(sys.glob("class/powercap/intel-rapl:?")):
+            with suppress(OSError, ValueError):  # only root may read it
+                self._counters[f"RAPL {(folder / 'name').read_text().strip()}"] = _Rapl(folder)
+        self._counters |= _nvml_counters()
+        self._power = _find_rail(sys)
+        self._sampled_j, self._stop = 0.0, threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self.sources = [*self._counters, *([f"INA3221 {_RAIL}"] if self._power else [])]
+
+    def joules(self) -> float | None:
+        """Returns all that was counted so far; None without a meter."""
+        if not self.sources:
+            return None
+        return sum(read() for read in self._counters.values()) + self._sampled_j
+
+    def __enter__(self) -> Self:
+        if self._power:
+            self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._sampler.is_alive():
+            self._sampler.join()
+
+    def _sample(self) -> None:
+        last_s = time.perf_counter()
+        while self._power and not self._stop.wait(_SAMPLE_S):
+            now_s = time.perf_counter()
+            self._sampled_j += self._power() * (now_s - last_s)
+            last_s = now_s
+
+
+class _Rapl:
+    """One package's counter, made to grow for ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "energy_uj"
+        self._range_uj = int((folder / "max_energy_range_uj").read_text())
+        self._last_uj, self._sum_uj = int(self._file.read_text()), 0
+
+    def __call__(self) -> float:
+        now_uj = int(self._file.read_text())
+        self._sum_uj += (now_uj - self._last_uj) % self._range_uj
+        self._last_uj = now_uj
+        return self._sum_uj / 1e6
+
+
+def _nvml_counters() -> dict[str, Callable[[], float]]:
+    try:
+        import pynvml  # noqa: PLC0415 - optional
+    except ImportError:
+        return {}
+    found: dict[str, Callable[[], float]] = {}
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle: Any = pynvml.nvmlDeviceGetHandleByIndex(index)
+            start_mj = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            found[f"NVML GPU {index}"] = partial(_nvml_joules, pynvml, handle, start_mj)
+    return found
+
+
+def _nvml_joules(pynvml: Any, handle: Any, start_mj: int) -> float:
+    return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - start_mj) / 1e3
+
+
+def _find_rail(sys: Path) -> Callable[[], float] | None:
+    """Returns what reads the watts of a Jetson's input."""
+    for label in sorted(sys.glob("class/hwmon/hwmon*/in*_label")):
+        if label.read_text().strip() == _RAIL:
+            number = label.name.removeprefix("in").removesuffix("_label")
+            volts, amperes = (label.with_name(f"{kind}{number}_input") for kind in ("in", "curr"))
+            return lambda: int(volts.read_text()) * int(amperes.read_text()) / 1e6  # mV and mA
+    return None

@@ -1,0 +1,105 @@
+"""How fast a device multiplies matrices and copies memory, measured: what its limits are computed from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CPU_SIZE, _GPU_SIZE = 1024, 8192
+_COPY_BYTES = 1 << 28
+_LEAST_S = 0.3
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The best of a few repeats; None or missing where it could not be measured.
+
+    Attributes:
+        operations_per_s: of a square matrix product by precision, two per multiplication.
+        bytes_per_s: of a copy, bytes read plus bytes written.
+        size: of the matrices.
+        how: the libraries that were used.
+    """
+
+    operations_per_s: dict[str, float] = field(default_factory=dict)
+    bytes_per_s: float | None = None
+    size: int = 0
+    how: str = ""
+
+
+def measure_rates(device: str, precisions: set[str]) -> Rates:
+    """Measures with PyTorch where it is installed; without it, NumPy's float32 on the CPU.
+
+    Args:
+        device: `cpu` or `cuda`.
+        precisions: of the matrix products that are wanted: `fp32`, `fp16`, `bf16`, `int8`.
+    """
+    try:
+        import torch  # noqa: PLC0415 - a machine that only runs models has none
+    except ImportError:
+        return _with_numpy(precisions) if device == "cpu" else Rates()
+    if device != "cpu" and not torch.cuda.is_available():
+        return Rates()
+    size = _CPU_SIZE if device == "cpu" else _GPU_SIZE
+    found = {}
+    for precision in sorted(precisions):
+        call = _torch_product(torch, precision, size, device)
+        if call is not None:
+            found[precision] = 2 * size**3 / _best_s(call)
+    return Rates(found, _torch_copy(torch, device), size, f"PyTorch {torch.__version__}")
+
+
+def _with_numpy(precisions: set[str]) -> Rates:
+    a, b = (np.ones((_CPU_SIZE, _CPU_SIZE), np.float32) for _ in range(2))
+    products = {"fp32": 2 * _CPU_SIZE**3 / _best_s(lambda: a @ b)} if "fp32" in precisions else {}
+    source, target = np.ones(_COPY_BYTES, np.uint8), np.empty(_COPY_BYTES, np.uint8)
+    return Rates(products, 2 * _COPY_BYTES / _best_s(lambda: np.copyto(target, source)), _CPU_SIZE, "NumPy")
+
+
+def _torch_product(torch: Any, precision: str, size: int, device: str) -> Callable[[], object] | None:
+    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
+    a, b = (torch.ones((size, size), device=device).to(kinds[precision]) for _ in range(2))
+    multiply = torch._int_mm if precision == "int8" else torch.mm  # noqa: SLF001 - its only int8 product
+
+    def call() -> None:
+        multiply(a, b)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    try:
+        call()
+    except RuntimeError:  # not on this device
+        return None
+    return call
+
+
+def _torch_copy(torch: Any, device: str) -> float:
+    source = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def call() -> None:
+        target.copy_(source)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return 2 * _COPY_BYTES / _best_s(call)
+
+
+def _best_s(call: Callable[[], object]) -> float:
+    """Returns the least mean time of a call, over repeats that take `_LEAST_S` each."""
+    call()
+    best = float("inf")
+    for _ in range(_REPEATS):
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < _LEAST_S:
+            call()
+            count += 1
+        best = min(best, (time.perf_counter() - start) / count)
+    return best

@@ -1,0 +1,109 @@
+"""Records of `salema-bench` as a table in Markdown and as plots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from salema.benchmarks.records import key_of
+from salema.runtime.errors import MissingDependencyError, reason
+from salema.runtime.files import written_aside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", "of limit", "J/frame")
+_MARKERS = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
+_LEAST_LOSS = 1e-7  # one minus CC, below which float32 itself ends
+
+
+def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the last record of each case, in the order in which cases first appear."""
+    found: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: str(record["time_utc"])):
+        found[key_of(record)] = record
+    return list(found.values())
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Returns a Markdown table of records, a note on each machine below it; a dash where nothing was measured."""
+    rows = [HEADER, tuple("-" * 3 for _ in HEADER), *(_row(record) for record in records)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    notes = dict.fromkeys(_note(record) for record in records)
+    return "\n".join([*lines, "", *notes])
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    timing, quality, limit = record["timing"], record["quality"] or {}, record["limit"] or {}
+    is_baseline = record["case"] == record["baseline"]
+    ratio = f"{timing['ratio']:.2f} ({timing['ratio_low']:.2f}-{timing['ratio_high']:.2f})"
+    return (
+        record["case"],
+        record["precision"],
+        str(record["batch"]),
+        f"{timing['median_ms']:.1f}",
+        f"{timing['p99_ms']:.1f}",
+        f"{record['fps']:.1f}",
+        "1, the baseline" if is_baseline else ratio,
+        _or_dash(quality.get("cc"), ".5f"),
+        _or_dash(limit.get("share"), ".0%"),
+        _or_dash(record["energy_j_per_frame"], ".2f"),
+    )
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _note(record: dict[str, Any]) -> str:
+    found, gpus = record["environment"], record["environment"]["gpus"] or []
+    gpu = "".join(f", {gpu['name']}" for gpu in gpus)
+    features = " ".join(found["cpu_features"] or [])
+    commit = f", commit {found['commit']}" if found["commit"] else ""
+    return (
+        f"{record['time_utc'][:10]}: {found['cpu']} ({found['cpu_family_and_model']}; {features}), {found['cores']}"
+        f" cores{gpu}{commit}; ms are medians of whole steps; baseline {record['baseline']}, quartiles in brackets."
+    )
+
+
+def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws time against accuracy by precision, and throughput against batch.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file can't be written.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[plot]'") from error
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _plot_accuracy(left, records)
+    _plot_batches(right, records)
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=120)
+
+
+def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+    single = [record for record in records if record["batch"] == 1 and record["quality"]]
+    for record in single:
+        loss = max(1 - record["quality"]["cc"], _LEAST_LOSS)
+        label, marker = f"{record['case']} {record['precision']}", _MARKERS.get(record["precision"], "x")
+        axes.plot(record["timing"]["median_ms"], loss, marker, markersize=8, label=label)
+    axes.set(xlabel="ms per frame, median", ylabel="1 - CC against float32", title="Time and accuracy")
+    axes.set(xscale="log", yscale="log")
+    if single:
+        axes.legend(fontsize=7)
+
+
+def _plot_batches(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for record in records:
+        name = f"{record['case'].partition(', batch ')[0]} {record['precision']}"
+        lines.setdefault(name, []).append((record["batch"], record["fps"]))
+    for name, points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+    axes.set_xticks(sorted({record["batch"] for record in records}))
+    axes.set(xlabel="streams per step", ylabel="frames per second", title="Throughput", ylim=(0, None))
+    axes.legend(fontsize=7)
