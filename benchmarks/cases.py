@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from salema.benchmarks.memory import resident_mb
 from salema.benchmarks.peers import PEERS, Runner, open_peer
 from salema.export.seeded import moving_disc
 from salema.kernels.errors import BackendError
@@ -140,14 +140,6 @@ def _open_model_case(folder: Path, backend: str, batch: int, plan: Plan, stack: 
 
 def _named(name: str, batch: int) -> str:
     return name if batch == 1 else f"{name}, batch {batch}"
-
-
-def resident_mb() -> float:
-    """Returns this process' memory in MB of 10**6 bytes: now where Linux tells, else the most so far."""
-    status = Path("/proc/self/statm")
-    if status.is_file():
-        return int(status.read_text().split()[1]) * resource.getpagesize() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def stream_of(case: Case) -> SaliencyStream:

@@ -6,17 +6,18 @@ Each point runs in a process of its own, so that its peak memory is its own.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from salema.benchmarks.environment import describe_environment
 from salema.benchmarks.harness import time_ms
+from salema.benchmarks.memory import peak_mb
 from salema.benchmarks.records import SCHEMA
 from salema.export.seeded import moving_disc
 from salema.runtime import load
@@ -118,8 +119,8 @@ def run_steps(folder: Path, backend: str, batch: int, frames: int) -> tuple[floa
         video = np.repeat(moving_disc(4, stream.spec.height, stream.spec.width)[:, np.newaxis], batch, 1)
         for index in range(_WARM_UP):
             stream.infer(video[index])
-        times = [time_ms(lambda index=index: stream.infer(video[index % len(video)])) for index in range(frames)]
-    return statistics.median(times), sum(times) / 1e3, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        times = [time_ms(partial(stream.infer, video[index % len(video)])) for index in range(frames)]
+    return statistics.median(times), sum(times) / 1e3, peak_mb()
 
 
 def fit_lines(points: Sequence[Point]) -> list[Line]:

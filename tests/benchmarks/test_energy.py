@@ -1,0 +1,52 @@
+"""Meters are read off a tree like Linux's own."""
+
+import time
+
+import pytest
+
+from salema.benchmarks.energy import EnergyMeter
+
+
+@pytest.fixture
+def rapl(tmp_path):
+    folder = tmp_path / "class/powercap/intel-rapl:0"
+    folder.mkdir(parents=True)
+    (folder / "name").write_text("package-0\n")
+    (folder / "max_energy_range_uj").write_text("1000000\n")
+    (folder / "energy_uj").write_text("900000\n")
+    return folder
+
+
+def test_a_counter_that_wraps_goes_on(tmp_path, rapl):
+    with EnergyMeter(tmp_path) as meter:
+        assert meter.sources == ["RAPL package-0"]
+        assert meter.joules() == 0
+        (rapl / "energy_uj").write_text("950000\n")
+        assert meter.joules() == pytest.approx(0.05)
+        (rapl / "energy_uj").write_text("150000\n")
+        assert meter.joules() == pytest.approx(0.25)
+
+
+def test_without_a_meter_there_is_no_number(tmp_path):
+    with EnergyMeter(tmp_path) as meter:
+        assert meter.sources == []
+        assert meter.joules() is None
+
+
+def test_a_counter_that_may_not_be_read_is_no_meter(tmp_path, rapl):
+    (rapl / "energy_uj").unlink()
+    assert EnergyMeter(tmp_path).sources == []
+
+
+def test_a_jetsons_input_rail_is_summed_over_time(tmp_path):
+    folder = tmp_path / "class/hwmon/hwmon3"
+    folder.mkdir(parents=True)
+    for name, text in (("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "2000"), ("in2_label", "CPU")):
+        (folder / name).write_text(f"{text}\n")
+    with EnergyMeter(tmp_path) as meter:
+        assert meter.sources == ["INA3221 VDD_IN"]
+        start_s = time.perf_counter()
+        while (joules := meter.joules()) < 1:
+            assert time.perf_counter() - start_s < 20
+            time.sleep(0.01)
+        assert joules <= 10 * (time.perf_counter() - start_s + 0.1)  # 5 V at 2 A are 10 W
