@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,6 +23,8 @@ from salema.runtime.session import find_parts
 from salema.runtime.sources import find_sources
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from salema.benchmarks.network import Network

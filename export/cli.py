@@ -89,6 +89,12 @@ def export(
         bool,
         typer.Option("--rewrite/--no-rewrite", help="Rewrite the graph where it pays; the result stays the same."),
     ] = True,
+    mean_channel: Annotated[
+        bool,
+        typer.Option(
+            "--mean-channel", help="Take the mean off in the first convolution, as a fourth channel: exact, any target."
+        ),
+    ] = False,
     save_weights: Annotated[
         Path | None, typer.Option(help="Also write the weights and their architecture as .safetensors.")
     ] = None,
@@ -168,6 +174,7 @@ def export(
             split=split,
             for_=for_,
             rewrite=rewrite,
+            mean_channel=mean_channel,
             save_weights=save_weights,
         )
         try:

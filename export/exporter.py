@@ -21,7 +21,7 @@ from salema.export.architecture import (
 from salema.export.checkpoint_files import save_safetensors
 from salema.export.checkpoints import Checkpoint, load_checkpoint
 from salema.export.models import Decoder, Encoder, SaliencyStep
-from salema.export.rewrite import FOR
+from salema.export.rewrite import FOR, MEAN
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
 from salema.runtime.errors import OutputError, UsageError
@@ -55,11 +55,12 @@ class Options:
     split: bool = False
     for_: str = "any"
     rewrite: bool = True
+    mean_channel: bool = False
 
     @property
     def rewrites(self) -> tuple[str, ...]:
         """Names of the rewrites to apply."""
-        return FOR[self.for_] if self.rewrite else ()
+        return (*(FOR[self.for_] if self.rewrite else ()), *((MEAN,) if self.mean_channel else ()))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from salema.export.architecture import CLSTM56_END, ENCODER_END, FINAL_CONVS, LAYERS, Architecture
-from salema.export.rewrite import CroppedUpConv, TransposedUpConv, fold_upsampling
+from salema.export.rewrite import MEAN, MEAN_CHANNEL, CroppedUpConv, TransposedUpConv, fold_mean, fold_upsampling
 from salema.runtime.errors import UsageError
 from salema.runtime.spec import SplitSpec, StateSpec
 
@@ -55,14 +55,23 @@ class SaliencyStep(nn.Module):
             first, second, last = (_conv(f"final_convs.{index}", weights) for index in FINAL_CONVS)
             self.final_convs = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
         self.load_state_dict(weights)
-        taken_apart = {place for location in architecture.ema_locs for place in (location, location + 1)}
-        for name in rewrites:
-            fold_upsampling(self.salgan, name, taken_apart)
+        self._check_residual()
+        self._mean_is_folded = MEAN in rewrites
+        self._rewrite(rewrites)
         self.to(dtype)
         self._mean: Tensor
         mean = torch.tensor(MEAN_BGR, dtype=self._state_dtype).view(1, 3, 1, 1)
         self.register_buffer("_mean", mean, persistent=False)
-        self._check_residual()
+
+    def _rewrite(self, names: Sequence[str]) -> None:
+        taken_apart = {place for location in self.architecture.ema_locs for place in (location, location + 1)}
+        for name in names:
+            if name == MEAN:
+                first = self.salgan[0]
+                assert isinstance(first, nn.Conv2d)
+                self.salgan[0] = fold_mean(first, torch.tensor(MEAN_BGR, dtype=torch.float64))
+            else:
+                fold_upsampling(self.salgan, name, taken_apart)
 
     def forward(self, frame: Tensor, *states_and_mix: Tensor) -> tuple[Tensor, ...]:
         """Runs one step.
@@ -83,7 +92,13 @@ class SaliencyStep(nn.Module):
         return self._salclstm(x, *states_and_mix)
 
     def to_network(self, frame: Tensor) -> Tensor:
-        """Takes the mean off a frame, uint8 BGR `[N, H, W, 3]`; returns `[N, 3, H, W]` in the network's type."""
+        """Takes the mean off a frame, uint8 BGR `[N, H, W, 3]`; returns `[N, 3, H, W]` in the network's type.
+
+        Where the mean is folded into the first convolution, pixels as they are with a fourth channel beside them.
+        """
+        if self._mean_is_folded:
+            pixels = frame.to(self._dtype).permute(0, 3, 1, 2)
+            return nn.functional.pad(pixels, (0, 0, 0, 0, 0, 1), value=MEAN_CHANNEL)
         return (frame.to(self._state_dtype).permute(0, 3, 1, 2) - self._mean).to(self._dtype)
 
     def _salema(self, x: Tensor, states: tuple[Tensor, ...], mix: Tensor) -> tuple[Tensor, ...]:

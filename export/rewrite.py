@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 CROPPED, TRANSPOSED = "upsampling-cropped", "upsampling-transposed"
-REWRITES = (CROPPED, TRANSPOSED)
+MEAN = "mean-as-channel"
+REWRITES = (CROPPED, TRANSPOSED, MEAN)
 FOR: dict[str, tuple[str, ...]] = {"any": (), "onnxruntime": (CROPPED,), "openvino": (TRANSPOSED,), "tensorrt": ()}
 """What pays for each way to run a model. Not measured on a GPU yet, so TensorRT has the plain graph."""
 
@@ -84,6 +85,31 @@ class TransposedUpConv(nn.ConvTranspose2d):
         self.load_state_dict({"weight": weight.transpose(0, 1), "bias": conv.bias.detach().to(torch.float64)})
 
 
+MEAN_CHANNEL = 255.0
+"""Value of the fourth channel: that of a pixel, so that its weights are of the others' size, in FP16 too."""
+
+
+def fold_mean(conv: nn.Conv2d, mean: Tensor) -> nn.Conv2d:
+    """Takes the mean off inside the first convolution, as the weights of a fourth channel that is 255 everywhere.
+
+    In the bias it would be wrong where the zero padding counts as a pixel less its mean.
+
+    Args:
+        conv: the first convolution, of three channels.
+        mean: their means `[3]`.
+
+    Returns:
+        A float64 convolution of the four channels.
+    """
+    wide = conv.weight.detach().to(torch.float64)
+    fourth = -(wide * mean.to(torch.float64).view(1, -1, 1, 1)).sum(1, keepdim=True) / MEAN_CHANNEL
+    size, padding = (conv.kernel_size[0], conv.kernel_size[1]), (int(conv.padding[0]), int(conv.padding[1]))
+    folded = nn.Conv2d(conv.in_channels + 1, conv.out_channels, size, padding=padding, dtype=torch.float64)
+    assert conv.bias is not None
+    folded.load_state_dict({"weight": torch.cat([wide, fourth], 1), "bias": conv.bias.detach().to(torch.float64)})
+    return folded
+
+
 def fold_upsampling(layers: nn.Sequential, form: str, kept: Container[int]) -> None:
     """Folds each upsampling of a network into the convolution that follows, in place.
 
@@ -91,13 +117,13 @@ def fold_upsampling(layers: nn.Sequential, form: str, kept: Container[int]) -> N
 
     Args:
         layers: the network; where an upsampling was, nothing is done after this.
-        form: one of `REWRITES`.
+        form: `CROPPED` or `TRANSPOSED`.
         kept: the layers before which the network is taken apart; these stay as they are.
 
     Raises:
         UsageError: there is no such form.
     """
-    if form not in REWRITES:
+    if form not in {CROPPED, TRANSPOSED}:
         raise UsageError(f"rewrite {form}: not one of {', '.join(REWRITES)}")
     for index in range(len(layers) - 1):
         conv = layers[index + 1]

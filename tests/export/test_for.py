@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from salema.export.cli import main
-from salema.export.rewrite import CROPPED, FOR, TRANSPOSED
+from salema.export.rewrite import CROPPED, FOR, MEAN, TRANSPOSED
 from salema.export.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.onnx_metadata import read_spec
@@ -68,3 +68,25 @@ def test_the_command(cli, tmp_path):
     ran = cli(main, *arguments[:-1], "abacus", "-o", tmp_path / "c")
     assert (ran.code, (tmp_path / "c").exists()) == (2, False)
     assert ran.err.endswith("--for abacus: not one of any, onnxruntime, openvino, tensorrt\n")
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "fp16"}, {"batch": None}, {"split": True}])
+def test_the_mean_as_a_fourth_channel(exported, options):
+    plain, rewritten = exported(**options), exported(**options, mean_channel=True)
+    part = "encoder" if "split" in options else "model"
+    assert read_spec(rewritten / f"{part}.onnx").rewrites == (MEAN,)
+    assert "Sub" in {node.op_type for node in onnx.load(plain / f"{part}.onnx").graph.node}
+    first = next(node for node in onnx.load(rewritten / f"{part}.onnx").graph.node if node.op_type == "Conv")
+    shapes = {tensor.name: tensor.dims for tensor in onnx.load(rewritten / f"{part}.onnx").graph.initializer}
+    assert shapes[first.input[1]][1] == 4
+    tolerance = TOLERANCE[options.get("precision", "fp32")]
+    with load(plain) as one, load(rewritten) as other:
+        for frame in moving_disc(3, 64, 96):
+            assert np.abs(one.step(frame) - other.step(frame)).max() <= tolerance
+
+
+def test_the_command_folds_the_mean_when_asked(cli, tmp_path):
+    arguments = ("--weights", "seeded:16", "--imgsz", 64, 96, "--engine", "none", "--mean-channel")
+    ran = cli(main, *arguments, "--for", "openvino", "-o", tmp_path / "a")
+    assert ran.code == 0
+    assert "rewritten: upsampling-transposed, mean-as-channel" in ran.err

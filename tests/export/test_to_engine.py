@@ -33,6 +33,7 @@ VARIANTS = {
     "SalCLSTM56": {"arch": "salclstm56"},
     "SalEMA30, upsampling cropped": {"for_": "onnxruntime"},
     "SalEMA30, upsampling transposed": {"for_": "openvino"},
+    "SalEMA30, mean as a channel": {"mean_channel": True},
 }
 
 
