@@ -56,9 +56,10 @@ _PRECISION = {"openvino": ("f32", "float32"), "openvino-bf16": ("bf16", "bfloat1
 class OpenVinoSession:
     """A `Session` over OpenVINO's CPU plugin.
 
-    `openvino` computes in float32 whatever the model's floats are: the plugin has no float16 arithmetic on x86-64, and
-    left to itself takes bfloat16 where the CPU has it. `openvino-bf16` computes in bfloat16, but for what lies between
-    the last convolution and an output: OpenVINO leaves that in float32, and so the states' recurrence.
+    `openvino` computes in float32, whether the model's floats are float32 or float16; left to itself, the plugin takes
+    bfloat16 where the CPU has it. The integers of an INT8 graph stay integers. `openvino-bf16` computes in bfloat16,
+    but for what lies between an output and the convolutions before it: OpenVINO (`Graph::EnforceInferencePrecision`)
+    leaves that in float32, and with it the states' recurrence.
     """
 
     def __init__(self, model: Path, backend: str) -> None:
