@@ -12,7 +12,7 @@ from salema.kernels.errors import BackendError
 from salema.kernels.gpus import driver_cuda_version, list_gpus
 
 _PACKAGES = (
-    *("salema", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "pycuda"),
+    *("salema", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "pycuda"),
     *("cuda-bindings", "numpy"),
 )
 _ASK_S = 20
