@@ -13,8 +13,8 @@ from salema.kernels.errors import BackendError
 from salema.kernels.gpus import driver_cuda_version, list_gpus
 
 _PACKAGES = (
-    *("salema", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "pycuda"),
-    *("cuda-bindings", "numpy", "openvino", "ncnn", "opencv-python"),
+    *("salema", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "tensorrt", "tensorrt-rtx"),
+    *("pycuda", "cuda-bindings", "numpy", "opencv-python"),
 )
 _VECTOR_FEATURES = {
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8"),

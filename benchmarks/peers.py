@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from salema.runtime.errors import BackendError, MissingDependencyError, UsageError, reason
+from salema.runtime.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -158,13 +158,9 @@ def _onnxruntime(model: Path, device: str, spec: ModelSpec) -> Callable[[dict[st
 
 def _openvino(model: Path) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], str]:
     """OpenVINO as it comes: on a CPU with BF16 it takes that without being asked."""
-    try:
-        import openvino  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"OpenVINO can't be imported ({reason(error)}); install it with: pip install 'salema[openvino]'"
-        ) from error
-    compiled = openvino.Core().compile_model(str(model), "CPU")
+    from salema.runtime.openvino_session import ov  # noqa: PLC0415 - imported there without its telemetry
+
+    compiled = ov.Core().compile_model(str(model), "CPU")
     kinds = {"f32": "fp32", "f16": "fp16"}
     precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 

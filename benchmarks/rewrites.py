@@ -1,4 +1,4 @@
-"""What each rewrite is worth to ONNX Runtime on the CPU: `python -m salema.benchmarks.rewrites FILE.json`.
+"""What each rewrite is worth on the CPU: `python -m salema.benchmarks.rewrites FILE.json`.
 
 Full-size seeded weights, 192x256, one stream, whole steps as a caller sees them; PyTorch eager, the published way, in
 the same rounds.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 25
 _TARGETS = ("any", "onnxruntime", "openvino")
+_CASES = (*(("onnxruntime", target) for target in _TARGETS), ("openvino", "any"), ("openvino", "openvino"))
 
 
 def eager_step() -> Callable[[], object]:
@@ -51,19 +52,20 @@ def main() -> None:
     """Measures, prints and writes JSON."""
     frames = moving_disc(4, 192, 256)
     with tempfile.TemporaryDirectory() as folder:
-        streams = {}
         for target in _TARGETS:
-            place = Path(folder) / target
-            export_model(Options("seeded", place, for_=target), lambda _: None)
-            streams[target] = load(place, backend="onnxruntime", device="cpu")
-        maps = {target: np.stack([stream.step(frame) for frame in frames]) for target, stream in streams.items()}
+            export_model(Options("seeded", Path(folder) / target, for_=target), lambda _: None)
+        streams = {
+            f"{backend}, {'+'.join(FOR[target]) or 'plain'}": load(Path(folder) / target, backend=backend, device="cpu")
+            for backend, target in _CASES
+        }
+        maps = {name: np.stack([stream.step(frame) for frame in frames]) for name, stream in streams.items()}
         cases: dict[str, Callable[[], object]] = {"pytorch eager": eager_step()}
-        names = {target: f"onnxruntime, {'+'.join(FOR[target]) or 'plain'}" for target in _TARGETS}
-        cases |= {names[target]: partial(stream.step, frames[0]) for target, stream in streams.items()}
+        cases |= {name: partial(stream.step, frames[0]) for name, stream in streams.items()}
         timings = compare(cases, "pytorch eager", ROUNDS)
         for stream in streams.values():
             stream.close()
-    differences = {names[target]: float(np.abs(maps[target] - maps["any"]).max()) for target in _TARGETS}
+    plain = maps["onnxruntime, plain"]
+    differences = {name: float(np.abs(found - plain).max()) for name, found in maps.items()}
     record = {
         "environment": describe_environment(),
         "timings": {name: asdict(timing) for name, timing in timings.items()},

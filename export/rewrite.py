@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from salema.runtime.errors import UsageError
+from salema.runtime.spec import TRANSPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-CROPPED, TRANSPOSED = "upsampling-cropped", "upsampling-transposed"
+CROPPED = "upsampling-cropped"
 MEAN = "mean-as-channel"
 REWRITES = (CROPPED, TRANSPOSED, MEAN)
 FOR: dict[str, tuple[str, ...]] = {"any": (), "onnxruntime": (CROPPED,), "openvino": (TRANSPOSED,), "tensorrt": ()}

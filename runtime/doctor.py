@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.doctor_findings import BROKEN, MISSING, WORKS, Finding, run_apart, unusable
+from salema.runtime.doctor_openvino import OPENVINO, OPENVINO_BF16, probe_openvino
 from salema.runtime.doctor_probes import (
     CUDA_BINDINGS,
     DRIVER,
@@ -56,6 +57,8 @@ _RUN_NEEDS = {
     "onnxruntime (cpu)": (ORT, f"{ORT} CPU"),
     "onnxruntime (cuda)": (DRIVER, ORT, f"{ORT} CUDA"),
     "onnxruntime-tensorrt": (DRIVER, ORT, f"{ORT} TensorRT"),
+    "openvino": (OPENVINO,),
+    "openvino-bf16": (OPENVINO, OPENVINO_BF16),
 }
 _BUILD_NEEDS = {TENSORRT.backend: (DRIVER, TENSORRT.title), TENSORRT_RTX.backend: (TENSORRT_RTX.title,)}
 
@@ -102,6 +105,7 @@ def examine(model: Path | None = None) -> Report:
         TENSORRT.title: partial(probe_tensorrt, TENSORRT.backend),
         TENSORRT_RTX.title: partial(probe_tensorrt, TENSORRT_RTX.backend),
         ORT: probe_onnxruntime,
+        OPENVINO: partial(probe_openvino, TINY_MODEL, _TINY_INPUT, _TINY_OUTPUT),
         "video": probe_video,
         "Jetson": probe_jetson,
     }
@@ -176,6 +180,8 @@ def would_take(backends: Iterable[Backend]) -> str:
     engines = [kind for kind in (TENSORRT, TENSORRT_RTX) if kind.backend in runs]
     choices = [f"{kind.title} where the model's folder holds {kind.engine_file}" for kind in engines]
     on = [f"{ORT} on {where}" for where in ("CUDA", "the CPU") if f"onnxruntime ({where.split()[-1].lower()})" in runs]
+    if "openvino" in runs and "onnxruntime (cuda)" not in runs:
+        choices.append(f"{OPENVINO} for a model exported --for openvino")
     return ", else ".join([*choices, *on[:1]]) or "nothing"
 
 

@@ -173,6 +173,11 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
         ) from error
 
 
+def has_cuda() -> bool:
+    """Returns whether this ONNX Runtime is a build with CUDA."""
+    return CUDA in ort.get_available_providers()
+
+
 def load_part(model: Path) -> tuple[Any, ModelSpec]:
     """Loads one part of a split model on the CPU; returns ONNX Runtime's session and the part's record.
 

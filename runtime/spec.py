@@ -16,6 +16,7 @@ SPEC_VERSION = 2
 METADATA_KEY = "salema"
 PARTS = ("model", "encoder", "decoder")
 PRECISIONS = ("fp32", "fp16")
+TRANSPOSED = "upsampling-transposed"  # the rewrite that suits OpenVINO
 
 
 def salema_version() -> str:

@@ -22,6 +22,11 @@ def pytest_runtest_setup(item):
             list_gpus()
         except BackendError as error:
             pytest.skip(str(error))
+    if item.get_closest_marker("bf16"):
+        from salema.runtime.openvino_session import capabilities, ov
+
+        if "BF16" not in capabilities(ov.Core()):
+            pytest.skip("this CPU has no bfloat16")
 
 
 class Ran(NamedTuple):

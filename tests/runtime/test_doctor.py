@@ -11,9 +11,11 @@ import onnxruntime
 import pytest
 
 from salema.kernels.gpus import Gpu, list_gpus
-from salema.runtime.doctor import judge, probe_tensorrt, rtx_on, would_take
+from salema.runtime import openvino_session
+from salema.runtime.doctor import TINY_MODEL, judge, probe_tensorrt, rtx_on, would_take
 from salema.runtime.doctor_cli import main
 from salema.runtime.doctor_findings import Finding, ask, run_apart, unusable
+from salema.runtime.doctor_openvino import probe_openvino
 from salema.runtime.doctor_probes import probe_jetson
 from salema.runtime.errors import BackendError
 from salema.runtime.session import open_session
@@ -21,6 +23,7 @@ from salema.runtime.session import open_session
 GPU_NEEDS = ("NVIDIA driver", "PyCUDA", "cuda-bindings", "CUDA kernels", "GPU memory")
 GPU_WORKS = [Finding(name, "works", "") for name in GPU_NEEDS]
 ORT_WORKS = [Finding(name, "works", "") for name in ("ONNX Runtime", "ONNX Runtime CPU")]
+OPENVINO_WORKS = Finding("OpenVINO", "works", "")
 TRT_WORKS = Finding("TensorRT", "works", "")
 RTX_WORKS = Finding("TensorRT-RTX", "works", "")
 
@@ -82,6 +85,20 @@ def test_tensorrt_rtx_builds_for_a_gpu_that_is_not_here(findings):
     assert int(re.search(r"built for sm89 \((\d+) bytes\)$", found["detail"])[1]) > 1000
 
 
+def test_openvino_ran_and_says_what_the_cpu_computes_in(report, findings):
+    able = openvino_session.capabilities(openvino_session.ov.Core())
+    ran = f"{openvino_session.VERSION}, a tiny model ran; this CPU computes in {', '.join(able)}"
+    assert (findings["OpenVINO"]["state"], findings["OpenVINO"]["detail"]) == ("works", ran)
+    (bf16,) = [backend for backend in report["backends"] if backend["name"] == "openvino-bf16"]
+    assert bf16["runs"] == ("BF16" in able) == (findings["OpenVINO bfloat16"]["state"] == "works")
+    assert bf16["advice"] == ([] if "BF16" in able else ["use --backend openvino"])
+
+
+def test_openvino_that_gives_another_number_is_broken():
+    (found,) = probe_openvino(TINY_MODEL, range(9), 35)
+    assert (found.state, found.detail) == ("broken", "a tiny model gave 36 instead of 35")
+
+
 def test_backends_follow_from_the_findings(report, findings):
     backends = {backend["name"]: backend for backend in report["backends"]}
     assert list(backends) == [
@@ -90,6 +107,8 @@ def test_backends_follow_from_the_findings(report, findings):
         "onnxruntime (cpu)",
         "onnxruntime (cuda)",
         "onnxruntime-tensorrt",
+        "openvino",
+        "openvino-bf16",
     ]
     assert backends["onnxruntime (cpu)"] == {
         "name": "onnxruntime (cpu)", "runs": True, "builds": None, "why": "", "advice": []
@@ -99,8 +118,9 @@ def test_backends_follow_from_the_findings(report, findings):
     assert backends["tensorrt"]["builds"] == (works >= {"NVIDIA driver", "TensorRT"})
     assert backends["onnxruntime (cuda)"]["runs"] == ("ONNX Runtime CUDA" in works)
     if not gpus_here():
-        assert [name for name, backend in backends.items() if backend["runs"]] == ["onnxruntime (cpu)"]
-        assert report["auto"] == "ONNX Runtime on the CPU"
+        runs = {name for name, backend in backends.items() if backend["runs"]}
+        assert runs - {"openvino-bf16"} == {"onnxruntime (cpu)", "openvino"}
+        assert report["auto"] == "OpenVINO for a model exported --for openvino, else ONNX Runtime on the CPU"
         driver = findings["NVIDIA driver"]
         assert backends["tensorrt"]["why"] == f"NVIDIA driver: {driver['detail']}"
         assert backends["tensorrt"]["advice"][0] == driver["advice"]
@@ -133,9 +153,10 @@ def test_a_model_that_can_not_be_opened_is_told_and_ends_with_1(cli, tmp_path):
     assert report["auto"] == "nothing: the model can't be opened"
 
 
-def test_without_onnx_runtime_and_a_gpu_nothing_runs(tmp_path):
-    """A module of that name which can't be imported stands in its way."""
-    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libsomething.so: not there')\n")
+def test_without_onnx_runtime_openvino_and_a_gpu_nothing_runs(tmp_path):
+    """Modules of those names which can't be imported stand in their way."""
+    for name in ("onnxruntime", "openvino"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('libsomething.so: not there')\n")
     code = "from salema.runtime.doctor_cli import main; main()"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
@@ -143,6 +164,8 @@ def test_without_onnx_runtime_and_a_gpu_nothing_runs(tmp_path):
     assert (ran.returncode, ran.stderr) == (1, "")
     found = "ONNX Runtime can't be imported (libsomething.so: not there)\n           -> pip install 'salema[cpu]'"
     assert f"  broken   ONNX Runtime  {found}" in ran.stdout
+    found = "OpenVINO can't be imported (libsomething.so: not there)\n           -> pip install 'salema[openvino]'"
+    assert f"  broken   OpenVINO  {found}" in ran.stdout
     assert ran.stdout.endswith("\nauto takes nothing\n")
 
 
@@ -154,7 +177,8 @@ from salema.runtime.doctor_cli import main
 try:
     main()
 except SystemExit:
-    print(sorted({"numpy", "cv2", "av", "onnxruntime", "tensorrt_rtx", "multiprocessing"} & set(sys.modules)))
+    tried = {"numpy", "cv2", "av", "onnxruntime", "openvino", "tensorrt_rtx", "multiprocessing"}
+    print(sorted(tried & set(sys.modules)))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "--model" in ran.stdout
@@ -208,6 +232,14 @@ def test_tensorrt_rtx_knows_some_gpus(capability, state):
     [
         ([], "nothing"),
         (ORT_WORKS, "ONNX Runtime on the CPU"),
+        (
+            [*ORT_WORKS, OPENVINO_WORKS],
+            "OpenVINO for a model exported --for openvino, else ONNX Runtime on the CPU",
+        ),
+        (
+            [*GPU_WORKS, *ORT_WORKS, OPENVINO_WORKS, Finding("ONNX Runtime CUDA", "works", "")],
+            "ONNX Runtime on CUDA",
+        ),
         ([*GPU_WORKS, *ORT_WORKS, Finding("ONNX Runtime CUDA", "works", "")], "ONNX Runtime on CUDA"),
         (
             [*GPU_WORKS, *ORT_WORKS, TRT_WORKS],

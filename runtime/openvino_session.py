@@ -1,0 +1,165 @@
+"""OpenVINO on the CPU. States stay OpenVINO's tensors from step to step.
+
+Source: OpenVINO's documentation, "CPU Device" (inference precision), "Performance Hints" and the Python API's `Tensor`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
+from salema.runtime.onnx_metadata import read_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.session import States
+
+_TELEMETRY = "openvino_telemetry"
+
+
+def _import_openvino() -> Any:
+    """Imports OpenVINO without its telemetry.
+
+    On import, `openvino.tools.ovc` (2023.0 to 2026.4) reports to Google Analytics and keeps an identity in `~/intel`;
+    where the package that does so can't be imported it has a stub. Options and variables against it there are none.
+    """
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # makes `import` raise
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[_TELEMETRY]
+
+
+try:
+    ov = _import_openvino()
+except ImportError as error:
+    raise MissingDependencyError(
+        f"OpenVINO can't be imported ({reason(error)}); install it with: pip install 'salema[openvino]'"
+    ) from error
+
+VERSION = str(ov.__version__).partition("-")[0]
+_PRECISION = {"openvino": ("f32", "float32"), "openvino-bf16": ("bf16", "bfloat16")}
+
+
+class OpenVinoSession:
+    """A `Session` over OpenVINO's CPU plugin.
+
+    `openvino` computes in float32, whether the model's floats are float32 or float16; left to itself, the plugin takes
+    bfloat16 where the CPU has it. The integers of an INT8 graph stay integers. `openvino-bf16` computes in bfloat16,
+    but for what lies between an output and the convolutions before it: OpenVINO (`Graph::EnforceInferencePrecision`)
+    leaves that in float32, and with it the states' recurrence.
+    """
+
+    def __init__(self, model: Path, backend: str) -> None:
+        """Loads the model.
+
+        Args:
+            model: the ONNX file of a whole step.
+            backend: `openvino` or `openvino-bf16`.
+
+        Raises:
+            BackendError: the CPU has no bfloat16, and it was asked for.
+            ModelError: the file is corrupt, foreign, of a newer version, or a part of a split model.
+        """
+        precision, shown = _PRECISION[backend]
+        core = ov.Core()
+        able = capabilities(core)
+        if precision == "bf16" and "BF16" not in able:
+            raise BackendError(
+                f"--backend {backend}: this CPU has no bfloat16 (OpenVINO lists {', '.join(able)}); take openvino"
+            )
+        self.spec = read_spec(model)
+        if self.spec.part != "model":
+            raise ModelError(f"{model}: the {self.spec.part} of a split model; export it again without --split")
+        self._request: Any = self._load(core, model, precision).create_infer_request()
+        self.description = f"OpenVINO {VERSION} on cpu in {shown}"
+
+    def _load(self, core: Any, model: Path, precision: str) -> Any:
+        try:
+            network = core.read_model(str(model))
+            ports = [*zip(self.spec.input_names, network.inputs, strict=True)]
+            ports += zip(self.spec.output_names, network.outputs, strict=True)
+            found = {name: _shape(port) for name, port in ports if name in port.names}
+        except ValueError:
+            found = {}
+        except RuntimeError as error:
+            raise ModelError(f"{model}: OpenVINO {VERSION} can't load it ({_said(error)}); export it again") from error
+        if found != self.spec.tensor_shapes:
+            raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
+        return core.compile_model(
+            network, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        )
+
+    def step(
+        self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], States]:
+        """See `Session.step`."""
+        self._check_open()
+        inputs = [_tensor(frames), *states]
+        if self.spec.coefficient is not None:
+            inputs.append(_tensor(mix))
+        for index, tensor in enumerate(inputs):
+            self._request.set_input_tensor(index, tensor)
+        # Tensors of its own for each step: OpenVINO would write the next step's results over those of its request.
+        count = len(frames)
+        saliency = ov.Tensor(ov.Type.f32, [count, 1, self.spec.height, self.spec.width])
+        after = tuple(ov.Tensor(ov.Type.f32, [count, *state.shape_chw]) for state in self.spec.states)
+        for index, tensor in enumerate((saliency, *after)):
+            self._request.set_output_tensor(index, tensor)
+        self._request.infer()
+        return saliency.data[:, 0].copy(), after  # data is a view of OpenVINO's memory
+
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
+        self._check_open()
+        return tuple(_tensor(np.asarray(arrays[state.name], np.float32)) for state in self.spec.states)
+
+    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
+        """See `Session.to_host`."""
+        return {state.name: value.data.copy() for state, value in zip(self.spec.states, states, strict=True)}
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._request = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._request is None:
+            raise UsageError("the model is closed; load it again")
+
+
+def capabilities(core: Any) -> list[str]:
+    """Returns what OpenVINO says that this CPU computes in, such as FP32, BF16 (only where the CPU has it) and INT8."""
+    listed = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [str(name) for name in listed if name != "EXPORT_IMPORT"]
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    return ov.Tensor(np.ascontiguousarray(array))  # a copy
+
+
+def _shape(port: Any) -> tuple[int | None, ...]:
+    return tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
+
+
+def _said(error: RuntimeError) -> str:
+    """The last line of OpenVINO's message: before it come places in its sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
