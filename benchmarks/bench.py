@@ -25,11 +25,7 @@ from salema.benchmarks.work import count_work
 from salema.runtime.device_session import DeviceSession
 from salema.runtime.errors import MissingDependencyError
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.pipeline import process_video
-from salema.runtime.playback import Playback, Selection
 from salema.runtime.session import find_parts
-from salema.runtime.sources import find_sources
-from salema.runtime.targets import Targets
 from salema.runtime.trt_library import KINDS
 from salema.runtime.trt_session import open_engine
 
@@ -146,6 +142,11 @@ def _run_whole(case: Case, plan: Plan, timing: Timing) -> dict[str, Any] | None:
     """Runs a source through one of our models to an MP4, and returns where the time went; None without a source."""
     if case.folder is None or plan.source is None or case.batch != 1:
         return None
+    from salema.runtime.pipeline import process_video  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.playback import Playback, Selection  # noqa: PLC0415
+    from salema.runtime.sources import find_sources  # noqa: PLC0415
+    from salema.runtime.targets import Targets  # noqa: PLC0415
+
     frames = int(min(max(1e3 * plan.duration_s / timing.mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
     (source,) = find_sources([plan.source])
     with (

@@ -17,10 +17,8 @@ from salema.kernels.gpus import list_gpus
 from salema.runtime import load
 from salema.runtime.engine_files import sha256_of
 from salema.runtime.errors import UsageError
-from salema.runtime.playback import Playback, Selection
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.session import find_parts
-from salema.runtime.sources import find_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,6 +154,9 @@ def read_frames(source: str | None, spec: ModelSpec) -> NDArray[np.uint8]:
     """
     if source is None:
         return moving_disc(FRAMES, spec.height, spec.width)
+    from salema.runtime.playback import Playback, Selection  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.sources import find_sources  # noqa: PLC0415
+
     (found,) = find_sources([source])
     with Playback(found, Selection(max_frames=FRAMES)) as playback:
         return np.stack([to_network_size(frame.image_bgr, spec.height, spec.width) for frame in playback])

@@ -46,6 +46,7 @@ def check(
     rounds: Annotated[int, typer.Option(help="Rounds of the timing.")] = 15,
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the script itself.")] = "cuda",
     imgsz: Annotated[tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", help="Size of the network.")] = (192, 256),
+    seconds: Annotated[float, typer.Option(help="Of each case of salema-bench.")] = 3,
     tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Run the tests marked gpu.")] = True,
     sanitizers: Annotated[
         bool, typer.Option("--sanitizers/--no-sanitizers", help="Run the kernels' tests under compute-sanitizer.")
@@ -75,6 +76,7 @@ def check(
         for precision in PRECISIONS:
             options = Options(weights, out, precision=precision, imgsz_hw=imgsz)
             keep(precision, check_precision(options, device, frames, rounds, _say))
+        keep("bench", _run_bench(out, weights, imgsz, device, seconds))
     codes = [record["tests"]["exit_code"] if tests else 0, *(record["sanitizers"] or {}).values()]
     raise SystemExit(int(any(codes)))
 
@@ -111,6 +113,34 @@ def _run(command: list[str], output: TextIO) -> int:
     except subprocess.TimeoutExpired:
         return _TIMED_OUT
     return done.returncode
+
+
+def _run_bench(out: Path, weights: str, imgsz: tuple[int, int], device: str, seconds: float) -> list[str]:
+    """Runs salema-bench over a whole and a split model in FP16 (on a CPU, FP32); returns the names of its cases."""
+    from tempfile import TemporaryDirectory
+
+    from salema.benchmarks.bench import run_bench
+    from salema.benchmarks.cases import Plan
+    from salema.benchmarks.records import write_records
+    from salema.export.engine_builder import EngineOptions
+    from salema.export.exporter import Options, export_model
+    from salema.export.to_engine import build_chosen
+
+    with TemporaryDirectory() as name:
+        folders = Path(name) / "whole", Path(name) / "split"
+        for folder in folders:
+            precision = "fp32" if device == "cpu" else "fp16"
+            options = Options(weights, folder, precision=precision, imgsz_hw=imgsz, split=folder.name == "split")
+            export_model(options, _say)
+            if device != "cpu":
+                build_chosen(folder, "auto", EngineOptions(), _say)
+        # Without an engine, ONNX Runtime runs split models on the CPU only.
+        models = folders if device == "cpu" or list(folders[1].glob("*.engine")) else folders[:1]
+        peers = ("pytorch",) if device == "cpu" else ("pytorch-fp16", "pytorch", "pytorch-cuda-graph")
+        plan = Plan(models, peers=peers, duration_s=seconds, device=device, weights=weights)
+        records = run_bench(plan, _say)
+    write_records(out / "bench.jsonl", records)
+    return [record["case"] for record in records]
 
 
 def _time_kernels() -> list[dict[str, Any]] | dict[str, str]:

@@ -10,6 +10,7 @@ from salema.benchmarks.environment import describe_environment
 from salema.benchmarks.gpu_cases import openers
 from salema.benchmarks.gpu_check import GPU_TESTS, main
 from salema.benchmarks.parity import compare_with_torch
+from salema.benchmarks.records import read_records
 from salema.benchmarks.torch_peers import TorchOptions, TorchStream
 from salema.export.architecture import choose_architecture
 from salema.export.checkpoints import load_checkpoint
@@ -30,7 +31,7 @@ def test_the_whole_script_leaves_its_results_as_json(cli, tmp_path):
     ran = cli(
         main,
         *("--out", tmp_path / "out", "--weights", "seeded:16", "--device", "cpu", "--no-tests", "--no-sanitizers"),
-        *("--imgsz", 64, 96, "--frames", 6, "--rounds", 2),
+        *("--imgsz", 64, 96, "--frames", 6, "--rounds", 2, "--seconds", 0.1),
     )
     assert ran.code == 0, ran.err
     record = json.loads((tmp_path / "out/gpu-check.json").read_text())
@@ -42,6 +43,8 @@ def test_the_whole_script_leaves_its_results_as_json(cli, tmp_path):
         assert found["speed"]["pytorch eager"]["ratio"] == 1
         assert found["speed"]["onnxruntime cpu"]["median_ms"] > 0
         assert 0 < found["parity"]["onnxruntime cpu, split"]["map_max"] < most
+    assert record["bench"] == ["pytorch", "whole: auto", "split: auto"]
+    assert [line["case"] for line in read_records(tmp_path / "out/bench.jsonl")] == record["bench"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
