@@ -70,7 +70,7 @@ def run(
         bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
     ] = False,
     backend: Annotated[
-        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime or onnxruntime-tensorrt.")
+        str, typer.Option(help="auto, tensorrt, tensorrt-rtx, onnxruntime, onnxruntime-tensorrt or ncnn.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
     cuda_graph: Annotated[

@@ -26,7 +26,8 @@ States = tuple[Any, ...]
 
 MODEL_FILE = "model.onnx"
 PART_FILES = ("encoder.onnx", "decoder.onnx")
-BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-tensorrt")
+NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin", "model.ncnn.json")
+BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-tensorrt", "ncnn")
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
@@ -125,7 +126,8 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
     Args:
         path: the folder that `salema-export` wrote, or an ONNX file or engine in it.
         backend: one of `BACKENDS`. `auto` takes the first that works of a TensorRT engine, a TensorRT-RTX engine (where
-            they have been built) and ONNX Runtime, and says in `description` what it took, and why not another.
+            they have been built), ncnn (on the CPU, where its files are) and ONNX Runtime, and says in `description`
+            what it took, and why not another.
         device: `auto`, `cpu`, `cuda` or `cuda:N` for GPU number N.
         graphs: replay each step as a CUDA graph, where the backend can.
 
@@ -154,12 +156,23 @@ def _open(path: Path, backend: str, device: str, *, graphs: bool) -> Session:
         from salema.runtime.ort_session import OrtSession  # noqa: PLC0415 - a backend is loaded when chosen
 
         return OrtSession(files[0], device, with_tensorrt=backend == "onnxruntime-tensorrt")
+    if backend == "ncnn":
+        return _open_ncnn(path, device)
     if device == "cpu":
         raise UsageError(f"--backend {backend} --device cpu: it runs on NVIDIA GPUs only; take --backend onnxruntime")
     from salema.runtime.trt_library import KINDS  # noqa: PLC0415
     from salema.runtime.trt_session import open_tensorrt  # noqa: PLC0415
 
     return open_tensorrt(path, KINDS[backend], int(device.partition(":")[2] or 0), graphs=graphs)
+
+
+def _open_ncnn(path: Path, device: str) -> Session:
+    if device not in {"auto", "cpu"}:
+        raise UsageError(f"--backend ncnn --device {device}: it runs on the CPU here; take --device cpu")
+    from salema.runtime.ncnn_files import find_ncnn  # noqa: PLC0415
+    from salema.runtime.ncnn_session import NcnnSession  # noqa: PLC0415
+
+    return NcnnSession(find_ncnn(path))
 
 
 def _open_split_on_cpu(files: tuple[Path, ...], backend: str, device: str) -> Session:
@@ -194,7 +207,33 @@ def _open_first(path: Path, device: str, *, graphs: bool) -> Session:
         else:
             session.description += f" (auto: its engine is there{''.join(f'; {why}' for why in passed_over)})"
             return session
+    if beside and (folder / NCNN_FILES[0]).is_file() and _stays_on_cpu(device):
+        opened = _try_ncnn(path, passed_over)
+        if opened is not None:
+            return opened
     return _open_onnx(path, device, passed_over, graphs=graphs)
+
+
+def _try_ncnn(path: Path, passed_over: list[str]) -> Session | None:
+    """Opens ncnn; if it can't be, returns None and adds why."""
+    try:
+        session = _open_ncnn(path, "cpu")
+    except (BackendError, MissingDependencyError, ModelError, OSError) as error:
+        passed_over.append(f"ncnn, which is faster on the CPU, passed over: {error}")
+        return None
+    session.description += f" (auto: its files are there{''.join(f'; {why}' for why in passed_over)})"
+    return session
+
+
+def _stays_on_cpu(device: str) -> bool:
+    """Says whether ONNX Runtime would run on the CPU."""
+    if device != "auto":
+        return device == "cpu"
+    try:
+        from salema.runtime.ort_session import cuda_may_start  # noqa: PLC0415
+    except MissingDependencyError:
+        return True
+    return not cuda_may_start()
 
 
 def _open_onnx(path: Path, device: str, passed_over: list[str], *, graphs: bool) -> Session:
