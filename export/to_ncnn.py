@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 _MAGIC = "7767517"
 _RAW_FP32 = b"\0\0\0\0"  # before a convolution's weights
 _ADD, _SUB, _MUL = "0=0", "0=1", "0=2"  # BinaryOp's
-_SIMPLE = {"R": ("ReLU", ""), "M": ("Pooling", "0=0 1=2 2=2 5=1"), "U": ("Interp", "0=1 1=2.0 2=2.0"), "S": ("Sigmoid", "")}
+_SIMPLE = {
+    "R": ("ReLU", ""),
+    "M": ("Pooling", "0=0 1=2 2=2 5=1"),
+    "U": ("Interp", "0=1 1=2.0 2=2.0"),  # 1.0.20260114 still reads "2" as no float
+    "S": ("Sigmoid", ""),
+}
 
 
 class _Layer(NamedTuple):

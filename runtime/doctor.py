@@ -17,16 +17,18 @@ from salema.runtime.doctor_probes import (
     DRIVER,
     GPU_MEMORY,
     KERNELS,
+    NCNN,
     PYCUDA,
     find_no_gpu,
     probe_cuda,
     probe_gpus,
     probe_jetson,
+    probe_ncnn,
     probe_system,
     probe_video,
 )
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
-from salema.runtime.session import open_session
+from salema.runtime.session import NCNN_FILES, open_session
 from salema.runtime.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Library, load_library
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ _RUN_NEEDS = {
     "onnxruntime (cpu)": (ORT, f"{ORT} CPU"),
     "onnxruntime (cuda)": (DRIVER, ORT, f"{ORT} CUDA"),
     "onnxruntime-tensorrt": (DRIVER, ORT, f"{ORT} TensorRT"),
+    "ncnn": (NCNN,),
 }
 _BUILD_NEEDS = {TENSORRT.backend: (DRIVER, TENSORRT.title), TENSORRT_RTX.backend: (TENSORRT_RTX.title,)}
 
@@ -102,6 +105,7 @@ def examine(model: Path | None = None) -> Report:
         TENSORRT.title: partial(probe_tensorrt, TENSORRT.backend),
         TENSORRT_RTX.title: partial(probe_tensorrt, TENSORRT_RTX.backend),
         ORT: probe_onnxruntime,
+        NCNN: probe_ncnn,
         "video": probe_video,
         "Jetson": probe_jetson,
     }
@@ -176,6 +180,8 @@ def would_take(backends: Iterable[Backend]) -> str:
     engines = [kind for kind in (TENSORRT, TENSORRT_RTX) if kind.backend in runs]
     choices = [f"{kind.title} where the model's folder holds {kind.engine_file}" for kind in engines]
     on = [f"{ORT} on {where}" for where in ("CUDA", "the CPU") if f"onnxruntime ({where.split()[-1].lower()})" in runs]
+    if "ncnn" in runs and on[:1] != [f"{ORT} on CUDA"]:
+        choices.append(f"ncnn where the model's folder holds {NCNN_FILES[0]}")
     return ", else ".join([*choices, *on[:1]]) or "nothing"
 
 

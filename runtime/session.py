@@ -190,6 +190,8 @@ def _open_first(path: Path, device: str, *, graphs: bool) -> Session:
     """Opens the fastest backend that works here; engines that are there and don't work are named."""
     from salema.runtime.trt_library import KINDS, kind_of  # noqa: PLC0415
 
+    if path.name in NCNN_FILES:
+        return _open_ncnn(path, device)
     folder = path if path.is_dir() else path.parent
     named = kind_of(path.name) if path.suffix == ".engine" else None
     beside = path.is_dir() or path.name in {MODEL_FILE, *PART_FILES}
