@@ -13,12 +13,20 @@ import numpy as np
 from salema.runtime.errors import BackendError, MissingDependencyError, UsageError, reason
 from salema.runtime.ncnn_files import read_info
 
+# Its OpenMP reads this once, when it is loaded. By default threads that wait keep their cores busy: with decoding,
+# encoding or other programs beside it a step took two to three times the CPU time, and longer.
+_WAITING = "OMP_WAIT_POLICY"
+_told = _WAITING in os.environ
+os.environ.setdefault(_WAITING, "passive")
 try:
     import ncnn
 except ImportError as error:
     raise MissingDependencyError(
         f"ncnn can't be imported ({reason(error)}); install it with: pip install 'salema[ncnn]'"
     ) from error
+finally:
+    if not _told:
+        del os.environ[_WAITING]  # PyTorch's OpenMP is none of ours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
