@@ -90,6 +90,7 @@ def test_backends_follow_from_the_findings(report, findings):
         "onnxruntime (cpu)",
         "onnxruntime (cuda)",
         "onnxruntime-tensorrt",
+        "ncnn",
     ]
     assert backends["onnxruntime (cpu)"] == {
         "name": "onnxruntime (cpu)", "runs": True, "builds": None, "why": "", "advice": []

@@ -167,7 +167,9 @@ def test_a_reset_clears_nan(opened, disc, variant):
         for name in set(poison) - {"first"}:
             poison[name][:] = np.nan
         stream.restore(poison)
-        assert np.isnan(stream.step(disc[0])).any()
+        stream.step(disc[0])  # its map need hold no NaN: ncnn's ReLU makes zeros of them
+        poisoned = stream.snapshot()
+        assert all(np.isnan(poisoned[name]).all() for name in set(poisoned) - {"first"})
         stream.restore(poison | {"first": np.ones(1, np.float32)})
         np.testing.assert_array_equal(run(stream, disc), expected)
 
