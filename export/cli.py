@@ -15,6 +15,7 @@ from salema.runtime.errors import MissingDependencyError, SalemaError, UsageErro
 if TYPE_CHECKING:
     from salema.export.exporter import Result
     from salema.export.to_engine import Built
+    from salema.export.verify import Report
 
 # What goes with --from; everything else was settled by the export.
 _WITH_FROM = {
@@ -82,7 +83,8 @@ def export(
         str,
         typer.Option(
             "--for",
-            help="What will run the graph, which is then rewritten to suit: any, onnxruntime, openvino, tensorrt.",
+            help="What will run the graph, which is then rewritten to suit: any, onnxruntime, openvino, tensorrt,"
+            " ncnn (its own files beside the ONNX graph).",
         ),
     ] = "any",
     rewrite: Annotated[
@@ -231,7 +233,9 @@ def _report(result: Result | None, built: tuple[Built, ...], *, as_json: bool) -
 def _model_record(result: Result | None) -> dict[str, Any]:
     if result is None:
         return {}
-    record = {"paths": [str(path) for path in result.paths], "size_bytes": result.size_bytes}
+    record: dict[str, Any] = {"paths": [str(path) for path in result.paths], "size_bytes": result.size_bytes}
+    if result.ncnn_report:
+        record["ncnn_check"] = asdict(result.ncnn_report)
     return {**record, "spec": asdict(result.spec), "check": asdict(result.report)}
 
 
@@ -254,7 +258,14 @@ def _model_rows(result: Result) -> dict[str, str]:
         "state difference": f"relative {report.state_error:.2g} (at most {report.tolerance:g})",
         "least CC": f"{report.cc:.6f} over {report.frames} frames with a reset",
         "control": f"noise differs by {report.control_max:.2g}",
+        **_ncnn_rows(result.ncnn_report),
     }
+
+
+def _ncnn_rows(report: Report | None) -> dict[str, str]:
+    if report is None:
+        return {}
+    return {"ncnn's difference": f"max {report.map_max:.2g}, state relative {report.state_error:.2g}"}
 
 
 def _engine_rows(built: Built) -> dict[str, str]:

@@ -22,13 +22,15 @@ from salema.export.checkpoint_files import save_safetensors
 from salema.export.checkpoints import Checkpoint, load_checkpoint
 from salema.export.models import Decoder, Encoder, SaliencyStep
 from salema.export.rewrite import FOR, MEAN
+from salema.export.to_ncnn import write_ncnn
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
 from salema.runtime.errors import OutputError, UsageError
 from salema.runtime.files import make_folder, written_aside
+from salema.runtime.ncnn_files import NcnnFiles, describe
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.ort_split_session import OrtSplitSession
-from salema.runtime.session import MODEL_FILE, PART_FILES
+from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
 from salema.runtime.spec import PARTS, ModelSpec, salema_version
 
 if TYPE_CHECKING:
@@ -65,19 +67,23 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the check."""
+    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the check.
+
+    `ncnn_report` is the check of ncnn's files, None where there are none.
+    """
 
     paths: tuple[Path, ...]
     size_bytes: int
     spec: ModelSpec
     architecture_source: str
     report: Report
+    ncnn_report: Report | None = None
 
 
 def export_model(options: Options, say: Callable[[str], None]) -> Result:
     """Exports a checkpoint to `options.folder/model.onnx`, or to `encoder.onnx` and `decoder.onnx` there.
 
-    They appear only once they have passed their check.
+    For ncnn its own three files are written beside it. They appear only once they have passed their check.
 
     Args:
         options: what to do.
@@ -87,11 +93,12 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
         SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`.
     """
     _check_options(options)
-    paths = tuple(options.folder / name for name in (PART_FILES if options.split else (MODEL_FILE,)))
+    names = PART_FILES if options.split else (MODEL_FILE, *(NCNN_FILES if options.for_ == "ncnn" else ()))
+    paths = tuple(options.folder / name for name in names)
     with _folder(options.folder), ExitStack() as stack:
         aside = [stack.enter_context(written_aside(path)) for path in paths]
-        spec, source, report = _export(options, aside, say)
-    return Result(paths, sum(path.stat().st_size for path in paths), spec, source, report)
+        spec, source, report, ncnn_report = _export(options, aside, say)
+    return Result(paths, sum(path.stat().st_size for path in paths), spec, source, report, ncnn_report)
 
 
 def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, split: bool) -> Session:
@@ -105,8 +112,21 @@ def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, s
     return OrtSplitSession(*aside)
 
 
-def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> tuple[ModelSpec, str, Report]:
-    """Writes the model and checks it; returns its facts, where its architecture comes from, and the check."""
+def _save_and_open_ncnn(model: SaliencyStep, spec: ModelSpec, aside: list[Path]) -> Session:
+    """Writes ncnn's files, the last three of `aside`, and loads them again."""
+    from salema.runtime.ncnn_session import NcnnSession  # noqa: PLC0415 - only where it was asked for
+
+    onnx_file, param, weights, facts = aside
+    files = NcnnFiles(param, weights, facts, onnx_file)
+    write_ncnn(model, spec, param, weights)
+    facts.write_text(describe(files, spec).to_json(), "utf-8")
+    return NcnnSession(files)
+
+
+def _export(
+    options: Options, aside: list[Path], say: Callable[[str], None]
+) -> tuple[ModelSpec, str, Report, Report | None]:
+    """Writes the model and checks it; returns its facts, where its architecture comes from, and the checks."""
     checkpoint = load_checkpoint(options.weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
     if not checkpoint.trained:
@@ -123,7 +143,11 @@ def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> 
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}{rewritten}")
     with _save_and_open(exported, spec, aside, split=options.split) as session:
         say("checking      PyTorch against the file, frame by frame, with a reset")
-        report = verify(model, session)
+        report, ncnn_report = verify(model, session), None
+    if options.for_ == "ncnn":
+        with _save_and_open_ncnn(model, spec, aside) as session:
+            say("checking      the same against ncnn's files")
+            ncnn_report = verify(model, session)
     if options.save_weights is not None:
         save_safetensors(
             options.save_weights,
@@ -133,19 +157,22 @@ def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> 
             trained=checkpoint.trained,
         )
         say(f"saved         {options.save_weights}")
-    return spec, source, report
+    return spec, source, report, ncnn_report
 
 
 def _check_options(options: Options) -> None:
     if options.for_ not in FOR:
         raise UsageError(f"--for {options.for_}: not one of {', '.join(FOR)}")
+    if options.for_ == "ncnn" and (options.split or options.precision != "fp32"):
+        other = "--split" if options.split else "--fp16"
+        raise UsageError(f"--for ncnn {other}: ncnn runs whole models in FP32; leave one of them out")
     height, width = options.imgsz_hw
     if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
         nearest = " ".join(str(max(round(size / MULTIPLE), 1) * MULTIPLE) for size in options.imgsz_hw)
         raise UsageError(f"--imgsz {height} {width}: both must be multiples of {MULTIPLE}; the nearest are {nearest}")
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"--batch {options.batch}: give 1 or more, or 'dynamic'")
-    for name in (MODEL_FILE,) if options.split else PART_FILES:
+    for name in (MODEL_FILE, *NCNN_FILES) if options.split else PART_FILES:
         if (options.folder / name).exists():
             raise UsageError(
                 f"-o {options.folder}: holds {name}, a model exported {'without' if options.split else 'with'} --split;"

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 CROPPED = "upsampling-cropped"
 MEAN = "mean-as-channel"
 REWRITES = (CROPPED, TRANSPOSED, MEAN)
-FOR: dict[str, tuple[str, ...]] = {"any": (), "onnxruntime": (CROPPED,), "openvino": (TRANSPOSED,), "tensorrt": ()}
-"""What pays for each way to run a model. Not measured on a GPU yet, so TensorRT has the plain graph."""
+FOR: dict[str, tuple[str, ...]] = {
+    "any": (),
+    "onnxruntime": (CROPPED,),
+    "openvino": (TRANSPOSED,),
+    "tensorrt": (),
+    "ncnn": (),
+}
+"""What pays for each way to run a model. Not measured on a GPU yet, so TensorRT has the plain graph. ncnn's 3x3
+convolutions are Winograd's, with a quarter of the multiplications; the folded forms have 4 of 9, and no Winograd."""
 
 # A nearest x2 upsampling doubles rows, so three taps after it fall on two rows before it. Even rows of the output take
 # the row before (tap 0) and their own (taps 1 and 2); odd ones their own (0 and 1) and the next (2).

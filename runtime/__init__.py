@@ -24,8 +24,8 @@ def load(
 
     Args:
         model: the folder that `salema-export` wrote.
-        backend: `auto`, `tensorrt`, `tensorrt-rtx`, `onnxruntime`, `onnxruntime-tensorrt`,
-            `openvino` or `openvino-bf16`.
+        backend: `auto`, `tensorrt`, `tensorrt-rtx`, `onnxruntime`, `onnxruntime-tensorrt`, `ncnn`, `openvino` or
+            `openvino-bf16`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         streams: independent videos side by side; None takes the model's batch (1 where it is free).
         graphs: replay each step as a CUDA graph, where the backend can.

@@ -72,7 +72,7 @@ def run(
     backend: Annotated[
         str,
         typer.Option(
-            help="auto, tensorrt, tensorrt-rtx, onnxruntime, onnxruntime-tensorrt, openvino or openvino-bf16."
+            help="auto, tensorrt, tensorrt-rtx, onnxruntime, onnxruntime-tensorrt, ncnn, openvino or openvino-bf16."
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",

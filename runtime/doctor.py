@@ -18,16 +18,18 @@ from salema.runtime.doctor_probes import (
     DRIVER,
     GPU_MEMORY,
     KERNELS,
+    NCNN,
     PYCUDA,
     find_no_gpu,
     probe_cuda,
     probe_gpus,
     probe_jetson,
+    probe_ncnn,
     probe_system,
     probe_video,
 )
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
-from salema.runtime.session import open_session
+from salema.runtime.session import NCNN_FILES, open_session
 from salema.runtime.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Library, load_library
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ _RUN_NEEDS = {
     "onnxruntime (cpu)": (ORT, f"{ORT} CPU"),
     "onnxruntime (cuda)": (DRIVER, ORT, f"{ORT} CUDA"),
     "onnxruntime-tensorrt": (DRIVER, ORT, f"{ORT} TensorRT"),
+    "ncnn": (NCNN,),
     "openvino": (OPENVINO,),
     "openvino-bf16": (OPENVINO, OPENVINO_BF16),
 }
@@ -105,6 +108,7 @@ def examine(model: Path | None = None) -> Report:
         TENSORRT.title: partial(probe_tensorrt, TENSORRT.backend),
         TENSORRT_RTX.title: partial(probe_tensorrt, TENSORRT_RTX.backend),
         ORT: probe_onnxruntime,
+        NCNN: probe_ncnn,
         OPENVINO: partial(probe_openvino, TINY_MODEL, _TINY_INPUT, _TINY_OUTPUT),
         "video": probe_video,
         "Jetson": probe_jetson,
@@ -180,8 +184,9 @@ def would_take(backends: Iterable[Backend]) -> str:
     engines = [kind for kind in (TENSORRT, TENSORRT_RTX) if kind.backend in runs]
     choices = [f"{kind.title} where the model's folder holds {kind.engine_file}" for kind in engines]
     on = [f"{ORT} on {where}" for where in ("CUDA", "the CPU") if f"onnxruntime ({where.split()[-1].lower()})" in runs]
-    if "openvino" in runs and "onnxruntime (cuda)" not in runs:
-        choices.append(f"{OPENVINO} for a model exported --for openvino")
+    if "onnxruntime (cuda)" not in runs:
+        choices += [f"ncnn where the model's folder holds {NCNN_FILES[0]}"] * ("ncnn" in runs)
+        choices += [f"{OPENVINO} for a model exported --for openvino"] * ("openvino" in runs)
     return ", else ".join([*choices, *on[:1]]) or "nothing"
 
 

@@ -10,6 +10,8 @@ import importlib
 import platform
 import re
 import shutil
+import struct
+import tempfile
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 DRIVER, PYCUDA, CUDA_BINDINGS, GPU_MEMORY = "NVIDIA driver", "PyCUDA", "cuda-bindings", "GPU memory"
 KERNELS = "CUDA kernels"
+NCNN = "ncnn"
+# A 3x3 convolution of ones: what is before the weights, the weights, the bias.
+_TINY_PARAM = "7767517\n2 2\nInput x 0 1 x\nConvolution y 1 1 x y 0=1 1=3 5=1 6=9\n"
+_TINY_BIN = struct.pack("<I10f", 0, *[1] * 9, 0)
 _INSTALL_CUDA = "pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
 _LIBRARIES = {"NumPy": ("numpy", "numpy"), "OpenCV": ("cv2", "opencv-python"), "PyAV": ("av", "av")}
 _BINDINGS = {PYCUDA: ("pycuda.driver", "pycuda"), CUDA_BINDINGS: ("cuda.bindings.driver", "cuda-bindings")}
@@ -70,6 +76,29 @@ def probe_cuda() -> list[Finding]:
     finally:
         device.close()
     return [*findings, Finding(GPU_MEMORY, WORKS, f"bytes went to {device.name} and came back")]
+
+
+def probe_ncnn() -> list[Finding]:
+    """Runs a tiny network, loaded from files as models are."""
+    try:
+        from salema.runtime.ncnn_session import load_net  # noqa: PLC0415 - it may be missing
+    except MissingDependencyError as error:
+        return [unusable(NCNN, error)]
+    import ncnn  # noqa: PLC0415 - only after the import that tells how to get it
+    import numpy as np  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        param, weights = Path(folder, "tiny.param"), Path(folder, "tiny.bin")
+        param.write_text(_TINY_PARAM, "ascii")
+        weights.write_bytes(_TINY_BIN)
+        extractor = load_net(str(param), str(weights)).create_extractor()
+        extractor.input("x", ncnn.Mat(np.arange(9, dtype=np.float32).reshape(1, 3, 3)).clone())
+        _, found = extractor.extract("y")
+        value = np.array(found).tolist()
+    if value != [[[sum(range(9))]]]:
+        advice = "pip install --force-reinstall ncnn"
+        return [Finding(NCNN, BROKEN, f"{ncnn.__version__}: a tiny model gave {value}", advice)]
+    return [Finding(NCNN, WORKS, f"{ncnn.__version__}, a tiny model ran")]
 
 
 def probe_video() -> list[Finding]:

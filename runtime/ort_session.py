@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.kernels.gpus import list_gpus
 from salema.runtime.engine_files import sha256_of
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
 from salema.runtime.files import make_folder
@@ -44,6 +45,14 @@ CPU = "CPUExecutionProvider"
 _CACHE_FOLDER = "onnxruntime-tensorrt"
 _QUIET = 3  # errors only: ONNX Runtime writes warnings about the graph and missing GPUs straight to stderr
 _INSTALL_GPU = "install it with: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
+
+
+def cuda_may_start() -> bool:
+    """Says whether this ONNX Runtime has the CUDA provider, and a GPU is there for it."""
+    try:
+        return CUDA in ort.get_available_providers() and bool(list_gpus())
+    except BackendError:
+        return False
 
 
 class OrtSession:
@@ -171,11 +180,6 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
         raise ModelError(
             f"{model}: ONNX Runtime {ort.__version__} can't load it ({reason(error)}); {advice}"
         ) from error
-
-
-def has_cuda() -> bool:
-    """Returns whether this ONNX Runtime is a build with CUDA."""
-    return CUDA in ort.get_available_providers()
 
 
 def load_part(model: Path) -> tuple[Any, ModelSpec]:

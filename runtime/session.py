@@ -5,15 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from salema.kernels.gpus import list_gpus
-from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
-from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.spec import TRANSPOSED
+from salema.runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +26,11 @@ States = tuple[Any, ...]
 
 MODEL_FILE = "model.onnx"
 PART_FILES = ("encoder.onnx", "decoder.onnx")
-BACKENDS = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-tensorrt", "openvino", "openvino-bf16")
+NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin", "model.ncnn.json")
+BACKENDS = (
+    *("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-tensorrt"),
+    *("ncnn", "openvino", "openvino-bf16"),
+)
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
@@ -130,8 +129,9 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
     Args:
         path: the folder that `salema-export` wrote, or an ONNX file or engine in it.
         backend: one of `BACKENDS`. `auto` takes the first that works of a TensorRT engine, a TensorRT-RTX engine (where
-            they have been built), OpenVINO in float32 (on the CPU, where it is installed and the model exported for it)
-            and ONNX Runtime, and says in `description` what it took, and why not another.
+            they have been built); on the CPU ncnn (where its files are) or OpenVINO in float32 (where it is installed
+            and the model exported for it); and ONNX Runtime; and says in `description` what it took, and why not
+            another.
         device: `auto`, `cpu`, `cuda` or `cuda:N` for GPU number N.
         graphs: replay each step as a CUDA graph, where the backend can.
 
@@ -147,120 +147,11 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
         raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
     if not Path(path).exists():
         raise ModelError(f"{path}: no such model; make one with: salema-export --weights FILE -o {_folder_of(path)}")
+    from salema.runtime.backends import open_first, open_named  # noqa: PLC0415 - they know what is in this file
+
     if backend == "auto":
-        return _open_first(Path(path), device, graphs=graphs)
-    return _open(Path(path), backend, device, graphs=graphs)
-
-
-def _open(path: Path, backend: str, device: str, *, graphs: bool) -> Session:
-    if backend.startswith("openvino"):
-        return _open_openvino(path, backend, device)
-    if backend.startswith("onnxruntime"):
-        files = find_parts(path)
-        if len(files) > 1:
-            return _open_split_on_cpu(files, backend, device)
-        from salema.runtime.ort_session import OrtSession  # noqa: PLC0415 - a backend is loaded when chosen
-
-        return OrtSession(files[0], device, with_tensorrt=backend == "onnxruntime-tensorrt")
-    if device == "cpu":
-        raise UsageError(f"--backend {backend} --device cpu: it runs on NVIDIA GPUs only; take --backend onnxruntime")
-    from salema.runtime.trt_library import KINDS  # noqa: PLC0415
-    from salema.runtime.trt_session import open_tensorrt  # noqa: PLC0415
-
-    return open_tensorrt(path, KINDS[backend], int(device.partition(":")[2] or 0), graphs=graphs)
-
-
-def _open_openvino(path: Path, backend: str, device: str) -> Session:
-    if device not in {"auto", "cpu"}:
-        raise UsageError(f"--backend {backend} --device {device}: it runs on the CPU only; take --device cpu")
-    files = find_parts(path)
-    if len(files) > 1:
-        raise UsageError(
-            f"--backend {backend}: {files[0].parent} holds a split model; take --backend onnxruntime, or export without"
-            " --split"
-        )
-    from salema.runtime.openvino_session import OpenVinoSession  # noqa: PLC0415 - see _open
-
-    return OpenVinoSession(files[0], backend)
-
-
-def _open_split_on_cpu(files: tuple[Path, ...], backend: str, device: str) -> Session:
-    if backend != "onnxruntime" or device not in {"auto", "cpu"}:
-        raise UsageError(
-            f"--backend {backend} --device {device}: ONNX Runtime runs split models on the CPU only; build their"
-            f" engines with salema-export --from {files[0].parent} --engine tensorrt, or export without --split"
-        )
-    from salema.runtime.ort_split_session import OrtSplitSession  # noqa: PLC0415
-
-    return OrtSplitSession(*files)
-
-
-def _open_first(path: Path, device: str, *, graphs: bool) -> Session:
-    """Opens the fastest backend that works here; engines that are there and don't work are named."""
-    from salema.runtime.trt_library import KINDS, kind_of  # noqa: PLC0415
-
-    folder = path if path.is_dir() else path.parent
-    named = kind_of(path.name) if path.suffix == ".engine" else None
-    beside = path.is_dir() or path.name in {MODEL_FILE, *PART_FILES}
-    passed_over = []
-    for kind in KINDS.values():
-        there = beside and any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder"))
-        if device == "cpu" or not (kind is named if named else there):
-            continue
-        try:
-            session = _open(path, kind.backend, device, graphs=graphs)
-        except (BackendError, MissingDependencyError, ModelError, OSError) as error:
-            if named:
-                raise
-            passed_over.append(f"{kind.title} passed over: {error}")
-        else:
-            session.description += f" (auto: its engine is there{''.join(f'; {why}' for why in passed_over)})"
-            return session
-    if not named and _suits_openvino(path, device):
-        try:
-            session = _open(path, "openvino", device, graphs=graphs)
-        except (MissingDependencyError, ModelError) as error:
-            passed_over.append(f"OpenVINO passed over: {error}")
-        else:
-            why = "".join(f"; {why}" for why in passed_over)
-            session.description += f" (auto: installed, and the model is exported for it{why})"
-            return session
-    return _open_onnx(path, device, passed_over, graphs=graphs)
-
-
-def _suits_openvino(path: Path, device: str) -> bool:
-    """Whether OpenVINO is installed, the model exported for it, and no GPU wanted that ONNX Runtime may reach."""
-    if device not in {"auto", "cpu"} or find_spec("openvino") is None:
-        return False
-    with suppress(ModelError, OSError):
-        files = find_parts(path)
-        return (
-            len(files) == 1
-            and TRANSPOSED in read_spec(files[0]).rewrites
-            and not (device == "auto" and _may_reach_gpu())
-        )
-    return False
-
-
-def _may_reach_gpu() -> bool:
-    try:
-        list_gpus()
-        from salema.runtime.ort_session import has_cuda  # noqa: PLC0415 - see _open
-    except (BackendError, MissingDependencyError):
-        return False
-    return has_cuda()
-
-
-def _open_onnx(path: Path, device: str, passed_over: list[str], *, graphs: bool) -> Session:
-    """Opens ONNX Runtime, the last choice; if that fails too, what was passed over comes first."""
-    try:
-        session = _open(path, "onnxruntime", device, graphs=graphs)
-    except SalemaError as error:
-        if not passed_over:
-            raise
-        raise BackendError(f"{'; '.join(passed_over)}; and then: {error}") from error
-    session.description += "".join(f"; {why}" for why in passed_over)
-    return session
+        return open_first(Path(path), device, graphs=graphs)
+    return open_named(Path(path), backend, device, graphs=graphs)
 
 
 def warn_untrained(spec: ModelSpec) -> None:

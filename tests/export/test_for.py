@@ -50,8 +50,8 @@ def test_any_batch_and_split_models_too(exported, target):
         np.testing.assert_allclose([stream.step(frame) for frame in frames], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("target", ["any", "tensorrt"])
-def test_what_has_not_been_measured_has_the_plain_graph(exported, target):
+@pytest.mark.parametrize("target", ["any", "tensorrt", "ncnn"])
+def test_where_rewriting_does_not_pay_or_was_not_measured_the_graph_is_plain(exported, target):
     assert FOR[target] == ()
     assert "Resize" in kinds(exported(for_=target))
 
@@ -67,7 +67,7 @@ def test_the_command(cli, tmp_path):
     assert read_spec(tmp_path / "b/model.onnx").rewrites == ()
     ran = cli(main, *arguments[:-1], "abacus", "-o", tmp_path / "c")
     assert (ran.code, (tmp_path / "c").exists()) == (2, False)
-    assert ran.err.endswith("--for abacus: not one of any, onnxruntime, openvino, tensorrt\n")
+    assert ran.err.endswith("--for abacus: not one of any, onnxruntime, openvino, tensorrt, ncnn\n")
 
 
 @pytest.mark.parametrize("options", [{}, {"precision": "fp16"}, {"batch": None}, {"split": True}])

@@ -107,6 +107,7 @@ def test_backends_follow_from_the_findings(report, findings):
         "onnxruntime (cpu)",
         "onnxruntime (cuda)",
         "onnxruntime-tensorrt",
+        "ncnn",
         "openvino",
         "openvino-bf16",
     ]
@@ -119,8 +120,11 @@ def test_backends_follow_from_the_findings(report, findings):
     assert backends["onnxruntime (cuda)"]["runs"] == ("ONNX Runtime CUDA" in works)
     if not gpus_here():
         runs = {name for name, backend in backends.items() if backend["runs"]}
-        assert runs - {"openvino-bf16"} == {"onnxruntime (cpu)", "openvino"}
-        assert report["auto"] == "OpenVINO for a model exported --for openvino, else ONNX Runtime on the CPU"
+        assert runs - {"openvino-bf16"} == {"onnxruntime (cpu)", "ncnn", "openvino"}
+        assert report["auto"] == (
+            "ncnn where the model's folder holds model.ncnn.param, else OpenVINO for a model exported --for openvino,"
+            " else ONNX Runtime on the CPU"
+        )
         driver = findings["NVIDIA driver"]
         assert backends["tensorrt"]["why"] == f"NVIDIA driver: {driver['detail']}"
         assert backends["tensorrt"]["advice"][0] == driver["advice"]
@@ -138,6 +142,7 @@ def test_the_text_says_the_same(cli, model, findings):
         assert lines[place].split() == [finding["state"], *name.split(), *finding["detail"].split()]
         assert lines[place + 1].strip() == f"-> {finding['advice']}" or finding["state"] == "works"
     assert "  can run    onnxruntime (cpu)" in lines
+    assert "  can run    ncnn" in lines
     assert f"  works    model  {description}" in lines
     assert lines[-1] == f"auto takes {description}"
 
@@ -153,9 +158,9 @@ def test_a_model_that_can_not_be_opened_is_told_and_ends_with_1(cli, tmp_path):
     assert report["auto"] == "nothing: the model can't be opened"
 
 
-def test_without_onnx_runtime_openvino_and_a_gpu_nothing_runs(tmp_path):
+def test_without_onnx_runtime_ncnn_openvino_and_a_gpu_nothing_runs(tmp_path):
     """Modules of those names which can't be imported stand in their way."""
-    for name in ("onnxruntime", "openvino"):
+    for name in ("onnxruntime", "ncnn", "openvino"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('libsomething.so: not there')\n")
     code = "from salema.runtime.doctor_cli import main; main()"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -166,6 +171,7 @@ def test_without_onnx_runtime_openvino_and_a_gpu_nothing_runs(tmp_path):
     assert f"  broken   ONNX Runtime  {found}" in ran.stdout
     found = "OpenVINO can't be imported (libsomething.so: not there)\n           -> pip install 'salema[openvino]'"
     assert f"  broken   OpenVINO  {found}" in ran.stdout
+    assert "  broken   ncnn  ncnn can't be imported (libsomething.so: not there)" in ran.stdout
     assert ran.stdout.endswith("\nauto takes nothing\n")
 
 
@@ -254,6 +260,15 @@ def test_tensorrt_rtx_knows_some_gpus(capability, state):
             "ONNX Runtime on the CPU",
         ),
         ([*GPU_WORKS[:-1], Finding("GPU memory", "broken", ""), TRT_WORKS], "nothing"),
+        (
+            [*ORT_WORKS, Finding("ncnn", "works", "")],
+            "ncnn where the model's folder holds model.ncnn.param, else ONNX Runtime on the CPU",
+        ),
+        ([Finding("ncnn", "works", "")], "ncnn where the model's folder holds model.ncnn.param"),
+        (
+            [*GPU_WORKS, *ORT_WORKS, Finding("ONNX Runtime CUDA", "works", ""), Finding("ncnn", "works", "")],
+            "ONNX Runtime on CUDA",
+        ),
     ],
 )
 def test_what_auto_takes_on_other_machines(found, auto):

@@ -57,6 +57,7 @@ SESSIONS = {
     "host, integrated": (on_host(integrated=True), 1e-5, []),
     "host, no graphs": (on_host(graphs=False), 1e-5, []),
     "host, copy": (on_host(state_scheme="copy"), 1e-5, []),
+    "ncnn": (lambda folder: open_session(folder, "ncnn", "cpu"), 1e-5, []),
     "onnxruntime, split": (lambda folder: open_session(folder, "onnxruntime", "cpu"), 1e-5, []),
     "host, split": (on_host(), 1e-5, []),
     "tensorrt, split": (on_tensorrt("tensorrt"), 1e-4, TENSORRT),
@@ -75,13 +76,27 @@ def backend(request):
 
 
 @pytest.fixture
-def opened(request, exported, backend):
-    wants_split = "split" in request.node.callspec.id
+def folder(request, exported):
+    """Exports a variant as the backend needs it."""
+    name = request.node.callspec.id
 
+    def export(variant="SalEMA30", streams=1):
+        options = {**VARIANTS[variant]}
+        if streams > 1:
+            options["batch"] = None
+        if "split" in name and variant in SPLITTABLE:
+            options["split"] = True
+        if "ncnn" in name:
+            options |= {"for_": "ncnn", "precision": "fp32"}
+        return exported(**options)
+
+    return export
+
+
+@pytest.fixture
+def opened(folder, backend):
     def open_variant(variant, streams=1):
-        split = {"split": True} if wants_split and variant in SPLITTABLE else {}
-        folder = exported(batch=1 if streams == 1 else None, **VARIANTS[variant], **split)
-        return SaliencyStream(backend[0](folder), streams)
+        return SaliencyStream(backend[0](folder(variant, streams)), streams)
 
     return open_variant
 
@@ -175,16 +190,16 @@ def test_a_step_leaves_its_arguments_alone(opened, disc, backend, variant):
         np.testing.assert_array_equal(stream.step(disc[2]), kept)
 
 
-def test_from_host_keeps_a_copy_of_its_own(model, backend):
-    with backend[0](model) as session:
+def test_from_host_keeps_a_copy_of_its_own(folder, backend):
+    with backend[0](folder()) as session:
         array = np.ones((1, 32, 4, 6), np.float32)
         states = session.from_host({"ema30": array})
         array[:] = 7
         assert (session.to_host(states)["ema30"] == 1).all()
 
 
-def test_a_closed_session_says_so(model, backend, disc):
-    session = backend[0](model)
+def test_a_closed_session_says_so(folder, backend, disc):
+    session = backend[0](folder())
     stream = SaliencyStream(session)
     stream.step(disc[0])
     stream.close()
