@@ -94,7 +94,7 @@ def test_without_its_files_auto_does_not_speak_of_it(model):
 
 
 def test_it_does_not_run_on_a_gpu(whole):
-    with pytest.raises(UsageError, match="--backend ncnn --device cuda:1: it runs on the CPU here"):
+    with pytest.raises(UsageError, match="--backend ncnn --device cuda:1: it runs on the CPU only"):
         open_session(whole, "ncnn", "cuda:1")
 
 
