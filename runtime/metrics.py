@@ -1,7 +1,7 @@
-"""How well a saliency map agrees with another, or with where people looked: the published table's NSS, CC and SIM.
+"""How well a saliency map agrees with another, or with where people looked: NSS, CC, SIM and KL.
 
 Source: Bylinskii et al., "What do different evaluation metrics tell us about saliency models?", TPAMI 2019. A flat map
-says nothing, so it scores what chance does: NSS 0, CC 0, and in SIM it counts as even.
+says nothing, so it scores what chance does: NSS 0, CC 0, and in SIM and KL it counts as even.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Map = NDArray[Any]
+
+_KL_EPSILON = 2.2204e-16  # the MIT benchmark's
 
 
 def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
@@ -42,8 +44,21 @@ def sim(saliency: Map, density: Map) -> float:
     return float(np.minimum(_distribution(saliency), _distribution(density)).sum())
 
 
+def kl_divergence(saliency: Map, density: Map) -> float:
+    """Kullback-Leibler divergence of `saliency` from `density`, both `(H, W)` and at least 0, in nats; 0 is best.
+
+    Each is taken to a sum of 1, and not to [0, 1] first, as the MIT benchmark has it.
+    """
+    found, wanted = _share(saliency), _share(density)
+    return float((wanted * np.log(_KL_EPSILON + wanted / (found + _KL_EPSILON))).sum())
+
+
 def _distribution(values: Map) -> NDArray[np.float64]:
     wide = values.astype(np.float64)
-    wide = wide - wide.min() if np.ptp(values) > 0 else np.ones(values.shape)
-    share: NDArray[np.float64] = wide / wide.sum()
+    return _share(wide - wide.min())
+
+
+def _share(values: Map) -> NDArray[np.float64]:
+    total = values.sum(dtype=np.float64)
+    share: NDArray[np.float64] = values / total if total > 0 else np.full(values.shape, 1 / values.size)
     return share

@@ -1,0 +1,127 @@
+"""Areas under the ROC curve of a saliency map: how well its values tell fixated places from others.
+
+Every function takes values in any range, finite. A flat map can't tell anything: 0.5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Map = NDArray[Any]
+
+SPLITS = 100
+STEPS = 10  # thresholds are 0, 1/10, ... of the map's range
+_JITTER = 1e-7
+
+
+def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> float:
+    """Returns the chance that a positive value is above a negative one, ties counting half: AUC at every threshold.
+
+    Args:
+        positives: `(n,)`, at least one.
+        negatives: `(m,)`, at least one.
+        weights: `(m,)`, at least 0: how often each negative counts; None for once.
+    """
+    if weights is None:
+        ordered = np.sort(negatives)
+        below, upto = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))
+        return float((below + upto).mean() / (2 * len(ordered)))
+    order = np.argsort(negatives)
+    ordered, total = negatives[order], np.concatenate([[0], np.cumsum(weights[order], dtype=np.float64)])
+    below, upto = (total[np.searchsorted(ordered, positives, side)] for side in ("left", "right"))
+    return float((below + upto).mean() / (2 * total[-1]))
+
+
+def auc_judd(saliency: Map, fixated: NDArray[np.bool_]) -> float:
+    """AUC-Judd with a threshold at each fixated value, as the published code and the MIT benchmark have it.
+
+    Fixated pixels of equal value are counted one after the other, so ties cost something; `jitter` breaks them. The
+    curve goes straight from (0, 0) to its first point, which flatters a map where there are few fixations.
+
+    Args:
+        saliency: `(H, W)`.
+        fixated: `(H, W)`, at least one set and one not.
+
+    Returns:
+        0 to 1.
+    """
+    if not np.ptp(saliency) > 0:
+        return 0.5
+    thresholds = np.sort(saliency[fixated])[::-1]
+    above = saliency.size - np.searchsorted(np.sort(saliency, axis=None), thresholds)
+    found = np.arange(1, len(thresholds) + 1)
+    hits = found / len(thresholds)
+    false_alarms = (above - found) / (saliency.size - len(thresholds))
+    return _area(false_alarms, hits)
+
+
+def jitter(saliency: Map, rng: np.random.Generator, dtype: type[np.floating[Any]]) -> Map:
+    """Returns a map `(H, W)` with noise of less than 1e-7 added.
+
+    In float32, which the published code keeps its 0..255 in, that breaks ties of black pixels only: elsewhere it is
+    below a unit in the last place. In float64, as MATLAB has it, it breaks all ties.
+    """
+    return (saliency + rng.random(saliency.shape) * _JITTER).astype(dtype)
+
+
+def shuffled_auc(
+    saliency: Map, fixated: NDArray[np.bool_], others: Map, rng: np.random.Generator, *, at_top: bool
+) -> float:
+    """Shuffled AUC: negatives are places that were fixated in other frames.
+
+    The mean over 100 splits, each with as many negatives as fixations, drawn without replacement. Their values matter
+    only by the threshold they reach, so a split is a draw of the multivariate hypergeometric distribution.
+
+    Args:
+        saliency: `(H, W)`.
+        fixated: `(H, W)`, at least one set.
+        others: indices `(m,)` of the others' pixels in the flat map, each once; at least one.
+        rng: draws the splits.
+        at_top: whether the map's maximum is a threshold too (MATLAB's ranges end there, NumPy's before).
+    """
+    if not np.ptp(saliency) > 0:
+        return 0.5
+    values = saliency.ravel()
+    positives = _reached(values[fixated.ravel()], saliency, at_top=at_top)
+    count = min(int(positives.sum()), len(others))
+    pool = _reached(values[others], saliency, at_top=at_top)
+    return _stepped(positives, rng.multivariate_hypergeometric(pool, count, SPLITS))
+
+
+def auc_borji(saliency: Map, fixated: NDArray[np.bool_], rng: np.random.Generator, *, at_top: bool) -> float:
+    """AUC-Borji: the mean over 100 splits, each with as many random pixels as fixations for negatives.
+
+    Arguments are those of `shuffled_auc`; pixels are drawn with replacement, fixated ones too.
+    """
+    if not np.ptp(saliency) > 0:
+        return 0.5
+    positives = _reached(saliency[fixated], saliency, at_top=at_top)
+    everywhere = _reached(saliency.ravel(), saliency, at_top=at_top)
+    return _stepped(positives, rng.multinomial(int(positives.sum()), everywhere / saliency.size, SPLITS))
+
+
+def _reached(values: Map, saliency: Map, *, at_top: bool) -> NDArray[np.int64]:
+    """Counts values by the highest threshold they reach: of 0, 1/10, ... 9/10 of the map's range, and perhaps 1."""
+    low, high = float(saliency.min()), float(saliency.max())
+    thresholds = np.arange(STEPS + at_top) / STEPS
+    reached = np.searchsorted(thresholds, (values.astype(np.float64) - low) / (high - low), "right")
+    return np.bincount(reached - 1, minlength=len(thresholds))
+
+
+def _stepped(positives: NDArray[np.int64], splits: NDArray[np.int64]) -> float:
+    """Returns the mean area over splits `(splits, thresholds)`; at fixed thresholds it is that of the mean curve."""
+    hits, false_alarms = (
+        np.cumsum(counts[::-1]) / counts.sum() for counts in (positives, splits.sum(axis=0, dtype=np.int64))
+    )
+    return _area(false_alarms, hits)
+
+
+def _area(false_alarms: NDArray[np.float64], hits: NDArray[np.float64]) -> float:
+    """Returns the area under a curve that begins at (0, 0) and ends at (1, 1)."""
+    x, y = (np.concatenate([[0.0], rates, [1.0]]) for rates in (false_alarms, hits))
+    return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1])).sum() / 2)
