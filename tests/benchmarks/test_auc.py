@@ -26,7 +26,7 @@ def test_the_published_code_gives_the_same(case):
         saliency, fixated = golden[f"{case}/saliency"], golden[f"{case}/fixation"] > 0
         others = np.flatnonzero(golden[f"{case}/other"])
         assert auc_judd(saliency, fixated) == pytest.approx(golden[f"{case}/auc_judd"], abs=1e-6)
-        wanted, deviation = golden[f"{case}/s_auc"], golden[f"{case}/s_auc_std"]
+        wanted, deviation = float(golden[f"{case}/s_auc"]), float(golden[f"{case}/s_auc_std"])
     found = [shuffled_auc(saliency, fixated, others, np.random.default_rng(seed), at_top=False) for seed in range(50)]
     assert found[0] == pytest.approx(wanted, abs=4 * deviation)
     assert np.mean(found) == pytest.approx(wanted, abs=deviation)
