@@ -48,7 +48,7 @@ def auc_judd(saliency: Map, fixated: NDArray[np.bool_]) -> float:
         fixated: `(H, W)`, at least one set and one not.
 
     Returns:
-        0 to 1.
+        0 to 1 where fixated values differ; many equal ones can bring it below.
     """
     if not np.ptp(saliency) > 0:
         return 0.5

@@ -62,11 +62,17 @@ def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed
     sums = np.array([np.nansum(rows, axis=0) for rows in differences.values()])
     if over == "videos":
         sums, known = sums / np.maximum(known, 1), np.minimum(known, 1)
-    rng = seeded(seed, "bootstrap")
+    low, high = _interval(sums, known, seeded(seed, "bootstrap"))
+    videos = (known > 0).sum(axis=0)
+    means = sums.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return {
-        name: _interval(sums[has, column], known[has, column].astype(np.float64), rng)
-        for column, name in enumerate(METRICS)
-        for has in [known[:, column] > 0]
+        name: Difference(
+            mean=float(means[column]) if count else None,
+            low=float(low[column]) if count > 1 else None,
+            high=float(high[column]) if count > 1 else None,
+            videos=int(count),
+        )
+        for column, (name, count) in enumerate(zip(METRICS, videos, strict=True))
     }
 
 
@@ -88,16 +94,17 @@ def video_differences(first: DatasetScores, second: DatasetScores) -> dict[str, 
     return {first.videos[key].name: mean_known(rows) for key, rows in frame_differences(first, second).items()}
 
 
-def _interval(sums: NDArray[np.float64], counts: NDArray[np.float64], rng: np.random.Generator) -> Difference:
-    videos = len(sums)
-    if videos == 0:
-        return Difference(None, None, None, 0)
-    mean = float(sums.sum() / counts.sum())
-    if videos == 1:
-        return Difference(mean, None, None, 1)
+def _interval(
+    sums: NDArray[np.float64], counts: NDArray[np.intp], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the interval's ends `(metrics,)` from each video's sums and counts `(videos, metrics)`."""
     means = []
     for _ in range(RESAMPLES // _ROWS):
-        times = rng.multinomial(videos, np.full(videos, 1 / videos), _ROWS)
-        means.append((times @ sums) / (times @ counts))
-    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(mean, float(low), float(high), videos)
+        drawn = rng.integers(0, len(sums), (_ROWS, len(sums)))
+        total, count = sums[drawn].sum(axis=1), counts[drawn].sum(axis=1)
+        means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    rows = np.concatenate(means)
+    # Draws of none but videos without the score say nothing; where a metric has no score at all nobody looks.
+    known = np.where(np.isnan(rows).all(axis=0), 0, rows)
+    low, high = np.nanquantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high

@@ -60,9 +60,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="With --model: as for salema-run.")] = "auto",
 ) -> None:
     """Score saliency maps against where people looked: AUC-Judd, shuffled AUC, NSS, CC, SIM, KL and AUC-Borji."""
-    if context.invoked_subcommand is not None:
-        return
     with exit_on_error(_PROGRAM), ExitStack() as opened:
+        if context.invoked_subcommand is not None:
+            _refuse_before_command(context)
+            return
         from salema.benchmarks.eval_report import Evaluation, notes, text_lines
         from salema.benchmarks.ground_truth import list_truth
         from salema.benchmarks.protocols import find_protocol
@@ -87,6 +88,49 @@ def evaluate(
         for note in notes(found):
             typer.echo(f"note: {note}", err=True)
         print("\n".join(lines))
+
+
+@app.command()
+def pack(
+    pred: Annotated[Path, typer.Option(help="Folder of predicted maps, in a folder for each video.", readable=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="ZIP file to write.")] = Path("submission.zip"),
+    method: Annotated[str | None, typer.Option(help="Folder in the ZIP file [default: the file's name].")] = None,
+    src: Annotated[
+        Path | None, typer.Option(help="DHF1K's folder: frames are counted and named as there.", readable=False)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Which <weights>_predictions, where --pred holds several.")
+    ] = None,
+    start: Annotated[int, typer.Option(help="Least number of a video.")] = 701,
+    end: Annotated[int, typer.Option(help="Greatest number of a video.")] = 1000,
+) -> None:
+    """Check maps against what DHF1K's benchmark asks for, and pack them for submission; say all that is wrong."""
+    with exit_on_error(_PROGRAM):
+        from salema.benchmarks.submission import check_submission, pack_submission
+        from salema.runtime.cli_report import FrameBar
+        from salema.runtime.files import check_writable
+
+        check_writable(output)
+        with FrameBar(1) as bar:
+            found = check_submission(pred, range(start, end + 1), source=src, weights=weights, progress=bar.advance)
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+        if found.problems:
+            for problem in found.problems:
+                typer.echo(f"{_PROGRAM}: {problem}", err=True)
+            typer.echo(f"{_PROGRAM}: {len(found.problems)} problems; nothing was packed", err=True)
+            raise SystemExit(1)
+        pack_submission(found, output, method or output.stem)
+        print(f"{found.videos} videos, {len(found.files)} maps -> {output}")
+
+
+def _refuse_before_command(context: typer.Context) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--{name.strip('_')} stands before {context.invoked_subcommand}, where it means nothing; put it after"
+            )
 
 
 def _check(pred: Path | None, model: Path | None, src: Path | None, gt: Path | None, dataset: str | None) -> Path:

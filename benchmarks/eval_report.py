@@ -62,7 +62,8 @@ def text_lines(found: Evaluation) -> Iterator[str]:
             mark = "" if over == found.protocol.means[0] else "also "
             rows[f"{model.label} ({mark}mean over {over})"] = list(model.mean(over))
     if found.with_rows:
-        rows |= {f"{name} (published)": list(scores) for name, scores in ROWS.items()}
+        unknown = [math.nan] * (len(METRICS) - len(FIVE))
+        rows |= {f"{name} (published)": [*scores, *unknown] for name, scores in ROWS.items()}
     yield from _table("", METRICS.values(), {name: [_number(x) for x in row] for name, row in rows.items()})
     if len(found.models) > 1:
         yield from _difference_lines(found)
@@ -103,9 +104,9 @@ def _videos(agreements: dict[str, Agreement]) -> int:
 def _table(head: str, columns: Iterable[str], rows: dict[str, list[str]]) -> Iterator[str]:
     names = list(columns)
     wide = max(len(name) for name in (head, *rows))
-    cells = [max(len(text) for text in column) for column in zip(names, *rows.values(), strict=False)]
+    cells = [max(len(text) for text in column) for column in zip(names, *rows.values(), strict=True)]
     for name, row in ((head, names), *rows.items()):
-        shown = (text.rjust(width) for text, width in zip(row, cells, strict=False))
+        shown = (text.rjust(width) for text, width in zip(row, cells, strict=True))
         yield "  ".join([name.ljust(wide), *shown]).rstrip()
 
 
@@ -137,9 +138,11 @@ def notes(found: Evaluation) -> Iterator[str]:
 
 
 _NO_PLACES = "no fixations"
+_ALL_PLACES = "or nothing else"
 _WHY = {
-    **dict.fromkeys(("nss", "auc_judd", "auc_borji"), _NO_PLACES),
-    "s_auc": f"{_NO_PLACES}, here or in other videos",
+    "nss": _NO_PLACES,
+    **dict.fromkeys(("auc_judd", "auc_borji"), f"{_NO_PLACES}, {_ALL_PLACES}"),
+    "s_auc": f"{_NO_PLACES}, here or in other videos, {_ALL_PLACES}",
     **dict.fromkeys(("cc", "sim", "kl"), "no density"),
 }
 

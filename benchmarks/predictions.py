@@ -99,8 +99,8 @@ class PredictedMaps:
         self.label = (weights or root.name).removesuffix("_predictions")
         self.videos: dict[str, Matched] = {}
         without = []
-        for folder in subfolders(root if dataset in _IN_VIDEOS else _predictions(root, weights)):
-            holds = _predictions(folder, weights) if dataset in _IN_VIDEOS else folder
+        for folder in subfolders(root if dataset in _IN_VIDEOS else find_predictions(root, weights)):
+            holds = find_predictions(folder, weights) if dataset in _IN_VIDEOS else folder
             files = map_files(holds) if is_wanted(dataset, folder.name, start, end) else {}
             key = video_key(dataset, folder.name)
             if files and key in truth:
@@ -117,8 +117,12 @@ class PredictedMaps:
         return ((index, partial(read_map, path)) for index, path in self.videos[key].files.items())
 
 
-def _predictions(folder: Path, weights: str | None) -> Path:
-    """Returns the `<weights>_predictions` in a folder, or the folder itself where there is none."""
+def find_predictions(folder: Path, weights: str | None) -> Path:
+    """Returns the `<weights>_predictions` in a folder, or the folder itself where there is none.
+
+    Raises:
+        MapError: there are several, or none of the weights asked for.
+    """
     found = [path for path in subfolders(folder) if path.name.endswith("_predictions")]
     if weights is not None:
         wanted = f"{weights.removesuffix('_predictions')}_predictions"

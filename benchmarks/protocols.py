@@ -142,10 +142,10 @@ def _bicubic(saliency: Map, size_hw: tuple[int, int]) -> Map:
 
     is_8_bit = saliency.dtype == np.uint8
     image = Image.fromarray(saliency if is_8_bit else saliency.astype(np.float32))
-    resized = np.asarray(image.resize(size_hw[::-1], Image.Resampling.BICUBIC))
+    resized: Map = np.asarray(image.resize(size_hw[::-1], Image.Resampling.BICUBIC)).clip(0)  # it overshoots
     if saliency.dtype == np.uint16:
-        return np.rint(resized).clip(0, 65535).astype(np.uint16)
-    return resized.clip(0)  # it overshoots below the least value
+        resized = np.rint(resized).clip(0, 65535).astype(np.uint16)
+    return resized
 
 
 def halve(values: Map) -> Map:
