@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPLITS = 100
 STEPS = 10  # thresholds are 0, 1/10, ... of the map's range
-_JITTER = 1e-7
+_RADIX_BYTES = 2  # NumPy's stable sort of numbers this small is a radix sort
 
 
 def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> float:
@@ -37,36 +37,51 @@ def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> flo
     return float((below + upto).mean() / (2 * total[-1]))
 
 
-def auc_judd(saliency: Map, fixated: NDArray[np.bool_]) -> float:
+def auc_judd(
+    saliency: Map, fixated: NDArray[np.bool_], rng: np.random.Generator | None = None, *, black_only: bool = False
+) -> float:
     """AUC-Judd with a threshold at each fixated value, as the published code and the MIT benchmark have it.
 
-    Fixated pixels of equal value are counted one after the other, so ties cost something; `jitter` breaks them. The
-    curve goes straight from (0, 0) to its first point, which flatters a map where there are few fixations.
+    Fixated pixels of equal value are counted one after the other, so ties cost something. The published jitter of 1e-7
+    breaks them: what it leads to is drawn here, the ranks of the fixated pixels among those of equal value. In float32,
+    in which the published code keeps 0..255, such jitter is below a unit in the last place but where a pixel is black.
+    The curve goes straight from (0, 0) to its first point, which flatters a map where there are few fixations.
 
     Args:
         saliency: `(H, W)`.
         fixated: `(H, W)`, at least one set and one not.
+        rng: breaks ties; None leaves them.
+        black_only: whether it breaks those of 0 alone.
 
     Returns:
         0 to 1 where fixated values differ; many equal ones can bring it below.
     """
     if not np.ptp(saliency) > 0:
         return 0.5
-    thresholds = np.sort(saliency[fixated])[::-1]
-    above = saliency.size - np.searchsorted(np.sort(saliency, axis=None), thresholds)
+    ordered = np.sort(saliency, axis=None, kind="stable" if saliency.itemsize <= _RADIX_BYTES else None)
+    thresholds = np.sort(saliency[fixated])
+    above = saliency.size - np.searchsorted(ordered, thresholds)
+    if rng is not None:
+        _break_ties(above, thresholds, saliency.size - np.searchsorted(ordered, thresholds, "right"), rng, black_only)
     found = np.arange(1, len(thresholds) + 1)
     hits = found / len(thresholds)
-    false_alarms = (above - found) / (saliency.size - len(thresholds))
+    false_alarms = (above[::-1] - found) / (saliency.size - len(thresholds))
     return _area(false_alarms, hits)
 
 
-def jitter(saliency: Map, rng: np.random.Generator, dtype: type[np.floating[Any]]) -> Map:
-    """Returns a map `(H, W)` with noise of less than 1e-7 added.
+def _break_ties(
+    above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.intp], rng: np.random.Generator, black_only: bool
+) -> None:
+    """Draws ranks among pixels of equal value, and leaves in `above` the pixels that are above each one or it itself.
 
-    In float32, which the published code keeps its 0..255 in, that breaks ties of black pixels only: elsewhere it is
-    below a unit in the last place. In float64, as MATLAB has it, it breaks all ties.
+    All are `(n,)`, `thresholds` rising; `above` counts the pixels of equal or greater value, `higher` of greater.
     """
-    return (saliency + rng.random(saliency.shape) * _JITTER).astype(dtype)
+    levels, firsts, counts = np.unique(thresholds, return_index=True, return_counts=True)
+    for level, first, count in zip(levels, firsts, counts, strict=True):
+        equal = above[first] - higher[first]
+        if equal > 1 and (level == 0 or not black_only):
+            ranks = np.sort(rng.choice(equal, count, replace=False, shuffle=False)) + 1
+            above[first : first + count] = higher[first] + ranks[::-1]
 
 
 def shuffled_auc(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from salema.benchmarks.auc import auc_borji, auc_judd, exact_auc, jitter, shuffled_auc
+from salema.benchmarks.auc import auc_borji, auc_judd, exact_auc, shuffled_auc
 from salema.runtime.errors import MissingDependencyError, UsageError, reason
 from salema.runtime.metrics import cc, kl_divergence, nss, sim
 
@@ -42,9 +42,9 @@ class Protocol:
         means: over the videos' means and over all frames, the protocol's own first.
         resize: how a prediction gets the ground truth's size.
         halved: whether all is then scored at half that size.
-        sampled: whether AUCs are jittered or drawn; if not, every threshold and every place counts.
+        sampled: whether AUCs are jittered and drawn; if not, every threshold and every place counts.
         at_top: whether the greatest value is a threshold of the sampled AUCs.
-        dtype: what jitter is added in.
+        black_only: whether AUC-Judd's jitter breaks ties of black pixels only.
         ddof: 0 divides NSS's deviation by N, 1 by N - 1.
         other_frames: of how many other frames the fixations are the negatives of s-AUC; None for all.
         per_video: whether these are drawn once for a video, from other videos, or for each frame from all.
@@ -56,7 +56,7 @@ class Protocol:
     halved: bool
     sampled: bool
     at_top: bool
-    dtype: type[np.floating[Any]]
+    black_only: bool
     ddof: int
     other_frames: int | None
     per_video: bool
@@ -70,7 +70,7 @@ PROTOCOLS = {
         halved=True,
         sampled=True,
         at_top=False,
-        dtype=np.float32,
+        black_only=True,
         ddof=0,
         other_frames=40,
         per_video=True,
@@ -82,7 +82,7 @@ PROTOCOLS = {
         halved=False,
         sampled=True,
         at_top=True,
-        dtype=np.float64,
+        black_only=False,
         ddof=1,
         other_frames=10,
         per_video=False,
@@ -94,7 +94,7 @@ PROTOCOLS = {
         halved=False,
         sampled=False,
         at_top=False,
-        dtype=np.float64,
+        black_only=False,
         ddof=0,
         other_frames=None,
         per_video=True,
@@ -215,7 +215,7 @@ def _aucs(
             scores["s_auc"] = exact_auc(positives, flat[places], others.ravel()[places])
         return scores
     scores = {
-        "auc_judd": auc_judd(jitter(saliency, rng, protocol.dtype), fixated) if np.ptp(saliency) > 0 else 0.5,
+        "auc_judd": auc_judd(saliency, fixated, rng, black_only=protocol.black_only),
         "auc_borji": auc_borji(saliency, fixated, rng, at_top=protocol.at_top),
     }
     if len(places):

@@ -26,17 +26,19 @@ def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
         fixations: at least one must not be 0.
         ddof: 0 divides the deviation by N, 1 by N - 1.
     """
-    values = saliency.astype(np.float64)
-    deviation = values.std(ddof=ddof)
-    return float((values[fixations > 0].mean() - values.mean()) / deviation) if np.ptp(values) > 0 else 0.0
+    if not np.ptp(saliency) > 0:
+        return 0.0
+    centred = _centred(saliency)
+    deviation = np.sqrt(centred @ centred / (saliency.size - ddof))
+    return float(centred[fixations.ravel() > 0].mean() / deviation)
 
 
 def cc(saliency: Map, density: Map) -> float:
     """Pearson's correlation of two maps `(H, W)`, -1 to 1."""
-    a, b = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (saliency, density))
     if not (np.ptp(saliency) > 0 and np.ptp(density) > 0):
         return 0.0
-    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+    a, b = _centred(saliency), _centred(density)
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 def sim(saliency: Map, density: Map) -> float:
@@ -53,9 +55,15 @@ def kl_divergence(saliency: Map, density: Map) -> float:
     return float((wanted * np.log(_KL_EPSILON + wanted / (found + _KL_EPSILON))).sum())
 
 
+def _centred(values: Map) -> NDArray[np.float64]:
+    """Returns a map's values `(n,)` less their mean."""
+    centred: NDArray[np.float64] = values.astype(np.float64).ravel()
+    centred -= centred.mean()
+    return centred
+
+
 def _distribution(values: Map) -> NDArray[np.float64]:
-    wide = values.astype(np.float64)
-    return _share(wide - wide.min())
+    return _share(values.astype(np.float64) - float(values.min()))
 
 
 def _share(values: Map) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from salema.benchmarks import slow_metrics as slow
-from salema.benchmarks.auc import auc_borji, auc_judd, exact_auc, jitter, shuffled_auc
+from salema.benchmarks.auc import auc_borji, auc_judd, exact_auc, shuffled_auc
 
 GOLDEN = Path(__file__).parents[1] / "golden/metrics.npz"
 SIZE = (6, 9)
@@ -129,12 +129,33 @@ def test_one_fixation():
         assert exact_auc(saliency[fixated], saliency[~fixated]) == pytest.approx(place / 9)
 
 
-def test_jitter_breaks_ties_of_black_only_in_float32_and_all_in_float64():
-    saliency = np.repeat([[0, 3, 255]], 50, axis=0).astype(np.uint8)
-    found = {dtype: jitter(saliency, rng(), dtype) for dtype in (np.float32, np.float64)}
-    for dtype, noisy in found.items():
-        assert noisy.dtype == dtype
-        assert np.abs(noisy - saliency).max() < 1.01e-7
-        assert len(np.unique(noisy[:, 0])) == 50
-    assert (found[np.float32][:, 1:] == [3, 255]).all()
-    assert len(np.unique(found[np.float64][:, 1:])) == 100
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ties_break_as_jitter_breaks_them(dtype):
+    """Against the published way, noise of 1e-7 on every pixel: equal means and deviations; float32 keeps it at 0 only."""
+    draw = np.random.default_rng(4)
+    saliency = draw.choice(np.array([0, 0, 0, 3, 90, 255], np.uint8), (20, 30))
+    fixated = draw.random(saliency.shape) < 0.02
+
+    def jittered():
+        return slow.auc_judd((saliency + draw.random(saliency.shape) * 1e-7).astype(dtype), fixated)
+
+    ours = [auc_judd(saliency, fixated, draw, black_only=dtype == np.float32) for _ in range(300)]
+    theirs = [jittered() for _ in range(300)]
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=4 * np.std(theirs) / 150**0.5)
+    assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.25)
+    assert abs(np.mean(ours) - auc_judd(saliency, fixated)) > 3 * np.std(theirs) / 150**0.5
+
+
+def test_black_only_leaves_other_ties():
+    saliency = np.array([[0, 0, 0, 3, 3, 3, 255, 255]], np.uint8)
+    lit, dark = (np.isin(np.arange(8), places)[None] for places in ([3, 4, 6], [0, 1, 6]))
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        assert auc_judd(saliency, lit, draw, black_only=True) == auc_judd(saliency, lit)
+    assert len({auc_judd(saliency, dark, np.random.default_rng(seed), black_only=True) for seed in range(20)}) > 1
+
+
+@given(MAPS, FIXATED)
+def test_without_ties_there_is_nothing_to_draw(saliency, fixated):
+    ranks = saliency.astype(np.float64) + np.arange(saliency.size).reshape(SIZE) / 100
+    assert auc_judd(ranks, fixated, rng()) == auc_judd(ranks, fixated)

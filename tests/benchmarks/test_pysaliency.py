@@ -16,13 +16,14 @@ CACHE = Path(__file__).parents[2] / ".cache"
 
 @pytest.fixture(scope="module")
 def pysaliency():
-    """Its modules `metrics` and `numba_utils`, loaded by file: importing the package takes PyTorch, numba and others."""
+    """Two of its modules, loaded by file: importing the package takes PyTorch, numba and others."""
     folders = sorted(CACHE.glob("pysaliency-*/pysaliency"))
     assert folders, "pysaliency is not there; make test fetches it"
     with pytest.MonkeyPatch.context() as patch:
         # Its loops run as plain Python, and NumPy 2.4 calls trapz by its new name.
         patch.setitem(sys.modules, "numba", types.SimpleNamespace(jit=lambda **_: lambda function: function))
-        patch.setattr(np, "trapz", getattr(np, "trapezoid", None) or np.trapz, raising=False)
+        if hasattr(np, "trapezoid"):
+            patch.setattr(np, "trapz", np.trapezoid, raising=False)
         yield types.SimpleNamespace(**{name: load(folders[-1] / f"{name}.py") for name in ("metrics", "numba_utils")})
 
 
