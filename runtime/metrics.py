@@ -29,7 +29,7 @@ def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
     if not np.ptp(saliency) > 0:
         return 0.0
     centred = _centred(saliency)
-    deviation = np.sqrt(centred @ centred / (saliency.size - ddof))
+    deviation = np.sqrt(_dot(centred, centred) / (saliency.size - ddof))
     return float(centred[fixations.ravel() > 0].mean() / deviation)
 
 
@@ -38,7 +38,7 @@ def cc(saliency: Map, density: Map) -> float:
     if not (np.ptp(saliency) > 0 and np.ptp(density) > 0):
         return 0.0
     a, b = _centred(saliency), _centred(density)
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+    return float(_dot(a, b) / np.sqrt(_dot(a, a) * _dot(b, b)))
 
 
 def sim(saliency: Map, density: Map) -> float:
@@ -60,6 +60,11 @@ def _centred(values: Map) -> NDArray[np.float64]:
     centred: NDArray[np.float64] = values.astype(np.float64).ravel()
     centred -= centred.mean()
     return centred
+
+
+def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Returns the sum of products, without BLAS: its threads get in the way of those that score frames."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def _distribution(values: Map) -> NDArray[np.float64]:

@@ -131,7 +131,7 @@ def test_one_fixation():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_ties_break_as_jitter_breaks_them(dtype):
-    """Against the published way, noise of 1e-7 on every pixel: equal means and deviations; float32 keeps it at 0 only."""
+    """Against the published way, noise of 1e-7 on every pixel: equal means, equal deviations."""
     draw = np.random.default_rng(4)
     saliency = draw.choice(np.array([0, 0, 0, 3, 90, 255], np.uint8), (20, 30))
     fixated = draw.random(saliency.shape) < 0.02
