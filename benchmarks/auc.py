@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPLITS = 100
 STEPS = 10  # thresholds are 0, 1/10, ... of the map's range
-_RADIX_BYTES = 2  # NumPy's stable sort of numbers this small is a radix sort
+_COUNTED = (np.uint8, np.uint16)
 
 
 def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> float:
@@ -58,15 +58,25 @@ def auc_judd(
     """
     if not np.ptp(saliency) > 0:
         return 0.5
-    ordered = np.sort(saliency, axis=None, kind="stable" if saliency.itemsize <= _RADIX_BYTES else None)
     thresholds = np.sort(saliency[fixated])
-    above = saliency.size - np.searchsorted(ordered, thresholds)
+    higher, above = _count_above(saliency, thresholds)
     if rng is not None:
-        _break_ties(above, thresholds, saliency.size - np.searchsorted(ordered, thresholds, "right"), rng, black_only)
+        _break_ties(above, thresholds, higher, rng, black_only)
     found = np.arange(1, len(thresholds) + 1)
     hits = found / len(thresholds)
     false_alarms = (above[::-1] - found) / (saliency.size - len(thresholds))
     return _area(false_alarms, hits)
+
+
+def _count_above(saliency: Map, thresholds: Map) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Counts the pixels above each threshold `(n,)`, and those above it or equal."""
+    if saliency.dtype in _COUNTED:  # nearly three times as fast as sorting
+        counts = np.bincount(saliency.ravel(), minlength=int(saliency.max()) + 1)
+        above = np.cumsum(counts[::-1])[::-1]
+        return (above - counts)[thresholds], above[thresholds]
+    ordered = np.sort(saliency, axis=None)
+    below, upto = (np.searchsorted(ordered, thresholds, side) for side in ("left", "right"))
+    return saliency.size - upto, saliency.size - below
 
 
 def _break_ties(

@@ -195,8 +195,7 @@ def score_frame(
         fixated = None if fixated is None else halve_places(fixated)
         others = None if others is None else halve_places(others > 0)
     if density is not None:
-        wide = saliency.astype(np.float64), density.astype(np.float64)
-        scores |= {"cc": cc(*wide), "sim": sim(*wide), "kl": kl_divergence(*wide)}
+        scores |= {"cc": cc(saliency, density), "sim": sim(saliency, density), "kl": kl_divergence(saliency, density)}
     if fixated is not None and fixated.any():
         scores["nss"] = nss(saliency, fixated, protocol.ddof)
         if not fixated.all():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
     """
     if not np.ptp(saliency) > 0:
         return 0.0
-    centred = _centred(saliency)
-    deviation = np.sqrt(_dot(centred, centred) / (saliency.size - ddof))
-    return float(centred[fixations.ravel() > 0].mean() / deviation)
+    mean, deviation = _mean_and_deviation(saliency, ddof)
+    return float((saliency[fixations > 0].mean(dtype=np.float64) - mean) / deviation)
 
 
 def cc(saliency: Map, density: Map) -> float:
@@ -43,7 +43,12 @@ def cc(saliency: Map, density: Map) -> float:
 
 def sim(saliency: Map, density: Map) -> float:
     """Similarity, 0 to 1: what two maps `(H, W)`, each taken to [0, 1] and then to a sum of 1, have in common."""
-    return float(np.minimum(_distribution(saliency), _distribution(density)).sum())
+    first, second = (values.astype(np.float64) for values in (saliency, density))
+    first -= first.min()
+    second -= second.min()
+    _share(first)
+    _share(second)
+    return float(np.minimum(first, second, out=first).sum())
 
 
 def kl_divergence(saliency: Map, density: Map) -> float:
@@ -51,8 +56,18 @@ def kl_divergence(saliency: Map, density: Map) -> float:
 
     Each is taken to a sum of 1, and not to [0, 1] first, as the MIT benchmark has it.
     """
-    found, wanted = _share(saliency), _share(density)
+    found, wanted = (values.astype(np.float64) for values in (saliency, density))
+    _share(found)
+    _share(wanted)
     return float((wanted * np.log(_KL_EPSILON + wanted / (found + _KL_EPSILON))).sum())
+
+
+def _mean_and_deviation(values: Map, ddof: int) -> tuple[float, float]:
+    if values.dtype == np.uint8:  # OpenCV's sums are exact, and take no copy
+        mean, deviation = cv2.meanStdDev(values)
+        return float(mean[0, 0]), float(deviation[0, 0]) * (values.size / (values.size - ddof)) ** 0.5
+    centred = _centred(values)
+    return float(values.mean(dtype=np.float64)), float((_dot(centred, centred) / (values.size - ddof)) ** 0.5)
 
 
 def _centred(values: Map) -> NDArray[np.float64]:
@@ -67,11 +82,10 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.einsum("i,i->", a, b))
 
 
-def _distribution(values: Map) -> NDArray[np.float64]:
-    return _share(values.astype(np.float64) - float(values.min()))
-
-
-def _share(values: Map) -> NDArray[np.float64]:
-    total = values.sum(dtype=np.float64)
-    share: NDArray[np.float64] = values / total if total > 0 else np.full(values.shape, 1 / values.size)
-    return share
+def _share(values: NDArray[np.float64]) -> None:
+    """Takes a map's values to a sum of 1, in place; evenly where all are 0."""
+    total = values.sum()
+    if total > 0:
+        values /= total
+    else:
+        values[:] = 1 / values.size
