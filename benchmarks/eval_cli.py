@@ -80,7 +80,7 @@ def evaluate(
         else:
             sources = _inferred(places, {**options, "source": src}, {"backend": backend, "device": device}, opened)
         if against_published:
-            check_published(dataset or "", sources[0].videos)
+            check_published(dataset or "", protocol, sources[0].videos)
         models = _score(sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores()})
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         lines = list(text_lines(found))

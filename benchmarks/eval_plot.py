@@ -27,7 +27,7 @@ def check_plot(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise UsageError(f"--plot {path}: plots are written as .png")
     try:
-        import matplotlib as mpl  # noqa: F401, PLC0415 - in the extra `plot`
+        import matplotlib.figure  # noqa: F401, PLC0415 - in the extra `plot`
     except ImportError as error:
         raise MissingDependencyError(
             f"--plot needs Matplotlib ({reason(error)}); install it with: pip install 'salema[plot]'"

@@ -65,6 +65,8 @@ def text_lines(found: Evaluation) -> Iterator[str]:
         unknown = [math.nan] * (len(METRICS) - len(FIVE))
         rows |= {f"{name} (published)": [*scores, *unknown] for name, scores in ROWS.items()}
     yield from _table("", METRICS.values(), {name: [_number(x) for x in row] for name, row in rows.items()})
+    if found.with_rows:
+        yield "published: DHF1K's validation videos, protocol salema"
     if len(found.models) > 1:
         yield from _difference_lines(found)
     for label, agreements in found.agreements().items():

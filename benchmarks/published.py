@@ -56,15 +56,17 @@ def published_videos() -> dict[str, NDArray[np.float64]]:
     return {str(FIRST_VIDEO + row): scores for row, scores in enumerate(table)}
 
 
-def check_published(dataset: str, videos: Iterable[str]) -> None:
+def check_published(dataset: str, protocol: str, videos: Iterable[str]) -> None:
     """Refuses, before long work, videos of which nothing is published, by `video_key`.
 
     Raises:
-        UsageError: the dataset is another.
+        UsageError: the dataset or the protocol is another.
         MapError: none is a validation video.
     """
     if dataset != "DHF1K":
         raise UsageError(f"--against-published: SalEMA30's scores are those of DHF1K's videos, not {dataset}'s")
+    if protocol != "salema":
+        raise UsageError(f"--against-published: the published scores are of --protocol salema, not {protocol}")
     if not set(videos) & set(published_videos()):
         raise MapError(f"--against-published: none of the videos is one of DHF1K's {FIRST_VIDEO} to {LAST_VIDEO}")
 

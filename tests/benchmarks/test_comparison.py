@@ -100,8 +100,10 @@ def test_agreement_with_the_published_scores():
 
 
 def test_what_was_never_published_is_refused():
-    check_published("DHF1K", ["1", "601"])
+    check_published("DHF1K", "salema", ["1", "601"])
     with pytest.raises(UsageError, match="not UCF-sports's"):
-        check_published("UCF-sports", ["601"])
+        check_published("UCF-sports", "salema", ["601"])
+    with pytest.raises(UsageError, match="are of --protocol salema, not dhf1k"):
+        check_published("DHF1K", "dhf1k", ["601"])
     with pytest.raises(MapError, match="none of the videos is one of DHF1K's 601 to 700"):
-        check_published("DHF1K", ["1", "600", "701"])
+        check_published("DHF1K", "salema", ["1", "600", "701"])

@@ -1,5 +1,6 @@
 import csv
 import json
+import subprocess
 import sys
 import time
 
@@ -308,6 +309,37 @@ def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
     assert sentence in ran.err
     assert len(ran.err.splitlines()) == 1
     assert ran.out == ""
+
+
+def test_it_runs_where_torch_and_onnx_are_not_installed(model, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=2, frames=1)
+    code = f"""
+import sys
+for name in ("torch", "onnx", "onnxscript", "safetensors", "pooch", "matplotlib", "scipy"):
+    sys.modules[name] = None  # makes `import name` raise ImportError
+from salema.benchmarks.eval_cli import main
+sys.argv = ["salema-eval", "--model", {str(model)!r}, "--src", {str(made.source)!r}, "--dataset", "other"]
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "seeded:16 fp32 (mean over videos)" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("library", "option", "sentence"),
+    [
+        ("matplotlib", ("--plot", "p.png"), "--plot needs Matplotlib"),
+        ("PIL", ("--protocol", "dhf1k"), "--protocol dhf1k resizes with Pillow"),
+    ],
+)
+def test_a_library_that_is_missing_is_said_before_long_work(cli, tmp_path, monkeypatch, library, option, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    ran = cli(main, "--dataset", "other", "--gt", "absent", "--pred", "absent", *option)
+    assert ran.code == 1
+    assert sentence in ran.err
+    assert "pip install 'salema[" in ran.err
 
 
 def test_without_scipy_the_sentence_says_how_to_install_it(cli, tmp_path, monkeypatch):
