@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from salema.benchmarks.eval_report import Evaluation
 
+_NAMED = 200  # videos that there is room to name
+
 
 def check_plot(path: Path) -> None:
     """Refuses, before long work, a plot that could not be drawn after it.
@@ -56,6 +58,7 @@ def write_plot(path: Path, found: Evaluation) -> None:
             axes.plot(names, theirs, "k.", label="SalEMA30 (published)", markersize=3)
         axes.set_ylabel(METRICS[name])
         axes.grid(visible=True, alpha=0.3)
+    axes.set_xticks(range(0, len(names), 1 + len(names) // _NAMED))
     axes.tick_params(axis="x", labelrotation=90, labelsize=6)
     figure.axes[0].legend(fontsize=7)
     figure.axes[0].set_title(
