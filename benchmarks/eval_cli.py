@@ -69,7 +69,7 @@ def evaluate(
         from salema.benchmarks.protocols import find_protocol
         from salema.benchmarks.published import check_published
 
-        truth_root = _check(pred, model, src, gt, dataset)
+        truth_root = _check(dataset, pred, model, src, gt, weights, naming)
         chosen, write = find_protocol(protocol), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)
@@ -83,11 +83,10 @@ def evaluate(
             check_published(dataset or "", protocol, sources[0].videos)
         models = _score(sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores()})
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
-        lines = list(text_lines(found))
+        print("\n".join(text_lines(found)), flush=True)  # whatever becomes of the files
         write(found)
         for note in notes(found):
             typer.echo(f"note: {note}", err=True)
-        print("\n".join(lines))
 
 
 @app.command()
@@ -133,7 +132,15 @@ def _refuse_before_command(context: typer.Context) -> None:
             )
 
 
-def _check(pred: Path | None, model: Path | None, src: Path | None, gt: Path | None, dataset: str | None) -> Path:
+def _check(
+    dataset: str | None,
+    pred: Path | None,
+    model: Path | None,
+    src: Path | None,
+    gt: Path | None,
+    weights: str | None,
+    naming: str | None,
+) -> Path:
     """Refuses options that don't go together; returns the folder of the ground truth."""
     if dataset is None:
         raise UsageError("give --dataset DHF1K, Hollywood-2, UCF-sports or other")
@@ -141,6 +148,8 @@ def _check(pred: Path | None, model: Path | None, src: Path | None, gt: Path | N
         raise UsageError("give either --pred DIR (maps on disk) or --model DIR (an exported model, with --src DIR)")
     if (model is None) != (src is None):
         raise UsageError("--model DIR takes its frames from --src DIR; give both, or --pred DIR and --gt DIR")
+    if model is not None and (weights or naming):
+        raise UsageError("--weights and --naming are about --pred; leave them out with --model")
     truth = gt or src
     if truth is None:
         raise UsageError("--pred DIR: give the folder of the ground truth with --gt DIR")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from natsort import natsorted, ns
 
 from salema.benchmarks.map_files import MAP_FILES, MATLAB
-from salema.runtime.datasets import check_dataset
+from salema.runtime.datasets import check_dataset, is_wanted
 from salema.runtime.errors import MapError
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def list_truth(dataset: str, root: Path, start: int | None = None, end: int | No
         raise MapError(f"{root}: no such folder; name the one that holds the videos' ground truth")
     found: dict[str, VideoTruth] = {}
     for name, density, fixation in _videos(root):
-        frames = _frames(density, fixation) if is_wanted(dataset, name, start, end) else ()
+        is_asked_for = dataset != "DHF1K" or is_wanted(name, start, end)
+        frames = _frames(density, fixation) if is_asked_for else ()
         if not frames:
             continue
         key = video_key(dataset, name)
@@ -82,13 +83,6 @@ def list_truth(dataset: str, root: Path, start: int | None = None, end: int | No
             " (images in <video>/maps/ and <video>/fixation/)"
         )
     return found
-
-
-def is_wanted(dataset: str, name: str, start: int | None, end: int | None) -> bool:
-    """Whether a folder is a video that was asked for."""
-    if dataset != "DHF1K":
-        return True
-    return name.isdecimal() and (start or 0) <= int(name) and (end is None or int(name) <= end)
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 MATLAB = ".mat"
 MAP_FILES = {*IMAGES, MATLAB}
+_TAKEN = (np.uint8, np.uint16, np.float32, np.float64)  # what OpenCV resizes
 _MATLAB_NAME = "I"  # the variable that DHF1K's files hold
 
 
 def read_map(path: Path) -> Map:
-    """Reads a saliency or density map `(H, W)`: uint8 or uint16 from images, float32 or float64 from TIFF and MATLAB.
+    """Reads a saliency or density map `(H, W)` as uint8, uint16, float32 or float64, whatever the file has.
 
-    A picture in colours is taken as its grey.
+    A picture in colours is taken as its grey; other types of numbers become float64.
 
     Raises:
         MapError: the file is missing, can't be read, or holds negative numbers, NaN or infinity.
@@ -33,7 +34,7 @@ def read_map(path: Path) -> Map:
     """
     values = _read_matlab(path) if path.suffix.lower() == MATLAB else _read_image(path)
     check_map(values, path)
-    return values
+    return values if values.dtype in _TAKEN else values.astype(np.float64)
 
 
 def check_map(values: Map, path: Path) -> None:

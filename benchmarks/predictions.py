@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from salema.benchmarks.ground_truth import frame_key, is_wanted, map_files, subfolders, video_key
+from salema.benchmarks.ground_truth import frame_key, map_files, subfolders, video_key
 from salema.benchmarks.map_files import read_map
-from salema.runtime.datasets import NAMINGS, list_videos
+from salema.runtime.datasets import IN_IMAGES, NAMINGS, is_wanted, list_videos
 from salema.runtime.errors import MapError, ModelError, UsageError
 from salema.runtime.image_reader import read_image
 from salema.runtime.postprocess import to_grey
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from salema.runtime.stream import SaliencyStream
 
     Map = NDArray[Any]
-
-_IN_VIDEOS = ("Hollywood-2", "UCF-sports")  # whose <weights>_predictions lie in each video's folder
 
 
 @dataclass(frozen=True)
@@ -96,20 +94,27 @@ class PredictedMaps:
             raise MapError(f"{root}: no such folder; name the one that holds the predictions")
         inner = root / dataset / "testing"
         root = inner if inner.is_dir() else root
-        self.label = (weights or root.name).removesuffix("_predictions")
+        in_videos = dataset in IN_IMAGES  # where <weights>_predictions lie in each video's folder
+        place = root if in_videos else find_predictions(root, weights)
+        self.label = weights or place.resolve().name.removesuffix("_predictions")
         self.videos: dict[str, Matched] = {}
         without = []
-        for folder in subfolders(root if dataset in _IN_VIDEOS else find_predictions(root, weights)):
-            holds = find_predictions(folder, weights) if dataset in _IN_VIDEOS else folder
-            files = map_files(holds) if is_wanted(dataset, folder.name, start, end) else {}
+        for folder in subfolders(place):
+            if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
+                continue
+            files = map_files(find_predictions(folder, weights) if in_videos else folder)
             key = video_key(dataset, folder.name)
             if files and key in truth:
                 self.videos[key] = _match(dataset, truth[key], folder.name, files, naming)
             elif files:
                 without.append(folder.name)
         self.without_truth = tuple(without)
-        if not self.videos:
-            what = f"of the {len(without)} videos here none has ground truth" if without else "no maps in <video>/"
+        if not any(video.files for video in self.videos.values()):
+            what = "no maps in <video>/"
+            if self.videos:
+                what = "no name of a map fits a frame of the ground truth"
+            elif without:
+                what = f"of the {len(without)} videos here none has ground truth"
             raise MapError(f"{root}: holds no predictions of {dataset} that can be scored ({what})")
 
     def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
@@ -140,7 +145,7 @@ def find_predictions(folder: Path, weights: str | None) -> Path:
 
 def _match(dataset: str, truth: VideoTruth, name: str, files: Mapping[str, Path], naming: str | None) -> Matched:
     by_name = {frame_key(frame.name): index for index, frame in enumerate(truth.frames)}
-    prefix = re.escape(name[:-1]) if dataset in _IN_VIDEOS else ""
+    prefix = re.escape(name[:-1]) if dataset in IN_IMAGES else ""
     counts = ((re.fullmatch(prefix + r"(\d+)", path.stem), path) for path in files.values())
     found = {
         "groundtruth": {by_name[key]: path for key, path in files.items() if key in by_name},

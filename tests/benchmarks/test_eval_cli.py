@@ -297,6 +297,12 @@ def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
         (("--dataset", "other", "--pred", "data", "--gt", "data", "--naming", "x"), 2, "--naming x: not one of"),
         (("--dataset", "other", "--pred", "data", "--gt", "data", "--against-published"), 2, "not other's"),
         (("--dataset", "other", "--pred", "data", "--gt", "data", "--weights", "w"), 1, "holds no w_predictions"),
+        (("--dataset", "other", "--model", "m", "--src", "s", "--weights", "w"), 2, "leave them out with --model"),
+        (
+            ("--dataset", "other", "--pred", "odd", "--gt", "data"),
+            1,
+            "no name of a map fits a frame of the ground truth",
+        ),
         (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
     ],
 )
@@ -304,6 +310,8 @@ def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
     monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path / "data", "other", videos=2, frames=1)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "odd/clip 1").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "odd/clip 1/x7.png"), np.zeros((2, 2), np.uint8))
     ran = cli(main, *arguments)
     assert ran.code == code
     assert sentence in ran.err
@@ -363,6 +371,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"salema-eval: {out / 's.json'}: can't be written")
     assert list(out.iterdir()) == []
+    assert "pred (mean over videos)" in ran.stdout  # the work is not lost
 
 
 def test_help_is_quick(cli):

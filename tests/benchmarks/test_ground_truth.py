@@ -123,6 +123,14 @@ def test_depth_is_kept_and_a_missing_file_is_one_sentence(tmp_path):
         read_map(tmp_path / "absent.png")
 
 
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.int32, np.int64, np.uint32])
+def test_other_types_of_numbers_become_those_that_are_worked_with(tmp_path, dtype):
+    io.savemat(tmp_path / "1.mat", {"I": np.array([[0, 1, 1]], dtype)})
+    found = read_map(tmp_path / "1.mat")
+    assert found.dtype == (np.uint8 if dtype is bool else np.float64)
+    assert found.tolist() == [[0, 1, 1]]
+
+
 def matched(tmp_path, names, frames, dataset="other", video="v", **options):
     """Pairs predictions of these names with ground truth of those; gives name by frame, missing, extra."""
     for frame in frames:
