@@ -1,0 +1,24 @@
+"""Predictions for the synthetic datasets, and their scores as salema-eval gives them."""
+
+import json
+
+import cv2
+
+from salema.benchmarks.eval_cli import main
+
+
+def predict(made, folder, change=lambda density: density):
+    """Writes predictions, named as the ground truth's frames, made of its densities."""
+    for video in made.videos:
+        (folder / video).mkdir(parents=True)
+        for name in made.frame_names:
+            density = cv2.imread(str(made.truth / video / f"maps/{name}.png"), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(folder / video / f"{name}.png"), change(density))
+    return folder
+
+
+def scored(cli, made, dataset, tmp_path, *arguments):
+    file = tmp_path / "scores.json"
+    ran = cli(main, "--dataset", dataset, "--gt", made.source, "--json", file, *arguments)
+    assert ran.code == 0, ran.err
+    return json.loads(file.read_text())
