@@ -1,29 +1,19 @@
 import numpy as np
 import pytest
+from eval_maps import model
 from scipy.stats import bootstrap
 
 from salema.benchmarks.comparison import compare_scores, frame_differences, video_differences
 from salema.benchmarks.protocols import METRICS
 from salema.benchmarks.published import ROWS, against_published, check_published, published_videos
-from salema.benchmarks.scoring import DatasetScores, VideoScores, mean_known
+from salema.benchmarks.scoring import mean_known
 from salema.runtime.errors import MapError, UsageError
-
-MANY = len(METRICS)
-
-
-def model(videos, label="m"):
-    """Scores by video: rows of one number that stands for every metric, or of all of them."""
-    found = {}
-    for key, rows in videos.items():
-        scores = np.array([np.broadcast_to(row, MANY) for row in rows], float)
-        found[key] = VideoScores(key, tuple(map(str, range(len(rows)))), scores, (), ())
-    return DatasetScores(label, found, (), ())
 
 
 def test_means_are_over_frames_or_over_videos_and_leave_out_what_is_not_defined():
     found = model({"a": [1, 2, np.nan], "b": [7], "c": [np.nan]})
-    assert found.mean("frames").tolist() == [10 / 3] * MANY
-    assert found.mean("videos").tolist() == [(1.5 + 7) / 2] * MANY
+    assert found.mean("frames").tolist() == [10 / 3] * len(METRICS)
+    assert found.mean("videos").tolist() == [(1.5 + 7) / 2] * len(METRICS)
     assert found.unscored() == dict.fromkeys(METRICS, 2)
     assert np.isnan(mean_known(np.full((2, 3), np.nan))).all()
 

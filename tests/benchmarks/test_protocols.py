@@ -147,3 +147,21 @@ def test_halving_takes_the_mean_of_four_and_any_of_four():
     places = np.zeros((4, 6), bool)
     places[1, 2] = places[2, 5] = places[3, 4] = True
     assert halve_places(places).tolist() == [[False, True, False], [False, False, True]]
+
+
+def test_the_greatest_value_is_a_threshold_in_dhf1k_only():
+    saliency, fixated, others = (np.array([row]) for row in ([0, 250, 255], [False, False, True], [0, 1, 0]))
+    found = {name: scores(name, saliency.astype(np.uint8), None, fixated, others)["s_auc"] for name in PROTOCOLS}
+    assert found == {"salema": 0.5, "dhf1k": 1.0, "exact": 1.0}
+
+
+def test_jitter_breaks_ties_of_black_in_salema_and_all_in_dhf1k():
+    saliency = np.array([[0, 0, 0, 3, 3, 3, 255, 255]], np.uint8)
+    lit, dark = (np.isin(np.arange(8), places)[None] for places in ([3, 4, 6], [0, 1, 6]))
+
+    def distinct(protocol, fixated):
+        return len({scores(protocol, saliency, None, fixated, None, seed=seed)["auc_judd"] for seed in range(20)})
+
+    assert [distinct("salema", places) > 1 for places in (lit, dark)] == [False, True]
+    assert [distinct("dhf1k", places) > 1 for places in (lit, dark)] == [True, True]
+    assert distinct("exact", dark) == 1
