@@ -4,6 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PACKAGES := benchmarks export kernels runtime
 STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
+PYSALIENCY := .cache/pysaliency-0.2.22
 
 .PHONY: demo test lint clips gpu-check clean
 
@@ -12,8 +13,14 @@ demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py $(if $(QUICK),--quick)
 
 # All tests. ARGS goes to pytest: make test ARGS="-k video -x".
-test: $(INSTALLED) clips
+test: $(INSTALLED) clips $(PYSALIENCY)
 	$(BIN)/python -m pytest $(ARGS)
+
+# pysaliency's metrics, which ours are held to: two modules of it, which need none of its dependencies (numba, PyTorch).
+$(PYSALIENCY): $(INSTALLED)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary pysaliency --dest .cache $(@F:pysaliency-%=pysaliency==%)
+	tar --extract --file $@.tar.gz --directory .cache $(@F)/pysaliency/metrics.py $(@F)/pysaliency/numba_utils.py
+	touch $@
 
 # TensorRT's types, against which mypy checks our calls. Without its dependency, tensorrt itself; and a few of its lines
 # are no Python, or hide it.

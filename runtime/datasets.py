@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DATASETS = ("DHF1K", "Hollywood-2", "UCF-sports", "other")
 NAMINGS = ("published", "groundtruth")
-_IN_IMAGES = ("Hollywood-2", "UCF-sports")  # whose frames lie in <video>/images
+IN_IMAGES = ("Hollywood-2", "UCF-sports")  # whose frames lie in <video>/images
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def list_videos(
         raise VideoError(f"{root}: no such folder; name the one that holds the videos' folders")
     folders = _natural(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if dataset == "DHF1K":
-        folders = [path for path in folders if _is_wanted(path.name, start, end)]
+        folders = [path for path in folders if is_wanted(path.name, start, end)]
     stem = Path(weights).name.partition(".")[0].replace(":", "-")
     found = (_video(dataset, path, target, f"{stem}_predictions", naming) for path in folders)
     videos = [video for video in found if video is not None]
     if not videos:
-        where = "<video>/images/" if dataset in _IN_IMAGES else "<video>/"
+        where = "<video>/images/" if dataset in IN_IMAGES else "<video>/"
         raise VideoError(f"{root}: holds no video of {dataset} that was asked for (images in {where})")
     return videos
 
@@ -97,13 +97,14 @@ def _natural(paths: Iterable[Path]) -> list[Path]:
     return natsorted(paths, key=lambda path: path.name, alg=ns.INT)
 
 
-def _is_wanted(name: str, start: int | None, end: int | None) -> bool:
+def is_wanted(name: str, start: int | None, end: int | None) -> bool:
+    """Whether a folder of DHF1K is a video, and its number in the range, `end` included."""
     return name.isdecimal() and (start or 0) <= int(name) and (end is None or int(name) <= end)
 
 
 def _video(dataset: str, folder: Path, target: Path, predictions: str, naming: str) -> FrameFolder | None:
     """Returns a folder's video, or None where it holds no image: shots without frames exist."""
-    holds = folder / "images" if dataset in _IN_IMAGES else folder
+    holds = folder / "images" if dataset in IN_IMAGES else folder
     if not holds.is_dir():
         return None
     frames = tuple(_natural(path for path in holds.iterdir() if path.suffix.lower() in IMAGES))

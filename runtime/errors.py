@@ -19,6 +19,7 @@ __all__ = [
     "INTERRUPTED_EXIT_CODE",
     "BackendError",
     "CheckpointError",
+    "MapError",
     "MissingDependencyError",
     "ModelError",
     "OutputError",
@@ -48,6 +49,10 @@ class ModelError(SalemaError, ValueError):
 
 class VideoError(SalemaError, OSError):
     """A video that is missing, unreadable or empty."""
+
+
+class MapError(SalemaError, ValueError):
+    """A saliency, density or fixation map that is missing, unreadable, or not what it is taken for."""
 
 
 class OutputError(SalemaError, OSError):

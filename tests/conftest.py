@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from salema.export.exporter import Options, export_model
 from salema.export.seeded import moving_disc, seeded_state_dict
@@ -14,6 +15,8 @@ from salema.kernels.gpus import list_gpus
 HERE = Path(__file__).parent
 CLIPS = HERE.parent / ".cache/clips"
 SIZE_HW = (64, 96)
+settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("house")
 
 
 def pytest_runtest_setup(item):

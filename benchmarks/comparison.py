@@ -1,0 +1,110 @@
+"""What lies between two models' scores: differences, and how far chance could account for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from salema.benchmarks.fixations import seeded
+from salema.benchmarks.protocols import METRICS
+from salema.benchmarks.scoring import mean_known
+from salema.runtime.errors import MapError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from salema.benchmarks.protocols import Mean
+    from salema.benchmarks.scoring import DatasetScores
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+_ROWS = 500  # resamples at a time, for memory's sake
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one metric differs: the second model's mean less the first's.
+
+    Attributes:
+        mean: None where neither frame nor video has the score of both.
+        low: lower end of the 95 % interval; None with fewer than two videos.
+        high: its upper end.
+        videos: how many videos have the score of both.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    videos: int
+
+
+def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed: int = 0) -> dict[str, Difference]:
+    """Compares two models, metric by metric, on the frames that both have.
+
+    The interval is a paired bootstrap's: videos are drawn with replacement, 10 000 times, and each brings the
+    differences of its frames; frames of a video resemble each other too much to be drawn one by one.
+
+    Args:
+        first: what it is compared to.
+        second: whose scores come in as they are.
+        over: whether means are over frames, or over videos.
+        seed: of the drawing.
+
+    Raises:
+        MapError: there is no frame that both have.
+    """
+    differences = frame_differences(first, second)
+    if not differences:
+        raise MapError(f"{second.label}: has no frame in common with {first.label}; compare maps of the same frames")
+    known = np.array([(~np.isnan(rows)).sum(axis=0) for rows in differences.values()])
+    sums = np.array([np.nansum(rows, axis=0) for rows in differences.values()])
+    if over == "videos":
+        sums, known = sums / np.maximum(known, 1), np.minimum(known, 1)
+    low, high = _interval(sums, known, seeded(seed, "bootstrap"))
+    videos = (known > 0).sum(axis=0)
+    means = sums.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return {
+        name: Difference(
+            mean=float(means[column]) if count else None,
+            low=float(low[column]) if count > 1 else None,
+            high=float(high[column]) if count > 1 else None,
+            videos=int(count),
+        )
+        for column, (name, count) in enumerate(zip(METRICS, videos, strict=True))
+    }
+
+
+def frame_differences(first: DatasetScores, second: DatasetScores) -> dict[str, NDArray[np.float64]]:
+    """Returns the differences `(frames, metrics)` of each video on the frames that both have, by `video_key`."""
+    found = {}
+    for key in first.videos.keys() & second.videos.keys():
+        a, b = first.videos[key], second.videos[key]
+        rows = {name: row for row, name in enumerate(a.frames)}
+        pairs = [(rows[name], row) for row, name in enumerate(b.frames) if name in rows]
+        if pairs:
+            ours, theirs = map(list, zip(*pairs, strict=True))
+            found[key] = b.scores[theirs] - a.scores[ours]
+    return {key: found[key] for key in first.videos if key in found}
+
+
+def video_differences(first: DatasetScores, second: DatasetScores) -> dict[str, NDArray[np.float64]]:
+    """Returns the mean differences `(metrics,)` of each video, by its name."""
+    return {first.videos[key].name: mean_known(rows) for key, rows in frame_differences(first, second).items()}
+
+
+def _interval(
+    sums: NDArray[np.float64], counts: NDArray[np.intp], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the interval's ends `(metrics,)` from each video's sums and counts `(videos, metrics)`."""
+    means = []
+    for _ in range(RESAMPLES // _ROWS):
+        drawn = rng.integers(0, len(sums), (_ROWS, len(sums)))
+        total, count = sums[drawn].sum(axis=1), counts[drawn].sum(axis=1)
+        means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    rows = np.concatenate(means)
+    # Draws of none but videos without the score say nothing; where a metric has no score at all nobody looks.
+    known = np.where(np.isnan(rows).all(axis=0), 0, rows)
+    low, high = np.nanquantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high

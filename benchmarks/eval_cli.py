@@ -1,0 +1,219 @@
+"""`salema-eval`: scores of predicted maps, or of an exported model as it runs, by the published metrics."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salema.runtime.errors import UsageError, exit_on_error
+
+if TYPE_CHECKING:
+    from salema.benchmarks.ground_truth import VideoTruth
+    from salema.benchmarks.predictions import MapSource
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_PROGRAM = "salema-eval"
+
+
+@app.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    pred: Annotated[Path | None, typer.Option(help="Folder of predicted maps.", readable=False)] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Or the folder that salema-export wrote: scored as it runs.", readable=False)
+    ] = None,
+    src: Annotated[Path | None, typer.Option(help="With --model: the dataset's folder.", readable=False)] = None,
+    gt: Annotated[
+        Path | None, typer.Option(help="Folder of the ground truth [default: --src].", readable=False)
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="DHF1K, Hollywood-2, UCF-sports, or other.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="salema (the published table's), dhf1k (the benchmark's) or exact (nothing sampled).")
+    ] = "salema",
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="A second folder of the same kind: differences, with an interval.", readable=False),
+    ] = None,
+    start: Annotated[int | None, typer.Option(help="Least number of a video (DHF1K).")] = None,
+    end: Annotated[int | None, typer.Option(help="Greatest number of a video (DHF1K).")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Which <weights>_predictions, where --pred holds several.")
+    ] = None,
+    naming: Annotated[
+        str | None,
+        typer.Option(help="Names of --pred: published (counted from 1), groundtruth [default: what fits more]."),
+    ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Show the paper's rows beside it.")] = False,
+    against_published: Annotated[
+        bool, typer.Option("--against-published", help="Compare with SalEMA30's published scores (DHF1K 601 to 700).")
+    ] = False,
+    json_: Annotated[Path | None, typer.Option("--json", help="JSON file for everything.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file: a line for each video.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file: scores per video.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Frames at a time [default: one for each core].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is sampled.")] = 0,
+    backend: Annotated[str, typer.Option(help="With --model: as for salema-run.")] = "auto",
+    device: Annotated[str, typer.Option(help="With --model: as for salema-run.")] = "auto",
+) -> None:
+    """Score saliency maps against where people looked: AUC-Judd, shuffled AUC, NSS, CC, SIM, KL and AUC-Borji."""
+    with exit_on_error(_PROGRAM), ExitStack() as opened:
+        if context.invoked_subcommand is not None:
+            _refuse_before_command(context)
+            return
+        from salema.benchmarks.eval_report import Evaluation, notes, text_lines
+        from salema.benchmarks.ground_truth import list_truth
+        from salema.benchmarks.protocols import find_protocol
+        from salema.benchmarks.published import check_published
+
+        truth_root = _check(dataset, pred, model, src, gt, weights, naming)
+        chosen, write = find_protocol(protocol), _outputs(json_, csv, plot)
+        numbers = {"start": start, "end": end}
+        truth = list_truth(dataset or "", truth_root, **numbers)
+        options: dict[str, Any] = {"dataset": dataset, "truth": truth, **numbers}
+        places = [place for place in (pred or model, compare) if place is not None]
+        if pred is not None:
+            sources = _predicted(places, {**options, "weights": weights, "naming": naming})
+        else:
+            sources = _inferred(places, {**options, "source": src}, {"backend": backend, "device": device}, opened)
+        if against_published:
+            check_published(dataset or "", protocol, sources[0].videos)
+        models = _score(sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores()})
+        found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
+        print("\n".join(text_lines(found)), flush=True)  # whatever becomes of the files
+        write(found)
+        for note in notes(found):
+            typer.echo(f"note: {note}", err=True)
+
+
+@app.command()
+def pack(
+    pred: Annotated[Path, typer.Option(help="Folder of predicted maps, in a folder for each video.", readable=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="ZIP file to write.")] = Path("submission.zip"),
+    method: Annotated[str | None, typer.Option(help="Folder in the ZIP file [default: the file's name].")] = None,
+    src: Annotated[
+        Path | None, typer.Option(help="DHF1K's folder: frames are counted and named as there.", readable=False)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Which <weights>_predictions, where --pred holds several.")
+    ] = None,
+    start: Annotated[int, typer.Option(help="Least number of a video.")] = 701,
+    end: Annotated[int, typer.Option(help="Greatest number of a video.")] = 1000,
+) -> None:
+    """Check maps against what DHF1K's benchmark asks for, and pack them for submission; say all that is wrong."""
+    with exit_on_error(_PROGRAM):
+        from salema.benchmarks.submission import check_submission, pack_submission
+        from salema.runtime.cli_report import FrameBar
+        from salema.runtime.files import check_writable
+
+        check_writable(output)
+        with FrameBar(1) as bar:
+            found = check_submission(pred, range(start, end + 1), source=src, weights=weights, progress=bar.advance)
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+        if found.problems:
+            for problem in found.problems:
+                typer.echo(f"{_PROGRAM}: {problem}", err=True)
+            typer.echo(f"{_PROGRAM}: {len(found.problems)} problems; nothing was packed", err=True)
+            raise SystemExit(1)
+        pack_submission(found, output, method or output.stem)
+        print(f"{found.videos} videos, {len(found.files)} maps -> {output}")
+
+
+def _refuse_before_command(context: typer.Context) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--{name.strip('_')} stands before {context.invoked_subcommand}, where it means nothing; put it after"
+            )
+
+
+def _check(
+    dataset: str | None,
+    pred: Path | None,
+    model: Path | None,
+    src: Path | None,
+    gt: Path | None,
+    weights: str | None,
+    naming: str | None,
+) -> Path:
+    """Refuses options that don't go together; returns the folder of the ground truth."""
+    if dataset is None:
+        raise UsageError("give --dataset DHF1K, Hollywood-2, UCF-sports or other")
+    if (pred is None) == (model is None):
+        raise UsageError("give either --pred DIR (maps on disk) or --model DIR (an exported model, with --src DIR)")
+    if (model is None) != (src is None):
+        raise UsageError("--model DIR takes its frames from --src DIR; give both, or --pred DIR and --gt DIR")
+    if model is not None and (weights or naming):
+        raise UsageError("--weights and --naming are about --pred; leave them out with --model")
+    truth = gt or src
+    if truth is None:
+        raise UsageError("--pred DIR: give the folder of the ground truth with --gt DIR")
+    return truth
+
+
+def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
+    from salema.benchmarks.eval_plot import check_plot, write_plot
+    from salema.benchmarks.eval_report import write_csv, write_json
+    from salema.runtime.files import check_writable
+
+    writers = [(path, write) for path, write in ((json_, write_json), (csv, write_csv), (plot, write_plot)) if path]
+    for path, _ in writers:
+        check_writable(path)
+    if plot is not None:
+        check_plot(plot)
+
+    def write_all(found: Any) -> None:
+        for path, write in writers:
+            write(path, found)
+
+    return write_all
+
+
+def _predicted(places: list[Path], options: dict[str, Any]) -> list[MapSource]:
+    from salema.benchmarks.predictions import PredictedMaps
+
+    return _told_apart([PredictedMaps(root=place, **options) for place in places], places)
+
+
+def _inferred(
+    places: list[Path], options: dict[str, Any], opening: dict[str, Any], opened: ExitStack
+) -> list[MapSource]:
+    from salema.benchmarks.predictions import ModelMaps
+    from salema.runtime.cli_report import Announced
+
+    sources: list[MapSource] = []
+    for place in places:
+        stream = opened.enter_context(Announced(model=place, streams=1, **opening)())
+        label = f"{Path(stream.spec.weights).stem} {stream.spec.precision}"
+        sources.append(ModelMaps(stream=stream, label=label, **options))
+    return _told_apart(sources, places)
+
+
+def _told_apart(sources: Any, places: list[Path]) -> list[MapSource]:
+    """Calls the two by their folders if their names are the same."""
+    if len({source.label for source in sources}) < len(sources):
+        for source, place in zip(sources, places, strict=True):
+            source.label = str(place)
+    return list(sources)
+
+
+def _score(sources: list[MapSource], truth: dict[str, VideoTruth], options: dict[str, Any]) -> Any:
+    from salema.benchmarks.scoring import frame_count, score_dataset
+    from salema.runtime.cli_report import FrameBar
+
+    with FrameBar(1, frame_count(sources, truth)) as bar:
+        return score_dataset(sources, truth, **options, progress=bar.advance)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> None:
+    """Runs the command."""
+    app()

@@ -1,0 +1,119 @@
+"""The fixations of a whole dataset, read once, and those of other frames that shuffled AUC takes for negatives."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.benchmarks.map_files import read_fixations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from salema.benchmarks.protocols import Protocol
+
+_KEPT_VIDEOS = 16  # those that workers are in at a time
+
+
+@dataclass(frozen=True)
+class Places:
+    """The fixated pixels of one frame.
+
+    Attributes:
+        size_hw: the fixation map's.
+        indices: int32 `(n,)` into the flat map.
+    """
+
+    size_hw: tuple[int, int]
+    indices: NDArray[np.int32]
+
+    def to_map(self) -> NDArray[np.bool_]:
+        """Returns them as bool `(H, W)`."""
+        fixated = np.zeros(self.size_hw, bool)
+        fixated.ravel()[self.indices] = True
+        return fixated
+
+    def at(self, size_hw: tuple[int, int]) -> NDArray[np.intp]:
+        """Returns the indices `(n,)` in a map of another size, of the pixels that hold the same places."""
+        if size_hw == self.size_hw:
+            return self.indices.astype(np.intp)
+        rows, columns = np.divmod(self.indices.astype(np.intp), self.size_hw[1])
+        rows = (2 * rows + 1) * size_hw[0] // (2 * self.size_hw[0])
+        indices: NDArray[np.intp] = rows * size_hw[1] + (2 * columns + 1) * size_hw[1] // (2 * self.size_hw[1])
+        return indices
+
+
+def read_places(path: Path | None) -> Places | None:
+    """Reads a fixation map; None where there is none.
+
+    Raises:
+        MapError: see `read_fixations`.
+    """
+    if path is None:
+        return None
+    fixated = read_fixations(path)
+    return Places((fixated.shape[0], fixated.shape[1]), np.flatnonzero(fixated).astype(np.int32))
+
+
+class OtherFixations:
+    """Chooses the frames whose fixations are the negatives of shuffled AUC.
+
+    Args:
+        places: the fixations of all frames that take part, by video; None where they are not known.
+        protocol: how many frames, from where.
+        seed: of the draws, which depend on nothing else but the videos and their names.
+    """
+
+    def __init__(self, places: Mapping[str, Sequence[Places | None]], protocol: Protocol, seed: int) -> None:
+        self._places, self._protocol, self._seed = places, protocol, seed
+        self._all_frames = [(video, index) for video, frames in places.items() for index in range(len(frames))]
+        self._of_video = functools.lru_cache(_KEPT_VIDEOS)(self._for_video)
+        self._of_all = functools.lru_cache(_KEPT_VIDEOS)(self._for_all)
+
+    def at(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[np.int32] | None:
+        """Returns how often each place was fixated in other frames, int32 `(H, W)`; None if that is nowhere known.
+
+        Where the protocol draws frames, places of several of them count once.
+        """
+        counts = self._of_video(video, size_hw) if self._protocol.per_video else self._for_frame(video, index, size_hw)
+        return counts if counts.any() else None
+
+    def _for_all(self, size_hw: tuple[int, int]) -> NDArray[np.int32]:
+        return _count((frame for frames in self._places.values() for frame in frames), size_hw)
+
+    def _for_video(self, video: str, size_hw: tuple[int, int]) -> NDArray[np.int32]:
+        if self._protocol.other_frames is None:
+            return self._of_all(size_hw) - _count(self._places[video], size_hw)
+        others = [name for name in self._places if name != video]
+        rng = seeded(self._seed, "others", video)
+        chosen = rng.choice(len(others), min(self._protocol.other_frames, len(others)), replace=False)
+        frames = (self._places[others[number]] for number in chosen)
+        return _union((found[int(rng.integers(len(found)))] for found in frames), size_hw)
+
+    def _for_frame(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[np.int32]:
+        count, rng = self._protocol.other_frames or 0, seeded(self._seed, "others", video, index)
+        drawn = rng.choice(len(self._all_frames), min(count + 1, len(self._all_frames)), replace=False)
+        others = [self._all_frames[number] for number in drawn if self._all_frames[number] != (video, index)]
+        return _union((self._places[name][frame] for name, frame in others[:count]), size_hw)
+
+
+def seeded(seed: int, *names: object) -> np.random.Generator:
+    """Returns a generator of its own for what is named, the same whatever else is drawn, and in which order."""
+    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, names)).encode())])
+
+
+def _count(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.int32]:
+    indices: list[NDArray[Any]] = [frame.at(size_hw) for frame in frames if frame is not None]
+    total = np.bincount(np.concatenate([np.empty(0, np.intp), *indices]), minlength=size_hw[0] * size_hw[1])
+    return total.reshape(size_hw).astype(np.int32)
+
+
+def _union(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.int32]:
+    return np.minimum(_count(frames, size_hw), 1)

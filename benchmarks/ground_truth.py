@@ -1,0 +1,141 @@
+"""Where the datasets keep what people looked at.
+
+A video is a folder with `maps` (density) and `fixation` (binary) in it; fixations may also be MATLAB files in
+`fixation/maps`. The two may lie outside as well: `maps/<video>`, `fixation/<video>`. Numbers may have any padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from natsort import natsorted, ns
+
+from salema.benchmarks.map_files import MAP_FILES, MATLAB
+from salema.runtime.datasets import check_dataset, is_wanted
+from salema.runtime.errors import MapError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DENSITY = ("maps",)
+_FIXATION = ("fixation", "fixations")
+
+
+@dataclass(frozen=True)
+class FrameTruth:
+    """What is known of one frame.
+
+    Attributes:
+        name: the stem of its files, which is the frame's own.
+        density: the map that CC, SIM and KL take, if there is one.
+        fixation: the binary map that NSS and the AUCs take, if there is one.
+    """
+
+    name: str
+    density: Path | None
+    fixation: Path | None
+
+
+@dataclass(frozen=True)
+class VideoTruth:
+    """What is known of one video: its name in the ground truth, and its frames in order."""
+
+    name: str
+    frames: tuple[FrameTruth, ...]
+
+
+def video_key(dataset: str, name: str) -> str:
+    """Returns what a video is known by: DHF1K's by their number, whatever its padding."""
+    return str(int(name)) if dataset == "DHF1K" and name.isdecimal() else name
+
+
+def list_truth(dataset: str, root: Path, start: int | None = None, end: int | None = None) -> dict[str, VideoTruth]:
+    """Lists the ground truth of a dataset, by `video_key`, in natural order.
+
+    Args:
+        dataset: one of `DATASETS`.
+        root: the dataset's folder, or its `annotation`, or for Hollywood-2 and UCF-sports its `testing`.
+        start: least number of a video of DHF1K.
+        end: greatest number of a video of DHF1K, itself included.
+
+    Raises:
+        UsageError: there is no such dataset, or numbers were given for one that has none.
+        MapError: there is no such folder, no ground truth in it, or two videos of one number.
+    """
+    check_dataset(dataset, start=start, end=end)
+    root = _inside(root, dataset)
+    if not root.is_dir():
+        raise MapError(f"{root}: no such folder; name the one that holds the videos' ground truth")
+    found: dict[str, VideoTruth] = {}
+    for name, density, fixation in _videos(root):
+        is_asked_for = dataset != "DHF1K" or is_wanted(name, start, end)
+        frames = _frames(density, fixation) if is_asked_for else ()
+        if not frames:
+            continue
+        key = video_key(dataset, name)
+        if key in found:
+            raise MapError(f"{root}: holds {found[key].name} and {name}, which are the same video; remove one")
+        found[key] = VideoTruth(name, frames)
+    if not found:
+        raise MapError(
+            f"{root}: holds no ground truth of {dataset} that was asked for"
+            " (images in <video>/maps/ and <video>/fixation/)"
+        )
+    return found
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Lists the folders in a folder, in natural order; hidden ones are left out."""
+    found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return natsorted(found, key=lambda path: path.name, alg=ns.INT)
+
+
+def _inside(root: Path, dataset: str) -> Path:
+    inner = (root / "annotation",) if dataset == "DHF1K" else (root / dataset / "testing", root / "testing")
+    return next((folder for folder in inner if folder.is_dir() and dataset != "other"), root)
+
+
+def _videos(root: Path) -> list[tuple[str, Path | None, Path | None]]:
+    """Lists the videos by name, with the folders of their densities and their fixations."""
+    density, fixation = _first(root, _DENSITY), _first(root, _FIXATION)
+    outside = {path.name for folder in (density, fixation) if folder for path in subfolders(folder)} - {"maps"}
+    if outside:
+        names = natsorted(outside, alg=ns.INT)
+        return [(name, density and density / name, fixation and fixation / name) for name in names]
+    return [(video.name, _first(video, _DENSITY), _first(video, _FIXATION)) for video in subfolders(root)]
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _frames(density: Path | None, fixation: Path | None) -> tuple[FrameTruth, ...]:
+    densities = map_files(density)
+    # The same fixations also as MATLAB files: images are taken where there are both.
+    fixations = map_files(fixation and fixation / "maps") | map_files(fixation)
+    named = natsorted((fixations | densities).items(), key=lambda item: item[0], alg=ns.INT)
+    return tuple(FrameTruth(path.stem, densities.get(key), fixations.get(key)) for key, path in named)
+
+
+def frame_key(stem: str) -> str:
+    """Returns what a frame is known by: its number, whatever its padding, if it has one alone."""
+    return str(int(stem)) if stem.isdecimal() else stem
+
+
+def map_files(folder: Path | None) -> dict[str, Path]:
+    """Finds the maps in a folder, by `frame_key`; none where there is no folder. An image goes before a MATLAB file.
+
+    Raises:
+        MapError: two images are of the same frame.
+    """
+    if folder is None or not folder.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: (path.suffix.lower() == MATLAB, path.name)):
+        if path.suffix.lower() not in MAP_FILES or path.name.startswith("."):
+            continue
+        other = found.setdefault(frame_key(path.stem), path)
+        if other != path and path.suffix.lower() != MATLAB:
+            raise MapError(f"{path}: is the map of the same frame as {other.name}; remove one")
+    return found

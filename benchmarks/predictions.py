@@ -1,0 +1,229 @@
+"""Which map belongs to which frame of the ground truth: maps on disk, or those of a model as it runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from salema.benchmarks.ground_truth import frame_key, map_files, subfolders, video_key
+from salema.benchmarks.map_files import read_map
+from salema.runtime.datasets import IN_IMAGES, NAMINGS, is_wanted, list_videos
+from salema.runtime.errors import MapError, ModelError, UsageError
+from salema.runtime.image_reader import read_image
+from salema.runtime.postprocess import to_grey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from salema.benchmarks.ground_truth import VideoTruth
+    from salema.runtime.stream import SaliencyStream
+
+    Map = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One video of which there are maps, and ground truth.
+
+    Attributes:
+        files: the map's file, or the image that the model takes, by the index of the frame in the ground truth.
+        missing: frames of the ground truth that have none.
+        extra: files that belong to no frame of the ground truth.
+    """
+
+    files: dict[int, Path]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+class MapSource(Protocol):
+    """Whose maps are scored.
+
+    Attributes:
+        label: what it is called in tables.
+        videos: what it has of each video, by `video_key`.
+        without_truth: its videos that have no ground truth.
+    """
+
+    label: str
+    videos: dict[str, Matched]
+    without_truth: tuple[str, ...]
+
+    def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
+        """Yields, for one video, indices of frames in the ground truth, and how to get the map `(H, W)` of each."""
+
+
+class PredictedMaps:
+    """Maps on disk, as `salema-run --dataset` or the published code wrote them, or named as the ground truth is.
+
+    Args:
+        dataset: one of `DATASETS`.
+        root: folder of the predictions.
+        truth: the ground truth, by `video_key`.
+        start: least number of a video of DHF1K.
+        end: greatest number of a video of DHF1K, itself included.
+        weights: which `<weights>_predictions`, where there are several; None if there is one.
+        naming: `published` or `groundtruth`; None takes the one that more names fit.
+
+    Raises:
+        MapError: there are no predictions, or it is unclear which are meant.
+        UsageError: there is no such naming.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: Path,
+        truth: Mapping[str, VideoTruth],
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        weights: str | None = None,
+        naming: str | None = None,
+    ) -> None:
+        if naming not in {None, *NAMINGS}:
+            raise UsageError(f"--naming {naming}: not one of {', '.join(NAMINGS)}")
+        if not root.is_dir():
+            raise MapError(f"{root}: no such folder; name the one that holds the predictions")
+        inner = root / dataset / "testing"
+        root = inner if inner.is_dir() else root
+        in_videos = dataset in IN_IMAGES  # where <weights>_predictions lie in each video's folder
+        place = root if in_videos else find_predictions(root, weights)
+        self.label = weights or place.resolve().name.removesuffix("_predictions")
+        self.videos: dict[str, Matched] = {}
+        without = []
+        for folder in subfolders(place):
+            if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
+                continue
+            files = map_files(find_predictions(folder, weights) if in_videos else folder)
+            key = video_key(dataset, folder.name)
+            if files and key in truth:
+                self.videos[key] = _match(dataset, truth[key], folder.name, files, naming)
+            elif files:
+                without.append(folder.name)
+        self.without_truth = tuple(without)
+        if not any(video.files for video in self.videos.values()):
+            what = "no maps in <video>/"
+            if self.videos:
+                what = "no name of a map fits a frame of the ground truth"
+            elif without:
+                what = f"of the {len(without)} videos here none has ground truth"
+            raise MapError(f"{root}: holds no predictions of {dataset} that can be scored ({what})")
+
+    def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
+        """See `MapSource`."""
+        return ((index, partial(read_map, path)) for index, path in self.videos[key].files.items())
+
+
+def find_predictions(folder: Path, weights: str | None) -> Path:
+    """Returns the `<weights>_predictions` in a folder, or the folder itself where there is none.
+
+    Raises:
+        MapError: there are several, or none of the weights asked for.
+    """
+    found = [path for path in subfolders(folder) if path.name.endswith("_predictions")]
+    if weights is not None:
+        wanted = f"{weights.removesuffix('_predictions')}_predictions"
+        if folder.name == wanted:
+            return folder
+        if wanted not in {path.name for path in found}:
+            raise MapError(
+                f"{folder}: holds no {wanted}; it holds {', '.join(p.name for p in found) or 'no such folder'}"
+            )
+        return folder / wanted
+    if len(found) > 1:
+        raise MapError(f"{folder}: holds {', '.join(path.name for path in found)}; choose one with --weights")
+    return found[0] if found else folder
+
+
+def _match(dataset: str, truth: VideoTruth, name: str, files: Mapping[str, Path], naming: str | None) -> Matched:
+    by_name = {frame_key(frame.name): index for index, frame in enumerate(truth.frames)}
+    prefix = re.escape(name[:-1]) if dataset in IN_IMAGES else ""
+    counts = ((re.fullmatch(prefix + r"(\d+)", path.stem), path) for path in files.values())
+    found = {
+        "groundtruth": {by_name[key]: path for key, path in files.items() if key in by_name},
+        "published": {int(fit[1]) - 1: path for fit, path in counts if fit and 1 <= int(fit[1]) <= len(truth.frames)},
+    }
+    if naming is None:
+        naming = max(found, key=lambda way: len(found[way]))
+        first, second = found.values()
+        if len(first) == len(second) and first != second:
+            raise MapError(
+                f"{next(iter(files.values())).parent}: these names fit the frames' own and a count from 1 equally well;"
+                " say which with --naming groundtruth or --naming published"
+            )
+    return _matched(truth, dict(sorted(found[naming].items())), files.values())
+
+
+def _matched(truth: VideoTruth, files: dict[int, Path], given: Any) -> Matched:
+    taken = set(files.values())
+    missing = tuple(frame.name for index, frame in enumerate(truth.frames) if index not in files)
+    return Matched(files, missing, tuple(path.name for path in given if path not in taken))
+
+
+class ModelMaps:
+    """The maps that an exported model gives for a dataset's frames: those `salema-run` writes. Nothing is written.
+
+    Args:
+        dataset: one of `DATASETS`.
+        source: the dataset's folder.
+        truth: the ground truth, by `video_key`.
+        stream: the model; the caller closes it.
+        label: what to call it.
+        start: least number of a video of DHF1K.
+        end: greatest number of a video of DHF1K, itself included.
+
+    Raises:
+        VideoError: there is no video to run.
+        MapError: none has ground truth.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        source: Path,
+        truth: Mapping[str, VideoTruth],
+        stream: SaliencyStream,
+        label: str,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> None:
+        self.label, self._stream = label, stream
+        self.videos: dict[str, Matched] = {}
+        self._frames: dict[str, tuple[Path, ...]] = {}
+        without = []
+        for video in list_videos(dataset, source, source, "", start=start, end=end):
+            key = video_key(dataset, video.name)
+            if key not in truth:
+                without.append(video.name)
+                continue
+            by_name = {frame_key(path.stem): path for path in video.frames}
+            pairs = enumerate(by_name.get(frame_key(frame.name)) for frame in truth[key].frames)
+            self.videos[key] = _matched(truth[key], {index: path for index, path in pairs if path}, video.frames)
+            self._frames[key] = video.frames
+        self.without_truth = tuple(without)
+        if not self.videos:
+            raise MapError(f"{source}: none of its {len(without)} videos has ground truth; name it with --gt DIR")
+
+    def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
+        """See `MapSource`; frames without ground truth are run too, for the state's sake.
+
+        Raises:
+            VideoError: a frame can't be read.
+            ModelError: the model gave NaN or infinity.
+        """
+        index_of = {path: index for index, path in self.videos[key].files.items()}
+        self._stream.reset()
+        for path in self._frames[key]:
+            saliency = self._stream.step(read_image(path))
+            if not np.isfinite(saliency).all():
+                raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
+            if path in index_of:
+                yield index_of[path], partial(to_grey, saliency)

@@ -1,0 +1,207 @@
+"""Scores of a whole dataset: frames by several workers, results the same whatever their number."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.benchmarks.fixations import OtherFixations, read_places, seeded
+from salema.benchmarks.map_files import read_map
+from salema.benchmarks.protocols import METRICS, score_frame
+from salema.runtime.errors import MapError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from salema.benchmarks.fixations import Places
+    from salema.benchmarks.ground_truth import VideoTruth
+    from salema.benchmarks.predictions import MapSource, Matched
+    from salema.benchmarks.protocols import Mean, Protocol
+
+    Scores = NDArray[np.float64]
+
+_AHEAD = 4  # frames per worker that are read or inferred before they are scored
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """Scores of one video.
+
+    Attributes:
+        name: the video's.
+        frames: names of the frames that were scored.
+        scores: float64 `(frames, metrics)` in the order of `METRICS`, NaN where one is not defined.
+        missing: frames of the ground truth that had no map.
+        extra: maps that belong to no frame.
+    """
+
+    name: str
+    frames: tuple[str, ...]
+    scores: Scores
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def means(self) -> Scores:
+        """Means over the frames, `(metrics,)`."""
+        return mean_known(self.scores)
+
+
+@dataclass(frozen=True)
+class DatasetScores:
+    """Scores of one model on a dataset.
+
+    Attributes:
+        label: the model's name.
+        videos: of each video that was scored, by `video_key`.
+        without_truth: videos with maps and no ground truth: skipped.
+        without_maps: videos of the ground truth with no maps: skipped.
+    """
+
+    label: str
+    videos: dict[str, VideoScores]
+    without_truth: tuple[str, ...]
+    without_maps: tuple[str, ...]
+
+    def mean(self, over: Mean) -> Scores:
+        """Means over all frames, or over the videos' means, `(metrics,)`."""
+        videos = self.videos.values()
+        return mean_known(np.concatenate([video.scores if over == "frames" else video.means[None] for video in videos]))
+
+    def unscored(self) -> dict[str, int]:
+        """Returns how many frames have no score, by metric; without those where none is missing."""
+        gone = np.isnan(np.concatenate([video.scores for video in self.videos.values()])).sum(axis=0)
+        return {name: int(count) for name, count in zip(METRICS, gone, strict=True) if count}
+
+
+def mean_known(scores: Scores) -> Scores:
+    """Returns the means `(metrics,)` of `(n, metrics)` over what is not NaN; NaN where all is."""
+    known = ~np.isnan(scores)
+    counts = known.sum(axis=0)
+    sums = np.where(known, scores, 0).sum(axis=0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def score_dataset(
+    sources: Sequence[MapSource],
+    truth: Mapping[str, VideoTruth],
+    protocol: Protocol,
+    *,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[DatasetScores]:
+    """Scores one model's maps, or several models' on the videos that all of them have.
+
+    Fixations of other videos, for shuffled AUC, are those of the videos that are scored.
+
+    Args:
+        sources: whose maps.
+        truth: the ground truth, by `video_key`.
+        protocol: how.
+        seed: of all that is sampled; models get the same draws.
+        jobs: frames at a time.
+        progress: takes the frames that were read or scored since it was called last.
+
+    Raises:
+        MapError: a map is unreadable or not what it is taken for, or the models have no video in common.
+        VideoError: a frame can't be read.
+        ModelError: a model gave NaN or infinity.
+    """
+    keys = [key for key in truth if all(key in source.videos for source in sources)]
+    if not keys:
+        raise MapError(f"{sources[-1].label}: has no video in common with {sources[0].label}; compare maps of the same")
+    with ThreadPoolExecutor(jobs, "score") as pool:
+        frames = _Frames(pool, jobs * _AHEAD, progress)
+        reading = {key: [frames.submit(read_places, frame.fixation) for frame in truth[key].frames] for key in keys}
+        places = {key: [done.result() for done in futures] for key, futures in reading.items()}
+        others = OtherFixations(places, protocol, seed)
+        work = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
+        return [_score_source(source, keys, truth, work, frames) for source in sources]
+
+
+class _Frames:
+    """Work on frames in a pool, never far ahead of what is done; the first failure ends it."""
+
+    def __init__(self, pool: ThreadPoolExecutor, ahead: int, progress: Callable[[int], None]) -> None:
+        self._pool, self._progress = pool, progress
+        self._room, self._failure = threading.Semaphore(ahead), list[BaseException]()
+
+    def submit(self, work: Callable[..., Any], *arguments: object) -> Future[Any]:
+        self._room.acquire()
+        if self._failure:
+            self._room.release()
+            raise self._failure[0]
+        future = self._pool.submit(work, *arguments)
+        future.add_done_callback(self._done)
+        return future
+
+    def _done(self, future: Future[Any]) -> None:
+        error = future.exception()
+        if error is not None:
+            self._failure.append(error)
+        self._progress(1)
+        self._room.release()
+
+
+def _score_source(
+    source: MapSource,
+    keys: Iterable[str],
+    truth: Mapping[str, VideoTruth],
+    work: Callable[[str, int, Callable[[], Any]], Scores],
+    frames: _Frames,
+) -> DatasetScores:
+    scoring = {key: [(index, frames.submit(work, key, index, get)) for index, get in source.maps(key)] for key in keys}
+    videos = {
+        key: _gather(truth[key], source.videos[key], [(index, future.result()) for index, future in futures])
+        for key, futures in scoring.items()
+    }
+    without = tuple(video.name for key, video in truth.items() if key not in source.videos)
+    return DatasetScores(source.label, videos, source.without_truth, without)
+
+
+def _gather(truth: VideoTruth, matched: Matched, scored: list[tuple[int, Scores]]) -> VideoScores:
+    names = tuple(truth.frames[index].name for index, _ in scored)
+    scores = np.array([row for _, row in scored]).reshape(-1, len(METRICS))
+    return VideoScores(truth.name, names, scores, matched.missing, matched.extra)
+
+
+def _score(
+    key: str,
+    index: int,
+    get: Callable[[], NDArray[Any]],
+    *,
+    truth: Mapping[str, VideoTruth],
+    places: Mapping[str, Sequence[Places | None]],
+    others: OtherFixations,
+    protocol: Protocol,
+    seed: int,
+) -> Scores:
+    frame = truth[key].frames[index]
+    found = places[key][index]
+    fixated = found.to_map() if found else None
+    density = read_map(frame.density) if frame.density else None
+    if density is not None and fixated is not None and density.shape != fixated.shape:
+        raise MapError(
+            f"{frame.fixation}: is {_size(fixated)}, and {frame.density} {_size(density)}; the two must be of one size"
+        )
+    elsewhere = others.at(key, index, fixated.shape) if fixated is not None else None
+    return score_frame(get(), density, fixated, elsewhere, protocol, seeded(seed, "scores", key, index))
+
+
+def frame_count(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> int:
+    """Returns how many frames `score_dataset` will read and score."""
+    keys = [key for key in truth if all(key in source.videos for source in sources)]
+    read = sum(len(truth[key].frames) for key in keys)
+    return read + sum(len(source.videos[key].files) for source in sources for key in keys)
+
+
+def _size(values: NDArray[Any]) -> str:
+    return f"{values.shape[1]}x{values.shape[0]}"

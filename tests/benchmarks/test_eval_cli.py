@@ -1,0 +1,201 @@
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from eval_maps import predict, scored
+
+from salema.benchmarks import slow_metrics as slow
+from salema.benchmarks.eval_cli import main
+from salema.benchmarks.protocols import METRICS
+from salema.benchmarks.synthetic import write_dataset
+from salema.runtime.cli import main as run_main
+
+DATASETS = ("DHF1K", "Hollywood-2", "UCF-sports", "other")
+
+
+@pytest.mark.parametrize("matlab", [False, True])
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_known_scores_come_out_in_every_layout(cli, tmp_path, dataset, matlab):
+    made = write_dataset(tmp_path / "data", dataset, matlab=matlab)
+    pred = predict(made, tmp_path / "pred")
+    found = scored(cli, made, dataset, tmp_path, "--pred", pred, "--protocol", "exact")
+    (model,) = found["models"]
+    for mean in ("mean_over_videos", "mean_over_frames"):
+        assert model[mean] == pytest.approx(made.known, abs=1e-9)
+    assert (model["frames"], model["frames_without_score"]) == (12, {})
+    assert list(model["videos"]) == list(made.videos)
+    negatives = predict(made, tmp_path / "negatives", lambda density: 255 - density)
+    (model,) = scored(cli, made, dataset, tmp_path, "--pred", negatives, "--protocol", "exact")["models"]
+    aucs = {name: 1 - made.known[name] for name in ("auc_judd", "s_auc", "auc_borji")}
+    assert model["mean_over_frames"] == pytest.approx(
+        {**aucs, "nss": -1, "cc": -1, "sim": 0, "kl": model["mean_over_frames"]["kl"]}, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("protocol", ["salema", "dhf1k"])
+def test_what_is_not_sampled_is_known_under_the_other_protocols_too(cli, tmp_path, protocol):
+    made = write_dataset(tmp_path / "data", "DHF1K", frames=4)
+    pred = predict(made, tmp_path / "pred")
+    (model,) = scored(cli, made, "DHF1K", tmp_path, "--pred", pred, "--protocol", protocol)["models"]
+    means = model["mean_over_frames"]
+    size = 48 * 64 / (4 if protocol == "salema" else 1)
+    assert means["nss"] == pytest.approx(1 if protocol == "salema" else (1 - 1 / size) ** 0.5)
+    assert [means[name] for name in ("cc", "sim", "kl")] == pytest.approx([1, 1, 0], abs=1e-9)
+    assert means["auc_borji"] == pytest.approx(0.75, abs=0.02)
+    # Other videos' fixations lie in the same half: a third of them, or 7 of 15 where the video's own frames take part.
+    assert means["s_auc"] == pytest.approx(5 / 6 if protocol == "salema" else 1 - 7 / 30, abs=0.06)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_export_run_eval(cli, model, tmp_path, dataset):
+    """What a running model scores is what the maps that salema-run writes score, and what the textbook says of them."""
+    made = write_dataset(tmp_path / "data", dataset)
+    arguments = ("--dataset", dataset, "--src", made.source)
+    assert cli(run_main, *arguments, "--dst", tmp_path / "maps", "--model", model).code == 0
+    one_name = ("--dst", tmp_path / "named", "--naming", "groundtruth")
+    assert cli(run_main, *arguments, *one_name, "--model", model).code == 0
+    found = {}
+    for protocol in ("salema", "exact"):
+        for how, place in (("maps", tmp_path / "maps"), ("named", tmp_path / "named"), ("model", None)):
+            source = ("--pred", place) if place else ("--model", model, "--src", made.source)
+            (found[how],) = scored(cli, made, dataset, tmp_path, *source, "--protocol", protocol)["models"]
+            assert found[how]["frames"] == 12
+        assert found["maps"]["videos"] == found["named"]["videos"] == found["model"]["videos"]
+    scores = {name: [] for name in ("nss", "cc", "sim", "kl", "auc_judd")}
+    for video in made.videos:
+        for name in made.frame_names:
+            folder = next(path for path in (tmp_path / "named").rglob("*") if path.name == video)
+            saliency = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32)
+            density, fixation = (
+                cv2.imread(str(made.truth / video / kind / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+                for kind in ("maps", "fixation")
+            )
+            saliency, fixated = cv2.resize(saliency, density.shape[::-1]), fixation > 0
+            scores["nss"].append(slow.nss(saliency, fixated))
+            scores["cc"].append(slow.cc(saliency, density))
+            scores["sim"].append(slow.sim(saliency, density))
+            scores["kl"].append(slow.kl_divergence(saliency, density))
+            scores["auc_judd"].append(slow.rank_auc(saliency[fixated], saliency[~fixated]))
+    means = found["maps"]["mean_over_frames"]
+    for name, values in scores.items():
+        assert means[name] == pytest.approx(np.mean(values), abs=1e-6)
+        assert abs(np.mean(values)) > 1e-4
+
+
+def test_workers_and_order_change_nothing_and_the_seed_does(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "UCF-sports")
+    draw = np.random.default_rng(1)
+    pred = predict(made, tmp_path / "pred", lambda d: (d // 2 + draw.integers(0, 128, d.shape)).astype(np.uint8))
+    for protocol in ("salema", "dhf1k"):
+        arguments = ("--pred", pred, "--protocol", protocol)
+        one, many, other = (
+            scored(cli, made, "UCF-sports", tmp_path, *arguments, "--jobs", jobs, "--seed", seed)["models"]
+            for jobs, seed in ((1, 0), (5, 0), (1, 1))
+        )
+        assert one == many
+        changed = {name for name in METRICS if one[0]["mean_over_frames"][name] != other[0]["mean_over_frames"][name]}
+        assert changed >= {"s_auc", "auc_borji"}
+        assert not changed & {"nss", "cc", "sim", "kl"}
+
+
+def test_comparing_two_exports(cli, model, exported, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K", frames=2)
+    half = exported(precision="fp16")
+    arguments = ("--model", model, "--src", made.source, "--compare", half, "--protocol", "exact")
+    found = scored(cli, made, "DHF1K", tmp_path, *arguments)
+    first, second = found["models"]
+    assert (first["label"], second["label"]) == ("seeded:16 fp32", "seeded:16 fp16")
+    over = found["difference"]["over_videos"]
+    for name in METRICS:
+        gap = second["mean_over_videos"][name] - first["mean_over_videos"][name]
+        assert over[name]["mean"] == pytest.approx(gap, abs=1e-12)
+        assert over[name]["low"] <= over[name]["mean"] <= over[name]["high"]
+        assert abs(gap) < 0.01
+    assert over["auc_judd"]["videos"] == 4
+    assert list(found["difference"]["videos"]) == list(made.videos)
+
+
+def test_comparing_maps_finds_a_difference_that_is_there(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other")
+    good, bad = predict(made, tmp_path / "good"), predict(made, tmp_path / "bad", lambda density: density.T.copy())
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", good, "--compare", bad, "--protocol", "exact")
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert lines[0] == "other, protocol exact, seed 0"
+    assert lines[1].split() == list(METRICS.values())
+    assert lines[2].startswith("good (mean over videos)       ")
+    at = lines.index("bad less good, mean over videos, with the paired bootstrap's 95% interval")
+    difference, low, high = ([float(x) for x in line.split()[1:]] for line in lines[at + 2 : at + 5])
+    assert difference[3] < -0.5
+    assert low[3] <= difference[3] <= high[3] < 0
+    assert lines[at + 5] == "10000 resamples of 4 videos"
+
+
+def test_published_rows_csv_and_plot(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K", first_video=699)
+    pred = predict(made, tmp_path / "pred")
+    files = ("--csv", tmp_path / "scores.csv", "--plot", tmp_path / "scores.png")
+    more = ("--start", 600, "--end", 701, "--pred", pred, "--published", "--against-published")
+    ran = cli(main, "--dataset", "DHF1K", "--gt", made.source, *more, *files)
+    assert ran.code == 0, ran.err
+    assert "SalEMA30, dropout (published) 0.886 0.690 2.495 0.450 0.360 - -" in " ".join(ran.out.split())
+    assert "pred against the published scores of SalEMA30, 2 videos" in ran.out
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows] == ["0699", "0700", "0701"]
+    assert {row["model"] for row in rows} == {"pred"}
+    assert float(rows[0]["cc"]) == pytest.approx(1)
+    assert cv2.imread(str(tmp_path / "scores.png")).std() > 5
+
+
+def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=6)
+    pred = predict(made, tmp_path / "pred")
+    (pred / "clip 1/0002.png").unlink()
+    (pred / "clip 2/0001.png").rename(pred / "clip 2/0009.png")
+    for path in (made.truth / "clip 3/maps", made.truth / "clip 3/fixation"):
+        path.rename(path.with_name(f"no-{path.name}"))
+    for path in (pred / "clip 4").iterdir():
+        path.unlink()
+    empty = made.truth / "clip 5/fixation/0001.png"
+    cv2.imwrite(str(empty), np.zeros((48, 64), np.uint8))
+    full = made.truth / "clip 5/fixation/0002.png"
+    cv2.imwrite(str(full), np.full((48, 64), 255, np.uint8))
+    (made.truth / "clip 6/maps/0003.png").unlink()
+    file = tmp_path / "scores.json"
+    arguments = ("--dataset", "other", "--gt", made.truth, "--pred", pred, "--naming", "groundtruth")
+    ran = cli(main, *arguments, "--json", file)
+    assert ran.code == 0
+    assert ran.err.splitlines() == [
+        "note: pred: 10 frames of 4 videos scored",
+        "note: pred: 1 videos (clip 3) without ground truth skipped",
+        "note: pred: 1 videos (clip 4) of the ground truth skipped, with no maps",
+        "note: pred: 2 frames of the ground truth have no map: clip 1/0002, clip 2/0001",
+        "note: pred: 1 maps belong to no frame of the ground truth: clip 2/0009.png",
+        "note: pred: 2 of 10 frames have no AUC-J: no fixations, or nothing else",
+        "note: pred: 2 of 10 frames have no s-AUC: no fixations, here or in other videos, or nothing else",
+        "note: pred: 1 of 10 frames have no NSS: no fixations",
+        "note: pred: 1 of 10 frames have no CC: no density",
+        "note: pred: 1 of 10 frames have no SIM: no density",
+        "note: pred: 1 of 10 frames have no KL: no density",
+        "note: pred: 2 of 10 frames have no AUC-B: no fixations, or nothing else",
+    ]
+    (model,) = json.loads(file.read_text())["models"]
+    assert model["videos_without_ground_truth"] == ["clip 3"]
+    assert model["videos_without_maps"] == ["clip 4"]
+    assert model["videos"]["clip 1"]["missing"] == ["0002"]
+    assert model["videos"]["clip 2"]["extra"] == ["0009.png"]
+    assert model["videos"]["clip 5"]["nss"] == pytest.approx(0.5)  # of the other two, one is fixated everywhere: 0
+
+
+def test_a_single_video_has_no_shuffled_auc_and_no_interval(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=2)
+    pred = predict(made, tmp_path / "pred")
+    for path in (pred / "clip 2").iterdir():
+        path.unlink()
+    found = scored(cli, made, "other", tmp_path, "--pred", pred, "--compare", pred, "--protocol", "exact")
+    assert found["models"][0]["mean_over_videos"]["s_auc"] is None
+    assert found["difference"]["over_frames"]["s_auc"] == {"mean": None, "low": None, "high": None, "videos": 0}
+    assert found["difference"]["over_frames"]["cc"] == {"mean": 0.0, "low": None, "high": None, "videos": 1}

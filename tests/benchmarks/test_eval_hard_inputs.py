@@ -1,0 +1,171 @@
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from eval_maps import predict, scored
+from limits import run_limited
+
+from salema.benchmarks.eval_cli import main
+from salema.benchmarks.synthetic import write_dataset
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "sentence"),
+    [
+        ("maps", lambda i: i[:-2, :-2], "0002.png: is 64x48, and "),
+        ("fixation", lambda i: np.where(i > 0, np.arange(64) * 4, 0), "0002.png: is no fixation map: it holds "),
+        ("fixation", None, "0002.png: can't be read as an image"),
+    ],
+)
+def test_broken_ground_truth_is_refused_by_name(cli, tmp_path, where, change, sentence):
+    made = write_dataset(tmp_path / "data", "UCF-sports")
+    pred = predict(made, tmp_path / "pred")
+    file = made.truth / made.videos[1] / where / "0002.png"
+    if change is None:
+        file.write_bytes(b"no image")
+    else:
+        cv2.imwrite(str(file), change(cv2.imread(str(file), cv2.IMREAD_UNCHANGED)))
+    out = tmp_path / "scores.json"
+    ran = cli(main, "--dataset", "UCF-sports", "--gt", made.truth, "--pred", pred, "--json", out)
+    assert ran.code == 1
+    assert sentence in ran.err
+    assert f"{made.videos[1]}/" in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert ran.out == ""
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda d: np.where(d > 0, np.nan, 0), "0002.tiff: holds NaN or infinity at 1536 pixels"),
+        (lambda d: d - 200.0, "0002.tiff: holds negative numbers, down to -200"),
+    ],
+)
+def test_nan_in_a_map_is_refused_by_name(cli, tmp_path, change, sentence):
+    made = write_dataset(tmp_path / "data", "other")
+    pred = predict(made, tmp_path / "pred")
+    file = pred / made.videos[2] / "0002.png"
+    density = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    file.unlink()
+    cv2.imwrite(str(file.with_suffix(".tiff")), change(density.astype(np.float32)).astype(np.float32))
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred)
+    assert ran.code == 1
+    assert f"{made.videos[2]}/{sentence}" in ran.err
+
+
+def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other")
+    draw = np.random.default_rng(2)
+    noise = draw.integers(0, 256, (48, 64)).astype(np.uint8)
+    found = []
+    for name, change in (("8", lambda d: noise), ("16", lambda d: noise.astype(np.uint16) * 257)):
+        pred = predict(made, tmp_path / name, change)
+        found.append(scored(cli, made, "other", tmp_path, "--pred", pred, "--protocol", "exact")["models"][0])
+    assert found[0]["mean_over_frames"] == pytest.approx(found[1]["mean_over_frames"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ((), 2, "give --dataset DHF1K"),
+        (("--dataset", "other"), 2, "give either --pred DIR"),
+        (("--dataset", "other", "--pred", "p", "--model", "m"), 2, "give either --pred DIR"),
+        (("--dataset", "other", "--pred", "p"), 2, "give the folder of the ground truth with --gt DIR"),
+        (("--dataset", "other", "--model", "m", "--gt", "g"), 2, "takes its frames from --src DIR"),
+        (("--dataset", "LEDOV", "--pred", "p", "--gt", "g"), 2, "--dataset LEDOV: not one of DHF1K"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--start", 1), 2, "--start and --end number the videos"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--protocol", "x"), 2, "--protocol x: not one of salema"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--plot", "x.pdf"), 2, "plots are written as .png"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "no/x"), 1, "no/x: can't be written"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g"), 1, "g: no such folder"),
+        (("--dataset", "other", "--pred", "p", "--gt", "."), 1, "holds no ground truth of other"),
+        (("--dataset", "other", "--pred", "p", "--gt", "data"), 1, "p: no such folder"),
+        (("--dataset", "other", "--pred", "empty", "--gt", "data"), 1, "no maps in <video>/"),
+        (("--dataset", "other", "--pred", "data", "--gt", "data", "--naming", "x"), 2, "--naming x: not one of"),
+        (("--dataset", "other", "--pred", "data", "--gt", "data", "--against-published"), 2, "not other's"),
+        (("--dataset", "other", "--pred", "data", "--gt", "data", "--weights", "w"), 1, "holds no w_predictions"),
+        (("--dataset", "other", "--model", "m", "--src", "s", "--weights", "w"), 2, "leave them out with --model"),
+        (
+            ("--dataset", "other", "--pred", "odd", "--gt", "data"),
+            1,
+            "no name of a map fits a frame of the ground truth",
+        ),
+        (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
+    ],
+)
+def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "data", "other", videos=2, frames=1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd/clip 1").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "odd/clip 1/x7.png"), np.zeros((2, 2), np.uint8))
+    ran = cli(main, *arguments)
+    assert ran.code == code
+    assert sentence in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert ran.out == ""
+
+
+def test_it_runs_where_torch_and_onnx_are_not_installed(model, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=2, frames=1)
+    code = f"""
+import sys
+for name in ("torch", "onnx", "onnxscript", "safetensors", "pooch", "matplotlib", "scipy"):
+    sys.modules[name] = None  # makes `import name` raise ImportError
+from salema.benchmarks.eval_cli import main
+sys.argv = ["salema-eval", "--model", {str(model)!r}, "--src", {str(made.source)!r}, "--dataset", "other"]
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "seeded:16 fp32 (mean over videos)" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("library", "option", "sentence"),
+    [
+        ("matplotlib", ("--plot", "p.png"), "--plot needs Matplotlib"),
+        ("PIL", ("--protocol", "dhf1k"), "--protocol dhf1k resizes with Pillow"),
+    ],
+)
+def test_a_library_that_is_missing_is_said_before_long_work(cli, tmp_path, monkeypatch, library, option, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    ran = cli(main, "--dataset", "other", "--gt", "absent", "--pred", "absent", *option)
+    assert ran.code == 1
+    assert sentence in ran.err
+    assert "pip install 'salema[" in ran.err
+
+
+def test_without_scipy_the_sentence_says_how_to_install_it(cli, tmp_path, monkeypatch):
+    made = write_dataset(tmp_path / "data", "other", matlab=True)
+    pred = predict(made, tmp_path / "pred")
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred)
+    assert ran.code == 1
+    assert "reading MATLAB files needs SciPy" in ran.err
+    assert "pip install 'salema[eval]'" in ran.err
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    made = write_dataset(tmp_path / "data", "other")
+    pred = predict(made, tmp_path / "pred")
+    out = tmp_path / "out"
+    out.mkdir()
+    code = "from salema.benchmarks.eval_cli import main; main()"
+    arguments = ["--dataset", "other", "--gt", made.truth, "--pred", pred, "--json", out / "s.json"]
+    ran = run_limited([sys.executable, "-c", code, *arguments], file_size=500, cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"salema-eval: {out / 's.json'}: can't be written")
+    assert list(out.iterdir()) == []
+    assert "pred (mean over videos)" in ran.stdout  # the work is not lost
+
+
+def test_help_is_quick(cli):
+    start = time.process_time()
+    assert cli(main, "--help").code == 0
+    assert time.process_time() - start < 0.5

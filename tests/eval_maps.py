@@ -1,0 +1,36 @@
+"""Predictions for the synthetic datasets, their scores as salema-eval gives them, and scores made up."""
+
+import json
+
+import cv2
+import numpy as np
+
+from salema.benchmarks.eval_cli import main
+from salema.benchmarks.protocols import METRICS
+from salema.benchmarks.scoring import DatasetScores, VideoScores
+
+
+def predict(made, folder, change=lambda density: density):
+    """Writes predictions, named as the ground truth's frames, made of its densities."""
+    for video in made.videos:
+        (folder / video).mkdir(parents=True)
+        for name in made.frame_names:
+            density = cv2.imread(str(made.truth / video / f"maps/{name}.png"), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(folder / video / f"{name}.png"), change(density))
+    return folder
+
+
+def scored(cli, made, dataset, tmp_path, *arguments):
+    file = tmp_path / "scores.json"
+    ran = cli(main, "--dataset", dataset, "--gt", made.source, "--json", file, *arguments)
+    assert ran.code == 0, ran.err
+    return json.loads(file.read_text())
+
+
+def model(videos, label="m"):
+    """Scores by video: rows of one number that stands for every metric, or of all of them."""
+    found = {}
+    for key, rows in videos.items():
+        scores = np.array([np.broadcast_to(row, len(METRICS)) for row in rows], float)
+        found[key] = VideoScores(key, tuple(map(str, range(len(rows)))), scores, (), ())
+    return DatasetScores(label, found, (), ())
