@@ -20,8 +20,10 @@ from salema.export.architecture import (
 )
 from salema.export.checkpoint_files import save_safetensors
 from salema.export.checkpoints import Checkpoint, load_checkpoint
+from salema.export.footage import Footage, gather
+from salema.export.int8 import Int8Options, Int8Report, to_int8
 from salema.export.models import Decoder, Encoder, SaliencyStep
-from salema.export.rewrite import FOR
+from salema.export.rewrite import FOR, FOR_INT8
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
 from salema.runtime.errors import OutputError, UsageError
@@ -55,22 +57,30 @@ class Options:
     split: bool = False
     for_: str = "any"
     rewrite: bool = True
+    calib: str | None = None
+    calib_frames: int = 64
+    float_layers: tuple[str, ...] = ()
+    sensitivity: bool = False
 
     @property
     def rewrites(self) -> tuple[str, ...]:
         """Names of the rewrites to apply."""
-        return FOR[self.for_] if self.rewrite else ()
+        return (FOR_INT8 if self.precision == "int8" else FOR)[self.for_] if self.rewrite else ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the check."""
+    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the checks.
+
+    `report` is of the float graph against PyTorch, `int8` of the INT8 model against that.
+    """
 
     paths: tuple[Path, ...]
     size_bytes: int
     spec: ModelSpec
     architecture_source: str
     report: Report
+    int8: Int8Report | None = None
 
 
 def export_model(options: Options, say: Callable[[str], None]) -> Result:
@@ -83,14 +93,23 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
         say: takes a line on each step.
 
     Raises:
-        SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`.
+        SalemaError: see `gather`, `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`, `to_int8`.
     """
     _check_options(options)
     paths = tuple(options.folder / name for name in (PART_FILES if options.split else (MODEL_FILE,)))
     with _folder(options.folder), ExitStack() as stack:
         aside = [stack.enter_context(written_aside(path)) for path in paths]
-        spec, source, report = _export(options, aside, say)
-    return Result(paths, sum(path.stat().st_size for path in paths), spec, source, report)
+        footage = _footage(options, say)
+        spec, source, report, int8 = _export(options, footage, aside, say)
+    return Result(paths, sum(path.stat().st_size for path in paths), spec, source, report, int8)
+
+
+def _footage(options: Options, say: Callable[[str], None]) -> Footage | None:
+    if options.calib is None:
+        return None
+    footage = gather(options.calib, options.calib_frames, *options.imgsz_hw)
+    say(f"frames        {footage.count} to calibrate on, {len(footage.held_out)} held out, of {', '.join(footage.sources)}")
+    return footage
 
 
 def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, split: bool) -> Session:
@@ -104,8 +123,10 @@ def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, s
     return OrtSplitSession(*aside)
 
 
-def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> tuple[ModelSpec, str, Report]:
-    """Writes the model and checks it; returns its facts, where its architecture comes from, and the check."""
+def _export(
+    options: Options, footage: Footage | None, aside: list[Path], say: Callable[[str], None]
+) -> tuple[ModelSpec, str, Report, Int8Report | None]:
+    """Writes the model and checks it; returns its facts, where its architecture comes from, and the checks."""
     checkpoint = load_checkpoint(options.weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
     if not checkpoint.trained:
@@ -123,6 +144,10 @@ def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> 
     with _save_and_open(exported, spec, aside, split=options.split) as session:
         say("checking      PyTorch against the file, frame by frame, with a reset")
         report = verify(model, session)
+    int8 = None
+    if footage is not None:
+        asked = Int8Options(options.for_, options.float_layers, options.sensitivity)
+        spec, int8 = to_int8(exported, aside, footage, asked, say)
     if options.save_weights is not None:
         save_safetensors(
             options.save_weights,
@@ -132,10 +157,12 @@ def _export(options: Options, aside: list[Path], say: Callable[[str], None]) -> 
             trained=checkpoint.trained,
         )
         say(f"saved         {options.save_weights}")
-    return spec, source, report
+    return spec, source, report, int8
 
 
 def _check_options(options: Options) -> None:
+    if (options.precision == "int8") != (options.calib is not None):
+        raise UsageError("--int8 and --calib go together: --calib VIDEO or FOLDER names the frames to calibrate on")
     if options.for_ not in FOR:
         raise UsageError(f"--for {options.for_}: not one of {', '.join(FOR)}")
     height, width = options.imgsz_hw
@@ -175,7 +202,7 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
         height=height,
         width=width,
         batch=options.batch,
-        precision=options.precision,
+        precision="fp32" if options.precision == "int8" else options.precision,  # INT8 is made of a checked FP32
         states=model.state_specs(height, width),
         coefficient=coefficient,
         coefficient_source=coefficient_source,
