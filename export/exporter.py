@@ -93,7 +93,8 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
         say: takes a line on each step.
 
     Raises:
-        SalemaError: see `gather`, `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`, `to_int8`.
+        SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`; for INT8
+            `gather` and `to_int8`.
     """
     _check_options(options)
     paths = tuple(options.folder / name for name in (PART_FILES if options.split else (MODEL_FILE,)))
@@ -108,7 +109,8 @@ def _footage(options: Options, say: Callable[[str], None]) -> Footage | None:
     if options.calib is None:
         return None
     footage = gather(options.calib, options.calib_frames, *options.imgsz_hw)
-    say(f"frames        {footage.count} to calibrate on, {len(footage.held_out)} held out, of {', '.join(footage.sources)}")
+    counts = f"{footage.count} to calibrate on, {len(footage.held_out)} held out"
+    say(f"frames        {counts}, of {', '.join(footage.sources)}")
     return footage
 
 

@@ -79,8 +79,8 @@ def gather(given: str, frames: int, height: int, width: int) -> Footage:
         enough = max(-(-frames * 3 // 2), 3 * LEAST_HELD_OUT)
         found = sum(clip.frames for clip in clips)
         raise VideoError(
-            f"--calib {given}: has {found} frames; --calib-frames {frames} takes {enough}, two thirds of them to calibrate"
-            f" on and the rest to check on; give a longer video{f', or --calib-frames {room}' if room >= RUN else ''}"
+            f"--calib {given}: has {found} frames; --calib-frames {frames} takes {enough}, two thirds of them to"
+            f" calibrate on and the rest to check on; give a longer video{f', or --calib-frames {room}' if room >= RUN else ''}"
         )
     runs = [
         _take(clip, first, length, height, width)

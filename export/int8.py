@@ -174,7 +174,7 @@ class _Choice:
 
 
 def _choose(trials: Trials, scheme: Scheme, options: Int8Options, say: Callable[[str], None]) -> _Choice:
-    """Takes the weights' width that does better here, and leaves in float, worst first, what it takes to be near FP32."""
+    """Takes the weights' width that does better here, and leaves in float, worst first, what keeps it from FP32."""
     kept = tuple(dict.fromkeys(options.float_layers))
     unknown = [layer for layer in kept if layer not in trials.layers]
     if unknown:
@@ -183,7 +183,10 @@ def _choose(trials: Trials, scheme: Scheme, options: Int8Options, say: Callable[
     bits = max(scores, key=lambda width: scores[width])
     best = scores[bits]
     table: Table = ()
-    say("              " + ", ".join(f"least CC {score:.5f} with {width}-bit weights" for width, score in scores.items()))
+    say(
+        "              "
+        + ", ".join(f"least CC {score:.5f} with {width}-bit weights" for width, score in scores.items())
+    )
     if options.sensitivity or not best >= AIM_CC:
         say(f"sensitivity   each of {len(trials.layers)} layers alone in INT8")
         table = trials.table(bits)

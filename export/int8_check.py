@@ -40,6 +40,7 @@ class Accuracy:
         drift_cc: least correlation in the last 30 steps less that in the first 30, and `drift_max`: the same of the
             greatest difference: what the state gathers.
         control_cc: least correlation where the INT8 model is shown noise instead: proof that the check can fail.
+        least_cc: what `cc` must be at least.
     """
 
     frames: int
@@ -54,6 +55,7 @@ class Accuracy:
     drift_cc: float
     drift_max: float
     control_cc: float
+    least_cc: float = LEAST_CC
 
 
 def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps: int = STEPS) -> Accuracy:
@@ -103,8 +105,8 @@ def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]]) -> None:
         keep = " ".join(f"--float-layer {layer}" for layer, _ in blame[:3])
         raise VerificationError(
             f"INT8 is too far from FP32: least CC {accuracy.cc:.5f} over {accuracy.steps} held-out frames (at least"
-            f" {LEAST_CC} is asked); nothing was written; the layers to blame: {worst}; leave them in float with {keep},"
-            " calibrate on more frames, or export with --fp16"
+            f" {LEAST_CC} is asked); nothing was written; the layers to blame: {worst}; leave them in float with"
+            f" {keep}, calibrate on more frames, or export with --fp16"
         )
     if not accuracy.control_cc < LEAST_CC:
         raise VerificationError(

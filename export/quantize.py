@@ -102,11 +102,9 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
             for feed in feeds(session, run):
                 calibrator.collect_data(_One(feed))
         found = calibrator.compute_data()
-    ranges = {name: data.range_value for name, data in found.items()}
-    return {
-        layer: tuple(float(np.asarray(end).item()) for end in ranges[node.input[0]])
-        for layer, node in layers_of(onnx.load(model, load_external_data=False)).items()
-    }
+    ranges = {name: [float(np.asarray(end).item()) for end in data.range_value] for name, data in found.items()}
+    layers = layers_of(onnx.load(model))
+    return {layer: (ranges[node.input[0]][0], ranges[node.input[0]][1]) for layer, node in layers.items()}
 
 
 def feeds(session: Session, run: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[Any]]]:
@@ -202,8 +200,10 @@ def _carried(
         sources = maker.input if maker.op_type == "Concat" else maker.input[:1]
         for name in sources:
             before = makers.get(name)
-            if before is not None and name not in constants | set(found) and (
-                before.op_type in _CARRIERS or id(before) in ours
+            if (
+                before is not None
+                and name not in constants | set(found)
+                and (before.op_type in _CARRIERS or id(before) in ours)
             ):
                 found.append(name)
                 waiting.append(name)

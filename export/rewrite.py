@@ -18,7 +18,7 @@ REWRITES = (CROPPED, TRANSPOSED)
 FOR: dict[str, tuple[str, ...]] = {"any": (), "onnxruntime": (CROPPED,), "openvino": (TRANSPOSED,), "tensorrt": ()}
 """What pays for each way to run a model. Not measured on a GPU yet, so TensorRT has the plain graph."""
 FOR_INT8 = {**FOR, "tensorrt": (TRANSPOSED,)}
-"""The same for INT8. TensorRT resizes in float only, so a Resize would break the chain of INT8 layers in four places."""
+"""The same for INT8. TensorRT resizes in float only, so a Resize would break the chain of INT8 layers."""
 
 # A nearest x2 upsampling doubles rows, so three taps after it fall on two rows before it. Even rows of the output take
 # the row before (tap 0) and their own (taps 1 and 2); odd ones their own (0 and 1) and the next (2).
