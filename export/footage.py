@@ -78,9 +78,10 @@ def gather(given: str, frames: int, height: int, width: int) -> Footage:
     if room < frames or sum(clip.frames - clip.room for clip in clips) < LEAST_HELD_OUT:
         enough = max(-(-frames * 3 // 2), 3 * LEAST_HELD_OUT)
         found = sum(clip.frames for clip in clips)
+        fewer = f", or --calib-frames {room}" if room >= RUN else ""
         raise VideoError(
             f"--calib {given}: has {found} frames; --calib-frames {frames} takes {enough}, two thirds of them to"
-            f" calibrate on and the rest to check on; give a longer video{f', or --calib-frames {room}' if room >= RUN else ''}"
+            f" calibrate on and the rest to check on; give a longer video{fewer}"
         )
     runs = [
         _take(clip, first, length, height, width)

@@ -1,6 +1,10 @@
 """INT8, for real: narrow networks calibrated on a clip, run on ONNX Runtime and OpenVINO, built by TensorRT-RTX."""
 
+import itertools
 import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -76,7 +80,7 @@ def test_weights_are_int8_per_channel_and_states_float32(int8, target):
         "frame": TensorProto.UINT8,
         **dict.fromkeys(("ema30_in", "mix", "saliency", "ema30_out"), TensorProto.FLOAT),
     }
-    assert node_that_makes(model.graph, "ema30_out").op_type == "Identity" or not is_rounded(model.graph, "ema30_out")
+    assert not is_rounded(model.graph, "ema30_out")
     assert (model.ir_version, [(one.domain, one.version) for one in model.opset_import]) == (8, [("", 18)])
     assert read_spec(result.paths[0]) == result.spec
     assert result.spec.precision == "int8"
@@ -141,7 +145,7 @@ def test_the_state_runs_while_it_is_calibrated(exported, clip):
         fed = list(feeds(session, run))
     states = [feed["ema30_in"] for feed in fed]
     assert not states[0].any()
-    assert all(np.abs(b - a).max() > 1e-4 for a, b in zip(states, states[1:], strict=False))
+    assert all(np.abs(b - a).max() > 1e-4 for a, b in itertools.pairwise(states))
     assert [float(feed["mix"][0]) for feed in fed] == [1.0] + [pytest.approx(0.1)] * 15
     assert all((feed["frame"][0] == frame).all() for feed, frame in zip(fed, run, strict=True))
 
@@ -158,19 +162,17 @@ def test_two_exports_are_equal_to_the_byte(int8, clip, tmp_path):
 def test_rounding_before_a_relu_changes_nothing(exported):
     """What is carried back to the convolution before gives the maps that Q/DQ at the inputs alone give."""
     proto = onnx.load(exported(imgsz_hw=SIZE_HW) / "model.onnx")
-    ranges = {layer: (0.0, 3.0) for layer in layers_of(proto)} | {"salgan.0": (-124.0, 152.0)}
+    ranges = dict.fromkeys(layers_of(proto), (0.0, 3.0)) | {"salgan.0": (-124.0, 152.0)}
     frames = moving_disc(3, *SIZE_HW)
     maps = {}
     for carried in (False, True):
-        scheme = SCHEMES["any"].__class__(unsigned=False, weight_bits=(7,), carried=carried)
-        maps[carried] = run_bytes(quantize(proto, ranges, scheme, 7), frames)
-    np.testing.assert_allclose(maps[True], maps[False], atol=2e-3)
+        maps[carried] = run_bytes(quantize(proto, ranges, replace(SCHEMES["any"], carried=carried), 7), frames)
+    difference = np.abs(maps[True] - maps[False])  # ties alone: a sum that is in the middle goes either way
+    assert (difference.mean(), difference.max()) < (1e-3, 1e-2)
+    assert difference.max() < 1e-2 < np.ptp(maps[False])
 
 
 def run_bytes(proto, frames):
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(proto, path)
