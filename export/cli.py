@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +12,6 @@ from salema.runtime.errors import MissingDependencyError, SalemaError, UsageErro
 
 if TYPE_CHECKING:
     from salema.export.exporter import Result
-    from salema.export.to_engine import Built
-    from salema.export.verify import Report
 
 # What goes with --from; everything else was settled by the export.
 _WITH_FROM = {
@@ -49,6 +45,18 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("salema-model"),
     fp32: Annotated[bool, typer.Option("--fp32", help="Weights and compute in FP32 [the default].")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", "--half", help="Weights and compute in FP16.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Convolutions in INT8; with --calib.")] = False,
+    calib: Annotated[
+        str | None, typer.Option(metavar="VIDEO|FOLDER", help="INT8: frames to calibrate and check on, like yours.")
+    ] = None,
+    calib_frames: Annotated[int, typer.Option(metavar="N", help="INT8: how many frames to calibrate on.")] = 64,
+    float_layer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="INT8: layer to leave in float, such as salgan.60; repeat it for several."),
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="INT8: print what each layer costs where it alone is INT8.")
+    ] = False,
     arch: Annotated[
         str, typer.Option(help="auto, salgan, salema, salclstm30 or salclstm56; auto reads the checkpoint.")
     ] = "auto",
@@ -138,6 +146,7 @@ def export(
 ) -> None:
     """Export SalEMA, SalGAN or SalCLSTM as a single-step ONNX graph, checked against PyTorch, and build its engine."""
     with exit_on_error("salema-export"):
+        from salema.export.cli_report import report
         from salema.export.engine_builder import EngineOptions
         from salema.export.to_engine import ENGINES, build_chosen, check_ready
 
@@ -154,18 +163,20 @@ def export(
             batch_profile=batch_profile,
         )
         if from_ is not None:
-            _report(None, build_chosen(from_, engine, engine_options, _say, required=True), as_json=json_)
+            report(None, build_chosen(from_, engine, engine_options, _say, required=True), as_json=json_)
             return
-        if fp32 and fp16:
-            raise UsageError("--fp32 --fp16: give one of them")
+        precision = _precision(fp32=fp32, fp16=fp16, int8=int8)
+        _check_int8(context, int8=int8)
         if batch != "dynamic" and not batch.isdecimal():
             raise UsageError(f"--batch {batch}: give 1 or more, or 'dynamic'")
+        if int8 and for_ in {"onnxruntime", "openvino"}:
+            engine = _no_engine(engine, for_)
         streams = None if batch == "dynamic" else int(batch)
         check_ready(output, engine, engine_options, streams)
         result = _export(
             weights=weights,
             folder=output,
-            precision="fp16" if fp16 else "fp32",
+            precision=precision,
             arch=arch,
             ema_locs=tuple(ema_loc or ()),
             residual=residual,
@@ -178,13 +189,38 @@ def export(
             rewrite=rewrite,
             mean_channel=mean_channel,
             save_weights=save_weights,
+            calib=calib,
+            calib_frames=calib_frames,
+            float_layers=tuple(float_layer or ()),
+            sensitivity=sensitivity,
         )
         try:
             built = build_chosen(output, engine, engine_options, _say)
         except SalemaError:
-            _report(result, (), as_json=json_)
+            report(result, (), as_json=json_)
             raise
-        _report(result, built, as_json=json_)
+        report(result, built, as_json=json_)
+
+
+def _precision(**asked: bool) -> str:
+    given = [name for name, is_given in asked.items() if is_given]
+    if len(given) > 1:
+        raise UsageError(f"{' '.join(f'--{name}' for name in given)}: give one of them")
+    return given[0] if given else "fp32"
+
+
+def _no_engine(engine: str, target: str) -> str:
+    """TensorRT takes no unsigned activations: what is asked for is refused, and `auto` builds none."""
+    if engine not in {"auto", "none"}:
+        raise UsageError(f"--int8 --for {target} --engine {engine}: TensorRT can't read that; leave out --for {target}")
+    return "none"
+
+
+def _check_int8(context: typer.Context, *, int8: bool) -> None:
+    for name in ("calib", "calib_frames", "float_layer", "sensitivity"):
+        source = context.get_parameter_source(name)
+        if not int8 and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name.replace('_', '-')} goes with --int8; add that, or leave it out")
 
 
 def _say(line: str) -> None:
@@ -219,68 +255,6 @@ def _export(**options: Any) -> Result:
             raise
         raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[cpu,export]'") from error
     return export_model(Options(**options), _say)
-
-
-def _report(result: Result | None, built: tuple[Built, ...], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({**_model_record(result), "engines": [_engine_record(engine) for engine in built]}))
-        return
-    for rows in (_model_rows(result) if result else {}, *map(_engine_rows, built)):
-        for name, value in rows.items():
-            print(f"{name:<17} {value}")
-
-
-def _model_record(result: Result | None) -> dict[str, Any]:
-    if result is None:
-        return {}
-    record: dict[str, Any] = {"paths": [str(path) for path in result.paths], "size_bytes": result.size_bytes}
-    if result.ncnn_report:
-        record["ncnn_check"] = asdict(result.ncnn_report)
-    return {**record, "spec": asdict(result.spec), "check": asdict(result.report)}
-
-
-def _engine_record(built: Built) -> dict[str, Any]:
-    return {"path": str(built.path), "size_bytes": built.size_bytes, **asdict(built.info)}
-
-
-def _model_rows(result: Result) -> dict[str, str]:
-    spec, report = result.spec, result.report
-    coefficient = "none" if spec.coefficient is None else f"{spec.coefficient:.6g}, {spec.coefficient_source}"
-    states = ", ".join(f"{state.name} {'x'.join(map(str, state.shape_chw))}" for state in spec.states) or "none"
-    return {
-        "model": f"{', '.join(map(str, result.paths))} ({result.size_bytes / 1e6:.1f} MB)",
-        "architecture": f"{spec.architecture}, {result.architecture_source}",
-        "frame": f"{spec.batch or 'N'}x{spec.height}x{spec.width}x3 uint8 BGR",
-        "states": f"{states} (float32 per stream)" if spec.states else states,
-        "coefficient": coefficient,
-        "precision": spec.precision,
-        "map difference": f"max {report.map_max:.2g}, mean {report.map_mean:.2g} (at most {report.tolerance:g})",
-        "state difference": f"relative {report.state_error:.2g} (at most {report.tolerance:g})",
-        "least CC": f"{report.cc:.6f} over {report.frames} frames with a reset",
-        "control": f"noise differs by {report.control_max:.2g}",
-        **_ncnn_rows(result.ncnn_report),
-    }
-
-
-def _ncnn_rows(report: Report | None) -> dict[str, str]:
-    if report is None:
-        return {}
-    return {"ncnn's difference": f"max {report.map_max:.2g}, state relative {report.state_error:.2g}"}
-
-
-def _engine_rows(built: Built) -> dict[str, str]:
-    info = built.info
-    least, best, most = info.batch_profile
-    shown_by = {
-        "inspector": "shown by the engine's inspector",
-        "network": "typed so in the network; the engine is inspected when it is first loaded, on the GPU",
-    }
-    return {
-        "engine": f"{built.path} ({built.size_bytes / 1e6:.1f} MB, built in {info.build_seconds:.1f} s)",
-        "for": f"{info.backend} {info.library_version}, {', '.join(info.targets)}",
-        "streams": f"{least}" if least == most else f"{least} to {most}, best {best}",
-        "convolutions": f"{info.convolutions} in {info.spec.precision}, {shown_by[info.precision_shown_by]}",
-    }
 
 
 def main() -> None:

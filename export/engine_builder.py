@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from salema.export.engine_progress import BuildProgress, make_monitor
-from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.errors import BackendError, ModelError, UsageError
 from salema.runtime.inspector import check_precision
 from salema.runtime.trt_engine import deserialize, inspect_engine, set_shapes, shape_of
 from salema.runtime.trt_library import TENSORRT_RTX, Library
@@ -69,7 +69,15 @@ def build_plan(
     progress = BuildProgress()
     with progress.ends_on_interrupt(), library.told("building the engine"):
         builder = library.must(library.trt.Builder(library.logger), "making a builder")
-        network = _parse(library, builder, model, where)
+        try:
+            network = _parse(library, builder, model, where)
+        except BackendError as error:
+            if spec.precision != "int8":
+                raise
+            raise BackendError(
+                f"{error}; INT8 as --for onnxruntime and openvino make it has unsigned activations, which TensorRT does"
+                " not take: export with --for tensorrt"
+            ) from error
         progress.check()
         convolutions = _check_network(library, network, spec, where)
         config = library.must(builder.create_builder_config(), "making a configuration")
@@ -102,7 +110,7 @@ def inspect_plan(
         set_shapes(library, context, spec, streams)
         text = inspect_engine(library, engine, context)
         progress.check()
-        check_precision(text, spec.precision, where, must_show=True)
+        check_precision(text, spec.precision, where, must_show=True, in_float=len(spec.float_layers))
 
 
 def _parse(library: Library, builder: trt.Builder, model: bytes, where: str) -> trt.INetworkDefinition:
@@ -126,15 +134,20 @@ def _check_network(library: Library, network: trt.INetworkDefinition, spec: Mode
         raise ModelError(f"{where}: its inputs and outputs are not those of its metadata; export it again")
     kinds = {library.trt.LayerType.CONVOLUTION, library.trt.LayerType.DECONVOLUTION}
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    types = [layer.get_output(0).dtype for layer in layers if layer.type in kinds]
-    expected = {"fp32": library.trt.DataType.FLOAT, "fp16": library.trt.DataType.HALF}[spec.precision]
-    wrong = [kind for kind in types if kind != expected]
-    if wrong or not types:
+    convolutions = [layer for layer in layers if layer.type in kinds]
+    types = library.trt.DataType
+    expected = types.HALF if spec.precision == "fp16" else types.FLOAT  # INT8 ones are float between their Q and DQ
+    wrong = sum(layer.get_output(0).dtype != expected for layer in convolutions)
+    if spec.precision == "int8":
+        dequantized = {layer.get_output(0).name for layer in layers if layer.type == library.trt.LayerType.DEQUANTIZE}
+        in_float = [layer for layer in convolutions if layer.get_input(0).name not in dequantized]
+        wrong += max(len(in_float) - len(spec.float_layers), 0)
+    if wrong or not convolutions:
         raise ModelError(
-            f"{where}: {len(wrong)} of {len(types)} convolutions are not {spec.precision} in the parsed network; export"
-            " it again"
+            f"{where}: {wrong} of {len(convolutions)} convolutions are not {spec.precision} in the parsed network;"
+            " export it again"
         )
-    return len(types)
+    return len(convolutions)
 
 
 def _configure(library: Library, config: trt.IBuilderConfig, options: EngineOptions) -> None:

@@ -20,8 +20,10 @@ from salema.export.architecture import (
 )
 from salema.export.checkpoint_files import save_safetensors
 from salema.export.checkpoints import Checkpoint, load_checkpoint
+from salema.export.footage import Footage, gather
+from salema.export.int8 import Int8Options, Int8Report, to_int8
 from salema.export.models import Decoder, Encoder, SaliencyStep
-from salema.export.rewrite import FOR, MEAN
+from salema.export.rewrite import FOR, FOR_INT8, MEAN
 from salema.export.to_ncnn import write_ncnn
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
@@ -58,18 +60,24 @@ class Options:
     for_: str = "any"
     rewrite: bool = True
     mean_channel: bool = False
+    calib: str | None = None
+    calib_frames: int = 64
+    float_layers: tuple[str, ...] = ()
+    sensitivity: bool = False
 
     @property
     def rewrites(self) -> tuple[str, ...]:
         """Names of the rewrites to apply."""
-        return (*(FOR[self.for_] if self.rewrite else ()), *((MEAN,) if self.mean_channel else ()))
+        chosen = (FOR_INT8 if self.precision == "int8" else FOR)[self.for_] if self.rewrite else ()
+        return (*chosen, *((MEAN,) if self.mean_channel else ()))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the check.
+    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the checks.
 
-    `ncnn_report` is the check of ncnn's files, None where there are none.
+    `report` is of the float graph against PyTorch, `ncnn` of ncnn's files against the same, `int8` of the INT8 model
+    against the float graph; None where there are none.
     """
 
     paths: tuple[Path, ...]
@@ -77,7 +85,8 @@ class Result:
     spec: ModelSpec
     architecture_source: str
     report: Report
-    ncnn_report: Report | None = None
+    ncnn: Report | None = None
+    int8: Int8Report | None = None
 
 
 def export_model(options: Options, say: Callable[[str], None]) -> Result:
@@ -90,15 +99,26 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
         say: takes a line on each step.
 
     Raises:
-        SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`.
+        SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`; for INT8
+            `gather` and `to_int8`.
     """
     _check_options(options)
     names = PART_FILES if options.split else (MODEL_FILE, *(NCNN_FILES if options.for_ == "ncnn" else ()))
     paths = tuple(options.folder / name for name in names)
     with _folder(options.folder), ExitStack() as stack:
         aside = [stack.enter_context(written_aside(path)) for path in paths]
-        spec, source, report, ncnn_report = _export(options, aside, say)
-    return Result(paths, sum(path.stat().st_size for path in paths), spec, source, report, ncnn_report)
+        footage = _footage(options, say)
+        spec, source, checks = _export(options, footage, aside, say)
+    return Result(paths, sum(path.stat().st_size for path in paths), spec, source, *checks)
+
+
+def _footage(options: Options, say: Callable[[str], None]) -> Footage | None:
+    if options.calib is None:
+        return None
+    footage = gather(options.calib, options.calib_frames, *options.imgsz_hw)
+    counts = f"{footage.count} to calibrate on, {len(footage.held_out)} held out"
+    say(f"frames        {counts}, of {', '.join(footage.sources)}")
+    return footage
 
 
 def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, split: bool) -> Session:
@@ -124,8 +144,8 @@ def _save_and_open_ncnn(model: SaliencyStep, spec: ModelSpec, aside: list[Path])
 
 
 def _export(
-    options: Options, aside: list[Path], say: Callable[[str], None]
-) -> tuple[ModelSpec, str, Report, Report | None]:
+    options: Options, footage: Footage | None, aside: list[Path], say: Callable[[str], None]
+) -> tuple[ModelSpec, str, tuple[Report, Report | None, Int8Report | None]]:
     """Writes the model and checks it; returns its facts, where its architecture comes from, and the checks."""
     checkpoint = load_checkpoint(options.weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
@@ -143,11 +163,14 @@ def _export(
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}{rewritten}")
     with _save_and_open(exported, spec, aside, split=options.split) as session:
         say("checking      PyTorch against the file, frame by frame, with a reset")
-        report, ncnn_report = verify(model, session), None
+        report, ncnn, int8 = verify(model, session), None, None
     if options.for_ == "ncnn":
         with _save_and_open_ncnn(model, spec, aside) as session:
             say("checking      the same against ncnn's files")
-            ncnn_report = verify(model, session)
+            ncnn = verify(model, session)
+    if footage is not None:
+        asked = Int8Options(options.for_, options.float_layers, options.sensitivity)
+        spec, int8 = to_int8(exported, aside, footage, asked, say)
     if options.save_weights is not None:
         save_safetensors(
             options.save_weights,
@@ -157,14 +180,16 @@ def _export(
             trained=checkpoint.trained,
         )
         say(f"saved         {options.save_weights}")
-    return spec, source, report, ncnn_report
+    return spec, source, (report, ncnn, int8)
 
 
 def _check_options(options: Options) -> None:
+    if (options.precision == "int8") != (options.calib is not None):
+        raise UsageError("--int8 and --calib go together: --calib VIDEO or FOLDER names the frames to calibrate on")
     if options.for_ not in FOR:
         raise UsageError(f"--for {options.for_}: not one of {', '.join(FOR)}")
     if options.for_ == "ncnn" and (options.split or options.precision != "fp32"):
-        other = "--split" if options.split else "--fp16"
+        other = "--split" if options.split else f"--{options.precision}"
         raise UsageError(f"--for ncnn {other}: ncnn runs whole models in FP32; leave one of them out")
     height, width = options.imgsz_hw
     if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
@@ -203,7 +228,7 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
         height=height,
         width=width,
         batch=options.batch,
-        precision=options.precision,
+        precision="fp32" if options.precision == "int8" else options.precision,  # INT8 is made of a checked FP32
         states=model.state_specs(height, width),
         coefficient=coefficient,
         coefficient_source=coefficient_source,

@@ -26,6 +26,8 @@ FOR: dict[str, tuple[str, ...]] = {
 }
 """What pays for each way to run a model. Not measured on a GPU yet, so TensorRT has the plain graph. ncnn's 3x3
 convolutions are Winograd's, with a quarter of the multiplications; the folded forms have 4 of 9, and no Winograd."""
+FOR_INT8 = {**FOR, "tensorrt": (TRANSPOSED,)}
+"""The same for INT8. TensorRT resizes in float only, so a Resize would break the chain of INT8 layers."""
 
 # A nearest x2 upsampling doubles rows, so three taps after it fall on two rows before it. Even rows of the output take
 # the row before (tap 0) and their own (taps 1 and 2); odd ones their own (0 and 1) and the next (2).

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OPSET = 18
 IR_VERSION = 8  # the oldest that has opset 18: ONNX Runtime and TensorRT refuse a newer one than they know
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # INT8 is quantised from FP32
 _TRACED_BATCH = 2  # a dynamic dimension must not be traced as 1, which PyTorch takes for a constant
 
 
@@ -53,12 +53,12 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         )
     assert program is not None
     proto = program.model_proto
-    _describe(proto, spec)
+    describe(proto, spec)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
 
-def _describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
+def describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     """Puts our facts in, and takes the exporter's out: its stack traces name the machine's folders."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "salema", spec.salema_version

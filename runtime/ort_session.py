@@ -102,7 +102,7 @@ class OrtSession:
             # Building takes minutes. The names in the cache hold no hash of the weights, so its folder does. No
             # trt_fp16_enable: with it ONNX Runtime gives strong typing up, and states may be rounded to FP16.
             folder = model.parent / _CACHE_FOLDER / sha256_of(model)[:16]
-            if read_spec(model).precision == "fp32":
+            if read_spec(model).precision != "fp16":
                 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # the provider has no option for it
             make_folder(folder)  # it makes one level only
             return options | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}

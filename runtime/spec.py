@@ -12,10 +12,10 @@ from typing import Any
 
 from salema.runtime.errors import ModelError, reason
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 METADATA_KEY = "salema"
 PARTS = ("model", "encoder", "decoder")
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 TRANSPOSED = "upsampling-transposed"  # the rewrite that suits OpenVINO
 
 
@@ -60,7 +60,8 @@ class ModelSpec:
         height: rows of `frame` and `saliency`, a multiple of 16.
         width: columns of `frame` and `saliency`, a multiple of 16.
         batch: independent streams per step, or None for any number.
-        precision: `fp32` or `fp16`, of weights and compute; states and maps are float32 in both.
+        precision: `fp32`, `fp16` or `int8`, of weights and compute; states and maps are float32 in all. In INT8 it is
+            the convolutions' alone.
         states: the recurrent states in the graph's order; empty for SalGAN.
         coefficient: weight of the new frame in the EMA, in (0, 1]; None where there is no EMA (and no `mix` input).
         coefficient_source: how the coefficient was read, in words.
@@ -72,6 +73,7 @@ class ModelSpec:
         part: `model` for the whole step; `encoder` (up to and with the averaged layer) or `decoder` (what follows) of a
             split one, between which the EMA is ours.
         split: what lies between the parts; None for a whole step.
+        float_layers: convolutions that an INT8 model leaves in float32, by published name (`salgan.60`).
         spec_version: version of this record.
     """
 
@@ -90,6 +92,7 @@ class ModelSpec:
     salema_version: str
     part: str = "model"
     split: SplitSpec | None = None
+    float_layers: tuple[str, ...] = ()
     spec_version: int = SPEC_VERSION
 
     def __post_init__(self) -> None:
@@ -125,7 +128,7 @@ class ModelSpec:
     def tensor_dtype(self, name: str) -> str:
         """NumPy's name of a tensor's type: what passes between the parts is in the model's precision."""
         if name in {"fresh", "entered", "averaged"}:
-            return {"fp32": "float32", "fp16": "float16"}[self.precision]
+            return "float16" if self.precision == "fp16" else "float32"
         return "uint8" if name == "frame" else "float32"
 
     @property
@@ -169,7 +172,9 @@ class ModelSpec:
                 f" this version reads up to {SPEC_VERSION}; upgrade with: pip install -U salema"
             )
         if spec_version == 1:  # before there were split models
-            record |= {"part": "model", "split": None, "spec_version": SPEC_VERSION}
+            record |= {"part": "model", "split": None}
+        if spec_version < SPEC_VERSION:  # before there was INT8
+            record |= {"float_layers": [], "spec_version": SPEC_VERSION}
         expected = {field.name for field in fields(cls)}
         if expected != set(record):
             odd = ", ".join(sorted(expected ^ set(record)))
@@ -177,6 +182,7 @@ class ModelSpec:
         try:
             states = tuple(StateSpec(state["name"], tuple(state["shape_chw"])) for state in record["states"])
             split = record["split"] and SplitSpec(**record["split"])
-            return cls(**{**record, "states": states, "rewrites": tuple(record["rewrites"]), "split": split})
+            names = {key: tuple(record[key]) for key in ("rewrites", "float_layers")}
+            return cls(**{**record, **names, "states": states, "split": split})
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{where}: its salema metadata is damaged ({reason(error)}); export it again") from error

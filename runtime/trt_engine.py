@@ -66,7 +66,8 @@ class TrtEngine:
             self.set_batch(info.batch_profile[1])  # whether it can be recorded, and its types, are known with shapes
             if info.precision_shown_by != "inspector":
                 text = inspect_engine(library, self._engine, self._context)
-                check_precision(text, self.spec.precision, str(path), must_show=False)
+                in_float = len(self.spec.float_layers)
+                check_precision(text, self.spec.precision, str(path), must_show=False, in_float=in_float)
 
     def set_batch(self, streams: int) -> None:
         """See `StepEngine.set_batch`."""

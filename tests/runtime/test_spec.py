@@ -31,8 +31,10 @@ def test_it_survives_json():
     assert ModelSpec.from_json(SPEC.to_json(), "x") == SPEC
 
 
-def test_records_of_the_first_format_are_read():
+def test_records_of_former_formats_are_read():
     record = json.loads(SPEC.to_json())
+    del record["float_layers"]
+    assert ModelSpec.from_json(json.dumps(record | {"spec_version": 2}), "x") == SPEC
     del record["part"], record["split"]
     assert ModelSpec.from_json(json.dumps(record | {"spec_version": 1}), "x") == SPEC
 

@@ -1,0 +1,237 @@
+"""INT8 by ONNX Runtime's quantiser: explicit Q/DQ around the convolutions, everything else as it was.
+
+Sources: ONNX Runtime's "Quantize ONNX Models"; TensorRT's "Explicit Quantization" (INT8 is signed and symmetric there,
+biases stay float32).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import warnings
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import shape_inference
+from onnxruntime.quantization import (
+    CalibrationMethod,
+    QDQQuantizer,
+    QuantType,
+    TensorData,
+    TensorsData,
+    create_calibrator,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from salema.runtime.session import Session
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+_CARRIERS = {"Relu", "MaxPool", "Resize", "Reshape", "Gather", "Slice", "Unsqueeze", "Concat"}
+"""What moves, drops or clips values, and so can do it to their INT8 form too."""
+
+Ranges = dict[str, tuple[float, float]]
+"""Least and greatest value of what enters each convolution, by layer."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a runtime wants its INT8 graph.
+
+    Attributes:
+        unsigned: activations uint8 with a zero point, which after a ReLU spends no value on what is never there; else
+            int8 around zero.
+        weight_bits: to try, in turn. CPUs without VNNI add pairs of products in 16 bits, which overflow unless weights
+            have 7; those lose accuracy elsewhere. A GPU has no such sums.
+        carried: Q/DQ also after each convolution, pool and upsampling. ONNX Runtime needs the first to run a
+            convolution in INT8 at all; TensorRT and OpenVINO pull the Q that is before the next convolution to its
+            place by themselves.
+    """
+
+    unsigned: bool
+    weight_bits: tuple[int, ...]
+    carried: bool
+
+
+SCHEMES = {
+    "any": Scheme(unsigned=False, weight_bits=(8, 7), carried=True),
+    "onnxruntime": Scheme(unsigned=True, weight_bits=(8, 7), carried=True),
+    "openvino": Scheme(unsigned=True, weight_bits=(8, 7), carried=False),
+    "tensorrt": Scheme(unsigned=False, weight_bits=(8,), carried=False),
+}
+"""By what `--for` names. `any` is what all of them read: TensorRT takes signed and symmetric only."""
+
+
+def layers_of(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Returns the convolutions of a graph, in order, by the published name of their layer: `salgan.30`, `Gates`."""
+    convolutions = [node for node in proto.graph.node if node.op_type in CONVOLUTIONS]
+    return {_layer(node.input[1]): node for node in convolutions}
+
+
+def _layer(weight: str) -> str:
+    """A part of a split model puts `step.` before the name, the 2x2 form `conv.` after it."""
+    return weight.removeprefix("step.").removesuffix(".weight").removesuffix(".conv")
+
+
+def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) -> Ranges:
+    """Runs a float model over frames, with its state running, and notes what enters each convolution.
+
+    Ranges hold 99.999 % of the values. One frame's activations are held at a time, whatever the number of frames.
+
+    Args:
+        model: the step for one stream, float32.
+        session: the same, loaded.
+        runs: each `[T, H, W, 3]`, uint8 BGR; before each the state is new.
+    """
+    with tempfile.TemporaryDirectory(prefix="salema-") as folder, quiet():
+        calibrator = create_calibrator(
+            model,
+            list(CONVOLUTIONS),
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod.Percentile,  # 99.999 %, its default
+        )
+        for run in runs:
+            for feed in feeds(session, run):
+                calibrator.collect_data(_One(feed))
+        found = calibrator.compute_data()
+    ranges = {name: [float(np.asarray(end).item()) for end in data.range_value] for name, data in found.items()}
+    layers = layers_of(onnx.load(model))
+    return {layer: (ranges[node.input[0]][0], ranges[node.input[0]][1]) for layer, node in layers.items()}
+
+
+def feeds(session: Session, run: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yields what the graph of one stream is fed with for each frame of a run `[T, H, W, 3]`: the state goes on."""
+    spec = session.spec
+    states = session.from_host({state.name: np.zeros((1, *state.shape_chw), np.float32) for state in spec.states})
+    for t, frame in enumerate(run):
+        mix = np.full(1, 1 if t == 0 else spec.coefficient or 0, np.float32)
+        before = {f"{name}_in": array for name, array in session.to_host(states).items()}
+        yield {"frame": frame[None], **before, **({} if spec.coefficient is None else {"mix": mix})}
+        _, states = session.step(frame[None], states, mix)
+
+
+class _One:
+    """A `CalibrationDataReader` of one frame."""
+
+    def __init__(self, feed: dict[str, NDArray[Any]]) -> None:
+        self._feed: dict[str, NDArray[Any]] | None = feed
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        feed, self._feed = self._feed, None
+        return feed
+
+
+def quantize(
+    proto: onnx.ModelProto, ranges: Ranges, scheme: Scheme, weight_bits: int = 8, kept: Container[str] = ()
+) -> onnx.ModelProto:
+    """Returns a step, or a part of one, with its convolutions in INT8; weights per channel, biases and states float32.
+
+    Args:
+        proto: the float32 graph; left as it is.
+        ranges: see `calibrate`; of the same network, whatever its batch and however it is split.
+        scheme: the form.
+        weight_bits: 8 or 7.
+        kept: layers to leave in float.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    _free_outputs(model)
+    layers = {layer: node for layer, node in layers_of(model).items() if layer not in kept}
+    tensors = {name: ranges[layer] for layer, node in layers.items() for name in _carried(model, node, layers, scheme)}
+    data = {name: TensorData(lowest=np.float32(a), highest=np.float32(b)) for name, (a, b) in tensors.items()}
+    with quiet():
+        quantizer = QDQQuantizer(
+            shape_inference.infer_shapes(model),
+            per_channel=True,
+            reduce_range=weight_bits < 8,  # noqa: PLR2004 - its name for 7 bits
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8 if scheme.unsigned else QuantType.QInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+            nodes_to_quantize=[node.name for node in layers.values()],
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(CONVOLUTIONS),
+            extra_options={
+                "ActivationSymmetric": not scheme.unsigned,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,  # TensorRT reads no int32 ones
+                "OpTypesToExcludeOutputQuantization": list(CONVOLUTIONS),
+            },
+        )
+        for name in tensors:
+            quantizer.quantize_activation_tensor(name)
+        if layers:
+            quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    quantized: onnx.ModelProto = quantizer.model.model
+    del quantized.graph.value_info[:]  # what was inferred of shapes
+    used = {node.domain for node in quantized.graph.node}
+    opsets = [opset for opset in quantized.opset_import if opset.domain in used]  # it adds its own, unused
+    del quantized.opset_import[:]
+    quantized.opset_import.extend(opsets)
+    onnx.checker.check_model(quantized, full_check=True)
+    return quantized
+
+
+def _carried(
+    model: onnx.ModelProto, node: onnx.NodeProto, layers: Mapping[str, onnx.NodeProto], scheme: Scheme
+) -> list[str]:
+    """Names what is to be quantised before a convolution: what enters it, and back to the one before, what led there.
+
+    All of it takes the range of what enters, so that rounding a second time changes nothing, and rounding before a ReLU
+    loses nothing: what it would set to zero is all that the range leaves out. A state is never among it: it is no
+    carrier's result.
+    """
+    makers = {name: maker for maker in model.graph.node for name in maker.output}
+    ours = {id(layer) for layer in layers.values()}
+    constants = {weight.name for weight in model.graph.initializer}
+    found, waiting = [node.input[0]], [node.input[0]] * scheme.carried
+    while waiting:
+        maker = makers.get(waiting.pop())
+        if maker is None or maker.op_type not in _CARRIERS:
+            continue
+        sources = maker.input if maker.op_type == "Concat" else maker.input[:1]
+        for name in sources:
+            before = makers.get(name)
+            if (
+                before is not None
+                and name not in constants | set(found)
+                and (before.op_type in _CARRIERS or id(before) in ours)
+            ):
+                found.append(name)
+                waiting.append(name)
+    return found
+
+
+def _free_outputs(model: onnx.ModelProto) -> None:
+    """Puts an Identity before outputs that the graph itself reads: Q/DQ would round the state that goes out."""
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input}
+    for output in graph.output:
+        if output.name in read:
+            inner = f"{output.name}_kept"
+            for node in graph.node:
+                for names in (node.input, node.output):
+                    names[:] = [inner if name == output.name else name for name in names]
+            graph.node.append(onnx.helper.make_node("Identity", [inner], [output.name], f"node_{output.name}"))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the quantiser's advice (to preprocess, to optimise) from the user's terminal."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
