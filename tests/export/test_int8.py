@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
@@ -29,6 +28,7 @@ from salema.export.to_engine import build_engine
 from salema.runtime import load
 from salema.runtime.errors import BackendError, UsageError, VerificationError, VideoError
 from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.openvino_session import ov
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.trt_library import TENSORRT_RTX
 
@@ -116,7 +116,7 @@ def test_the_report_holds_and_the_file_is_a_quarter(int8, exported):
 def test_onnx_runtime_and_openvino_run_it_in_int8(int8, target):
     result = int8(for_=target)
     frames = moving_disc(4, *SIZE_HW)
-    model = openvino.Core().compile_model(str(result.paths[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = ov.Core().compile_model(str(result.paths[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     state = np.zeros((1, 128, 2, 3), np.float32)
     with load(result.paths[0].parent, backend="onnxruntime", device="cpu") as stream:
         for t, frame in enumerate(frames):
