@@ -187,9 +187,9 @@ def run_bytes(proto, frames):
 def test_any_batch_and_split_models_too(int8):
     frames = moving_disc(3, *SIZE_HW)
     for options in ({"batch": None}, {"batch": 2}):
-        with load(int8(for_="tensorrt", **options).paths[0].parent, streams=2) as stream:
+        with load(int8(for_="tensorrt", **options).paths[0].parent, backend="onnxruntime", streams=2) as stream:
             maps = [stream.step_batch([frame, frame]) for frame in frames]
-        with load(int8(for_="tensorrt").paths[0].parent) as stream:
+        with load(int8(for_="tensorrt").paths[0].parent, backend="onnxruntime") as stream:
             expected = np.stack([stream.step(frame) for frame in frames])
         np.testing.assert_allclose(np.stack(maps)[:, 1], expected, atol=5e-3)
     split = int8(for_="tensorrt", split=True)
