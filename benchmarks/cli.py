@@ -63,7 +63,6 @@ def bench(
         from salema.benchmarks.records import read_records, write_records
         from salema.benchmarks.report import plot as draw
         from salema.benchmarks.report import table
-        from salema.runtime.files import check_writable
 
         plan = Plan(
             models=tuple(model or [Path("salema-model")]),
@@ -76,9 +75,7 @@ def bench(
             weights=weights,
         )
         before = read_records(against) if against else None
-        for path in (json_, plot):
-            if path is not None:
-                check_writable(path)
+        _check_outputs(json_, plot)
         records = run_bench(plan, _say)
         print(table(records))
         if json_ is not None:
@@ -100,6 +97,7 @@ def report(
         from salema.benchmarks.report import latest, table
         from salema.benchmarks.report import plot as draw
 
+        _check_outputs(None, plot)
         records = latest(record for file in files for record in read_records(file))
         print(table(records))
         if plot is not None:
@@ -119,11 +117,8 @@ def cost(
         from salema.benchmarks.cost import cost_record, cost_table, fit_lines, measure_cost, plot_cost
         from salema.benchmarks.network import exporting
         from salema.benchmarks.records import write_records
-        from salema.runtime.files import check_writable
 
-        for path in (json_, plot):
-            if path is not None:
-                check_writable(path)
+        _check_outputs(json_, plot)
         with exporting(weights, for_) as export:
             points = measure_cost(export, backend, _say)
         lines = fit_lines(points)
@@ -132,6 +127,17 @@ def cost(
             write_records(json_, [cost_record(points, backend, weights)])
         if plot is not None:
             plot_cost(points, lines, plot)
+
+
+def _check_outputs(json_file: Path | None, plot: Path | None) -> None:
+    """Refuses, before any work, what could not be written after it."""
+    from salema.benchmarks.plotting import check_plot
+    from salema.runtime.files import check_writable
+
+    if json_file is not None:
+        check_writable(json_file)
+    if plot is not None:
+        check_plot(plot)
 
 
 def _say(line: str) -> None:

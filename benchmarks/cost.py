@@ -18,11 +18,11 @@ import numpy as np
 from salema.benchmarks.environment import describe_environment
 from salema.benchmarks.harness import time_ms
 from salema.benchmarks.memory import peak_mb
+from salema.benchmarks.plotting import new_figure, save_figure
 from salema.benchmarks.records import SCHEMA
 from salema.export.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.errors import BackendError, MissingDependencyError, reason
-from salema.runtime.files import written_aside
+from salema.runtime.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -173,14 +173,9 @@ def plot_cost(points: Sequence[Point], lines: Sequence[Line], path: Path) -> Non
     """Draws time above, memory below, with the lines through them.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
         OutputError: the file can't be written.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[plot]'") from error
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = new_figure(12, 7)
     panels = figure.subplots(2, len(AXES))
     for index, line in enumerate(lines):
         chosen = [point for point in points if point.axis == line.axis]
@@ -191,5 +186,4 @@ def plot_cost(points: Sequence[Point], lines: Sequence[Line], path: Path) -> Non
         axes.plot(ends, line.fixed + line.each * ends, label=f"R squared {line.r_squared:.4f}")
         axes.set(xlabel=AXES[line.axis], ylabel=line.quantity, ylim=(0, None))
         axes.legend()
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=120)
+    save_figure(figure, path)

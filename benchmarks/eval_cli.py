@@ -157,8 +157,9 @@ def _check(
 
 
 def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
-    from salema.benchmarks.eval_plot import check_plot, write_plot
+    from salema.benchmarks.eval_plot import write_plot
     from salema.benchmarks.eval_report import write_csv, write_json
+    from salema.benchmarks.plotting import check_plot
     from salema.runtime.files import check_writable
 
     writers = [(path, write) for path, write in ((json_, write_json), (csv, write_csv), (plot, write_plot)) if path]

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from salema.benchmarks.plotting import new_figure, save_figure
 from salema.benchmarks.protocols import METRICS
 from salema.benchmarks.published import FIVE, published_videos
-from salema.runtime.errors import MissingDependencyError, UsageError, reason
-from salema.runtime.files import written_aside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,36 +18,15 @@ if TYPE_CHECKING:
 _NAMED = 200  # videos that there is room to name
 
 
-def check_plot(path: Path) -> None:
-    """Refuses, before long work, a plot that could not be drawn after it.
-
-    Raises:
-        UsageError: it is no PNG file.
-        MissingDependencyError: Matplotlib is not installed.
-    """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"--plot {path}: plots are written as .png")
-    try:
-        import matplotlib.figure  # noqa: F401, PLC0415 - in the extra `plot`
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"--plot needs Matplotlib ({reason(error)}); install it with: pip install 'salema[plot]'"
-        ) from error
-
-
 def write_plot(path: Path, found: Evaluation) -> None:
     """Draws the published table's five metrics, video by video, for each model; the published scores too if wanted.
 
     Raises:
         OutputError: the file can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - in the extra `plot`
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     keys = list(found.models[0].videos)
     names = [found.models[0].videos[key].name for key in keys]
-    figure = Figure(figsize=(min(6 + 0.12 * len(keys), 30), 2 * len(FIVE)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(min(6 + 0.12 * len(keys), 30), 2 * len(FIVE))
     for row, (name, axes) in enumerate(zip(FIVE, figure.subplots(len(FIVE), 1, sharex=True), strict=True)):
         for model in found.models:
             axes.plot(names, [model.videos[key].means[row] for key in keys], ".-", label=model.label, linewidth=0.8)
@@ -64,5 +42,4 @@ def write_plot(path: Path, found: Evaluation) -> None:
     figure.axes[0].set_title(
         f"{found.dataset}, protocol {found.protocol.name}, means over each video's frames", fontsize=9
     )
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=110)
+    save_figure(figure, path)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from salema.benchmarks.plotting import new_figure, save_figure
 from salema.benchmarks.records import key_of
-from salema.runtime.errors import MissingDependencyError, reason
-from salema.runtime.files import written_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,19 +69,13 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Draws time against accuracy by precision, and throughput against batch.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
         OutputError: the file can't be written.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[plot]'") from error
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = new_figure(12, 5)
     left, right = figure.subplots(1, 2)
     _plot_accuracy(left, records)
     _plot_batches(right, records)
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=120)
+    save_figure(figure, path)
 
 
 def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
