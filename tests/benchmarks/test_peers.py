@@ -91,6 +91,15 @@ def test_rates_are_those_of_this_machine():
     assert rates.size == 1024
 
 
+def test_a_product_that_is_emulated_is_no_rate(monkeypatch):
+    import time
+
+    import torch
+
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: time.sleep(1))
+    assert set(measure_rates("cpu", {"fp32", "int8"}).operations_per_s) == {"fp32"}
+
+
 def test_without_pytorch_numpy_measures(monkeypatch):
     import sys
 
