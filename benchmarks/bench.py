@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salema.benchmarks.cases import Case, Plan, model_record, open_cases, read_frames, stream_of
+from salema.benchmarks.cases import Case, Plan, model_record, open_cases, playable, read_frames, stream_of
 from salema.benchmarks.energy import EnergyMeter
 from salema.benchmarks.engine_timing import time_engine
 from salema.benchmarks.environment import describe_environment
@@ -23,7 +23,7 @@ from salema.benchmarks.rates import Rates, measure_rates
 from salema.benchmarks.records import SCHEMA
 from salema.benchmarks.work import count_work
 from salema.runtime.device_session import DeviceSession
-from salema.runtime.errors import MissingDependencyError
+from salema.runtime.errors import MissingDependencyError, UsageError
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import find_parts
 from salema.runtime.trt_library import KINDS
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salema.benchmarks.network import Network
+    from salema.runtime.sources import Source
     from salema.runtime.spec import ModelSpec
 
 CONVENTION = {
@@ -60,31 +61,51 @@ def run_bench(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
     Raises:
         SalemaError: a model, peer or source can't be run.
     """
-    spec = read_spec(find_parts(plan.models[0])[0]).whole
+    environment = describe_environment()  # before the load is our own
+    spec = _common_spec(plan.models)
+    source = None if plan.source is None else playable(plan.source)
     network = _find_network(plan, spec)
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack, EnergyMeter() as meter:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack, EnergyMeter(plan.gpu) as meter:
         cases = open_cases(plan, network, stack, Path(name))
         for case in cases:
             say(f"{case.name}: {case.precision}, {case.description}")
-        frames = read_frames(plan.source, spec)
+        frames = read_frames(source, spec)
         quality = _judge(cases, frames, network)
         say(f"timing, {plan.duration_s:g} s each, in {ROUNDS} turns")
         steps = {case.name: _stepper(case, frames) for case in cases}
         work = {case.name: float(case.batch) for case in cases}
         found = compare_for(steps, cases[0].name, plan.duration_s, work, meter.joules)
-        device = "cuda" if plan.on_gpu else "cpu"
+        device = "cpu" if plan.gpu is None else f"cuda:{plan.gpu}"
         rates = measure_rates(device, {case.precision for case in cases})
-        shared = _shared(cases[0].name, rates, device, meter)
+        shared = _shared(cases[0].name, rates, device, meter, environment)
         records = []
         for case in cases:
             timing, joules = found[case.name]
             parts = {
                 "limit": _limit(case, network, Path(name), rates, timing),
-                "engine": _time_bare(case, plan.duration_s),
-                "run": _run_whole(case, plan, timing),
+                "engine": _time_bare(case, plan),
+                "run": _run_whole(case, source, plan.duration_s, timing),
             }
             records.append({**_record(case, timing, quality.get(case.name), joules), **parts, **shared})
     return records
+
+
+def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
+    """Returns what the models have in common: one network at one size, else ratios would compare other work.
+
+    Raises:
+        UsageError: they are of different checkpoints, variants or sizes.
+    """
+    specs = [read_spec(find_parts(model)[0]).whole for model in models]
+    for model, spec in zip(models, specs, strict=True):
+        for name in ("weights_sha256", "architecture", "coefficient", "height", "width"):
+            first, other = getattr(specs[0], name), getattr(spec, name)
+            if first != other:
+                raise UsageError(
+                    f"--model {model}: its {name} is {other}, and that of {models[0]} is {first}; compare exports of"
+                    " one checkpoint at one size"
+                )
+    return specs[0]
 
 
 def _find_network(plan: Plan, spec: ModelSpec) -> Network | None:
@@ -111,9 +132,7 @@ def _judge(cases: list[Case], frames: NDArray[np.uint8], network: Network | None
         if plain is None:
             return {}
         reference, expected = plain.name, found[plain.name]
-    return {
-        name: compare_maps(maps, expected, reference) for name, maps in found.items() if maps.shape == expected.shape
-    }
+    return {name: compare_maps(maps, expected, reference) for name, maps in found.items() if name != reference}
 
 
 def _stepper(case: Case, frames: NDArray[np.uint8]) -> Callable[[], object]:
@@ -122,33 +141,31 @@ def _stepper(case: Case, frames: NDArray[np.uint8]) -> Callable[[], object]:
     return lambda: case.runner.infer(next(batches))
 
 
-def _time_bare(case: Case, duration_s: float) -> dict[str, Any] | None:
+def _time_bare(case: Case, plan: Plan) -> dict[str, Any] | None:
     """Times the engine of one of our models alone; None where it runs on no TensorRT engine."""
     if case.folder is None or not isinstance(stream_of(case).session, DeviceSession):
         return None
     kind = next(kind for kind in KINDS.values() if stream_of(case).description.startswith(f"{kind.title} "))
-    engine, device, _ = open_engine(case.folder, kind)
+    engine, device, _ = open_engine(case.folder, kind, plan.gpu or 0)
     try:
         with device.active():
             try:
-                return asdict(time_engine(engine, device, case.batch, duration_s))
+                return asdict(time_engine(engine, device, case.batch, plan.duration_s))
             finally:
                 engine.close()
     finally:
         device.close()
 
 
-def _run_whole(case: Case, plan: Plan, timing: Timing) -> dict[str, Any] | None:
+def _run_whole(case: Case, source: Source | None, duration_s: float, timing: Timing) -> dict[str, Any] | None:
     """Runs a source through one of our models to an MP4, and returns where the time went; None without a source."""
-    if case.folder is None or plan.source is None or case.batch != 1:
+    if case.folder is None or source is None or case.batch != 1:
         return None
     from salema.runtime.pipeline import process_video  # noqa: PLC0415 - without a video, PyAV is not needed
     from salema.runtime.playback import Playback, Selection  # noqa: PLC0415
-    from salema.runtime.sources import find_sources  # noqa: PLC0415
     from salema.runtime.targets import Targets  # noqa: PLC0415
 
-    frames = int(min(max(1e3 * plan.duration_s / timing.mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
-    (source,) = find_sources([plan.source])
+    frames = int(min(max(1e3 * duration_s / timing.mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
     with (
         tempfile.TemporaryDirectory() as folder,
         Playback(source, Selection(loop=0, max_frames=frames)) as playback,
@@ -163,6 +180,7 @@ def _run_whole(case: Case, plan: Plan, timing: Timing) -> dict[str, Any] | None:
         "frames": summary.frames,
         "fps": summary.fps,
         "stage_ms": summary.stage_ms,
+        "error": summary.error,
     }
 
 
@@ -193,6 +211,7 @@ def _record(case: Case, timing: Timing, quality: Quality | None, joules: float |
     spec = stream_of(case).spec if case.folder else None
     return {
         "schema": SCHEMA,
+        "kind": "case",
         "case": case.name,
         "is_peer": case.folder is None,
         "backend": case.backend,
@@ -208,7 +227,9 @@ def _record(case: Case, timing: Timing, quality: Quality | None, joules: float |
     }
 
 
-def _shared(baseline: str, rates: Rates, device: str, meter: EnergyMeter) -> dict[str, Any]:
+def _shared(
+    baseline: str, rates: Rates, device: str, meter: EnergyMeter, environment: dict[str, Any]
+) -> dict[str, Any]:
     """What is the same for all records of a run."""
     return {
         "baseline": baseline,
@@ -217,5 +238,5 @@ def _shared(baseline: str, rates: Rates, device: str, meter: EnergyMeter) -> dic
         "energy_sources": meter.sources,
         "convention": CONVENTION,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "environment": describe_environment(),
+        "environment": environment,
     }

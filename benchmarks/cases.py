@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from salema.benchmarks.memory import resident_mb
-from salema.benchmarks.peers import PEERS, Runner, open_peer
+from salema.benchmarks.peers import PEERS, Runner, naive_model, open_peer
 from salema.export.seeded import moving_disc
-from salema.kernels.errors import BackendError
 from salema.kernels.gpus import list_gpus
 from salema.runtime import load
 from salema.runtime.engine_files import sha256_of
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import BackendError, SalemaError, UsageError, reason
 from salema.runtime.preprocess import to_network_size
-from salema.runtime.session import find_parts
+from salema.runtime.session import DEVICE, DEVICES, find_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from salema.benchmarks.network import Network
+    from salema.runtime.sources import Source
     from salema.runtime.spec import ModelSpec
     from salema.runtime.stream import SaliencyStream
 
@@ -49,20 +50,29 @@ class Plan:
         for name in self.peers:
             if name not in PEERS:
                 raise UsageError(f"--compare {name}: not one of {', '.join(PEERS)}")
+        if not DEVICE.fullmatch(self.device):
+            raise UsageError(f"--device {self.device}: not one of {', '.join(DEVICES)}")
         if min(self.batches) < 1:
             raise UsageError(f"--batch {min(self.batches)}: give 1 or more")
         if not 0 < self.duration_s < float("inf"):
             raise UsageError(f"--duration {self.duration_s:g}: give seconds, more than 0")
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether peers run on a GPU."""
+    def gpu(self) -> int | None:
+        """Number of the GPU that everything runs on; None on the CPU."""
+        if self.device == "cpu" or (self.device == "auto" and self._wants_cpu):
+            return None
         if self.device != "auto":
-            return self.device != "cpu"
+            return int(self.device.partition(":")[2] or 0)
         try:
-            return bool(list_gpus())
+            return 0 if list_gpus() else None
         except BackendError:
-            return False
+            return None
+
+    @property
+    def _wants_cpu(self) -> bool:
+        """Whether a backend is named that runs on the CPU only: its peers must then run there too."""
+        return any(name.startswith(("ncnn", "openvino")) for name in self.backends)
 
 
 @dataclass
@@ -106,9 +116,11 @@ def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: P
     for batch in plan.batches:
         for name in plan.peers:
             assert network is not None
-            cases.append(_open_peer_case(name, network, batch, "cuda" if plan.on_gpu else "cpu", stack, scratch))
-        pairs = itertools.product(plan.models, plan.backends)
-        cases += [_open_model_case(folder, backend, batch, plan, stack) for folder, backend in pairs]
+            device = "cpu" if plan.gpu is None else f"cuda:{plan.gpu}"
+            cases.append(_open_peer_case(name, network, batch, device, stack, scratch))
+        named = zip(plan.models, model_names(plan.models), strict=True)
+        for (folder, name), backend in itertools.product(named, plan.backends):
+            cases.append(_open_model_case(folder, f"{name}: {backend}", backend, batch, plan, stack))
     names = [case.name for case in cases]
     for name in names:
         if names.count(name) > 1:
@@ -117,24 +129,40 @@ def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: P
 
 
 def _open_peer_case(name: str, network: Network, batch: int, device: str, stack: ExitStack, scratch: Path) -> Case:
+    if not name.startswith("pytorch"):
+        naive_model(network, batch, scratch)  # its export's memory is not the peer's
     before_mb = resident_mb()
-    runner, precision = open_peer(name, network, batch, device, scratch)
-    stack.enter_context(closing(runner))
-    runner.infer(np.zeros((batch, network.spec.height, network.spec.width, 3), np.uint8))
+    try:
+        runner, precision = open_peer(name, network, batch, device, scratch)
+        stack.enter_context(closing(runner))
+        runner.infer(np.zeros((batch, network.spec.height, network.spec.width, 3), np.uint8))
+    except SalemaError:
+        raise
+    except Exception as error:  # a library's own: a compiler that is missing, say
+        raise BackendError(f"--compare {name}: it does not run here ({reason(error)}); leave it out") from error
     grown_mb = resident_mb() - before_mb
     described = f"{PEERS[name]}; on {device}"
     return Case(_named(name, batch), name, precision, batch, None, runner, described, grown_mb)
 
 
-def _open_model_case(folder: Path, backend: str, batch: int, plan: Plan, stack: ExitStack) -> Case:
+def _open_model_case(folder: Path, name: str, backend: str, batch: int, plan: Plan, stack: ExitStack) -> Case:
     before_mb = resident_mb()
     stream = stack.enter_context(load(folder, backend=backend, device=plan.device, streams=batch))
     spec = stream.spec
     stream.infer(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
-    precision = "bf16" if backend.endswith("-bf16") else spec.precision
-    name = _named(f"{folder.name}: {backend}", batch)
+    precision = getattr(stream.session, "computes_in", spec.precision)
     grown_mb = resident_mb() - before_mb
-    return Case(name, backend, precision, batch, folder, stream, stream.description, grown_mb)
+    return Case(_named(name, batch), backend, precision, batch, folder, stream, stream.description, grown_mb)
+
+
+def model_names(folders: Sequence[Path]) -> list[str]:
+    """Names models by the shortest ends of their paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _named(name: str, batch: int) -> str:
@@ -146,7 +174,23 @@ def stream_of(case: Case) -> SaliencyStream:
     return cast("SaliencyStream", case.runner)
 
 
-def read_frames(source: str | None, spec: ModelSpec) -> NDArray[np.uint8]:
+def playable(name: str) -> Source:
+    """Returns the one source that a name stands for.
+
+    Raises:
+        UsageError: it stands for several, or for one that can't be played again, such as a camera.
+        VideoError: there is none.
+    """
+    from salema.runtime.sources import find_sources  # noqa: PLC0415 - without a video, PyAV is not needed
+
+    found = find_sources([name])
+    if len(found) != 1 or not found[0].repeatable:
+        what = f"stands for {len(found)} sources" if len(found) != 1 else "can't be played again and again"
+        raise UsageError(f"--source {name}: {what}; give one video file or folder of frames")
+    return found[0]
+
+
+def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
     """Returns up to `FRAMES` frames `[T, H, W, 3]` of a source at network size; a moving disc without one.
 
     Raises:
@@ -155,10 +199,8 @@ def read_frames(source: str | None, spec: ModelSpec) -> NDArray[np.uint8]:
     if source is None:
         return moving_disc(FRAMES, spec.height, spec.width)
     from salema.runtime.playback import Playback, Selection  # noqa: PLC0415 - without a video, PyAV is not needed
-    from salema.runtime.sources import find_sources  # noqa: PLC0415
 
-    (found,) = find_sources([source])
-    with Playback(found, Selection(max_frames=FRAMES)) as playback:
+    with Playback(source, Selection(max_frames=FRAMES)) as playback:
         return np.stack([to_network_size(frame.image_bgr, spec.height, spec.width) for frame in playback])
 
 

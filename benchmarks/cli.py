@@ -60,9 +60,10 @@ def bench(
     with exit_on_error("salema-bench"):
         from salema.benchmarks.bench import run_bench
         from salema.benchmarks.cases import Plan
+        from salema.benchmarks.guard import check_baseline
         from salema.benchmarks.records import read_records, write_records
+        from salema.benchmarks.report import details, table
         from salema.benchmarks.report import plot as draw
-        from salema.benchmarks.report import table
 
         plan = Plan(
             models=tuple(model or [Path("salema-model")]),
@@ -75,11 +76,13 @@ def bench(
             weights=weights,
         )
         before = read_records(against) if against else None
+        if before is not None:
+            check_baseline(before, plan)
         _check_outputs(json_, plot)
         records = run_bench(plan, _say)
-        print(table(records))
         if json_ is not None:
             write_records(json_, records)
+        print(table(records), details(records), sep="\n\n")
         if plot is not None:
             draw(records, plot)
         if before is not None:

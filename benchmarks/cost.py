@@ -142,6 +142,7 @@ def cost_record(points: Sequence[Point], backend: str, weights: str) -> dict[str
     """Returns what is written of a run."""
     return {
         "schema": SCHEMA,
+        "kind": "cost",
         "cost": [asdict(point) for point in points],
         "lines": [asdict(line) for line in fit_lines(points)],
         "backend": backend,

@@ -30,13 +30,16 @@ class EnergyMeter:
         sources: names of the meters; empty where there is none.
     """
 
-    def __init__(self, sys: Path = _SYS) -> None:
-        """Looks for meters below `sys`, and for NVIDIA's driver."""
+    def __init__(self, gpu: int | None = None, sys: Path = _SYS) -> None:
+        """Looks for meters below `sys`, and asks NVIDIA's driver for GPU number `gpu`; None: no GPU is used."""
         self._counters: dict[str, Callable[[], float]] = {}
         for folder in sorted(sys.glob("class/powercap/intel-rapl:?")):
             with suppress(OSError, ValueError):  # only root may read it
-                self._counters[f"RAPL {(folder / 'name').read_text().strip()}"] = _Rapl(folder)
-        self._counters |= _nvml_counters()
+                name = (folder / "name").read_text().strip()
+                if name.startswith("package"):  # psys holds the packages
+                    self._counters[f"RAPL {name}"] = _Rapl(folder)
+        if gpu is not None:
+            self._counters |= _nvml_counter(gpu)
         self._power = _find_rail(sys)
         self._sampled_j, self._stop = 0.0, threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
@@ -81,7 +84,7 @@ class _Rapl:
         return self._sum_uj / 1e6
 
 
-def _nvml_counters() -> dict[str, Callable[[], float]]:
+def _nvml_counter(index: int) -> dict[str, Callable[[], float]]:
     try:
         import pynvml  # noqa: PLC0415 - optional
     except ImportError:
@@ -89,10 +92,9 @@ def _nvml_counters() -> dict[str, Callable[[], float]]:
     found: dict[str, Callable[[], float]] = {}
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle: Any = pynvml.nvmlDeviceGetHandleByIndex(index)
-            start_mj = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-            found[f"NVML GPU {index}"] = partial(_nvml_joules, pynvml, handle, start_mj)
+        handle: Any = pynvml.nvmlDeviceGetHandleByIndex(index)
+        start_mj = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        found[f"NVML GPU {index}"] = partial(_nvml_joules, pynvml, handle, start_mj)
     return found
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from salema.benchmarks.cases import model_names
 from salema.benchmarks.records import key_of
 from salema.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from salema.benchmarks.cases import Plan
 
 LEAST_CHANGE = 0.05
 """Less than this is called noise however narrow the quartiles are: two runs on one machine differ by it."""
@@ -37,6 +40,20 @@ class Change:
     verdict: str
 
 
+def check_baseline(before: Sequence[dict[str, Any]], plan: Plan) -> None:
+    """Refuses, before long work, an earlier run whose ratios are over something else.
+
+    Raises:
+        UsageError: they are.
+    """
+    baseline = (*plan.peers, f"{model_names(plan.models)[0]}: {plan.backends[0]}")[0]
+    if before[0]["baseline"] not in {baseline, f"{baseline}, batch {plan.batches[0]}"}:
+        raise UsageError(
+            f"--against: ratios there are over {before[0]['baseline']}, and here over {baseline}; name the same first"
+            " case, with --compare or --model"
+        )
+
+
 def find_changes(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[Change]:
     """Compares runs by their ratios, which another load or clock of the machine does not move.
 
@@ -47,10 +64,13 @@ def find_changes(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]
     """
     then = {key_of(record): record for record in before}
     pairs = [(then[key_of(record)], record) for record in now if key_of(record) in then]
-    pairs = [(old, new) for old, new in pairs if new["case"] != new["baseline"] or not new["is_peer"]]
+    pairs = [(old, new) for old, new in pairs if not new["is_peer"]]
     if not pairs:
         raise UsageError("--against: none of this run's models is in that file; compare the same cases")
     for old, new in pairs:
+        for name in ("weights_sha256", "height", "width"):
+            if old["model"][name] != new["model"][name]:
+                raise UsageError(f"--against: {new['case']} is of another {name} there; compare the same model")
         if old["baseline"] != new["baseline"]:
             raise UsageError(
                 f"--against: ratios there are over {old['baseline']}, and here over {new['baseline']}; name the same"

@@ -55,7 +55,7 @@ def open_peer(name: str, network: Network, batch: int, device: str, folder: Path
         name: one of `PEERS`.
         network: what it runs.
         batch: streams per step.
-        device: `cpu` or `cuda`.
+        device: `cpu` or `cuda:N`.
         folder: place for the naive export.
 
     Returns:
@@ -70,6 +70,10 @@ def open_peer(name: str, network: Network, batch: int, device: str, folder: Path
         raise UsageError(f"--compare {name}: not one of {', '.join(PEERS)}")
     if name in ON_GPU_ONLY and device == "cpu":
         raise UsageError(f"--compare {name}: runs on NVIDIA GPUs only, and the device is cpu; leave it out")
+    if name == "openvino" and device != "cpu":
+        raise UsageError(
+            "--compare openvino: runs on the CPU, and the rest on a GPU; give --device cpu, or leave it out"
+        )
     if name.startswith("pytorch"):
         return _open_torch(name, network, batch, device)
     model = naive_model(network, batch, folder)
@@ -79,7 +83,7 @@ def open_peer(name: str, network: Network, batch: int, device: str, folder: Path
     if name == "openvino":
         call, precision = _openvino(model)
         return HostStates(spec, batch, call), precision
-    return _open_tensorrt(name, model.parent, spec, batch), "fp32"
+    return _open_tensorrt(name, model.parent, spec, batch, device), "fp32"
 
 
 def naive_model(network: Network, batch: int, folder: Path) -> Path:
@@ -127,8 +131,12 @@ class HostStates:
 
 
 def _open_torch(name: str, network: Network, batch: int, device: str) -> tuple[Runner, str]:
+    import torch  # noqa: PLC0415
+
     from salema.benchmarks.torch_peers import TorchGraphStream, TorchOptions, TorchStream  # noqa: PLC0415
 
+    if device != "cpu" and not torch.cuda.is_available():
+        raise BackendError(f"--compare {name}: this PyTorch {torch.__version__} has no CUDA here; give --device cpu")
     precision = next((kind for kind in ("bf16", "fp16") if name.endswith(kind)), "fp32")
     options = TorchOptions(
         precision,
@@ -151,7 +159,8 @@ def _onnxruntime(model: Path, device: str, spec: ModelSpec) -> Callable[[dict[st
     wanted = "CPUExecutionProvider" if device == "cpu" else CUDA
     if wanted not in ort.get_available_providers():
         raise BackendError(f"--compare onnxruntime: this ONNX Runtime {ort.__version__} has no {wanted}")
-    session = ort.InferenceSession(str(model), providers=[wanted], enable_fallback=0)
+    options = {} if device == "cpu" else {"device_id": device.partition(":")[2] or "0"}
+    session = ort.InferenceSession(str(model), providers=[(wanted, options)], enable_fallback=0)
     names = list(spec.output_names)
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
@@ -170,7 +179,7 @@ def _openvino(model: Path) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], 
     return call, kinds.get(precision, precision)
 
 
-def _open_tensorrt(name: str, folder: Path, spec: ModelSpec, batch: int) -> Runner:
+def _open_tensorrt(name: str, folder: Path, spec: ModelSpec, batch: int, device: str) -> Runner:
     from salema.export.engine_builder import EngineOptions  # noqa: PLC0415
     from salema.export.to_engine import build_chosen  # noqa: PLC0415
     from salema.runtime.trt_library import KINDS  # noqa: PLC0415
@@ -179,7 +188,7 @@ def _open_tensorrt(name: str, folder: Path, spec: ModelSpec, batch: int) -> Runn
     kind = KINDS[name]
     if not (folder / kind.engine_name("model")).is_file():
         build_chosen(folder, name, EngineOptions(), lambda _: None, required=True)
-    session = open_tensorrt(folder, kind, graphs=False)
+    session = open_tensorrt(folder, kind, int(device.partition(":")[2] or 0), graphs=False)
 
     def call(inputs: dict[str, Any]) -> dict[str, Any]:
         states = {state.name: inputs[f"{state.name}_in"] for state in spec.states}

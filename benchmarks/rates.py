@@ -38,7 +38,7 @@ def measure_rates(device: str, precisions: set[str]) -> Rates:
     """Measures with PyTorch where it is installed; without it, NumPy's float32 on the CPU.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `cuda:N`.
         precisions: of the matrix products that are wanted: `fp32`, `fp16`, `bf16`, `int8`.
     """
     try:
@@ -73,7 +73,7 @@ def _torch_product(torch: Any, precision: str, size: int, device: str) -> Callab
     def call() -> None:
         multiply(a, b)
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
     try:
         call()
@@ -89,7 +89,7 @@ def _torch_copy(torch: Any, device: str) -> float:
     def call() -> None:
         target.copy_(source)
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
     return 2 * _COPY_BYTES / _best_s(call)
 

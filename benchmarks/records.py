@@ -24,8 +24,8 @@ def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
     write_bytes(path, b"".join(json.dumps(record).encode() + b"\n" for record in records))
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads what `write_records` wrote.
+def read_records(path: Path, kind: str = "case") -> list[dict[str, Any]]:
+    """Reads what `write_records` wrote: records of one kind, `case` or `cost`.
 
     Raises:
         UsageError: the file is missing, or no such file.
@@ -37,8 +37,10 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{path}: no such file; make one with: salema-bench --json {path}") from None
     except ValueError:
         records = []
-    if not records or not all(isinstance(record, dict) and record.get("schema") == SCHEMA for record in records):
-        raise UsageError(f"{path}: holds no records of salema-bench; make some with: salema-bench --json FILE.jsonl")
+    wanted = {"schema": SCHEMA, "kind": kind}
+    if not records or not all(isinstance(record, dict) and wanted.items() <= record.items() for record in records):
+        command = "salema-bench cost" if kind == "cost" else "salema-bench"
+        raise UsageError(f"{path}: holds no {kind} records; make some with: {command} --json FILE.jsonl")
     return records
 
 

@@ -17,10 +17,12 @@ _LEAST_LOSS = 1e-7  # one minus CC, below which float32 itself ends
 
 
 def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the last record of each case, in the order in which cases first appear."""
-    found: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    """Returns the last record of each case on each machine, in the order in which they first appear."""
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
     for record in sorted(records, key=lambda record: str(record["time_utc"])):
-        found[key_of(record)] = record
+        model = record["model"] or {}
+        more = (_note(record, dated=False), model.get("height"), model.get("width"))
+        found[(*key_of(record), *more)] = record
     return list(found.values())
 
 
@@ -54,15 +56,44 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _note(record: dict[str, Any]) -> str:
+def _note(record: dict[str, Any], *, dated: bool = True) -> str:
+    """The machine, in words; `dated` also when, of which commit, and how to read the table."""
     found, gpus = record["environment"], record["environment"]["gpus"] or []
     gpu = "".join(f", {gpu['name']}" for gpu in gpus)
     features = " ".join(found["cpu_features"] or [])
     commit = f", commit {found['commit']}" if found["commit"] else ""
+    machine = f"{found['cpu']} ({found['cpu_family_and_model']}; {features}), {found['cores']} cores{gpu}"
+    if not dated:
+        return machine
+    reference = (record["quality"] or {}).get("reference")
+    against = f" CC is the least of a frame's, against {reference}." if reference else ""
     return (
-        f"{record['time_utc'][:10]}: {found['cpu']} ({found['cpu_family_and_model']}; {features}), {found['cores']}"
-        f" cores{gpu}{commit}; ms are medians of whole steps; baseline {record['baseline']}, quartiles in brackets."
+        f"{record['time_utc'][:10]}: {machine}{commit}. ms are medians of whole steps; baseline {record['baseline']},"
+        f" quartiles in brackets.{against}"
     )
+
+
+def details(records: Sequence[dict[str, Any]]) -> str:
+    """Returns a line on each whole run and each engine that was timed alone."""
+    lines = []
+    for record in records:
+        run, engine = record["run"], record["engine"]
+        if run:
+            stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in run["stage_ms"].items())
+            broke = f"; it broke off: {run['error']}" if run["error"] else ""
+            lines.append(
+                f"- {record['case']}: a whole run {run['fps']:.1f} fps over {run['frames']} frames, side by side;"
+                f" ms per frame: {stages}{broke}"
+            )
+        if engine:
+            parts = ", ".join(f"{name} {engine[name]['median_ms']:.3f}" for name in ("upload", "compute", "download"))
+            share = f"; a whole run has {run['fps'] / engine['throughput_qps']:.2f} of its rate" if run else ""
+            lines.append(
+                f"- {record['case']}: its engine alone {engine['throughput_qps']:.1f} queries/s, compute p99"
+                f" {engine['compute']['p99_ms']:.3f} ms; median ms: {parts},"
+                f" enqueue {engine['enqueue']['median_ms']:.3f}{share}"
+            )
+    return "\n".join(lines)
 
 
 def plot(records: Sequence[dict[str, Any]], path: Path) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from salema.runtime.spec import ModelSpec
 
 AIM_CC = 0.9905
+_LEAST_GAIN = 5e-4
 """What the choice of float layers is content with. No more: where rounding costs every layer the same (seeded
 weights at full size), a layer in float gains 0.0002 and takes several times as long as in INT8."""
 MOST_FLOAT = 4
@@ -142,6 +143,9 @@ def to_int8(
     whole = specs[0].whole
     one_stream = protos[0] if specs == [replace(whole, batch=1)] else to_onnx(step, replace(whole, batch=1))
     scheme = SCHEMES[options.target]
+    unknown = [layer for layer in options.float_layers if layer not in layers_of(one_stream)]
+    if unknown:
+        raise UsageError(f"--float-layer {unknown[0]}: the layers of this model are {', '.join(layers_of(one_stream))}")
     with tempfile.TemporaryDirectory(prefix="salema-") as folder:
         say(f"calibrating   on {footage.count} frames in {len(footage.runs)} runs, the state running")
         with Trials(one_stream, Path(folder), footage, scheme) as trials:
@@ -154,6 +158,9 @@ def to_int8(
             with OrtSession(paths[0], "cpu") if len(paths) == 1 else OrtSplitSession(*paths) as session:
                 accuracy, written = measure(trials.exact, session, footage.held_out), session.spec
             table = choice.table or (() if accuracy.cc >= LEAST_CC else trials.table(choice.weight_bits))
+            if options.sensitivity and not accuracy.cc >= LEAST_CC:  # else printed with the rest
+                for layer, value in table:
+                    say(f"              {layer}: least CC {value:.6f} where it alone is INT8")
             check(accuracy, [row for row in table if row[0] not in choice.kept])
     return written, Int8Report(
         calibration_frames=footage.count,
@@ -177,11 +184,10 @@ class _Choice:
 def _choose(trials: Trials, scheme: Scheme, options: Int8Options, say: Callable[[str], None]) -> _Choice:
     """Takes the weights' width that does better here, and leaves in float, worst first, what keeps it from FP32."""
     kept = tuple(dict.fromkeys(options.float_layers))
-    unknown = [layer for layer in kept if layer not in trials.layers]
-    if unknown:
-        raise UsageError(f"--float-layer {unknown[0]}: the layers of this model are {', '.join(trials.layers)}")
     scores = {bits: trials.least_cc(bits, kept) for bits in scheme.weight_bits}
-    bits = max(scores, key=lambda width: scores[width])
+    bits = scheme.weight_bits[0]
+    for width, score in scores.items():  # fewer bits must be better beyond what a few frames can't tell
+        bits = width if score > scores[bits] + _LEAST_GAIN else bits
     best = scores[bits]
     table: Table = ()
     say(

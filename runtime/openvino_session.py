@@ -84,6 +84,9 @@ class OpenVinoSession:
         if self.spec.part != "model":
             raise ModelError(f"{model}: the {self.spec.part} of a split model; export it again without --split")
         self._request: Any = self._load(core, model, precision).create_infer_request()
+        self.computes_in = (
+            self.spec.precision if self.spec.precision == "int8" else {"f32": "fp32"}.get(precision, precision)
+        )
         self.description = f"OpenVINO {VERSION} on cpu in {shown}"
 
     def _load(self, core: Any, model: Path, precision: str) -> Any:
@@ -95,12 +98,14 @@ class OpenVinoSession:
         except ValueError:
             found = {}
         except RuntimeError as error:
-            raise ModelError(f"{model}: OpenVINO {VERSION} can't load it ({_said(error)}); export it again") from error
+            raise _unloadable(model, error) from error
         if found != self.spec.tensor_shapes:
             raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
-        return core.compile_model(
-            network, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-        )
+        hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        try:
+            return core.compile_model(network, "CPU", hints)
+        except RuntimeError as error:
+            raise _unloadable(model, error) from error
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
@@ -157,6 +162,10 @@ def _tensor(array: NDArray[Any]) -> Any:
 
 def _shape(port: Any) -> tuple[int | None, ...]:
     return tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
+
+
+def _unloadable(model: Path, error: RuntimeError) -> ModelError:
+    return ModelError(f"{model}: OpenVINO {VERSION} can't load it ({_said(error)}); export it again")
 
 
 def _said(error: RuntimeError) -> str:

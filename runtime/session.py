@@ -32,7 +32,7 @@ BACKENDS = (
     *("ncnn", "openvino", "openvino-bf16"),
 )
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 
 class Session(Protocol):
@@ -143,7 +143,7 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
     """
     if backend not in BACKENDS:
         raise UsageError(f"--backend {backend}: not one of {', '.join(BACKENDS)}")
-    if not _DEVICE.fullmatch(device):
+    if not DEVICE.fullmatch(device):
         raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
     if not Path(path).exists():
         raise ModelError(f"{path}: no such model; make one with: salema-export --weights FILE -o {_folder_of(path)}")

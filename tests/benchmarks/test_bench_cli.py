@@ -120,6 +120,8 @@ def test_against_says_what_got_slower_and_fails(measured, cli, tmp_path):
         (("--backend", "onnxruntime,onnxruntime"), "asked for twice"),
         (("--against", "nothing.jsonl"), "nothing.jsonl: no such file"),
         (("--weights", "seeded:8"), "--weights seeded:8: SHA-256"),
+        (("--device", "foo"), "--device foo: not one of auto, cpu, cuda"),
+        (("--source", "-"), "--source -: can't be played again and again"),
     ],
 )
 def test_bad_usage_ends_in_one_sentence(model, cli, arguments, sentence):
@@ -129,6 +131,33 @@ def test_bad_usage_ends_in_one_sentence(model, cli, arguments, sentence):
     assert last.startswith("salema-bench: ")
     assert sentence in last
     assert ran.out == ""
+
+
+def test_models_of_two_sizes_or_checkpoints_are_refused(exported, model, cli):
+    for other, name in ((exported(imgsz_hw=(32, 48)), "height"), (exported(weights="seeded:32"), "weights_sha256")):
+        ran = cli(main, "--model", model, "--model", other)
+        assert ran.code == 2
+        assert f"its {name} is " in ran.err
+
+
+def test_another_baseline_is_refused_before_any_work(measured, cli):
+    folder, whole, _ = measured
+    ran = cli(main, "--model", whole, "--against", folder / "r.jsonl")
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert f"over pytorch, and here over {whole.name}: auto" in ran.err
+
+
+def test_folders_of_one_name_are_told_apart(model, cli, tmp_path):
+    import shutil
+
+    for name in ("a", "b"):
+        shutil.copytree(model, tmp_path / name / "sal")
+    arguments = [part for name in ("a", "b") for part in ("--model", tmp_path / name / "sal")]
+    ran = cli(main, *arguments, "--backend", "onnxruntime", "--duration", 0.05)
+    assert ran.code == 0, ran.err
+    assert "| a/sal: onnxruntime |" in ran.out
+    assert "| b/sal: onnxruntime |" in ran.out
 
 
 def test_a_missing_model_and_an_unwritable_file_are_told_before_any_work(model, cli, tmp_path):
@@ -142,4 +171,4 @@ def test_a_file_of_something_else_is_no_record(cli, tmp_path):
     (tmp_path / "r.jsonl").write_text("{}\n")
     ran = cli(main, "report", tmp_path / "r.jsonl")
     assert ran.code == 2
-    assert "holds no records of salema-bench" in ran.err
+    assert "holds no case records" in ran.err

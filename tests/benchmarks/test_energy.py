@@ -18,7 +18,7 @@ def rapl(tmp_path):
 
 
 def test_a_counter_that_wraps_goes_on(tmp_path, rapl):
-    with EnergyMeter(tmp_path) as meter:
+    with EnergyMeter(sys=tmp_path) as meter:
         assert meter.sources == ["RAPL package-0"]
         assert meter.joules() == 0
         (rapl / "energy_uj").write_text("950000\n")
@@ -27,15 +27,23 @@ def test_a_counter_that_wraps_goes_on(tmp_path, rapl):
         assert meter.joules() == pytest.approx(0.25)
 
 
+def test_the_platforms_meter_is_not_added_to_the_packages(tmp_path, rapl):
+    other = rapl.with_name("intel-rapl:1")
+    other.mkdir()
+    for name, text in (("name", "psys"), ("max_energy_range_uj", "1000000"), ("energy_uj", "5")):
+        (other / name).write_text(f"{text}\n")
+    assert EnergyMeter(sys=tmp_path).sources == ["RAPL package-0"]
+
+
 def test_without_a_meter_there_is_no_number(tmp_path):
-    with EnergyMeter(tmp_path) as meter:
+    with EnergyMeter(sys=tmp_path) as meter:
         assert meter.sources == []
         assert meter.joules() is None
 
 
 def test_a_counter_that_may_not_be_read_is_no_meter(tmp_path, rapl):
     (rapl / "energy_uj").unlink()
-    assert EnergyMeter(tmp_path).sources == []
+    assert EnergyMeter(sys=tmp_path).sources == []
 
 
 def test_a_jetsons_input_rail_is_summed_over_time(tmp_path):
@@ -43,7 +51,7 @@ def test_a_jetsons_input_rail_is_summed_over_time(tmp_path):
     folder.mkdir(parents=True)
     for name, text in (("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "2000"), ("in2_label", "CPU")):
         (folder / name).write_text(f"{text}\n")
-    with EnergyMeter(tmp_path) as meter:
+    with EnergyMeter(sys=tmp_path) as meter:
         assert meter.sources == ["INA3221 VDD_IN"]
         start_s = time.perf_counter()
         while (joules := meter.joules()) < 1:

@@ -18,6 +18,7 @@ def record(case="m: onnxruntime", ratio=2.0, spread=0.1, baseline="pytorch", med
         "precision": "fp32",
         "batch": 1,
         "baseline": baseline,
+        "model": {"weights_sha256": "0", "height": 192, "width": 256},
         "is_peer": False,
         "timing": timing,
         "fps": 1e3 / median_ms,
