@@ -102,15 +102,20 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         OutputError: the file can't be written.
     """
-    figure = new_figure(12, 5)
-    left, right = figure.subplots(1, 2)
-    _plot_accuracy(left, records)
-    _plot_batches(right, records)
+    has_batches = len({record["batch"] for record in records}) > 1
+    figure = new_figure(12 if has_batches else 8, 5)
+    axes = figure.subplots(1, 1 + has_batches, squeeze=False)[0]
+    _plot_accuracy(axes[0], records)
+    if has_batches:
+        _plot_batches(axes[1], records)
     save_figure(figure, path)
 
 
 def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
     single = [record for record in records if record["batch"] == 1 and record["quality"]]
+    from matplotlib import colormaps  # noqa: PLC0415 - in the extra `plot`
+
+    axes.set_prop_cycle(color=[colormaps["tab20"](index) for index in range(20)])
     for record in single:
         loss = max(1 - record["quality"]["cc"], _LEAST_LOSS)
         label, marker = f"{record['case']} {record['precision']}", _MARKERS.get(record["precision"], "x")

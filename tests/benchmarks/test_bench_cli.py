@@ -89,9 +89,6 @@ def test_a_batch_is_timed_per_frame(exported, cli, tmp_path):
     assert [one["batch"], three["batch"]] == [1, 3]
     assert three["case"].endswith(", batch 3")
     assert three["fps"] == pytest.approx(3e3 / three["timing"]["mean_ms"])
-    assert three["timing"]["ratio"] == pytest.approx(
-        3 * one["timing"]["median_ms"] / three["timing"]["median_ms"], rel=1.0
-    )
 
 
 def test_against_says_what_got_slower_and_fails(measured, cli, tmp_path):

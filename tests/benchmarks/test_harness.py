@@ -61,3 +61,30 @@ def test_every_call_of_a_round_is_a_run(clock):
     assert found.mean_ms == pytest.approx(sum(range(4, 24)) / 20)
     assert found.p99_ms == pytest.approx(23)
     assert found.p90_ms == pytest.approx(21)
+
+
+def test_for_a_duration_each_case_has_its_turns_and_ratios_are_for_the_same_work(clock):
+    spent, order = {"joules": 0.0}, []
+
+    def case(name, ms, joules):
+        def call():
+            order.append(name)
+            spent["joules"] += joules
+            clock.spend(ms)
+
+        return call
+
+    cases = {"one": case("one", 30, 2), "three": case("three", 45, 6)}
+    found = harness.compare_for(cases, "one", 1, {"one": 1, "three": 3}, lambda: spent["joules"])
+    (one, one_joules), (three, three_joules) = found["one"], found["three"]
+    assert (one.runs, three.runs) == (40, 30)  # 100 ms in each of ten turns, the last call to its end
+    assert three.ratio == pytest.approx(2)
+    assert (one_joules, three_joules) == (pytest.approx(2), pytest.approx(6))
+    warm_up = ["one"] * 7 + ["three"] * 5  # 200 ms
+    turn = ["one"] * (1 + 4) + ["three"] * (1 + 3)  # the first of each is not counted
+    assert order == warm_up + turn * 10
+
+
+def test_without_a_meter_there_are_no_joules(clock):
+    ((_, joules),) = harness.compare_for({"one": lambda: clock.spend(1)}, "one", 0.01).values()
+    assert joules is None
