@@ -145,11 +145,13 @@ def find_predictions(folder: Path, weights: str | None) -> Path:
 
 def _match(dataset: str, truth: VideoTruth, name: str, files: Mapping[str, Path], naming: str | None) -> Matched:
     by_name = {frame_key(frame.name): index for index, frame in enumerate(truth.frames)}
+    counted = [by_name.get(frame_key(stem)) for stem in truth.images] or list(range(len(truth.frames)))
     prefix = re.escape(name[:-1]) if dataset in IN_IMAGES else ""
-    counts = ((re.fullmatch(prefix + r"(\d+)", path.stem), path) for path in files.values())
+    fits = ((re.fullmatch(prefix + r"(\d+)", path.stem), path) for path in files.values())
+    counts = ((int(fit[1]) - 1, path) for fit, path in fits if fit and 1 <= int(fit[1]) <= len(counted))
     found = {
         "groundtruth": {by_name[key]: path for key, path in files.items() if key in by_name},
-        "published": {int(fit[1]) - 1: path for fit, path in counts if fit and 1 <= int(fit[1]) <= len(truth.frames)},
+        "published": {index: path for count, path in counts if (index := counted[count]) is not None},
     }
     if naming is None:
         naming = max(found, key=lambda way: len(found[way]))
@@ -159,6 +161,11 @@ def _match(dataset: str, truth: VideoTruth, name: str, files: Mapping[str, Path]
                 f"{next(iter(files.values())).parent}: these names fit the frames' own and a count from 1 equally well;"
                 " say which with --naming groundtruth or --naming published"
             )
+    if naming == "published" and not truth.images and len(files) != len(truth.frames):
+        raise MapError(
+            f"{next(iter(files.values())).parent}: holds {len(files)} maps counted from 1, and the ground truth"
+            f" {len(truth.frames)} frames; put the dataset's frames beside the ground truth to tell which is which"
+        )
     return _matched(truth, dict(sorted(found[naming].items())), files.values())
 
 

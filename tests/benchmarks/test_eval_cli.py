@@ -199,3 +199,20 @@ def test_a_single_video_has_no_shuffled_auc_and_no_interval(cli, tmp_path):
     assert found["models"][0]["mean_over_videos"]["s_auc"] is None
     assert found["difference"]["over_frames"]["s_auc"] == {"mean": None, "low": None, "high": None, "videos": 0}
     assert found["difference"]["over_frames"]["cc"] == {"mean": 0.0, "low": None, "high": None, "videos": 1}
+
+
+def test_published_names_count_the_frames_not_the_ground_truth(cli, model, tmp_path):
+    made = write_dataset(tmp_path / "data", "Hollywood-2", frames=4)
+    arguments = ("--dataset", "Hollywood-2", "--src", made.source, "--model", model)
+    assert cli(run_main, *arguments, "--dst", tmp_path / "maps").code == 0
+    for kind in ("maps", "fixation"):
+        (made.truth / made.videos[1] / kind / f"{made.frame_names[1]}.png").unlink()
+    (maps,) = scored(cli, made, "Hollywood-2", tmp_path, "--pred", tmp_path / "maps")["models"]
+    (running,) = scored(cli, made, "Hollywood-2", tmp_path, "--model", model, "--src", made.source)["models"]
+    for name in METRICS:
+        assert maps["mean_over_frames"][name] == running["mean_over_frames"][name]
+    assert maps["frames"] == running["frames"] == 15
+    (made.truth / made.videos[1] / "images").rename(tmp_path / "elsewhere")
+    ran = cli(main, "--dataset", "Hollywood-2", "--gt", made.truth, "--pred", tmp_path / "maps")
+    assert ran.code == 1
+    assert "holds 4 maps counted from 1, and the ground truth 3 frames" in ran.err

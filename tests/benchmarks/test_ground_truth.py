@@ -149,8 +149,10 @@ def test_frames_are_paired_by_their_names(tmp_path):
 
 
 def test_or_by_their_count_as_the_published_code_names_them(tmp_path):
-    found = matched(tmp_path, ["00001", "00002", "00003", "00004"], ["49", "50", "51"])
-    assert found == ({"49": "00001", "50": "00002", "51": "00003"}, [], ["00004.png"])
+    found = matched(tmp_path, ["00001", "00002", "00003"], ["49", "50", "51"])
+    assert found == ({"49": "00001", "50": "00002", "51": "00003"}, [], [])
+    with pytest.raises(MapError, match="holds 4 maps counted from 1, and the ground truth 3 frames"):
+        matched(tmp_path, ["00004"], ["49"])
 
 
 def test_or_by_the_videos_name_less_its_last_character_and_their_count(tmp_path):
@@ -165,7 +167,8 @@ def test_frames_that_begin_with_0_are_told_from_those_counted(tmp_path):
     assert matched(tmp_path / "b", frames, frames)[0]["00000"] == "00000"
     with pytest.raises(MapError, match="say which with --naming groundtruth or --naming published"):
         matched(tmp_path / "c", ["00001", "00002", "00003"], frames)
-    assert matched(tmp_path / "c", [], frames, naming="published")[0]["00000"] == "00001"
+    with pytest.raises(MapError, match="holds 3 maps counted from 1, and the ground truth 4 frames"):
+        matched(tmp_path / "c", [], frames, naming="published")
     assert matched(tmp_path / "c", [], frames, naming="groundtruth")[0]["00001"] == "00001"
 
 
