@@ -73,7 +73,7 @@ class PredictedMaps:
         naming: `published` or `groundtruth`; None takes the one that more names fit.
 
     Raises:
-        MapError: there are no predictions, or it is unclear which are meant.
+        MapError: there are no predictions, or it is unclear which are meant, or two folders are the same video.
         UsageError: there is no such naming.
     """
 
@@ -94,20 +94,16 @@ class PredictedMaps:
             raise MapError(f"{root}: no such folder; name the one that holds the predictions")
         inner = root / dataset / "testing"
         root = inner if inner.is_dir() else root
-        in_videos = dataset in IN_IMAGES  # where <weights>_predictions lie in each video's folder
-        place = root if in_videos else find_predictions(root, weights)
+        # Of datasets in images, <weights>_predictions lie in each video's folder.
+        place = root if dataset in IN_IMAGES else find_predictions(root, weights)
         self.label = weights or place.resolve().name.removesuffix("_predictions")
         self.videos: dict[str, Matched] = {}
         without = []
-        for folder in subfolders(place):
-            if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
-                continue
-            files = map_files(find_predictions(folder, weights) if in_videos else folder)
-            key = video_key(dataset, folder.name)
-            if files and key in truth:
-                self.videos[key] = _match(dataset, truth[key], folder.name, files, naming)
-            elif files:
-                without.append(folder.name)
+        for key, name, files in _predictions(dataset, place, weights, start, end):
+            if key in truth:
+                self.videos[key] = _match(dataset, truth[key], name, files, naming)
+            else:
+                without.append(name)
         self.without_truth = tuple(without)
         if not any(video.files for video in self.videos.values()):
             what = "no maps in <video>/"
@@ -141,6 +137,28 @@ def find_predictions(folder: Path, weights: str | None) -> Path:
     if len(found) > 1:
         raise MapError(f"{folder}: holds {', '.join(path.name for path in found)}; choose one with --weights")
     return found[0] if found else folder
+
+
+def _predictions(
+    dataset: str, place: Path, weights: str | None, start: int | None, end: int | None
+) -> Iterator[tuple[str, str, dict[str, Path]]]:
+    """Yields each video's key, its folder's name and its maps; videos without maps are left out."""
+    names: dict[str, str] = {}
+    for folder in subfolders(place):
+        if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
+            continue
+        files = map_files(find_predictions(folder, weights) if dataset in IN_IMAGES else folder)
+        if files:
+            key = video_key(dataset, folder.name)
+            _claim(names, key, folder.name, place)
+            yield key, folder.name, files
+
+
+def _claim(names: dict[str, str], key: str, name: str, root: Path) -> None:
+    """Remembers a video's folder by its key; refuses a second one."""
+    if key in names:
+        raise MapError(f"{root}: holds {names[key]} and {name}, which are the same video; remove one")
+    names[key] = name
 
 
 def _match(dataset: str, truth: VideoTruth, name: str, files: Mapping[str, Path], naming: str | None) -> Matched:
@@ -189,7 +207,7 @@ class ModelMaps:
 
     Raises:
         VideoError: there is no video to run.
-        MapError: none has ground truth.
+        MapError: none has ground truth, or two are the same video.
     """
 
     def __init__(
@@ -205,9 +223,11 @@ class ModelMaps:
         self.label, self._stream = label, stream
         self.videos: dict[str, Matched] = {}
         self._frames: dict[str, tuple[Path, ...]] = {}
+        names: dict[str, str] = {}
         without = []
         for video in list_videos(dataset, source, source, "", start=start, end=end):
             key = video_key(dataset, video.name)
+            _claim(names, key, video.name, source)
             if key not in truth:
                 without.append(video.name)
                 continue

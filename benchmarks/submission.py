@@ -64,13 +64,10 @@ def check_submission(
         raise UsageError("--start is greater than --end: no video to pack")
     if not root.is_dir():
         raise MapError(f"{root}: no such folder; name the one that holds the predictions")
-    folders = {int(path.name): path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()}
+    given = [path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()]
+    folders = {int(path.name): path for path in given}
     frames = _source_frames(source, numbers)
-    missing = [f"{number:04d}" for number in numbers if number not in folders]
-    extra = [path.name for number, path in folders.items() if number not in numbers]
-    problems = [f"{len(missing)} videos have no folder: {_first(missing)}"] if missing else []
-    if extra:
-        problems.append(f"{len(extra)} folders are of other videos than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
+    problems = _check_folders(given, folders, numbers)
     files: dict[str, Path] = {}
     sizes: dict[tuple[int, int], Path] = {}
     for number in sorted(folders.keys() & set(numbers)):
@@ -107,6 +104,21 @@ def _source_frames(source: Path | None, numbers: Sequence[int]) -> dict[int, lis
         return {}
     videos = list_videos("DHF1K", source, source, "", start=min(numbers), end=max(numbers))
     return {int(video.name): [path.stem for path in video.frames] for video in videos}
+
+
+def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: Sequence[int]) -> list[str]:
+    """Returns what is wrong with the videos' folders."""
+    missing = [f"{number:04d}" for number in numbers if number not in folders]
+    extra = [path.name for number, path in folders.items() if number not in numbers]
+    problems = [f"{len(missing)} videos have no folder: {_first(missing)}"] if missing else []
+    problems += [
+        f"{path.parent}: holds {path.name} and {folders[int(path.name)].name}, which are the same video; remove one"
+        for path in given
+        if folders[int(path.name)] != path
+    ]
+    if extra:
+        problems.append(f"{len(extra)} folders are of other videos than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
+    return problems
 
 
 def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, Path], list[str]]:

@@ -5,7 +5,7 @@ from scipy import io, sparse
 
 from salema.benchmarks.ground_truth import list_truth
 from salema.benchmarks.map_files import read_fixations, read_map
-from salema.benchmarks.predictions import PredictedMaps
+from salema.benchmarks.predictions import ModelMaps, PredictedMaps
 from salema.runtime.errors import MapError
 
 MAP = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
@@ -183,3 +183,13 @@ def test_several_predictions_beside_each_other(tmp_path):
         found = PredictedMaps(dataset, tmp_path / dataset / "pred", truth, weights="two")
         assert "two_predictions" in str(found.videos["v"].files[0])
         assert found.label == "two"
+
+
+def test_two_folders_of_one_video_are_refused(tmp_path):
+    for folder in ("gt/0001/maps", "pred/1", "pred/0001", "frames/1", "frames/0001"):
+        write(tmp_path / folder / "1.png")
+    truth = list_truth("DHF1K", tmp_path / "gt")
+    with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
+        PredictedMaps("DHF1K", tmp_path / "pred", truth)
+    with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
+        ModelMaps("DHF1K", tmp_path, truth, None, "m")

@@ -93,3 +93,11 @@ def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
     assert ran.code == code
     assert sentence in ran.err
     assert list(tmp_path.iterdir()) == [tmp_path / "maps"]
+
+
+def test_two_folders_of_one_video_are_a_problem(cli, tmp_path):
+    submission(tmp_path / "maps")
+    submission(tmp_path / "maps", videos=(701,), pattern="0{:04d}/{:04d}.png")
+    ran = pack(cli, tmp_path)
+    assert ran.code == 1
+    assert "which are the same video; remove one" in ran.err
