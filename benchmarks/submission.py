@@ -71,7 +71,9 @@ def check_submission(
     files: dict[str, Path] = {}
     sizes: dict[tuple[int, int], Path] = {}
     for number in sorted(folders.keys() & set(numbers)):
-        maps, found = _check_names(folders[number], frames.get(number) if source else None)
+        if source and number not in frames:
+            problems.append(f"{number:04d}: --src holds no frames of it")
+        maps, found = _check_names(folders[number], frames.get(number))
         problems += found
         for name, path in maps.items():
             problems += _check_image(path, sizes)
@@ -81,7 +83,8 @@ def check_submission(
         shown = (f"{wide}x{high} ({path})" for (wide, high), path in sizes.items())
         problems.append(f"maps are of {len(sizes)} sizes, and should be of one: {_first(list(shown))}")
     notes = [f"maps are {wide}x{high}; DHF1K's frames are 640x360" for wide, high in sizes if (wide, high) != FRAME_WH]
-    return Submission(files, len(folders.keys() & set(numbers)), tuple(problems), tuple(notes[:1]))
+    notes = notes[:1] if source else [*notes[:1], "frame counts not checked; give --src"]
+    return Submission(files, len(folders.keys() & set(numbers)), tuple(problems), tuple(notes))
 
 
 def pack_submission(found: Submission, target: Path, method: str) -> None:

@@ -28,6 +28,7 @@ def test_a_good_submission_is_packed_under_the_names_of_the_frames(cli, tmp_path
     ran = pack(cli, tmp_path, "--method", "SalEMA30")
     assert (ran.code, ran.out) == (0, f"2 videos, 6 maps -> {tmp_path / 'out.zip'}\n")
     assert "note: maps are 8x6; DHF1K's frames are 640x360" in ran.err
+    assert "note: frame counts not checked; give --src" in ran.err
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.testzip() is None
         wanted = [f"SalEMA30/{video:04d}/{frame:04d}.png" for video in (701, 702) for frame in (1, 2, 3)]
@@ -101,3 +102,12 @@ def test_two_folders_of_one_video_are_a_problem(cli, tmp_path):
     ran = pack(cli, tmp_path)
     assert ran.code == 1
     assert "which are the same video; remove one" in ran.err
+
+
+def test_a_video_that_the_dataset_does_not_have_is_a_problem(cli, tmp_path):
+    submission(tmp_path / "maps")
+    submission(tmp_path / "data/frames", videos=(701,))
+    ran = pack(cli, tmp_path, "--src", tmp_path / "data")
+    assert ran.code == 1
+    assert "0702: --src holds no frames of it" in ran.err
+    assert "frame counts not checked" not in ran.err
