@@ -222,7 +222,9 @@ def write_json(path: Path, found: Evaluation) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    write_bytes(path, (json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(
+        path, (json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+    )
 
 
 def write_csv(path: Path, found: Evaluation) -> None:
@@ -231,7 +233,7 @@ def write_csv(path: Path, found: Evaluation) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["model", "video", "frames", "missing", "extra", *METRICS])
         for model in found.models:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,7 @@ class OtherFixations:
 
 def seeded(seed: int, *names: object) -> np.random.Generator:
     """Returns a generator of its own for what is named, the same whatever else is drawn, and in which order."""
-    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, names)).encode())])
+    return np.random.default_rng([seed, zlib.crc32(os.fsencode("/".join(map(str, names))))])
 
 
 def _count(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.int32]:

@@ -96,8 +96,11 @@ def pack_submission(found: Submission, target: Path, method: str) -> None:
     """
     if not method or any(sign in method for sign in "/\\") or method.startswith("."):
         raise UsageError(f"--method {method}: give a name without slashes, which does not begin with a dot")
-    # PNG doesn't get smaller.
-    with written_aside(target) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    # PNG doesn't get smaller; files without a date get 1980.
+    with (
+        written_aside(target) as aside,
+        zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive,
+    ):
         for name, path in found.files.items():
             archive.write(path, f"{method}/{name}")
 
@@ -157,7 +160,7 @@ def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
         with Image.open(path) as image:
             image.verify()  # the whole file, by its check sums
             kind, size = (image.format, image.mode), image.size
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for damaged PNG
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged PNG
         return [f"{path}: can't be read as an image ({reason(error)})"]
     sizes.setdefault(size, path)
     return [] if kind == ("PNG", "L") else [f"{path}: is {kind[0]} of kind {kind[1]}; 8-bit grey PNG expected"]

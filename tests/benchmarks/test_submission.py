@@ -1,8 +1,10 @@
+import os
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from salema.benchmarks.eval_cli import main
 
@@ -111,3 +113,18 @@ def test_a_video_that_the_dataset_does_not_have_is_a_problem(cli, tmp_path):
     assert ran.code == 1
     assert "0702: --src holds no frames of it" in ran.err
     assert "frame counts not checked" not in ran.err
+
+
+def test_a_file_without_a_date_is_packed(cli, tmp_path):
+    submission(tmp_path / "maps")
+    os.utime(tmp_path / "maps/0701/0001.png", (0, 0))
+    ran = pack(cli, tmp_path)
+    assert ran.code == 0, ran.err
+
+
+def test_an_image_far_too_large_is_a_problem(cli, tmp_path, monkeypatch):
+    submission(tmp_path / "maps")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # maps have 48
+    ran = pack(cli, tmp_path)
+    assert ran.code == 1
+    assert "0701/0001.png: can't be read as an image" in ran.err
