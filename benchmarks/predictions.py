@@ -207,7 +207,7 @@ class ModelMaps:
 
     Raises:
         VideoError: there is no video to run.
-        MapError: none has ground truth, or two are the same video.
+        MapError: none has ground truth, no frame has, or two are the same video.
     """
 
     def __init__(
@@ -238,6 +238,11 @@ class ModelMaps:
         self.without_truth = tuple(without)
         if not self.videos:
             raise MapError(f"{source}: none of its {len(without)} videos has ground truth; name it with --gt DIR")
+        if not any(video.files for video in self.videos.values()):
+            raise MapError(
+                f"{source}: holds no frames of {dataset} that can be scored"
+                " (no name of a frame fits a frame of the ground truth)"
+            )
 
     def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
         """See `MapSource`; frames without ground truth are run too, for the state's sake.

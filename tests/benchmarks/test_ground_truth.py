@@ -193,3 +193,10 @@ def test_two_folders_of_one_video_are_refused(tmp_path):
         PredictedMaps("DHF1K", tmp_path / "pred", truth)
     with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
         ModelMaps("DHF1K", tmp_path, truth, None, "m")
+
+
+def test_frames_none_of_which_fits_the_ground_truth_are_refused_before_they_are_run(tmp_path):
+    write(tmp_path / "gt/v/maps/7.png")
+    write(tmp_path / "data/v/8.png")
+    with pytest.raises(MapError, match="no name of a frame fits a frame of the ground truth"):
+        ModelMaps("other", tmp_path / "data", list_truth("other", tmp_path / "gt"), None, "m")
