@@ -145,7 +145,7 @@ _WHY = {
     "nss": _NO_PLACES,
     **dict.fromkeys(("auc_judd", "auc_borji"), f"{_NO_PLACES}, {_ALL_PLACES}"),
     "s_auc": f"{_NO_PLACES}, here or in other videos, {_ALL_PLACES}",
-    **dict.fromkeys(("cc", "sim", "kl"), "no density"),
+    **dict.fromkeys(("cc", "sim", "kl"), "no density, or a flat one"),
 }
 
 

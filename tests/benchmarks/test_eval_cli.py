@@ -177,9 +177,9 @@ def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
         "note: pred: 2 of 10 frames have no AUC-J: no fixations, or nothing else",
         "note: pred: 2 of 10 frames have no s-AUC: no fixations, here or in other videos, or nothing else",
         "note: pred: 1 of 10 frames have no NSS: no fixations",
-        "note: pred: 1 of 10 frames have no CC: no density",
-        "note: pred: 1 of 10 frames have no SIM: no density",
-        "note: pred: 1 of 10 frames have no KL: no density",
+        "note: pred: 1 of 10 frames have no CC: no density, or a flat one",
+        "note: pred: 1 of 10 frames have no SIM: no density, or a flat one",
+        "note: pred: 1 of 10 frames have no KL: no density, or a flat one",
         "note: pred: 2 of 10 frames have no AUC-B: no fixations, or nothing else",
     ]
     (model,) = json.loads(file.read_text())["models"]
