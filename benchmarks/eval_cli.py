@@ -73,6 +73,7 @@ def evaluate(
         chosen, write = find_protocol(protocol), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)
+        everywhere = list_truth(dataset or "", truth_root) if chosen.other_frames else truth
         options: dict[str, Any] = {"dataset": dataset, "truth": truth, **numbers}
         places = [place for place in (pred or model, compare) if place is not None]
         if pred is not None:
@@ -81,7 +82,9 @@ def evaluate(
             sources = _inferred(places, {**options, "source": src}, {"backend": backend, "device": device}, opened)
         if against_published:
             check_published(dataset or "", protocol, sources[0].videos)
-        models = _score(sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores()})
+        models = _score(
+            sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere}
+        )
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         print("\n".join(text_lines(found)), flush=True)  # whatever becomes of the files
         write(found)

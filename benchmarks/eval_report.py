@@ -135,6 +135,9 @@ def notes(found: Evaluation) -> Iterator[str]:
         ):
             if names:
                 yield f"{model.label}: {len(names)} {what}: {_first(names)}"
+        if model.few_others is not None:
+            wanted = found.protocol.other_frames
+            yield f"{model.label}: s-AUC takes {wanted} other frames; there are {model.few_others} to draw from"
         for name, count in model.unscored().items():
             yield f"{model.label}: {count} of {frames} frames have no {METRICS[name]}: {_WHY[name]}"
 

@@ -181,8 +181,8 @@ def score_frame(
         rng: draws what is sampled.
 
     Returns:
-        float64 in the order of `METRICS`; NaN where a score is not defined: CC, SIM and KL without a density, or where it
-        is flat; NSS without fixations; the AUCs also where all places are fixated, s-AUC where nothing else is.
+        float64 in the order of `METRICS`; NaN where a score is not defined: CC, SIM and KL without a density, or where
+        it is flat; NSS without fixations; the AUCs also where all places are fixated, s-AUC where nothing else is.
     """
     scores = dict.fromkeys(METRICS, np.nan)
     known = next((truth for truth in (density, fixated) if truth is not None), None)

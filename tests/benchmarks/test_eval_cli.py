@@ -44,8 +44,9 @@ def test_what_is_not_sampled_is_known_under_the_other_protocols_too(cli, tmp_pat
     assert means["nss"] == pytest.approx(1 if protocol == "salema" else (1 - 1 / size) ** 0.5)
     assert [means[name] for name in ("cc", "sim", "kl")] == pytest.approx([1, 1, 0], abs=1e-9)
     assert means["auc_borji"] == pytest.approx(0.75, abs=0.02)
-    # Other videos' fixations lie in the same half: a third of them, or 7 of 15 where the video's own frames take part.
-    assert means["s_auc"] == pytest.approx(5 / 6 if protocol == "salema" else 1 - 7 / 30, abs=0.06)
+    # Other videos' fixations lie in the same half: half of them, as the two videos of the other half have the same; or
+    # 7 of 15 where the video's own frames take part, and 10 frames are drawn.
+    assert means["s_auc"] == pytest.approx(3 / 4 if protocol == "salema" else 1 - 7 / 30, abs=0.06)
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -174,6 +175,7 @@ def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
         "note: pred: 1 videos (clip 4) of the ground truth skipped, with no maps",
         "note: pred: 2 frames of the ground truth have no map: clip 1/0002, clip 2/0001",
         "note: pred: 1 maps belong to no frame of the ground truth: clip 2/0009.png",
+        "note: pred: s-AUC takes 40 other frames; there are 12 to draw from",
         "note: pred: 2 of 10 frames have no AUC-J: no fixations, or nothing else",
         "note: pred: 2 of 10 frames have no s-AUC: no fixations, here or in other videos, or nothing else",
         "note: pred: 1 of 10 frames have no NSS: no fixations",
@@ -216,3 +218,13 @@ def test_published_names_count_the_frames_not_the_ground_truth(cli, model, tmp_p
     ran = cli(main, "--dataset", "Hollywood-2", "--gt", made.truth, "--pred", tmp_path / "maps")
     assert ran.code == 1
     assert "holds 4 maps counted from 1, and the ground truth 3 frames" in ran.err
+
+
+def test_shuffled_auc_draws_from_all_ground_truth_whatever_is_scored(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K")
+    pred = predict(made, tmp_path / "pred")
+    for protocol in ("salema", "dhf1k"):
+        arguments = ("--pred", pred, "--protocol", protocol)
+        (every,) = scored(cli, made, "DHF1K", tmp_path, *arguments)["models"]
+        (one,) = scored(cli, made, "DHF1K", tmp_path, *arguments, "--start", 2, "--end", 2)["models"]
+        assert one["videos"]["0002"]["s_auc"] == every["videos"]["0002"]["s_auc"]
