@@ -96,15 +96,18 @@ class PredictedMaps:
         root = inner if inner.is_dir() else root
         # Of datasets in images, <weights>_predictions lie in each video's folder.
         place = root if dataset in IN_IMAGES else find_predictions(root, weights)
-        self.label = weights or place.resolve().name.removesuffix("_predictions")
+        label = weights or place.resolve().name
         self.videos: dict[str, Matched] = {}
         without = []
         for key, name, files in _predictions(dataset, place, weights, start, end):
+            inner = next(iter(files.values())).parent
+            if inner.name.endswith("_predictions"):
+                label = inner.name
             if key in truth:
                 self.videos[key] = _match(dataset, truth[key], name, files, naming)
             else:
                 without.append(name)
-        self.without_truth = tuple(without)
+        self.label, self.without_truth = label.removesuffix("_predictions"), tuple(without)
         if not any(video.files for video in self.videos.values()):
             what = "no maps in <video>/"
             if self.videos:
@@ -142,16 +145,30 @@ def find_predictions(folder: Path, weights: str | None) -> Path:
 def _predictions(
     dataset: str, place: Path, weights: str | None, start: int | None, end: int | None
 ) -> Iterator[tuple[str, str, dict[str, Path]]]:
-    """Yields each video's key, its folder's name and its maps; videos without maps are left out."""
+    """Yields each video's key, its folder's name and its maps; videos without maps, of these weights, are left out.
+
+    Raises:
+        MapError: no video has maps, and one has none of these weights.
+    """
     names: dict[str, str] = {}
+    lacking: Path | None = None
     for folder in subfolders(place):
         if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
+            continue
+        if dataset in IN_IMAGES and weights is not None and not _has_predictions(folder, weights):
+            lacking = lacking or folder
             continue
         files = map_files(find_predictions(folder, weights) if dataset in IN_IMAGES else folder)
         if files:
             key = video_key(dataset, folder.name)
             _claim(names, key, folder.name, place)
             yield key, folder.name, files
+    if lacking and not names and weights is not None:
+        find_predictions(lacking, weights)  # says what it holds instead
+
+
+def _has_predictions(folder: Path, weights: str) -> bool:
+    return (folder / f"{weights.removesuffix('_predictions')}_predictions").is_dir()
 
 
 def _claim(names: dict[str, str], key: str, name: str, root: Path) -> None:

@@ -1,3 +1,5 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -200,3 +202,17 @@ def test_frames_none_of_which_fits_the_ground_truth_are_refused_before_they_are_
     write(tmp_path / "data/v/8.png")
     with pytest.raises(MapError, match="no name of a frame fits a frame of the ground truth"):
         ModelMaps("other", tmp_path / "data", list_truth("other", tmp_path / "gt"), None, "m")
+
+
+def test_videos_without_these_weights_are_left_out_and_the_weights_name_the_row(tmp_path):
+    for video in ("v", "w"):
+        write(tmp_path / f"gt/{video}/maps/1.png")
+        write(tmp_path / f"testing/{video}/one_predictions/1.png")
+    write(tmp_path / "testing/v/two_predictions/1.png")
+    truth = list_truth("UCF-sports", tmp_path / "gt")
+    found = PredictedMaps("UCF-sports", tmp_path / "testing", truth, weights="two")
+    assert (list(found.videos), found.label) == (["v"], "two")
+    with pytest.raises(MapError, match="v: holds no x_predictions; it holds one_predictions, two_predictions"):
+        PredictedMaps("UCF-sports", tmp_path / "testing", truth, weights="x")
+    shutil.rmtree(tmp_path / "testing/v/two_predictions")
+    assert PredictedMaps("UCF-sports", tmp_path / "testing", truth).label == "one"
