@@ -70,6 +70,7 @@ def evaluate(
         from salema.benchmarks.published import check_published
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
+        _check_numbers(start, end)
         chosen, write = find_protocol(protocol), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)
@@ -159,6 +160,11 @@ def _check(
     return truth
 
 
+def _check_numbers(start: int | None, end: int | None) -> None:
+    if start is not None and end is not None and start > end:
+        raise UsageError("--start is greater than --end: no video to score")
+
+
 def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
     from salema.benchmarks.eval_plot import write_plot
     from salema.benchmarks.eval_report import write_csv, write_json
@@ -166,6 +172,8 @@ def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
     from salema.runtime.files import check_writable
 
     writers = [(path, write) for path, write in ((json_, write_json), (csv, write_csv), (plot, write_plot)) if path]
+    if len({path.resolve() for path, _ in writers}) < len(writers):
+        raise UsageError("--json, --csv and --plot: two of them name the same file; give each its own")
     for path, _ in writers:
         check_writable(path)
     if plot is not None:
@@ -203,6 +211,8 @@ def _told_apart(sources: Any, places: list[Path]) -> list[MapSource]:
     if len({source.label for source in sources}) < len(sources):
         for source, place in zip(sources, places, strict=True):
             source.label = str(place)
+        if places[0] == places[-1]:
+            sources[-1].label += " (2)"
     return list(sources)
 
 

@@ -95,6 +95,12 @@ def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
             1,
             "no name of a map fits a frame of the ground truth",
         ),
+        (
+            ("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--start", 3, "--end", 1),
+            2,
+            "--start is greater than --end",
+        ),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "j", "--csv", "./j"), 2, "name the same file"),
         (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
     ],
 )
