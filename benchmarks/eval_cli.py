@@ -71,6 +71,10 @@ def evaluate(
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
         _check_numbers(start, end)
+        if published and (dataset, protocol) != ("DHF1K", "salema"):
+            raise UsageError(
+                "--published: the paper's rows are of --dataset DHF1K with --protocol salema; leave it out"
+            )
         chosen, write = find_protocol(protocol), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)

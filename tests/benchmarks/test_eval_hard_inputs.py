@@ -101,6 +101,8 @@ def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
             "--start is greater than --end",
         ),
         (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "j", "--csv", "./j"), 2, "name the same file"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--published"), 2, "the paper's rows are of"),
+        (("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--published", "--protocol", "exact"), 2, "rows are of"),
         (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
     ],
 )
