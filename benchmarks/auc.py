@@ -27,6 +27,11 @@ def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> flo
         negatives: `(m,)`, at least one.
         weights: `(m,)`, at least 0: how often each negative counts; None for once.
     """
+    if negatives.dtype in _COUNTED and positives.dtype in _COUNTED:
+        levels = int(max(negatives.max(), positives.max())) + 1
+        upto_level = np.concatenate([[0], np.cumsum(np.bincount(negatives, weights, minlength=levels))])
+        at = positives.astype(np.intp)
+        return float((upto_level[at] + upto_level[at + 1]).mean() / (2 * upto_level[-1]))
     if weights is None:
         ordered = np.sort(negatives)
         below, upto = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))

@@ -70,9 +70,15 @@ def evaluate(
         from salema.benchmarks.published import check_published
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
+        _check_numbers(start, end)
+        if published and (dataset, protocol) != ("DHF1K", "salema"):
+            raise UsageError(
+                "--published: the paper's rows are of --dataset DHF1K with --protocol salema; leave it out"
+            )
         chosen, write = find_protocol(protocol), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)
+        everywhere = list_truth(dataset or "", truth_root) if chosen.other_frames else truth
         options: dict[str, Any] = {"dataset": dataset, "truth": truth, **numbers}
         places = [place for place in (pred or model, compare) if place is not None]
         if pred is not None:
@@ -81,7 +87,9 @@ def evaluate(
             sources = _inferred(places, {**options, "source": src}, {"backend": backend, "device": device}, opened)
         if against_published:
             check_published(dataset or "", protocol, sources[0].videos)
-        models = _score(sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores()})
+        models = _score(
+            sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere}
+        )
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         print("\n".join(text_lines(found)), flush=True)  # whatever becomes of the files
         write(found)
@@ -156,6 +164,11 @@ def _check(
     return truth
 
 
+def _check_numbers(start: int | None, end: int | None) -> None:
+    if start is not None and end is not None and start > end:
+        raise UsageError("--start is greater than --end: no video to score")
+
+
 def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
     from salema.benchmarks.eval_plot import write_plot
     from salema.benchmarks.eval_report import write_csv, write_json
@@ -163,6 +176,8 @@ def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
     from salema.runtime.files import check_writable
 
     writers = [(path, write) for path, write in ((json_, write_json), (csv, write_csv), (plot, write_plot)) if path]
+    if len({path.resolve() for path, _ in writers}) < len(writers):
+        raise UsageError("--json, --csv and --plot: two of them name the same file; give each its own")
     for path, _ in writers:
         check_writable(path)
     if plot is not None:
@@ -200,6 +215,8 @@ def _told_apart(sources: Any, places: list[Path]) -> list[MapSource]:
     if len({source.label for source in sources}) < len(sources):
         for source, place in zip(sources, places, strict=True):
             source.label = str(place)
+        if places[0] == places[-1]:
+            sources[-1].label += " (2)"
     return list(sources)
 
 

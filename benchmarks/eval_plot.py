@@ -25,11 +25,13 @@ def write_plot(path: Path, found: Evaluation) -> None:
         OutputError: the file can't be written.
     """
     keys = list(found.models[0].videos)
-    names = [found.models[0].videos[key].name for key in keys]
+    names = [_plain(found.models[0].videos[key].name) for key in keys]
     figure = new_figure(min(6 + 0.12 * len(keys), 30), 2 * len(FIVE))
     for row, (name, axes) in enumerate(zip(FIVE, figure.subplots(len(FIVE), 1, sharex=True), strict=True)):
         for model in found.models:
-            axes.plot(names, [model.videos[key].means[row] for key in keys], ".-", label=model.label, linewidth=0.8)
+            axes.plot(
+                names, [model.videos[key].means[row] for key in keys], ".-", label=_plain(model.label), linewidth=0.8
+            )
         if found.with_published:
             known = published_videos()
             theirs = [known[key][row] if key in known else np.nan for key in keys]
@@ -38,8 +40,14 @@ def write_plot(path: Path, found: Evaluation) -> None:
         axes.grid(visible=True, alpha=0.3)
     axes.set_xticks(range(0, len(names), 1 + len(names) // _NAMED))
     axes.tick_params(axis="x", labelrotation=90, labelsize=6)
-    figure.axes[0].legend(fontsize=7)
+    if figure.axes[0].get_legend_handles_labels()[0]:  # Matplotlib shows none that begins with _
+        figure.axes[0].legend(fontsize=7)
     figure.axes[0].set_title(
         f"{found.dataset}, protocol {found.protocol.name}, means over each video's frames", fontsize=9
     )
     save_figure(figure, path)
+
+
+def _plain(name: str) -> str:
+    """Returns a name as Matplotlib takes it for text: no formula, and nothing that isn't Unicode."""
+    return name.replace("$", r"\$").encode(errors="backslashreplace").decode()

@@ -135,6 +135,9 @@ def notes(found: Evaluation) -> Iterator[str]:
         ):
             if names:
                 yield f"{model.label}: {len(names)} {what}: {_first(names)}"
+        if model.few_others is not None:
+            wanted = found.protocol.other_frames
+            yield f"{model.label}: s-AUC takes {wanted} other frames; there are {model.few_others} to draw from"
         for name, count in model.unscored().items():
             yield f"{model.label}: {count} of {frames} frames have no {METRICS[name]}: {_WHY[name]}"
 
@@ -145,7 +148,7 @@ _WHY = {
     "nss": _NO_PLACES,
     **dict.fromkeys(("auc_judd", "auc_borji"), f"{_NO_PLACES}, {_ALL_PLACES}"),
     "s_auc": f"{_NO_PLACES}, here or in other videos, {_ALL_PLACES}",
-    **dict.fromkeys(("cc", "sim", "kl"), "no density"),
+    **dict.fromkeys(("cc", "sim", "kl"), "no density, or a flat one"),
 }
 
 
@@ -222,7 +225,9 @@ def write_json(path: Path, found: Evaluation) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    write_bytes(path, (json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(
+        path, (json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+    )
 
 
 def write_csv(path: Path, found: Evaluation) -> None:
@@ -231,7 +236,7 @@ def write_csv(path: Path, found: Evaluation) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["model", "video", "frames", "missing", "extra", *METRICS])
         for model in found.models:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import zlib
 from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +15,7 @@ import numpy as np
 from salema.benchmarks.map_files import read_fixations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,14 +68,19 @@ class OtherFixations:
     """Chooses the frames whose fixations are the negatives of shuffled AUC.
 
     Args:
-        places: the fixations of all frames that take part, by video; None where they are not known.
+        places: the fixations of all frames that take part, by video, or the files to read them from when they are
+            drawn; None where they are not known.
         protocol: how many frames, from where.
         seed: of the draws, which depend on nothing else but the videos and their names.
     """
 
-    def __init__(self, places: Mapping[str, Sequence[Places | None]], protocol: Protocol, seed: int) -> None:
+    def __init__(self, places: Mapping[str, Sequence[Places | Path | None]], protocol: Protocol, seed: int) -> None:
         self._places, self._protocol, self._seed = places, protocol, seed
-        self._all_frames = [(video, index) for video, frames in places.items() for index in range(len(frames))]
+        self._known = {
+            video: [index for index, found in enumerate(frames) if found is not None]
+            for video, frames in places.items()
+        }
+        self._all_frames = [(video, index) for video, indices in self._known.items() for index in indices]
         self._of_video = functools.lru_cache(_KEPT_VIDEOS)(self._for_video)
         self._of_all = functools.lru_cache(_KEPT_VIDEOS)(self._for_all)
 
@@ -86,27 +93,41 @@ class OtherFixations:
         return counts if counts.any() else None
 
     def _for_all(self, size_hw: tuple[int, int]) -> NDArray[np.int32]:
-        return _count((frame for frames in self._places.values() for frame in frames), size_hw)
+        return _count(self._read(self._all_frames), size_hw)
 
     def _for_video(self, video: str, size_hw: tuple[int, int]) -> NDArray[np.int32]:
         if self._protocol.other_frames is None:
-            return self._of_all(size_hw) - _count(self._places[video], size_hw)
-        others = [name for name in self._places if name != video]
+            return self._of_all(size_hw) - _count(self._read((video, index) for index in self._known[video]), size_hw)
         rng = seeded(self._seed, "others", video)
-        chosen = rng.choice(len(others), min(self._protocol.other_frames, len(others)), replace=False)
-        frames = (self._places[others[number]] for number in chosen)
-        return _union((found[int(rng.integers(len(found)))] for found in frames), size_hw)
+        others = [name for name, indices in self._known.items() if name != video and indices]
+        chosen = [others[number] for number in rng.permutation(len(others))[: self._protocol.other_frames]]
+        drawn = ([(name, int(index)) for index in rng.permutation(self._known[name])] for name in chosen)
+        # The first frame of each video, then the second of each, and so on.
+        in_turn = (frame for frames in zip_longest(*drawn) for frame in frames if frame is not None)
+        return _union(self._read(islice(in_turn, self._protocol.other_frames)), size_hw)
 
     def _for_frame(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[np.int32]:
         count, rng = self._protocol.other_frames or 0, seeded(self._seed, "others", video, index)
         drawn = rng.choice(len(self._all_frames), min(count + 1, len(self._all_frames)), replace=False)
         others = [self._all_frames[number] for number in drawn if self._all_frames[number] != (video, index)]
-        return _union((self._places[name][frame] for name, frame in others[:count]), size_hw)
+        return _union(self._read(others[:count]), size_hw)
+
+    def fewest(self, videos: Iterable[str]) -> int | None:
+        """Returns how many frames there are to draw from for the video that has the fewest; None if that is enough."""
+        wanted, total = self._protocol.other_frames or 0, len(self._all_frames)
+        own = (len(self._known[video]) if self._protocol.per_video else 1 for video in videos)
+        found = max(total - max(own, default=0), 0)
+        return found if found < wanted else None
+
+    def _read(self, frames: Iterable[tuple[str, int]]) -> Iterator[Places | None]:
+        for video, index in frames:
+            found = self._places[video][index]
+            yield read_places(found) if isinstance(found, Path) else found
 
 
 def seeded(seed: int, *names: object) -> np.random.Generator:
     """Returns a generator of its own for what is named, the same whatever else is drawn, and in which order."""
-    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, names)).encode())])
+    return np.random.default_rng([seed, zlib.crc32(os.fsencode("/".join(map(str, names))))])
 
 
 def _count(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.int32]:

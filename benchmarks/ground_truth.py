@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from natsort import natsorted, ns
 
 from salema.benchmarks.map_files import MAP_FILES, MATLAB
-from salema.runtime.datasets import check_dataset, is_wanted
-from salema.runtime.errors import MapError
+from salema.runtime.datasets import check_dataset, is_wanted, list_videos
+from salema.runtime.errors import MapError, VideoError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,10 +39,17 @@ class FrameTruth:
 
 @dataclass(frozen=True)
 class VideoTruth:
-    """What is known of one video: its name in the ground truth, and its frames in order."""
+    """What is known of one video.
+
+    Attributes:
+        name: the video's in the ground truth.
+        frames: what is known of its frames, in order.
+        images: the stems of all its frames, in order, where the dataset's images lie there too; empty where not.
+    """
 
     name: str
     frames: tuple[FrameTruth, ...]
+    images: tuple[str, ...] = ()
 
 
 def video_key(dataset: str, name: str) -> str:
@@ -68,6 +75,7 @@ def list_truth(dataset: str, root: Path, start: int | None = None, end: int | No
     if not root.is_dir():
         raise MapError(f"{root}: no such folder; name the one that holds the videos' ground truth")
     found: dict[str, VideoTruth] = {}
+    images = _images(dataset, root)
     for name, density, fixation in _videos(root):
         is_asked_for = dataset != "DHF1K" or is_wanted(name, start, end)
         frames = _frames(density, fixation) if is_asked_for else ()
@@ -76,7 +84,7 @@ def list_truth(dataset: str, root: Path, start: int | None = None, end: int | No
         key = video_key(dataset, name)
         if key in found:
             raise MapError(f"{root}: holds {found[key].name} and {name}, which are the same video; remove one")
-        found[key] = VideoTruth(name, frames)
+        found[key] = VideoTruth(name, frames, images.get(key, ()))
     if not found:
         raise MapError(
             f"{root}: holds no ground truth of {dataset} that was asked for"
@@ -94,6 +102,18 @@ def subfolders(folder: Path) -> list[Path]:
 def _inside(root: Path, dataset: str) -> Path:
     inner = (root / "annotation",) if dataset == "DHF1K" else (root / dataset / "testing", root / "testing")
     return next((folder for folder in inner if folder.is_dir() and dataset != "other"), root)
+
+
+def _images(dataset: str, root: Path) -> dict[str, tuple[str, ...]]:
+    """Lists the stems of the dataset's frames, by `video_key`, where they lie beside the ground truth."""
+    home = root
+    if dataset == "DHF1K":
+        home = next((place / "frames" for place in (root, root.parent) if (place / "frames").is_dir()), root)
+    try:
+        videos = list_videos(dataset, home, home, "")
+    except VideoError:  # ground truth alone
+        return {}
+    return {video_key(dataset, video.name): tuple(path.stem for path in video.frames) for video in videos}
 
 
 def _videos(root: Path) -> list[tuple[str, Path | None, Path | None]]:

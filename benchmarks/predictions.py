@@ -73,7 +73,7 @@ class PredictedMaps:
         naming: `published` or `groundtruth`; None takes the one that more names fit.
 
     Raises:
-        MapError: there are no predictions, or it is unclear which are meant.
+        MapError: there are no predictions, or it is unclear which are meant, or two folders are the same video.
         UsageError: there is no such naming.
     """
 
@@ -94,21 +94,20 @@ class PredictedMaps:
             raise MapError(f"{root}: no such folder; name the one that holds the predictions")
         inner = root / dataset / "testing"
         root = inner if inner.is_dir() else root
-        in_videos = dataset in IN_IMAGES  # where <weights>_predictions lie in each video's folder
-        place = root if in_videos else find_predictions(root, weights)
-        self.label = weights or place.resolve().name.removesuffix("_predictions")
+        # Of datasets in images, <weights>_predictions lie in each video's folder.
+        place = root if dataset in IN_IMAGES else find_predictions(root, weights)
+        label = weights or place.resolve().name
         self.videos: dict[str, Matched] = {}
         without = []
-        for folder in subfolders(place):
-            if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
-                continue
-            files = map_files(find_predictions(folder, weights) if in_videos else folder)
-            key = video_key(dataset, folder.name)
-            if files and key in truth:
-                self.videos[key] = _match(dataset, truth[key], folder.name, files, naming)
-            elif files:
-                without.append(folder.name)
-        self.without_truth = tuple(without)
+        for key, name, files in _predictions(dataset, place, weights, start, end):
+            inner = next(iter(files.values())).parent
+            if inner.name.endswith("_predictions"):
+                label = inner.name
+            if key in truth:
+                self.videos[key] = _match(dataset, truth[key], name, files, naming)
+            else:
+                without.append(name)
+        self.label, self.without_truth = label.removesuffix("_predictions"), tuple(without)
         if not any(video.files for video in self.videos.values()):
             what = "no maps in <video>/"
             if self.videos:
@@ -143,13 +142,51 @@ def find_predictions(folder: Path, weights: str | None) -> Path:
     return found[0] if found else folder
 
 
+def _predictions(
+    dataset: str, place: Path, weights: str | None, start: int | None, end: int | None
+) -> Iterator[tuple[str, str, dict[str, Path]]]:
+    """Yields each video's key, its folder's name and its maps; videos without maps, of these weights, are left out.
+
+    Raises:
+        MapError: no video has maps, and one has none of these weights.
+    """
+    names: dict[str, str] = {}
+    lacking: Path | None = None
+    for folder in subfolders(place):
+        if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
+            continue
+        if dataset in IN_IMAGES and weights is not None and not _has_predictions(folder, weights):
+            lacking = lacking or folder
+            continue
+        files = map_files(find_predictions(folder, weights) if dataset in IN_IMAGES else folder)
+        if files:
+            key = video_key(dataset, folder.name)
+            _claim(names, key, folder.name, place)
+            yield key, folder.name, files
+    if lacking and not names and weights is not None:
+        find_predictions(lacking, weights)  # says what it holds instead
+
+
+def _has_predictions(folder: Path, weights: str) -> bool:
+    return (folder / f"{weights.removesuffix('_predictions')}_predictions").is_dir()
+
+
+def _claim(names: dict[str, str], key: str, name: str, root: Path) -> None:
+    """Remembers a video's folder by its key; refuses a second one."""
+    if key in names:
+        raise MapError(f"{root}: holds {names[key]} and {name}, which are the same video; remove one")
+    names[key] = name
+
+
 def _match(dataset: str, truth: VideoTruth, name: str, files: Mapping[str, Path], naming: str | None) -> Matched:
     by_name = {frame_key(frame.name): index for index, frame in enumerate(truth.frames)}
+    counted = [by_name.get(frame_key(stem)) for stem in truth.images] or list(range(len(truth.frames)))
     prefix = re.escape(name[:-1]) if dataset in IN_IMAGES else ""
-    counts = ((re.fullmatch(prefix + r"(\d+)", path.stem), path) for path in files.values())
+    fits = ((re.fullmatch(prefix + r"(\d+)", path.stem), path) for path in files.values())
+    counts = ((int(fit[1]) - 1, path) for fit, path in fits if fit and 1 <= int(fit[1]) <= len(counted))
     found = {
         "groundtruth": {by_name[key]: path for key, path in files.items() if key in by_name},
-        "published": {int(fit[1]) - 1: path for fit, path in counts if fit and 1 <= int(fit[1]) <= len(truth.frames)},
+        "published": {index: path for count, path in counts if (index := counted[count]) is not None},
     }
     if naming is None:
         naming = max(found, key=lambda way: len(found[way]))
@@ -159,6 +196,11 @@ def _match(dataset: str, truth: VideoTruth, name: str, files: Mapping[str, Path]
                 f"{next(iter(files.values())).parent}: these names fit the frames' own and a count from 1 equally well;"
                 " say which with --naming groundtruth or --naming published"
             )
+    if naming == "published" and not truth.images and len(files) != len(truth.frames):
+        raise MapError(
+            f"{next(iter(files.values())).parent}: holds {len(files)} maps counted from 1, and the ground truth"
+            f" {len(truth.frames)} frames; put the dataset's frames beside the ground truth to tell which is which"
+        )
     return _matched(truth, dict(sorted(found[naming].items())), files.values())
 
 
@@ -182,7 +224,7 @@ class ModelMaps:
 
     Raises:
         VideoError: there is no video to run.
-        MapError: none has ground truth.
+        MapError: none has ground truth, no frame has, or two are the same video.
     """
 
     def __init__(
@@ -198,9 +240,11 @@ class ModelMaps:
         self.label, self._stream = label, stream
         self.videos: dict[str, Matched] = {}
         self._frames: dict[str, tuple[Path, ...]] = {}
+        names: dict[str, str] = {}
         without = []
         for video in list_videos(dataset, source, source, "", start=start, end=end):
             key = video_key(dataset, video.name)
+            _claim(names, key, video.name, source)
             if key not in truth:
                 without.append(video.name)
                 continue
@@ -211,6 +255,11 @@ class ModelMaps:
         self.without_truth = tuple(without)
         if not self.videos:
             raise MapError(f"{source}: none of its {len(without)} videos has ground truth; name it with --gt DIR")
+        if not any(video.files for video in self.videos.values()):
+            raise MapError(
+                f"{source}: holds no frames of {dataset} that can be scored"
+                " (no name of a frame fits a frame of the ground truth)"
+            )
 
     def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
         """See `MapSource`; frames without ground truth are run too, for the state's sake.

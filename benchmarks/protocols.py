@@ -181,8 +181,8 @@ def score_frame(
         rng: draws what is sampled.
 
     Returns:
-        float64 in the order of `METRICS`; NaN where a score is not defined: CC, SIM and KL without a density; NSS
-        without fixations; the AUCs also where all places are fixated, s-AUC where nothing else is.
+        float64 in the order of `METRICS`; NaN where a score is not defined: CC, SIM and KL without a density, or where
+        it is flat; NSS without fixations; the AUCs also where all places are fixated, s-AUC where nothing else is.
     """
     scores = dict.fromkeys(METRICS, np.nan)
     known = next((truth for truth in (density, fixated) if truth is not None), None)
@@ -194,7 +194,7 @@ def score_frame(
         density = None if density is None else halve(density)
         fixated = None if fixated is None else halve_places(fixated)
         others = None if others is None else halve_places(others > 0)
-    if density is not None:
+    if density is not None and np.ptp(density) > 0:
         scores |= {"cc": cc(saliency, density), "sim": sim(saliency, density), "kl": kl_divergence(saliency, density)}
     if fixated is not None and fixated.any():
         scores["nss"] = nss(saliency, fixated, protocol.ddof)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from salema.runtime.errors import MapError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -63,12 +64,14 @@ class DatasetScores:
         videos: of each video that was scored, by `video_key`.
         without_truth: videos with maps and no ground truth: skipped.
         without_maps: videos of the ground truth with no maps: skipped.
+        few_others: how many frames there were to draw shuffled AUC's from, if fewer than the protocol takes.
     """
 
     label: str
     videos: dict[str, VideoScores]
     without_truth: tuple[str, ...]
     without_maps: tuple[str, ...]
+    few_others: int | None = None
 
     def mean(self, over: Mean) -> Scores:
         """Means over all frames, or over the videos' means, `(metrics,)`."""
@@ -96,11 +99,12 @@ def score_dataset(
     *,
     seed: int = 0,
     jobs: int = 1,
+    everywhere: Mapping[str, VideoTruth] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[DatasetScores]:
     """Scores one model's maps, or several models' on the videos that all of them have.
 
-    Fixations of other videos, for shuffled AUC, are those of the videos that are scored.
+    Where shuffled AUC takes all other videos, they are those that are scored; where it draws, those of `everywhere`.
 
     Args:
         sources: whose maps.
@@ -108,6 +112,7 @@ def score_dataset(
         protocol: how.
         seed: of all that is sampled; models get the same draws.
         jobs: frames at a time.
+        everywhere: all ground truth there is, by `video_key`, scored or not; None for `truth`.
         progress: takes the frames that were read or scored since it was called last.
 
     Raises:
@@ -122,9 +127,20 @@ def score_dataset(
         frames = _Frames(pool, jobs * _AHEAD, progress)
         reading = {key: [frames.submit(read_places, frame.fixation) for frame in truth[key].frames] for key in keys}
         places = {key: [done.result() for done in futures] for key, futures in reading.items()}
-        others = OtherFixations(places, protocol, seed)
+        drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere or truth)
+        others = OtherFixations(drawn_from, protocol, seed)
         work = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
-        return [_score_source(source, keys, truth, work, frames) for source in sources]
+        found = [_score_source(source, keys, truth, work, frames) for source in sources]
+        return [replace(scores, few_others=others.fewest(keys)) for scores in found]
+
+
+def _with_unread(
+    places: Mapping[str, Sequence[Places | None]], everywhere: Mapping[str, VideoTruth]
+) -> dict[str, Sequence[Places | Path | None]]:
+    return {
+        key: places[key] if key in places else [frame.fixation for frame in video.frames]
+        for key, video in everywhere.items()
+    }
 
 
 class _Frames:

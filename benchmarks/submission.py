@@ -64,17 +64,16 @@ def check_submission(
         raise UsageError("--start is greater than --end: no video to pack")
     if not root.is_dir():
         raise MapError(f"{root}: no such folder; name the one that holds the predictions")
-    folders = {int(path.name): path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()}
+    given = [path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()]
+    folders = {int(path.name): path for path in given}
     frames = _source_frames(source, numbers)
-    missing = [f"{number:04d}" for number in numbers if number not in folders]
-    extra = [path.name for number, path in folders.items() if number not in numbers]
-    problems = [f"{len(missing)} videos have no folder: {_first(missing)}"] if missing else []
-    if extra:
-        problems.append(f"{len(extra)} folders are of other videos than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
+    problems = _check_folders(given, folders, numbers)
     files: dict[str, Path] = {}
     sizes: dict[tuple[int, int], Path] = {}
     for number in sorted(folders.keys() & set(numbers)):
-        maps, found = _check_names(folders[number], frames.get(number) if source else None)
+        if source and number not in frames:
+            problems.append(f"{number:04d}: --src holds no frames of it")
+        maps, found = _check_names(folders[number], frames.get(number))
         problems += found
         for name, path in maps.items():
             problems += _check_image(path, sizes)
@@ -84,7 +83,8 @@ def check_submission(
         shown = (f"{wide}x{high} ({path})" for (wide, high), path in sizes.items())
         problems.append(f"maps are of {len(sizes)} sizes, and should be of one: {_first(list(shown))}")
     notes = [f"maps are {wide}x{high}; DHF1K's frames are 640x360" for wide, high in sizes if (wide, high) != FRAME_WH]
-    return Submission(files, len(folders.keys() & set(numbers)), tuple(problems), tuple(notes[:1]))
+    notes = notes[:1] if source else [*notes[:1], "frame counts not checked; give --src"]
+    return Submission(files, len(folders.keys() & set(numbers)), tuple(problems), tuple(notes))
 
 
 def pack_submission(found: Submission, target: Path, method: str) -> None:
@@ -96,8 +96,11 @@ def pack_submission(found: Submission, target: Path, method: str) -> None:
     """
     if not method or any(sign in method for sign in "/\\") or method.startswith("."):
         raise UsageError(f"--method {method}: give a name without slashes, which does not begin with a dot")
-    # PNG doesn't get smaller.
-    with written_aside(target) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    # PNG doesn't get smaller; files without a date get 1980.
+    with (
+        written_aside(target) as aside,
+        zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive,
+    ):
         for name, path in found.files.items():
             archive.write(path, f"{method}/{name}")
 
@@ -107,6 +110,21 @@ def _source_frames(source: Path | None, numbers: Sequence[int]) -> dict[int, lis
         return {}
     videos = list_videos("DHF1K", source, source, "", start=min(numbers), end=max(numbers))
     return {int(video.name): [path.stem for path in video.frames] for video in videos}
+
+
+def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: Sequence[int]) -> list[str]:
+    """Returns what is wrong with the videos' folders."""
+    missing = [f"{number:04d}" for number in numbers if number not in folders]
+    extra = [path.name for number, path in folders.items() if number not in numbers]
+    problems = [f"{len(missing)} videos have no folder: {_first(missing)}"] if missing else []
+    problems += [
+        f"{path.parent}: holds {path.name} and {folders[int(path.name)].name}, which are the same video; remove one"
+        for path in given
+        if folders[int(path.name)] != path
+    ]
+    if extra:
+        problems.append(f"{len(extra)} folders are of other videos than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
+    return problems
 
 
 def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, Path], list[str]]:
@@ -142,7 +160,7 @@ def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
         with Image.open(path) as image:
             image.verify()  # the whole file, by its check sums
             kind, size = (image.format, image.mode), image.size
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for damaged PNG
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged PNG
         return [f"{path}: can't be read as an image ({reason(error)})"]
     sizes.setdefault(size, path)
     return [] if kind == ("PNG", "L") else [f"{path}: is {kind[0]} of kind {kind[1]}; 8-bit grey PNG expected"]

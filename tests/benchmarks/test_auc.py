@@ -159,3 +159,13 @@ def test_black_only_leaves_other_ties():
 def test_without_ties_there_is_nothing_to_draw(saliency, fixated):
     ranks = saliency.astype(np.float64) + np.arange(saliency.size).reshape(SIZE) / 100
     assert auc_judd(ranks, fixated, rng()) == auc_judd(ranks, fixated)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_counting_levels_is_what_sorting_gives(dtype):
+    draw = np.random.default_rng(3)
+    positives, negatives = (draw.integers(0, top, 300).astype(dtype) for top in (256, 200))
+    weights = draw.integers(0, 4, 300)
+    for counts in (None, weights):
+        sorted_ = exact_auc(positives.astype(np.float64), negatives.astype(np.float64), counts)
+        assert exact_auc(positives, negatives, counts) == pytest.approx(sorted_, abs=1e-12)

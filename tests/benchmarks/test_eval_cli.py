@@ -44,8 +44,9 @@ def test_what_is_not_sampled_is_known_under_the_other_protocols_too(cli, tmp_pat
     assert means["nss"] == pytest.approx(1 if protocol == "salema" else (1 - 1 / size) ** 0.5)
     assert [means[name] for name in ("cc", "sim", "kl")] == pytest.approx([1, 1, 0], abs=1e-9)
     assert means["auc_borji"] == pytest.approx(0.75, abs=0.02)
-    # Other videos' fixations lie in the same half: a third of them, or 7 of 15 where the video's own frames take part.
-    assert means["s_auc"] == pytest.approx(5 / 6 if protocol == "salema" else 1 - 7 / 30, abs=0.06)
+    # Other videos' fixations lie in the same half: half of them, as the two videos of the other half have the same; or
+    # 7 of 15 where the video's own frames take part, and 10 frames are drawn.
+    assert means["s_auc"] == pytest.approx(3 / 4 if protocol == "salema" else 1 - 7 / 30, abs=0.06)
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -174,12 +175,13 @@ def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
         "note: pred: 1 videos (clip 4) of the ground truth skipped, with no maps",
         "note: pred: 2 frames of the ground truth have no map: clip 1/0002, clip 2/0001",
         "note: pred: 1 maps belong to no frame of the ground truth: clip 2/0009.png",
+        "note: pred: s-AUC takes 40 other frames; there are 12 to draw from",
         "note: pred: 2 of 10 frames have no AUC-J: no fixations, or nothing else",
         "note: pred: 2 of 10 frames have no s-AUC: no fixations, here or in other videos, or nothing else",
         "note: pred: 1 of 10 frames have no NSS: no fixations",
-        "note: pred: 1 of 10 frames have no CC: no density",
-        "note: pred: 1 of 10 frames have no SIM: no density",
-        "note: pred: 1 of 10 frames have no KL: no density",
+        "note: pred: 1 of 10 frames have no CC: no density, or a flat one",
+        "note: pred: 1 of 10 frames have no SIM: no density, or a flat one",
+        "note: pred: 1 of 10 frames have no KL: no density, or a flat one",
         "note: pred: 2 of 10 frames have no AUC-B: no fixations, or nothing else",
     ]
     (model,) = json.loads(file.read_text())["models"]
@@ -196,6 +198,34 @@ def test_a_single_video_has_no_shuffled_auc_and_no_interval(cli, tmp_path):
     for path in (pred / "clip 2").iterdir():
         path.unlink()
     found = scored(cli, made, "other", tmp_path, "--pred", pred, "--compare", pred, "--protocol", "exact")
+    assert [model["label"] for model in found["models"]] == [str(pred), f"{pred} (2)"]
     assert found["models"][0]["mean_over_videos"]["s_auc"] is None
     assert found["difference"]["over_frames"]["s_auc"] == {"mean": None, "low": None, "high": None, "videos": 0}
     assert found["difference"]["over_frames"]["cc"] == {"mean": 0.0, "low": None, "high": None, "videos": 1}
+
+
+def test_published_names_count_the_frames_not_the_ground_truth(cli, model, tmp_path):
+    made = write_dataset(tmp_path / "data", "Hollywood-2", frames=4)
+    arguments = ("--dataset", "Hollywood-2", "--src", made.source, "--model", model)
+    assert cli(run_main, *arguments, "--dst", tmp_path / "maps").code == 0
+    for kind in ("maps", "fixation"):
+        (made.truth / made.videos[1] / kind / f"{made.frame_names[1]}.png").unlink()
+    (maps,) = scored(cli, made, "Hollywood-2", tmp_path, "--pred", tmp_path / "maps")["models"]
+    (running,) = scored(cli, made, "Hollywood-2", tmp_path, "--model", model, "--src", made.source)["models"]
+    for name in METRICS:
+        assert maps["mean_over_frames"][name] == running["mean_over_frames"][name]
+    assert maps["frames"] == running["frames"] == 15
+    (made.truth / made.videos[1] / "images").rename(tmp_path / "elsewhere")
+    ran = cli(main, "--dataset", "Hollywood-2", "--gt", made.truth, "--pred", tmp_path / "maps")
+    assert ran.code == 1
+    assert "holds 4 maps counted from 1, and the ground truth 3 frames" in ran.err
+
+
+def test_shuffled_auc_draws_from_all_ground_truth_whatever_is_scored(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K")
+    pred = predict(made, tmp_path / "pred")
+    for protocol in ("salema", "dhf1k"):
+        arguments = ("--pred", pred, "--protocol", protocol)
+        (every,) = scored(cli, made, "DHF1K", tmp_path, *arguments)["models"]
+        (one,) = scored(cli, made, "DHF1K", tmp_path, *arguments, "--start", 2, "--end", 2)["models"]
+        assert one["videos"]["0002"]["s_auc"] == every["videos"]["0002"]["s_auc"]

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -94,6 +95,14 @@ def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
             1,
             "no name of a map fits a frame of the ground truth",
         ),
+        (
+            ("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--start", 3, "--end", 1),
+            2,
+            "--start is greater than --end",
+        ),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "j", "--csv", "./j"), 2, "name the same file"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--published"), 2, "the paper's rows are of"),
+        (("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--published", "--protocol", "exact"), 2, "rows are of"),
         (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
     ],
 )
@@ -169,3 +178,18 @@ def test_help_is_quick(cli):
     start = time.process_time()
     assert cli(main, "--help").code == 0
     assert time.process_time() - start < 0.5
+
+
+def test_names_that_are_no_unicode_or_a_formula(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=2)
+    pred = predict(made, tmp_path / "_p$x^$")
+    for root in (made.truth, pred):
+        (root / "clip 1").rename(root / "caf\udce9")
+        (root / "clip 2").rename(root / "a$\\frac$")
+    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
+    assert ran.code == 0, ran.err
+    videos = json.loads((tmp_path / "s.json").read_text("utf-8"))["models"][0]["videos"]
+    assert set(videos) == {"caf\udce9", "a$\\frac$"}
+    assert "caf\\udce9" in (tmp_path / "s.csv").read_text("utf-8")
+    assert cv2.imread(str(tmp_path / "s.png")).std() > 5

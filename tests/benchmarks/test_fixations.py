@@ -62,3 +62,11 @@ def test_few_frames_are_all_taken():
     for protocol in ("salema", "dhf1k"):
         found = OtherFixations(videos, PROTOCOLS[protocol], 0).at("a", 0, (4, 6))
         assert np.flatnonzero(found).tolist() == [1]
+
+
+def test_several_frames_of_a_video_are_drawn_where_there_are_few_videos():
+    videos = {name: [places(30 * v + i, size=(1, 90)) for i in range(30)] for v, name in enumerate("abc")}
+    found = OtherFixations(videos, PROTOCOLS["salema"], 0)
+    assert found.at("a", 0, (1, 90)).reshape(3, 30).sum(axis=1).tolist() == [0, 20, 20]
+    assert found.fewest("abc") is None
+    assert OtherFixations({"a": [places(0)], "b": [places(1)]}, PROTOCOLS["salema"], 0).fewest("ab") == 1

@@ -1,3 +1,5 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from scipy import io, sparse
 
 from salema.benchmarks.ground_truth import list_truth
 from salema.benchmarks.map_files import read_fixations, read_map
-from salema.benchmarks.predictions import PredictedMaps
+from salema.benchmarks.predictions import ModelMaps, PredictedMaps
 from salema.runtime.errors import MapError
 
 MAP = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
@@ -149,8 +151,10 @@ def test_frames_are_paired_by_their_names(tmp_path):
 
 
 def test_or_by_their_count_as_the_published_code_names_them(tmp_path):
-    found = matched(tmp_path, ["00001", "00002", "00003", "00004"], ["49", "50", "51"])
-    assert found == ({"49": "00001", "50": "00002", "51": "00003"}, [], ["00004.png"])
+    found = matched(tmp_path, ["00001", "00002", "00003"], ["49", "50", "51"])
+    assert found == ({"49": "00001", "50": "00002", "51": "00003"}, [], [])
+    with pytest.raises(MapError, match="holds 4 maps counted from 1, and the ground truth 3 frames"):
+        matched(tmp_path, ["00004"], ["49"])
 
 
 def test_or_by_the_videos_name_less_its_last_character_and_their_count(tmp_path):
@@ -165,7 +169,8 @@ def test_frames_that_begin_with_0_are_told_from_those_counted(tmp_path):
     assert matched(tmp_path / "b", frames, frames)[0]["00000"] == "00000"
     with pytest.raises(MapError, match="say which with --naming groundtruth or --naming published"):
         matched(tmp_path / "c", ["00001", "00002", "00003"], frames)
-    assert matched(tmp_path / "c", [], frames, naming="published")[0]["00000"] == "00001"
+    with pytest.raises(MapError, match="holds 3 maps counted from 1, and the ground truth 4 frames"):
+        matched(tmp_path / "c", [], frames, naming="published")
     assert matched(tmp_path / "c", [], frames, naming="groundtruth")[0]["00001"] == "00001"
 
 
@@ -180,3 +185,34 @@ def test_several_predictions_beside_each_other(tmp_path):
         found = PredictedMaps(dataset, tmp_path / dataset / "pred", truth, weights="two")
         assert "two_predictions" in str(found.videos["v"].files[0])
         assert found.label == "two"
+
+
+def test_two_folders_of_one_video_are_refused(tmp_path):
+    for folder in ("gt/0001/maps", "pred/1", "pred/0001", "frames/1", "frames/0001"):
+        write(tmp_path / folder / "1.png")
+    truth = list_truth("DHF1K", tmp_path / "gt")
+    with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
+        PredictedMaps("DHF1K", tmp_path / "pred", truth)
+    with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
+        ModelMaps("DHF1K", tmp_path, truth, None, "m")
+
+
+def test_frames_none_of_which_fits_the_ground_truth_are_refused_before_they_are_run(tmp_path):
+    write(tmp_path / "gt/v/maps/7.png")
+    write(tmp_path / "data/v/8.png")
+    with pytest.raises(MapError, match="no name of a frame fits a frame of the ground truth"):
+        ModelMaps("other", tmp_path / "data", list_truth("other", tmp_path / "gt"), None, "m")
+
+
+def test_videos_without_these_weights_are_left_out_and_the_weights_name_the_row(tmp_path):
+    for video in ("v", "w"):
+        write(tmp_path / f"gt/{video}/maps/1.png")
+        write(tmp_path / f"testing/{video}/one_predictions/1.png")
+    write(tmp_path / "testing/v/two_predictions/1.png")
+    truth = list_truth("UCF-sports", tmp_path / "gt")
+    found = PredictedMaps("UCF-sports", tmp_path / "testing", truth, weights="two")
+    assert (list(found.videos), found.label) == (["v"], "two")
+    with pytest.raises(MapError, match="v: holds no x_predictions; it holds one_predictions, two_predictions"):
+        PredictedMaps("UCF-sports", tmp_path / "testing", truth, weights="x")
+    shutil.rmtree(tmp_path / "testing/v/two_predictions")
+    assert PredictedMaps("UCF-sports", tmp_path / "testing", truth).label == "one"

@@ -91,6 +91,8 @@ def test_what_is_not_defined_is_nan(protocol):
     aucs = {"auc_judd", "s_auc", "auc_borji"}
     assert undefined(density, fixated, others) == set()
     assert undefined(None, fixated, others) == {"cc", "sim", "kl"}
+    for level in (0, 9):
+        assert undefined(np.full_like(density, level), fixated, others) == {"cc", "sim", "kl"}
     assert undefined(density, None, others) == undefined(density, ~every, others) == {*aucs, "nss"}
     assert undefined(density, every, others) == aucs
     assert undefined(density, fixated, None) == {"s_auc"}
@@ -125,7 +127,7 @@ def test_any_sizes_are_scored(protocol, size, small):
     saliency, density = (draw.integers(0, 256, shape).astype(np.uint8) for shape in (small, size))
     fixated = draw.random(size) < 0.4
     found = scores(protocol, saliency, density, fixated, np.ones(size, int))
-    assert -1e-9 <= found["sim"] <= 1 + 1e-9
+    assert np.isnan(found["sim"]) or -1e-9 <= found["sim"] <= 1 + 1e-9  # NaN where the density is flat
     known = [found[name] for name in ("auc_judd", "s_auc", "auc_borji") if not np.isnan(found[name])]
     # Ties in the published AUC-Judd can cost more than there is, on maps as small as these.
     assert all(-1 <= score <= 1 for score in known[:1])

@@ -1,8 +1,10 @@
+import os
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from salema.benchmarks.eval_cli import main
 
@@ -28,6 +30,7 @@ def test_a_good_submission_is_packed_under_the_names_of_the_frames(cli, tmp_path
     ran = pack(cli, tmp_path, "--method", "SalEMA30")
     assert (ran.code, ran.out) == (0, f"2 videos, 6 maps -> {tmp_path / 'out.zip'}\n")
     assert "note: maps are 8x6; DHF1K's frames are 640x360" in ran.err
+    assert "note: frame counts not checked; give --src" in ran.err
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.testzip() is None
         wanted = [f"SalEMA30/{video:04d}/{frame:04d}.png" for video in (701, 702) for frame in (1, 2, 3)]
@@ -93,3 +96,35 @@ def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
     assert ran.code == code
     assert sentence in ran.err
     assert list(tmp_path.iterdir()) == [tmp_path / "maps"]
+
+
+def test_two_folders_of_one_video_are_a_problem(cli, tmp_path):
+    submission(tmp_path / "maps")
+    submission(tmp_path / "maps", videos=(701,), pattern="0{:04d}/{:04d}.png")
+    ran = pack(cli, tmp_path)
+    assert ran.code == 1
+    assert "which are the same video; remove one" in ran.err
+
+
+def test_a_video_that_the_dataset_does_not_have_is_a_problem(cli, tmp_path):
+    submission(tmp_path / "maps")
+    submission(tmp_path / "data/frames", videos=(701,))
+    ran = pack(cli, tmp_path, "--src", tmp_path / "data")
+    assert ran.code == 1
+    assert "0702: --src holds no frames of it" in ran.err
+    assert "frame counts not checked" not in ran.err
+
+
+def test_a_file_without_a_date_is_packed(cli, tmp_path):
+    submission(tmp_path / "maps")
+    os.utime(tmp_path / "maps/0701/0001.png", (0, 0))
+    ran = pack(cli, tmp_path)
+    assert ran.code == 0, ran.err
+
+
+def test_an_image_far_too_large_is_a_problem(cli, tmp_path, monkeypatch):
+    submission(tmp_path / "maps")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # maps have 48
+    ran = pack(cli, tmp_path)
+    assert ran.code == 1
+    assert "0701/0001.png: can't be read as an image" in ran.err
