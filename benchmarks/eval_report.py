@@ -231,15 +231,28 @@ def write_json(path: Path, found: Evaluation) -> None:
 
 
 def write_csv(path: Path, found: Evaluation) -> None:
-    """Writes a line for each model and video: its frames, and its means over them.
+    """Writes a line for each model and video: its frames, and its means over them; then the differences of each video.
 
     Raises:
         OutputError: it can't be written.
     """
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         lines = csv.writer(file)
-        lines.writerow(["model", "video", "frames", "missing", "extra", *METRICS])
-        for model in found.models:
-            for video in model.videos.values():
-                counts = [len(video.frames), len(video.missing), len(video.extra)]
-                lines.writerow([model.label, video.name, *counts, *("" if math.isnan(x) else x for x in video.means)])
+        lines.writerow(["protocol", "seed", "model", "video", "frames", "missing", "extra", *METRICS])
+        for model, name, counts, scores in _csv_rows(found):
+            known = ("" if math.isnan(score) else score for score in scores)
+            lines.writerow([found.protocol.name, found.seed, model, name, *counts, *known])
+
+
+def _csv_rows(found: Evaluation) -> Iterator[tuple[str, str, list[int | str], Iterable[float]]]:
+    for model in found.models:
+        for video in model.videos.values():
+            yield model.label, video.name, [len(video.frames), len(video.missing), len(video.extra)], video.means
+    for second in found.models[1:]:
+        for name, scores in video_differences(found.models[0], second).items():
+            yield f"{second.label} less {found.models[0].label}", name, [""] * 3, scores
+    for model in found.models if found.with_published else ():
+        for name, scores in published_differences(model).items():
+            given = dict(zip(FIVE, scores, strict=True))
+            row = [given.get(metric, math.nan) for metric in METRICS]
+            yield f"{model.label} less the published SalEMA30", name, [""] * 3, row

@@ -16,7 +16,7 @@ from salema.benchmarks.protocols import METRICS, score_frame
 from salema.runtime.errors import MapError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -125,8 +125,10 @@ def score_dataset(
         raise MapError(f"{sources[-1].label}: has no video in common with {sources[0].label}; compare maps of the same")
     with ThreadPoolExecutor(jobs, "score") as pool:
         frames = _Frames(pool, jobs * _AHEAD, progress)
-        reading = {key: [frames.submit(read_places, frame.fixation) for frame in truth[key].frames] for key in keys}
-        places = {key: [done.result() for done in futures] for key, futures in reading.items()}
+        reading = _in_turn(
+            keys, lambda key: [frames.submit(read_places, frame.fixation) for frame in truth[key].frames]
+        )
+        places = {key: [done.result() for done in futures] for key, futures in reading}
         drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere or truth)
         others = OtherFixations(drawn_from, protocol, seed)
         work = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
@@ -167,6 +169,18 @@ class _Frames:
         self._room.release()
 
 
+def _in_turn(keys: Iterable[str], submit: Callable[[str], list[Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yields what was submitted for each video once the next one's is too: a Future is kept no longer than that."""
+    waiting: tuple[str, list[Any]] | None = None
+    for key in keys:
+        following = key, submit(key)
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
+
+
 def _score_source(
     source: MapSource,
     keys: Iterable[str],
@@ -174,10 +188,12 @@ def _score_source(
     work: Callable[[str, int, Callable[[], Any]], Scores],
     frames: _Frames,
 ) -> DatasetScores:
-    scoring = {key: [(index, frames.submit(work, key, index, get)) for index, get in source.maps(key)] for key in keys}
+    scoring = _in_turn(
+        keys, lambda key: [(index, frames.submit(work, key, index, get)) for index, get in source.maps(key)]
+    )
     videos = {
         key: _gather(truth[key], source.videos[key], [(index, future.result()) for index, future in futures])
-        for key, futures in scoring.items()
+        for key, futures in scoring
     }
     without = tuple(video.name for key, video in truth.items() if key not in source.videos)
     return DatasetScores(source.label, videos, source.without_truth, without)

@@ -9,6 +9,7 @@ from eval_maps import predict, scored
 from salema.benchmarks import slow_metrics as slow
 from salema.benchmarks.eval_cli import main
 from salema.benchmarks.protocols import METRICS
+from salema.benchmarks.published import published_videos
 from salema.benchmarks.synthetic import write_dataset
 from salema.runtime.cli import main as run_main
 
@@ -121,8 +122,16 @@ def test_comparing_two_exports(cli, model, exported, tmp_path):
 def test_comparing_maps_finds_a_difference_that_is_there(cli, tmp_path):
     made = write_dataset(tmp_path / "data", "other")
     good, bad = predict(made, tmp_path / "good"), predict(made, tmp_path / "bad", lambda density: density.T.copy())
-    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", good, "--compare", bad, "--protocol", "exact")
+    arguments = ("--dataset", "other", "--gt", made.truth, "--pred", good, "--compare", bad, "--protocol", "exact")
+    ran = cli(main, *arguments, "--csv", tmp_path / "scores.csv")
     assert ran.code == 0, ran.err
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    first, second, less = rows[:4], rows[4:8], rows[8:]
+    assert [row["model"] for row in (first[0], second[0], less[0])] == ["good", "bad", "bad less good"]
+    for a, b, difference in zip(first, second, less, strict=True):
+        assert a["video"] == b["video"] == difference["video"]
+        assert float(difference["cc"]) == pytest.approx(float(b["cc"]) - float(a["cc"]))
     lines = ran.out.splitlines()
     assert lines[0] == "other, protocol exact, seed 0"
     assert lines[1].split() == list(METRICS.values())
@@ -145,9 +154,13 @@ def test_published_rows_csv_and_plot(cli, tmp_path):
     assert "pred against the published scores of SalEMA30, 2 videos" in ran.out
     with (tmp_path / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["video"] for row in rows] == ["0699", "0700", "0701"]
-    assert {row["model"] for row in rows} == {"pred"}
-    assert float(rows[0]["cc"]) == pytest.approx(1)
+    scores, differences = rows[:3], rows[3:]
+    assert [row["video"] for row in scores] == ["0699", "0700", "0701"]
+    assert {(row["protocol"], row["seed"], row["model"]) for row in scores} == {("salema", "0", "pred")}
+    assert float(scores[0]["cc"]) == pytest.approx(1)
+    assert {row["model"] for row in differences} == {"pred less the published SalEMA30"}
+    assert float(differences[-1]["cc"]) == pytest.approx(1 - float(published_videos()["700"][3]))
+    assert all(row["auc_borji"] == row["kl"] == "" for row in differences)
     assert cv2.imread(str(tmp_path / "scores.png")).std() > 5
 
 
