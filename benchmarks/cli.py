@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from salema.benchmarks.cli_options import refuse_before_command
 from salema.runtime.errors import UsageError, exit_on_error
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -55,9 +56,10 @@ def bench(
     ] = None,
 ) -> None:
     """Measure throughput and latency of exported models and of their peers, in turns, as ratios with their spread."""
-    if context.invoked_subcommand:
-        return
     with exit_on_error("salema-bench"):
+        if context.invoked_subcommand:
+            refuse_before_command(context)
+            return
         from salema.benchmarks.bench import run_bench
         from salema.benchmarks.cases import Plan
         from salema.benchmarks.guard import check_baseline

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from salema.benchmarks.cli_options import given, refuse_before_command
 from salema.runtime.errors import UsageError, exit_on_error
 
 if TYPE_CHECKING:
@@ -62,8 +63,11 @@ def evaluate(
     """Score saliency maps against where people looked: AUC-Judd, shuffled AUC, NSS, CC, SIM, KL and AUC-Borji."""
     with exit_on_error(_PROGRAM), ExitStack() as opened:
         if context.invoked_subcommand is not None:
-            _refuse_before_command(context)
+            refuse_before_command(context)
             return
+        for name in ("backend", "device"):
+            if pred is not None and given(context, name):
+                raise UsageError(f"--{name} is about --model; leave it out with --pred")
         from salema.benchmarks.eval_report import Evaluation, notes, text_lines
         from salema.benchmarks.ground_truth import list_truth
         from salema.benchmarks.protocols import find_protocol
@@ -129,15 +133,6 @@ def pack(
             raise SystemExit(1)
         pack_submission(found, output, method or output.stem)
         print(f"{found.videos} videos, {len(found.files)} maps -> {output}")
-
-
-def _refuse_before_command(context: typer.Context) -> None:
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise UsageError(
-                f"--{name.strip('_')} stands before {context.invoked_subcommand}, where it means nothing; put it after"
-            )
 
 
 def _check(

@@ -26,10 +26,10 @@ _MATLAB_NAME = "I"  # the variable that DHF1K's files hold
 def read_map(path: Path) -> Map:
     """Reads a saliency or density map `(H, W)` as uint8, uint16, float32 or float64, whatever the file has.
 
-    A picture in colours is taken as its grey; other types of numbers become float64.
+    Types of numbers that OpenCV does not resize become float64.
 
     Raises:
-        MapError: the file is missing, can't be read, or holds negative numbers, NaN or infinity.
+        MapError: the file is missing, can't be read, is in colours, or holds negative numbers, NaN or infinity.
         MissingDependencyError: it is MATLAB's and SciPy is not installed.
     """
     values = _read_matlab(path) if path.suffix.lower() == MATLAB else _read_image(path)
@@ -74,14 +74,18 @@ def _read_image(path: Path) -> Map:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise MapError(f"{path}: can't be read ({reason(error)})") from error
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(data, flags) if data.size else None
     except cv2.error:  # more pixels than OpenCV takes
         image = None
     if image is None:
         raise MapError(f"{path}: can't be read as an image; copy or make it anew")
-    return image
+    if image.ndim == 2:  # noqa: PLR2004 - rows and columns
+        return image
+    if (image != image[..., :1]).any():
+        raise MapError(f"{path}: is a picture in colours (a frame, or an overlay?); give a grey map")
+    return np.ascontiguousarray(image[..., 0])
 
 
 def _read_matlab(path: Path) -> Map:

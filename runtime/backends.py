@@ -117,7 +117,7 @@ def _open_on_cpu(path: Path, device: str, passed_over: list[str]) -> Session | N
     if _is_model(path) and (folder / NCNN_FILES[0]).is_file():
         choices["ncnn"] = ("ncnn, which is faster on the CPU,", "its files are there")
     if _is_model(path) and _is_for_openvino(path):
-        choices["openvino"] = ("OpenVINO", "installed, and the model is exported for it")
+        choices["openvino"] = ("OpenVINO", "installed, and the graph is in the form that suits it")
     if not choices or not _stays_on_cpu(device):
         return None
     for backend, (title, why) in choices.items():

@@ -117,6 +117,7 @@ def test_against_says_what_got_slower_and_fails(measured, cli, tmp_path):
         (("--backend", "onnxruntime,onnxruntime"), "asked for twice"),
         (("--against", "nothing.jsonl"), "nothing.jsonl: no such file"),
         (("--weights", "seeded:8"), "--weights seeded:8: SHA-256"),
+        (("report", "r.jsonl"), "--model stands before report"),
         (("--device", "foo"), "--device foo: not one of auto, cpu, cuda"),
         (("--source", "-"), "--source -: can't be played again and again"),
     ],

@@ -104,6 +104,7 @@ def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
         (("--dataset", "other", "--pred", "p", "--gt", "g", "--published"), 2, "the paper's rows are of"),
         (("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--published", "--protocol", "exact"), 2, "rows are of"),
         (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--backend", "ncnn"), 2, "--backend is about --model"),
     ],
 )
 def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):

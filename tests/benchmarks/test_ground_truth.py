@@ -216,3 +216,12 @@ def test_videos_without_these_weights_are_left_out_and_the_weights_name_the_row(
         PredictedMaps("UCF-sports", tmp_path / "testing", truth, weights="x")
     shutil.rmtree(tmp_path / "testing/v/two_predictions")
     assert PredictedMaps("UCF-sports", tmp_path / "testing", truth).label == "one"
+
+
+def test_a_picture_in_colours_is_no_map(tmp_path):
+    picture = np.repeat(MAP[..., None], 3, axis=2)
+    path = write(tmp_path / "1.png", picture)
+    assert read_map(path).tolist() == MAP.tolist()
+    picture[0, 0, 2] += 1
+    with pytest.raises(MapError, match="is a picture in colours"):
+        read_map(write(path, picture))

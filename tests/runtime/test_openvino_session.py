@@ -144,7 +144,7 @@ def test_damaged_models(model, tmp_path, keep):
 
 
 def test_auto_takes_it_for_a_model_that_is_exported_for_it(exported, model):
-    why = "(auto: installed, and the model is exported for it)"
+    why = "(auto: installed, and the graph is in the form that suits it)"
     said = in_a_fresh_process(OPEN, exported(for_="openvino"))
     assert said == f"OpenVINO {openvino_session.VERSION} on cpu in float32 {why}\n"
     with open_session(exported(for_="openvino") / "model.onnx", device="cpu") as session:
