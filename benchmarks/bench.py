@@ -175,7 +175,7 @@ def _run_whole(case: Case, source: Source | None, duration_s: float, timing: Tim
         summary = process_video(stream, playback, Targets(video=Path(folder) / "run.mp4"))
         size = playback.height, playback.width
     return {
-        "source": source.shown,
+        "source": Path(source.shown).name,  # a path is of one machine
         "source_hw": size,
         "frames": summary.frames,
         "fps": summary.fps,
