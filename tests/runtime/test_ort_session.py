@@ -8,6 +8,7 @@ import pytest
 
 from salema.runtime.errors import BackendError, ModelError, UsageError
 from salema.runtime.session import open_session
+from salema.runtime.spec import SPEC_VERSION
 
 
 def test_states_are_handles_that_are_not_copied_to_the_host(model, disc):
@@ -70,7 +71,10 @@ def rename_input(proto):
     ("change", "sentence"),
     [
         (lambda proto: proto.metadata_props.pop(), "not one that salema-export wrote"),
-        (set_record(spec_version=3, salema_version="9.1"), r"written by salema 9\.1 in model format 3.*pip install -U"),
+        (
+            set_record(spec_version=SPEC_VERSION + 1, salema_version="9.1"),
+            rf"written by salema 9\.1 in model format {SPEC_VERSION + 1}.*pip install -U",
+        ),
         (set_record(colour="red"), r"lacks or has unknown entries \(colour\)"),
         (set_record(spec_version="new"), "metadata can't be read"),
         (lambda proto: setattr(proto.metadata_props[0], "value", "{"), "metadata can't be read"),
@@ -78,7 +82,7 @@ def rename_input(proto):
         (set_record(states=[{}]), "metadata is damaged"),
         (set_record(rewrites=None), "metadata is damaged"),
         (set_record(coefficient=7), r"the coefficient must lie in \(0, 1\]"),
-        (set_record(precision="int8"), "precision int8 is none of fp32, fp16"),
+        (set_record(precision="int4"), "precision int4 is none of fp32, fp16, int8"),
         (set_record(part="encoder"), "parts and split don't go together"),
         (set_record(height="x"), "sizes must be whole numbers"),
         (set_record(height=128), "inputs and outputs are not those of its metadata"),
