@@ -80,8 +80,8 @@ def _open_split_on_cpu(files: tuple[Path, ...], backend: str, device: str) -> Se
 def open_first(path: Path, device: str, *, graphs: bool) -> Session:
     """Opens the fastest backend that works here; what is there and doesn't work is named.
 
-    The order is that of `benchmarks/results`: engines, then on the CPU what the model was exported for, then ONNX
-    Runtime.
+    Engines come first, which is not measured yet; then on the CPU what the model was exported for, then ONNX Runtime:
+    the order of `benchmarks/results/cpu.jsonl`.
     """
     if path.name in NCNN_FILES:
         return _open_ncnn(path, device)
