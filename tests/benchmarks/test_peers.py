@@ -9,7 +9,7 @@ from salema.benchmarks.quality import compare_maps, run_maps
 from salema.benchmarks.rates import measure_rates
 from salema.export.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.errors import CheckpointError, UsageError
+from salema.runtime.errors import BackendError, CheckpointError, UsageError
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2}
 ON_CPU = [
@@ -107,3 +107,11 @@ def test_without_pytorch_numpy_measures(monkeypatch):
     rates = measure_rates("cpu", {"fp32", "int8"})
     assert set(rates.operations_per_s) == {"fp32"}
     assert rates.how == "NumPy"
+
+
+def test_pytorch_without_cuda_is_told_in_one_sentence(stream, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match=r"--compare pytorch: this PyTorch .* has no CUDA here; give --device cpu"):
+        open_peer("pytorch", load_network(stream.spec, None), 1, "cuda:0", tmp_path)
