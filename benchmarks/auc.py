@@ -91,12 +91,16 @@ def _break_ties(
 
     All are `(n,)`, `thresholds` rising; `above` counts the pixels of equal or greater value, `higher` of greater.
     """
-    levels, firsts, counts = np.unique(thresholds, return_index=True, return_counts=True)
-    for level, first, count in zip(levels, firsts, counts, strict=True):
-        equal = above[first] - higher[first]
-        if equal > 1 and (level == 0 or not black_only):
-            ranks = np.sort(rng.choice(equal, count, replace=False, shuffle=False)) + 1
-            above[first : first + count] = higher[first] + ranks[::-1]
+    free = np.flatnonzero((above - higher > 1) & ((thresholds == 0) | (not black_only)))
+    levels, equal = thresholds[free], (above - higher)[free]
+    ranks = rng.integers(equal)
+    ranks = ranks[np.lexsort((-ranks, levels))]
+    # Where one was drawn twice, all of that value are drawn again, this time without putting back.
+    twice = (levels[1:] == levels[:-1]) & (ranks[1:] == ranks[:-1])
+    for level in np.unique(levels[1:][twice]):
+        own = np.flatnonzero(levels == level)
+        ranks[own] = np.sort(rng.choice(equal[own[0]], len(own), replace=False, shuffle=False))[::-1]
+    above[free] = higher[free] + ranks + 1
 
 
 def shuffled_auc(

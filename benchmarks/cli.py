@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from salema.benchmarks.cli_options import refuse_before_command
+from salema.runtime.cli_main import run_app
 from salema.runtime.errors import UsageError, exit_on_error
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -176,4 +177,4 @@ def _report_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> 
 
 def main() -> None:
     """Runs the command."""
-    app()
+    run_app(app, "salema-bench")

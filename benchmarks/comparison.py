@@ -10,7 +10,6 @@ import numpy as np
 from salema.benchmarks.fixations import seeded
 from salema.benchmarks.protocols import METRICS
 from salema.benchmarks.scoring import mean_known
-from salema.runtime.errors import MapError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +40,7 @@ class Difference:
 
 
 def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed: int = 0) -> dict[str, Difference]:
-    """Compares two models, metric by metric, on the frames that both have.
+    """Compares two models that were scored together, metric by metric.
 
     The interval is a paired bootstrap's: videos are drawn with replacement, 10 000 times, and each brings the
     differences of its frames; frames of a video resemble each other too much to be drawn one by one.
@@ -51,13 +50,8 @@ def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed
         second: whose scores come in as they are.
         over: whether means are over frames, or over videos.
         seed: of the drawing.
-
-    Raises:
-        MapError: there is no frame that both have.
     """
     differences = frame_differences(first, second)
-    if not differences:
-        raise MapError(f"{second.label}: has no frame in common with {first.label}; compare maps of the same frames")
     known = np.array([(~np.isnan(rows)).sum(axis=0) for rows in differences.values()])
     sums = np.array([np.nansum(rows, axis=0) for rows in differences.values()])
     if over == "videos":
@@ -77,16 +71,8 @@ def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed
 
 
 def frame_differences(first: DatasetScores, second: DatasetScores) -> dict[str, NDArray[np.float64]]:
-    """Returns the differences `(frames, metrics)` of each video on the frames that both have, by `video_key`."""
-    found = {}
-    for key in first.videos.keys() & second.videos.keys():
-        a, b = first.videos[key], second.videos[key]
-        rows = {name: row for row, name in enumerate(a.frames)}
-        pairs = [(rows[name], row) for row, name in enumerate(b.frames) if name in rows]
-        if pairs:
-            ours, theirs = map(list, zip(*pairs, strict=True))
-            found[key] = b.scores[theirs] - a.scores[ours]
-    return {key: found[key] for key in first.videos if key in found}
+    """Returns the differences `(frames, metrics)` of each video, by `video_key`; both are scored on the same frames."""
+    return {key: second.videos[key].scores - video.scores for key, video in first.videos.items()}
 
 
 def video_differences(first: DatasetScores, second: DatasetScores) -> dict[str, NDArray[np.float64]]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salema.benchmarks.cli_options import given, refuse_before_command
-from salema.runtime.errors import UsageError, exit_on_error
+from salema.runtime.cli_main import run_app
+from salema.runtime.errors import OutputError, UsageError, exit_on_error
 
 if TYPE_CHECKING:
     from salema.benchmarks.ground_truth import VideoTruth
@@ -179,8 +180,14 @@ def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
         check_plot(plot)
 
     def write_all(found: Any) -> None:
+        failures = []
         for path, write in writers:
-            write(path, found)
+            try:
+                write(path, found)
+            except OutputError as error:  # noqa: PERF203 - the others are written all the same
+                failures.append(str(error))
+        if failures:
+            raise OutputError("; ".join(failures))
 
     return write_all
 
@@ -229,4 +236,4 @@ def _cores() -> int:
 
 def main() -> None:
     """Runs the command."""
-    app()
+    run_app(app, _PROGRAM)

@@ -129,10 +129,14 @@ def notes(found: Evaluation) -> Iterator[str]:
             yield f"{model.label}: {_some(model.without_truth, 'videos')} without ground truth skipped"
         if model.without_maps:
             yield f"{model.label}: {_some(model.without_maps, 'videos')} of the ground truth skipped, with no maps"
-        for what, names in (
-            ("frames of the ground truth have no map", [f"{v.name}/{name}" for v in videos for name in v.missing]),
-            ("maps belong to no frame of the ground truth", [f"{v.name}/{name}" for v in videos for name in v.extra]),
+        if model.unshared:
+            yield f"{model.label}: {_some(model.unshared, 'videos')} left out, of which the other has no maps"
+        for what, kind in (
+            ("frames left out, of which the other has no map", "unshared"),
+            ("frames of the ground truth have no map", "missing"),
+            ("maps belong to no frame of the ground truth", "extra"),
         ):
+            names = [f"{video.name}/{name}" for video in videos for name in getattr(video, kind)]
             if names:
                 yield f"{model.label}: {len(names)} {what}: {_first(names)}"
         if model.few_others is not None:
@@ -202,13 +206,15 @@ def _model_json(model: DatasetScores) -> dict[str, Any]:
         "frames_without_score": model.unscored(),
         "videos_without_ground_truth": list(model.without_truth),
         "videos_without_maps": list(model.without_maps),
+        "videos_the_other_lacks": list(model.unshared),
         "videos": {video.name: _video_json(video) for video in model.videos.values()},
     }
 
 
 def _video_json(video: VideoScores) -> dict[str, Any]:
     scores = _known(METRICS, video.means)
-    return {"frames": len(video.frames), **scores, "missing": list(video.missing), "extra": list(video.extra)}
+    left_out = {"missing": video.missing, "extra": video.extra, "the_other_lacks": video.unshared}
+    return {"frames": len(video.frames), **scores, **{name: list(names) for name, names in left_out.items()}}
 
 
 def _known(names: Iterable[str], row: Iterable[float]) -> dict[str, float | None]:

@@ -1,8 +1,10 @@
 """How fast the metrics are against the textbook's loops: `python -m salema.benchmarks.metric_speed FILE.json`.
 
 One frame's five metrics of the published table, in turns, on one core and in the process's own time: at 640x360 as
-DHF1K's maps are, and at half of that as the protocol `salema` has it; 80 fixations, and those of 40 other frames for
-shuffled AUC. Both sides take the same uint8 maps, already read and of one size; only ours breaks ties.
+DHF1K's maps are, under each protocol, and at half of that as the protocol `salema` has it. There are 80 fixations, and
+those of as many other frames as the protocol takes (of 6000 where it takes all). Both sides take the same maps, already
+read and of one size: uint8, and float32 where the protocol goes on in it. Only ours breaks ties; the loops are the
+published ones under every protocol, as nobody would compare every pixel with every other.
 """
 
 from __future__ import annotations
@@ -20,10 +22,9 @@ import cv2
 import numpy as np
 
 from salema.benchmarks import slow_metrics as slow
-from salema.benchmarks.auc import auc_judd, shuffled_auc
 from salema.benchmarks.environment import describe_environment
 from salema.benchmarks.harness import compare
-from salema.runtime.metrics import cc, nss, sim
+from salema.benchmarks.protocols import PROTOCOLS, Protocol, defined_metrics, to_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,46 +32,62 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROUNDS = 25
-SIZES = {"640x360": (360, 640), "320x180": (180, 320)}
-FIXATIONS, OTHER_FRAMES = 80, 40
+SETTINGS = {
+    "salema, 320x180": ("salema", (180, 320)),
+    "salema, 640x360": ("salema", (360, 640)),
+    "dhf1k, 640x360": ("dhf1k", (360, 640)),
+    "exact, 640x360": ("exact", (360, 640)),
+}
+FIVE = ("auc_judd", "s_auc", "nss", "cc", "sim")
+FIXATIONS, ALL_FRAMES = 80, 6000
+_NETWORK_HW = (192, 256)
 _RNG = np.random.default_rng(0)
 
 Frame = dict[str, "NDArray[Any]"]
 
 
-def make_frame(size_hw: tuple[int, int]) -> Frame:
-    """Returns a frame: `saliency` and `density` uint8, `fixated` and `others` bool, all `(H, W)`."""
+def make_frame(size_hw: tuple[int, int], protocol: Protocol) -> Frame:
+    """Returns a frame: `saliency`, `density` uint8, `fixated` bool, `others` int32 counts, all `(H, W)`.
+
+    `saliency` is resized from the network's size as the protocol has it, and float32 where that is.
+    """
     draw = np.random.default_rng(0)
-    fixated, others = (
-        draw.random(size_hw) < count / np.prod(size_hw) for count in (FIXATIONS, FIXATIONS * OTHER_FRAMES)
-    )
-    density, saliency = (
-        cv2.GaussianBlur(places.astype(np.float64), (0, 0), size_hw[0] / 20) for places in (fixated, others)
-    )
-    maps = {name: values / values.max() * 255 for name, values in (("density", density), ("saliency", saliency))}
-    return {"fixated": fixated, "others": others, **{name: np.rint(x).astype(np.uint8) for name, x in maps.items()}}
-
-
-def fast(frame: Frame, metric: str) -> float:
-    """Scores a frame by one metric as `salema-eval` does, or by all five."""
-    saliency, density, fixated = frame["saliency"], frame["density"], frame["fixated"]
-    calls: dict[str, Callable[[], float]] = {
-        "auc_judd": lambda: auc_judd(saliency, fixated, _RNG, black_only=True),
-        "s_auc": lambda: shuffled_auc(saliency, fixated, np.flatnonzero(frame["others"]), _RNG, at_top=False),
-        "nss": lambda: nss(saliency, fixated),
-        "cc": lambda: cc(saliency, density),
-        "sim": lambda: sim(saliency, density),
+    fixated = draw.random(size_hw) < FIXATIONS / np.prod(size_hw)
+    frames = protocol.other_frames or ALL_FRAMES
+    others = draw.poisson(FIXATIONS * frames / np.prod(size_hw), size_hw).astype(np.int32)
+    if protocol.other_frames:
+        others = np.minimum(others, 1)
+    looked = draw.random(_NETWORK_HW) < FIXATIONS / np.prod(_NETWORK_HW)
+    saliency, density = _blurred(looked), _blurred(fixated)
+    return {
+        "fixated": fixated,
+        "others": others,
+        "density": density,
+        "saliency": to_size(saliency, size_hw, protocol),
     }
-    return sum(call() for name, call in calls.items() if metric in {name, "all five"})
 
 
-def loops(frame: Frame, metric: str) -> float:
+def _blurred(places: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    blurred = np.asarray(cv2.GaussianBlur(places.astype(np.float64), (0, 0), places.shape[0] / 20))
+    grey: NDArray[np.uint8] = np.rint(blurred / blurred.max() * 255).astype(np.uint8)
+    return grey
+
+
+def fast(frame: Frame, protocol: Protocol, metric: str) -> float:
+    """Scores a frame by one metric as `salema-eval` does, or by all five."""
+    maps = (frame["saliency"], frame["density"], frame["fixated"], frame["others"])
+    metrics = defined_metrics(*maps, protocol, _RNG)
+    return sum(metrics[name]() for name in FIVE if metric in {name, "all five"})
+
+
+def loops(frame: Frame, protocol: Protocol, metric: str) -> float:
     """Scores a frame as the textbook does."""
     saliency, density, fixated = frame["saliency"], frame["density"], frame["fixated"]
+    others, top = frame["others"] > 0, protocol.at_top
     calls: dict[str, Callable[[], float]] = {
         "auc_judd": lambda: slow.auc_judd(saliency, fixated),
-        "s_auc": lambda: slow.shuffled_auc(saliency, fixated, frame["others"], _RNG),
-        "nss": lambda: slow.nss(saliency, fixated),
+        "s_auc": lambda: slow.shuffled_auc(saliency, fixated, others, _RNG, at_top=top),
+        "nss": lambda: slow.nss(saliency, fixated, protocol.ddof),
         "cc": lambda: slow.cc(saliency, density),
         "sim": lambda: slow.sim(saliency, density),
     }
@@ -83,15 +100,17 @@ def main() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     timings: dict[str, dict[str, Any]] = {}
-    for size, size_hw in SIZES.items():
-        frame = make_frame(size_hw)
-        for metric in ("auc_judd", "s_auc", "nss", "cc", "sim", "all five"):
-            cases = {"loops": partial(loops, frame, metric), "salema": partial(fast, frame, metric)}
+    for setting, (name, size_hw) in SETTINGS.items():
+        protocol = PROTOCOLS[name]
+        frame = make_frame(size_hw, protocol)
+        for metric in (*FIVE, "all five"):
+            sides = {"loops": loops, "salema": fast}
+            cases = {side: partial(score, frame, protocol, metric) for side, score in sides.items()}
             found = compare(cases, "loops", ROUNDS, inner=3, clock=time.process_time)
-            timings[f"{metric}, {size}"] = {name: asdict(timing) for name, timing in found.items()}
+            timings[f"{metric}, {setting}"] = {side: asdict(timing) for side, timing in found.items()}
             ours = found["salema"]
             print(
-                f"{metric:9s} {size}: loops {found['loops'].median_ms:7.2f} ms, salema {ours.median_ms:6.2f} ms,"
+                f"{metric:9s} {setting}: loops {found['loops'].median_ms:7.2f} ms, salema {ours.median_ms:6.2f} ms,"
                 f" {ours.ratio:6.1f} x ({ours.ratio_low:.1f} to {ours.ratio_high:.1f})"
             )
     record = {"environment": describe_environment(), "fixations": FIXATIONS, "rounds": ROUNDS, "timings": timings}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import MissingDependencyError, UsageError, reason
@@ -46,5 +47,6 @@ def save_figure(figure: Any, path: Path) -> None:
     Raises:
         OutputError: the file can't be written.
     """
-    with written_aside(path) as aside:
+    with written_aside(path) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn in its place
         figure.savefig(aside, dpi=110)

@@ -7,6 +7,7 @@ different protocols can't be compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -17,6 +18,8 @@ from salema.runtime.errors import MissingDependencyError, UsageError, reason
 from salema.runtime.metrics import cc, kl_divergence, nss, sim
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Map = NDArray[Any]
@@ -194,29 +197,52 @@ def score_frame(
         density = None if density is None else halve(density)
         fixated = None if fixated is None else halve_places(fixated)
         others = None if others is None else halve_places(others > 0)
-    if density is not None and np.ptp(density) > 0:
-        scores |= {"cc": cc(saliency, density), "sim": sim(saliency, density), "kl": kl_divergence(saliency, density)}
-    if fixated is not None and fixated.any():
-        scores["nss"] = nss(saliency, fixated, protocol.ddof)
-        if not fixated.all():
-            scores |= _aucs(saliency, fixated, others, protocol, rng)
+    metrics = defined_metrics(saliency, density, fixated, others, protocol, rng)
+    scores |= {name: metric() for name, metric in metrics.items()}
     return np.array(list(scores.values()))
 
 
-def _aucs(
+def defined_metrics(
+    saliency: Map,
+    density: Map | None,
+    fixated: NDArray[np.bool_] | None,
+    others: Map | None,
+    protocol: Protocol,
+    rng: np.random.Generator,
+) -> dict[str, Callable[[], float]]:
+    """Returns how to take each metric that is defined, by its name; maps are of one size, the scored one."""
+    metrics: dict[str, Callable[[], float]] = {}
+    if density is not None and np.ptp(density) > 0:
+        similarities = {"cc": cc, "sim": sim, "kl": kl_divergence}
+        metrics |= {name: partial(metric, saliency, density) for name, metric in similarities.items()}
+    if fixated is not None and fixated.any():
+        metrics["nss"] = partial(nss, saliency, fixated, protocol.ddof)
+        if not fixated.all():
+            aucs = _sampled_aucs if protocol.sampled else _exact_aucs
+            metrics |= aucs(saliency, fixated, others, protocol, rng)
+    return metrics
+
+
+def _sampled_aucs(
     saliency: Map, fixated: NDArray[np.bool_], others: Map | None, protocol: Protocol, rng: np.random.Generator
-) -> dict[str, float]:
-    places = np.flatnonzero(others) if others is not None else np.empty(0, np.intp)
-    if not protocol.sampled:
-        positives, flat = saliency[fixated], saliency.ravel()
-        scores = {"auc_judd": exact_auc(positives, saliency[~fixated]), "auc_borji": exact_auc(positives, flat)}
-        if others is not None and len(places):
-            scores["s_auc"] = exact_auc(positives, flat[places], others.ravel()[places])
-        return scores
-    scores = {
-        "auc_judd": auc_judd(saliency, fixated, rng, black_only=protocol.black_only),
-        "auc_borji": auc_borji(saliency, fixated, rng, at_top=protocol.at_top),
+) -> dict[str, Callable[[], float]]:
+    aucs: dict[str, Callable[[], float]] = {
+        "auc_judd": partial(auc_judd, saliency, fixated, rng, black_only=protocol.black_only),
+        "auc_borji": partial(auc_borji, saliency, fixated, rng, at_top=protocol.at_top),
     }
-    if len(places):
-        scores["s_auc"] = shuffled_auc(saliency, fixated, places, rng, at_top=protocol.at_top)
-    return scores
+    if others is not None and others.any():
+        aucs["s_auc"] = lambda: shuffled_auc(saliency, fixated, np.flatnonzero(others), rng, at_top=protocol.at_top)
+    return aucs
+
+
+def _exact_aucs(
+    saliency: Map, fixated: NDArray[np.bool_], others: Map | None, _: Protocol, __: np.random.Generator
+) -> dict[str, Callable[[], float]]:
+    positives = saliency[fixated]
+    aucs: dict[str, Callable[[], float]] = {
+        "auc_judd": lambda: exact_auc(positives, saliency[~fixated]),
+        "auc_borji": lambda: exact_auc(positives, saliency.ravel()),
+    }
+    if others is not None and others.any():
+        aucs["s_auc"] = lambda: exact_auc(positives, saliency[others > 0], others[others > 0])
+    return aucs

@@ -41,6 +41,7 @@ class VideoScores:
         scores: float64 `(frames, metrics)` in the order of `METRICS`, NaN where one is not defined.
         missing: frames of the ground truth that had no map.
         extra: maps that belong to no frame.
+        unshared: frames left out because another model that it is compared with has no map of them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class VideoScores:
     scores: Scores
     missing: tuple[str, ...]
     extra: tuple[str, ...]
+    unshared: tuple[str, ...] = ()
 
     @property
     def means(self) -> Scores:
@@ -64,6 +66,7 @@ class DatasetScores:
         videos: of each video that was scored, by `video_key`.
         without_truth: videos with maps and no ground truth: skipped.
         without_maps: videos of the ground truth with no maps: skipped.
+        unshared: videos left out because another model that it is compared with has no maps of them.
         few_others: how many frames there were to draw shuffled AUC's from, if fewer than the protocol takes.
     """
 
@@ -71,6 +74,7 @@ class DatasetScores:
     videos: dict[str, VideoScores]
     without_truth: tuple[str, ...]
     without_maps: tuple[str, ...]
+    unshared: tuple[str, ...] = ()
     few_others: int | None = None
 
     def mean(self, over: Mean) -> Scores:
@@ -102,7 +106,7 @@ def score_dataset(
     everywhere: Mapping[str, VideoTruth] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[DatasetScores]:
-    """Scores one model's maps, or several models' on the videos that all of them have.
+    """Scores one model's maps, or several models' on the frames that all of them have.
 
     Where shuffled AUC takes all other videos, they are those that are scored; where it draws, those of `everywhere`.
 
@@ -116,13 +120,15 @@ def score_dataset(
         progress: takes the frames that were read or scored since it was called last.
 
     Raises:
-        MapError: a map is unreadable or not what it is taken for, or the models have no video in common.
+        MapError: a map is unreadable or not what it is taken for, or the models have no frame in common.
         VideoError: a frame can't be read.
         ModelError: a model gave NaN or infinity.
     """
     keys = [key for key in truth if all(key in source.videos for source in sources)]
-    if not keys:
-        raise MapError(f"{sources[-1].label}: has no video in common with {sources[0].label}; compare maps of the same")
+    if not any(_shared(sources, key) for key in keys):
+        raise MapError(
+            f"{sources[-1].label}: has no frame in common with {sources[0].label}; compare maps of the same frames"
+        )
     with ThreadPoolExecutor(jobs, "score") as pool:
         frames = _Frames(pool, jobs * _AHEAD, progress)
         reading = _in_turn(
@@ -132,7 +138,7 @@ def score_dataset(
         drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere or truth)
         others = OtherFixations(drawn_from, protocol, seed)
         work = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
-        found = [_score_source(source, keys, truth, work, frames) for source in sources]
+        found = _score_together(sources, keys, truth, work, frames)
         return [replace(scores, few_others=others.fewest(keys)) for scores in found]
 
 
@@ -181,34 +187,54 @@ def _in_turn(keys: Iterable[str], submit: Callable[[str], list[Any]]) -> Iterato
         yield waiting
 
 
-def _score_source(
-    source: MapSource,
-    keys: Iterable[str],
+def _shared(sources: Sequence[MapSource], key: str) -> set[int]:
+    """Returns the indices of the frames of one video that all models have."""
+    return set.intersection(*(set(source.videos[key].files) for source in sources))
+
+
+def _side_by_side(sources: Sequence[MapSource], key: str) -> Iterator[tuple[int, list[Callable[[], Any]]]]:
+    """Yields, for one video, each frame that all models have, and how to get every model's map of it."""
+    shared = _shared(sources, key)
+    walks = [((index, get) for index, get in source.maps(key) if index in shared) for source in sources]
+    for steps in zip(*walks, strict=True):  # each is in the order of the frames
+        yield steps[0][0], [get for _, get in steps]
+
+
+def _score_together(
+    sources: Sequence[MapSource],
+    keys: Sequence[str],
     truth: Mapping[str, VideoTruth],
-    work: Callable[[str, int, Callable[[], Any]], Scores],
+    work: Callable[[str, int, list[Callable[[], Any]]], Scores],
     frames: _Frames,
-) -> DatasetScores:
-    scoring = _in_turn(
-        keys, lambda key: [(index, frames.submit(work, key, index, get)) for index, get in source.maps(key)]
-    )
-    videos = {
-        key: _gather(truth[key], source.videos[key], [(index, future.result()) for index, future in futures])
-        for key, futures in scoring
-    }
+) -> list[DatasetScores]:
+    def submit(key: str) -> list[tuple[int, Future[Scores]]]:
+        return [(index, frames.submit(work, key, index, gets)) for index, gets in _side_by_side(sources, key)]
+
+    videos: list[dict[str, VideoScores]] = [{} for _ in sources]
+    for key, futures in _in_turn(keys, submit):
+        names = tuple(truth[key].frames[index].name for index, _ in futures)
+        rows = np.array([future.result() for _, future in futures]).reshape(-1, len(sources), len(METRICS))
+        for place, source in enumerate(sources):
+            videos[place][key] = _gather(truth[key], source.videos[key], names, rows[:, place])
+    return [_of_dataset(source, found, truth) for source, found in zip(sources, videos, strict=True)]
+
+
+def _gather(truth: VideoTruth, matched: Matched, names: tuple[str, ...], scores: Scores) -> VideoScores:
+    scored = set(names)
+    unshared = tuple(name for index in matched.files if (name := truth.frames[index].name) not in scored)
+    return VideoScores(truth.name, names, scores, matched.missing, matched.extra, unshared)
+
+
+def _of_dataset(source: MapSource, videos: dict[str, VideoScores], truth: Mapping[str, VideoTruth]) -> DatasetScores:
     without = tuple(video.name for key, video in truth.items() if key not in source.videos)
-    return DatasetScores(source.label, videos, source.without_truth, without)
-
-
-def _gather(truth: VideoTruth, matched: Matched, scored: list[tuple[int, Scores]]) -> VideoScores:
-    names = tuple(truth.frames[index].name for index, _ in scored)
-    scores = np.array([row for _, row in scored]).reshape(-1, len(METRICS))
-    return VideoScores(truth.name, names, scores, matched.missing, matched.extra)
+    unshared = tuple(video.name for key, video in truth.items() if key in source.videos and key not in videos)
+    return DatasetScores(source.label, videos, source.without_truth, without, unshared)
 
 
 def _score(
     key: str,
     index: int,
-    get: Callable[[], NDArray[Any]],
+    gets: list[Callable[[], NDArray[Any]]],
     *,
     truth: Mapping[str, VideoTruth],
     places: Mapping[str, Sequence[Places | None]],
@@ -216,6 +242,7 @@ def _score(
     protocol: Protocol,
     seed: int,
 ) -> Scores:
+    """Scores every model's map of one frame, `(models, metrics)`; the ground truth is read once."""
     frame = truth[key].frames[index]
     found = places[key][index]
     fixated = found.to_map() if found else None
@@ -225,14 +252,16 @@ def _score(
             f"{frame.fixation}: is {_size(fixated)}, and {frame.density} {_size(density)}; the two must be of one size"
         )
     elsewhere = others.at(key, index, fixated.shape) if fixated is not None else None
-    return score_frame(get(), density, fixated, elsewhere, protocol, seeded(seed, "scores", key, index))
+    return np.array(
+        [score_frame(get(), density, fixated, elsewhere, protocol, seeded(seed, "scores", key, index)) for get in gets]
+    )
 
 
 def frame_count(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> int:
     """Returns how many frames `score_dataset` will read and score."""
     keys = [key for key in truth if all(key in source.videos for source in sources)]
     read = sum(len(truth[key].frames) for key in keys)
-    return read + sum(len(source.videos[key].files) for source in sources for key in keys)
+    return read + sum(len(_shared(sources, key)) for key in keys)
 
 
 def _size(values: NDArray[Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from salema.runtime.cli_main import run_app
 from salema.runtime.errors import MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
 
 if TYPE_CHECKING:
@@ -259,4 +260,4 @@ def _export(**options: Any) -> Result:
 
 def main() -> None:
     """Runs the command."""
-    app()
+    run_app(app, "salema-export")

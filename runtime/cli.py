@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from salema.runtime.cli_main import run_app
 from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.side_by_side import SOURCE_THREAD
 
@@ -195,7 +196,7 @@ def _run_dataset(
 
 def main() -> None:
     """Runs the command."""
-    app()
+    run_app(app, "salema-run")
 
 
 def main_of_process() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from salema.runtime.cli_main import run_app
 from salema.runtime.errors import exit_on_error
 
 if TYPE_CHECKING:
@@ -75,4 +76,4 @@ def _backend_text(backend: Backend) -> Iterator[str]:
 
 def main() -> None:
     """Runs the command."""
-    app()
+    run_app(app, "salema-doctor")

@@ -32,12 +32,18 @@ def check_writable(path: Path) -> None:
     """Refuses, before long work, a file that could not be written after it.
 
     Raises:
-        OutputError: its folder is missing or can't be written, or it is a folder itself.
+        OutputError: its folder is missing or can't be written, or it is there and no ordinary file.
     """
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
+    _check_ordinary(path)
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: can't be written (its folder is missing or read-only); choose another place")
+
+
+def _check_ordinary(path: Path) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not path.is_file():  # a device: root would replace it
+        raise OutputError(f"{path}: is no ordinary file; choose another name")
 
 
 @contextmanager
@@ -51,10 +57,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))  # through a link, to what it stands for
     aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    if target.exists() and not target.is_file():  # a device: root would replace it
-        raise OutputError(f"{path}: is no ordinary file; choose another name")
+    _check_ordinary(path)
     try:
         yield aside
         aside.replace(target)

@@ -14,7 +14,7 @@ from salema.runtime.spec import ModelSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2  # 1 gave layers no sizes, and ran slowly
 _AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
 
 

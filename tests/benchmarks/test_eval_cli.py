@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ from eval_maps import predict, scored
 
 from salema.benchmarks import slow_metrics as slow
 from salema.benchmarks.eval_cli import main
+from salema.benchmarks.map_files import read_map
 from salema.benchmarks.protocols import METRICS
 from salema.benchmarks.published import published_videos
 from salema.benchmarks.synthetic import write_dataset
@@ -141,6 +143,53 @@ def test_comparing_maps_finds_a_difference_that_is_there(cli, tmp_path):
     assert difference[3] < -0.5
     assert low[3] <= difference[3] <= high[3] < 0
     assert lines[at + 5] == "10000 resamples of 4 videos"
+
+
+def test_two_models_are_compared_on_the_frames_that_both_have(cli, tmp_path, monkeypatch):
+    made = write_dataset(tmp_path / "data", "other", videos=4)
+    good, bad = predict(made, tmp_path / "good"), predict(made, tmp_path / "bad", lambda density: density.T.copy())
+    shutil.rmtree(bad / "clip 1")
+    (bad / "clip 2/0001.png").unlink()
+    (good / "clip 3/0002.png").unlink()
+    read = []
+    monkeypatch.setattr("salema.benchmarks.scoring.read_map", lambda path: (read.append(path), read_map(path))[1])
+    arguments = ("--pred", good, "--naming", "groundtruth", "--protocol", "exact", "--jobs", 1)
+    both = scored(cli, made, "other", tmp_path, *arguments, "--compare", bad)
+    assert len(read) == len(set(read)) == 3 * 3 - 2  # densities, each once for both
+    first, second = both["models"]
+    assert first["frames"] == second["frames"] == 7
+    assert (first["videos_the_other_lacks"], second["videos_without_maps"]) == (["clip 1"], ["clip 1"])
+    assert second["videos_the_other_lacks"] == []
+    assert first["videos"]["clip 2"]["the_other_lacks"] == ["0001"]
+    assert second["videos"]["clip 3"]["the_other_lacks"] == ["0002"]
+    for side in (good, bad):  # the same frames alone give the same row
+        for name in ("clip 1", "clip 2/0001.png", "clip 3/0002.png"):
+            path = side / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    alone = scored(cli, made, "other", tmp_path, *arguments)["models"][0]
+    assert alone["mean_over_frames"]["cc"] == pytest.approx(first["mean_over_frames"]["cc"])
+    assert both["difference"]["over_frames"]["cc"]["mean"] == pytest.approx(
+        second["mean_over_frames"]["cc"] - first["mean_over_frames"]["cc"]
+    )
+
+
+def test_notes_say_what_a_comparison_leaves_out(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=3)
+    good, bad = predict(made, tmp_path / "good"), predict(made, tmp_path / "bad")
+    shutil.rmtree(bad / "clip 1")
+    (bad / "clip 2/0001.png").unlink()
+    arguments = ("--dataset", "other", "--gt", made.truth, "--pred", good, "--protocol", "exact")
+    ran = cli(main, *arguments, "--naming", "groundtruth", "--compare", bad)
+    assert ran.code == 0
+    assert "note: good: 1 videos (clip 1) left out, of which the other has no maps" in ran.err.splitlines()
+    assert "note: good: 1 frames left out, of which the other has no map: clip 2/0001" in ran.err.splitlines()
+    for path in (bad / "clip 2").iterdir():
+        path.unlink()
+    for name in ("0001.png", "0002.png", "0003.png"):
+        (good / "clip 3" / name).unlink() if name != "0001.png" else (bad / "clip 3" / name).unlink()
+    ran = cli(main, *arguments, "--naming", "groundtruth", "--compare", bad)
+    assert ran.code == 1
+    assert ran.err == "salema-eval: bad: has no frame in common with good; compare maps of the same frames\n"
 
 
 def test_published_rows_csv_and_plot(cli, tmp_path):

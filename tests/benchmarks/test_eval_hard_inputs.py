@@ -11,6 +11,7 @@ from limits import run_limited
 
 from salema.benchmarks.eval_cli import main
 from salema.benchmarks.synthetic import write_dataset
+from salema.runtime.errors import OutputError
 
 
 @pytest.mark.parametrize(
@@ -19,14 +20,17 @@ from salema.benchmarks.synthetic import write_dataset
         ("maps", lambda i: i[:-2, :-2], "0002.png: is 64x48, and "),
         ("fixation", lambda i: np.where(i > 0, np.arange(64) * 4, 0), "0002.png: is no fixation map: it holds "),
         ("fixation", None, "0002.png: can't be read as an image"),
+        ("maps", "half", "0002.png: breaks off (a PNG file ends with IEND)"),
     ],
 )
-def test_broken_ground_truth_is_refused_by_name(cli, tmp_path, where, change, sentence):
+def test_broken_ground_truth_is_refused_by_name(cli, capfd, tmp_path, where, change, sentence):
     made = write_dataset(tmp_path / "data", "UCF-sports")
     pred = predict(made, tmp_path / "pred")
     file = made.truth / made.videos[1] / where / "0002.png"
     if change is None:
         file.write_bytes(b"no image")
+    elif change == "half":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     else:
         cv2.imwrite(str(file), change(cv2.imread(str(file), cv2.IMREAD_UNCHANGED)))
     out = tmp_path / "scores.json"
@@ -37,6 +41,7 @@ def test_broken_ground_truth_is_refused_by_name(cli, tmp_path, where, change, se
     assert len(ran.err.splitlines()) == 1
     assert ran.out == ""
     assert not out.exists()
+    assert capfd.readouterr().err == ""  # nor a word of OpenCV's
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,12 @@ def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
         (("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--published", "--protocol", "exact"), 2, "rows are of"),
         (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
         (("--dataset", "other", "--pred", "p", "--gt", "g", "--backend", "ncnn"), 2, "--backend is about --model"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "/dev/null"), 1, "is no ordinary file"),
+        (("--seed", "-1"), 2, "salema-eval: invalid value for '--seed': -1 is not in the range x>=0; see salema-eval"),
+        (("--jobs", "x"), 2, "salema-eval: invalid value for '--jobs': 'x' is not a valid int"),
+        (("pack", "--pred", "p", "--start", "one"), 2, "; see salema-eval pack --help"),
+        (("--predd", "p"), 2, "salema-eval: no such option: --predd"),
+        (("extra",), 2, "salema-eval: no such command 'extra'"),
     ],
 )
 def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
@@ -175,22 +186,40 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     assert "pred (mean over videos)" in ran.stdout  # the work is not lost
 
 
+def test_a_file_that_cannot_be_written_keeps_the_others_from_nothing(cli, tmp_path, monkeypatch):
+    made = write_dataset(tmp_path / "data", "other", videos=2)
+    pred = predict(made, tmp_path / "pred")
+
+    def full(path, _):
+        raise OutputError(f"{path}: can't be written (disk full)")
+
+    monkeypatch.setattr("salema.benchmarks.eval_report.write_json", full)
+    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1] == f"salema-eval: {tmp_path}/s.json: can't be written (disk full)"
+    assert (tmp_path / "s.csv").stat().st_size
+    assert cv2.imread(str(tmp_path / "s.png")) is not None
+
+
 def test_help_is_quick(cli):
     start = time.process_time()
     assert cli(main, "--help").code == 0
     assert time.process_time() - start < 0.5
 
 
+@pytest.mark.filterwarnings("error")
 def test_names_that_are_no_unicode_or_a_formula(cli, tmp_path):
-    made = write_dataset(tmp_path / "data", "other", videos=2)
+    made = write_dataset(tmp_path / "data", "other", videos=3)
     pred = predict(made, tmp_path / "_p$x^$")
     for root in (made.truth, pred):
         (root / "clip 1").rename(root / "caf\udce9")
         (root / "clip 2").rename(root / "a$\\frac$")
+        (root / "clip 3").rename(root / "片段")
     files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
     ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
     assert ran.code == 0, ran.err
     videos = json.loads((tmp_path / "s.json").read_text("utf-8"))["models"][0]["videos"]
-    assert set(videos) == {"caf\udce9", "a$\\frac$"}
+    assert set(videos) == {"caf\udce9", "a$\\frac$", "片段"}
     assert "caf\\udce9" in (tmp_path / "s.csv").read_text("utf-8")
     assert cv2.imread(str(tmp_path / "s.png")).std() > 5

@@ -1,19 +1,32 @@
+import numpy as np
 import pytest
 
-from salema.benchmarks.metric_speed import fast, loops, make_frame
+from salema.benchmarks.metric_speed import FIVE, fast, loops, make_frame
+from salema.benchmarks.protocols import PROTOCOLS
 
 
-@pytest.mark.parametrize("metric", ["auc_judd", "s_auc", "nss", "cc", "sim"])
-def test_both_sides_of_the_timing_score_the_same(metric):
-    frame = make_frame((90, 160))
-    tolerance = {"s_auc": 0.02, "auc_judd": 0.001}.get(metric, 1e-9)  # drawn; ties of black pixels; neither
-    found = fast(frame, metric), loops(frame, metric)
+@pytest.mark.parametrize("metric", FIVE)
+@pytest.mark.parametrize("name", ["salema", "dhf1k"])
+def test_both_sides_of_the_timing_score_the_same(metric, name):
+    protocol = PROTOCOLS[name]
+    frame = make_frame((90, 160), protocol)
+    tolerance = {"s_auc": 0.02, "auc_judd": 0.01}.get(metric, 1e-9)  # drawn; ties; neither
+    found = fast(frame, protocol, metric), loops(frame, protocol, metric)
     assert found[0] == pytest.approx(found[1], abs=tolerance)
     assert abs(found[0]) > 0.01
 
 
 def test_all_five_are_the_sum_of_the_five():
-    frame = make_frame((90, 160))
-    assert loops(frame, "all five") == pytest.approx(
-        sum(loops(frame, name) for name in ("auc_judd", "s_auc", "nss", "cc", "sim")), abs=0.03
-    )
+    protocol = PROTOCOLS["salema"]
+    frame = make_frame((90, 160), protocol)
+    for side in (loops, fast):
+        assert side(frame, protocol, "all five") == pytest.approx(
+            sum(side(frame, protocol, name) for name in FIVE), abs=0.03
+        )
+
+
+def test_frames_are_what_each_protocol_scores():
+    frames = {name: make_frame((360, 640), protocol) for name, protocol in PROTOCOLS.items()}
+    assert [frames[name]["saliency"].dtype for name in PROTOCOLS] == [np.uint8, np.uint8, np.float32]
+    assert [frame["others"].sum() / 80 for frame in frames.values()] == pytest.approx([40, 10, 6000], rel=0.05)
+    assert [int(frame["others"].max()) for frame in frames.values()][:2] == [1, 1]

@@ -2,11 +2,13 @@
 
 import json
 
+import ncnn
 import numpy as np
 import pytest
 
 from salema.export.cli import main
 from salema.export.seeded import seeded_state_dict
+from salema.runtime.ncnn_session import load_net
 from salema.runtime.session import NCNN_FILES
 
 ARGUMENTS = ("--weights", "seeded:16", "--imgsz", 64, 96, "--engine", "none", "--for", "ncnn")
@@ -48,6 +50,22 @@ def test_every_blob_is_written_once_before_it_is_read_and_read_once(exported, op
         written |= set(outputs)
     assert "saliency" in written - read
     assert {blob for blob in written if blob.endswith("_in")} <= read
+
+
+@pytest.mark.parametrize("options", [{}, {"arch": "salclstm56"}], ids=str)
+def test_the_sizes_that_layers_are_said_to_have_are_theirs(exported, options):
+    folder = exported(for_="ncnn", **options)
+    net = load_net(str(folder / PARAM), str(folder / WEIGHTS))
+    extractor = net.create_extractor()
+    for kind, name, *_, parameters in layers(folder):
+        sizes = dict(each.split("=") for each in parameters)
+        if kind == "Input":
+            shape = [int(sizes[key]) for key in "210" if key in sizes]
+            extractor.input(name, ncnn.Mat(np.ones(shape, np.float32)).clone())
+        elif kind == "Convolution":
+            code, found = extractor.extract(name)
+            assert code == 0
+            assert sizes["-23330"] == f"4,3,{found.w},{found.h},{found.c}"
 
 
 def test_weights_are_the_checkpoint_s_to_the_bit_and_in_order(exported):

@@ -107,7 +107,7 @@ def test_it_does_not_run_on_a_gpu(whole):
         ("model.onnx", lambda data: data + b"\x72\x00", "model.onnx beside it is another by now"),
         (FACTS, lambda data: data[:100], f"{FACTS}: can't be used"),
         (FACTS, lambda data: b"[]", f"{FACTS}: can't be used"),
-        (FACTS, lambda data: data.replace(b'"record_version": 1', b'"record_version": 2'), "another version of salema"),
+        (FACTS, lambda data: data.replace(b'"record_version": 2', b'"record_version": 1'), "another version of salema"),
         (FACTS, lambda data: data.replace(b'"height": 64', b'"height": "x"'), "metadata is damaged"),
         (FACTS, None, f"{FACTS}: missing"),
         (WEIGHTS, None, f"{WEIGHTS}: missing"),

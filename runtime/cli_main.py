@@ -1,0 +1,35 @@
+"""How every command of the house starts: a wrong option is told in one sentence, as any other error is."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from typing import cast
+
+import typer
+
+# Of the click that Typer brings along (0.29) or has for a dependency (before): of its names only these are public.
+_ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def run_app(app: typer.Typer, program: str) -> None:
+    """Runs a command on this process's arguments.
+
+    Args:
+        app: the command.
+        program: what it is called, as the user types it.
+
+    Raises:
+        SystemExit: always; 2 for options that it does not know or take.
+    """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
+    try:
+        code = app(prog_name=program, standalone_mode=False)
+    except _ClickUsageError as error:
+        told = cast("typer.BadParameter", error)
+        command = told.ctx.command_path if told.ctx else program
+        message = " ".join(told.format_message().split()).rstrip(".")
+        print(f"{command}: {message[:1].lower()}{message[1:]}; see {command} --help", file=sys.stderr)
+        raise SystemExit(2) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
