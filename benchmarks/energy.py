@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _SYS = Path("/sys")
-_RAIL = "VDD_IN"  # the whole module's input
+# The whole module's input; an AGX Orin has none, but three that add up to it.
+_RAILS = (("VDD_IN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
 _SAMPLE_S = 0.05
 
 
@@ -40,19 +41,22 @@ class EnergyMeter:
                     self._counters[f"RAPL {name}"] = _Rapl(folder)
         if gpu is not None:
             self._counters |= _nvml_counter(gpu)
-        self._power = _find_rail(sys)
-        self._sampled_j, self._stop = 0.0, threading.Event()
+        self._rails = _find_rails(sys)
+        self._sampled_j, self._last_s = 0.0, time.perf_counter()
+        self._stop, self._lock = threading.Event(), threading.Lock()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self.sources = [*self._counters, *([f"INA3221 {_RAIL}"] if self._power else [])]
+        self.sources = [*self._counters, *([f"INA3221 {' + '.join(self._rails)}"] if self._rails else [])]
 
     def joules(self) -> float | None:
         """Returns all that was counted so far; None without a meter."""
         if not self.sources:
             return None
+        self._take()  # what is shorter than the sampling has its share too
         return sum(read() for read in self._counters.values()) + self._sampled_j
 
     def __enter__(self) -> Self:
-        if self._power:
+        self._last_s = time.perf_counter()
+        if self._rails:
             self._sampler.start()
         return self
 
@@ -62,11 +66,15 @@ class EnergyMeter:
             self._sampler.join()
 
     def _sample(self) -> None:
-        last_s = time.perf_counter()
-        while self._power and not self._stop.wait(_SAMPLE_S):
+        while not self._stop.wait(_SAMPLE_S):
+            self._take()
+
+    def _take(self) -> None:
+        """Adds what was used since the last time, at the power of now."""
+        with self._lock:
             now_s = time.perf_counter()
-            self._sampled_j += self._power() * (now_s - last_s)
-            last_s = now_s
+            self._sampled_j += sum(watts() for watts in self._rails.values()) * (now_s - self._last_s)
+            self._last_s = now_s
 
 
 class _Rapl:
@@ -102,11 +110,16 @@ def _nvml_joules(pynvml: Any, handle: Any, start_mj: int) -> float:
     return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - start_mj) / 1e3
 
 
-def _find_rail(sys: Path) -> Callable[[], float] | None:
-    """Returns what reads the watts of a Jetson's input."""
-    for label in sorted(sys.glob("class/hwmon/hwmon*/in*_label")):
-        if label.read_text().strip() == _RAIL:
-            number = label.name.removeprefix("in").removesuffix("_label")
-            volts, amperes = (label.with_name(f"{kind}{number}_input") for kind in ("in", "curr"))
-            return lambda: int(volts.read_text()) * int(amperes.read_text()) / 1e6  # mV and mA
-    return None
+def _find_rails(sys: Path) -> dict[str, Callable[[], float]]:
+    """Returns what reads the watts of a Jetson's input, or of the rails that add up to it; empty without them."""
+    labels = {label.read_text().strip(): label for label in sorted(sys.glob("class/hwmon/hwmon*/in*_label"))}
+    for rails in _RAILS:
+        if all(rail in labels for rail in rails):
+            return {rail: partial(_watts, labels[rail]) for rail in rails}
+    return {}
+
+
+def _watts(label: Path) -> float:
+    number = label.name.removeprefix("in").removesuffix("_label")
+    volts, amperes = (int(label.with_name(f"{kind}{number}_input").read_text()) for kind in ("in", "curr"))
+    return volts * amperes / 1e6  # mV and mA

@@ -43,9 +43,10 @@ class Work:
         return sum(layer.elements for layer in self.layers) * _BYTES[precision]
 
     def ideal_ms(self, precision: str, operations_per_s: float, bytes_per_s: float) -> float:
-        """Returns the sum over layers of the larger of computing and memory time: no kernel of this graph can beat it.
+        """Returns the sum over layers of the larger of computing and memory time.
 
-        One that needs fewer multiplications can: Winograd's.
+        That is the least for kernels that do all of these multiplications, and keep nothing in caches from one layer
+        to the next; Winograd's need fewer.
         """
         each = _BYTES[precision]
         return 1e3 * sum(

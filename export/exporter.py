@@ -164,13 +164,13 @@ def _export(
     with _save_and_open(exported, spec, aside, split=options.split) as session:
         say("checking      PyTorch against the file, frame by frame, with a reset")
         report, ncnn, int8 = verify(model, session), None, None
-    if options.for_ == "ncnn":
+    if options.for_ == "ncnn" and footage is None:
         with _save_and_open_ncnn(model, spec, aside) as session:
             say("checking      the same against ncnn's files")
             ncnn = verify(model, session)
     if footage is not None:
         asked = Int8Options(options.for_, options.float_layers, options.sensitivity)
-        spec, int8 = to_int8(exported, aside, footage, asked, say)
+        spec, int8 = to_int8(model if options.for_ == "ncnn" else exported, aside, footage, asked, say)
     if options.save_weights is not None:
         save_safetensors(
             options.save_weights,
@@ -188,9 +188,9 @@ def _check_options(options: Options) -> None:
         raise UsageError("--int8 and --calib go together: --calib VIDEO or FOLDER names the frames to calibrate on")
     if options.for_ not in FOR:
         raise UsageError(f"--for {options.for_}: not one of {', '.join(FOR)}")
-    if options.for_ == "ncnn" and (options.split or options.precision != "fp32"):
+    if options.for_ == "ncnn" and (options.split or options.precision == "fp16"):
         other = "--split" if options.split else f"--{options.precision}"
-        raise UsageError(f"--for ncnn {other}: ncnn runs whole models in FP32; leave one of them out")
+        raise UsageError(f"--for ncnn {other}: ncnn runs whole models in FP32 or INT8; leave one of them out")
     height, width = options.imgsz_hw
     if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
         nearest = " ".join(str(max(round(size / MULTIPLE), 1) * MULTIPLE) for size in options.imgsz_hw)

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 
 from salema.export.int8_check import LEAST_CC, STEPS, Accuracy, check, measure, run
-from salema.export.quantize import SCHEMES, Ranges, Scheme, calibrate, layers_of, quantize
-from salema.export.to_onnx import describe, to_onnx
+from salema.export.int8_forms import form_for
+from salema.export.quantize import Ranges, calibrate, layers_of
+from salema.export.to_onnx import to_onnx
 from salema.runtime.errors import UsageError
 from salema.runtime.metrics import cc
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.ort_session import OrtSession
-from salema.runtime.ort_split_session import OrtSplitSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from salema.export.footage import Footage
     from salema.export.int8_check import Maps
+    from salema.export.int8_forms import Form
     from salema.export.models import SaliencyStep
     from salema.runtime.session import Session
     from salema.runtime.spec import ModelSpec
@@ -80,9 +81,8 @@ class Trials:
     Held-out frames take no part in any choice.
     """
 
-    def __init__(self, proto: onnx.ModelProto, folder: Path, footage: Footage, scheme: Scheme) -> None:
-        self.layers = tuple(layers_of(proto))
-        self._proto, self._scheme, self._file = proto, scheme, folder / "trial.onnx"
+    def __init__(self, proto: onnx.ModelProto, folder: Path, footage: Footage, form: Form) -> None:
+        self.layers, self.form = tuple(layers_of(proto)), form
         reference = folder / "float.onnx"
         onnx.save(proto, reference)
         self.exact = OrtSession(reference, "cpu")
@@ -99,18 +99,16 @@ class Trials:
     def _run(self, session: Session) -> Maps:
         return np.concatenate([run(session, clip) for clip in self._clips])
 
-    def least_cc(self, weight_bits: int, kept: Iterable[str], scheme: Scheme | None = None) -> float:
+    def least_cc(self, weight_bits: int, kept: Iterable[str], *, alone: bool = False) -> float:
         """Least correlation with the float maps where all but the layers `kept` are INT8."""
-        onnx.save(quantize(self._proto, self.ranges, scheme or self._scheme, weight_bits, frozenset(kept)), self._file)
-        with OrtSession(self._file, "cpu") as session:
+        with self.form.trial(self.ranges, weight_bits, frozenset(kept), alone=alone) as session:
             found = self._run(session)
         return min(cc(b, a) if np.isfinite(b).all() else -1.0 for a, b in zip(self._expected, found, strict=True))
 
     def table(self, weight_bits: int) -> Table:
         """What each layer costs where it alone is INT8, worst first."""
-        alone = replace(self._scheme, carried=False)
         found = {
-            layer: self.least_cc(weight_bits, (other for other in self.layers if other != layer), alone)
+            layer: self.least_cc(weight_bits, (other for other in self.layers if other != layer), alone=True)
             for layer in self.layers
         }
         return tuple(sorted(found.items(), key=lambda row: row[1]))
@@ -127,7 +125,7 @@ def to_int8(
 
     Args:
         step: the float network.
-        paths: the float file, or those of both parts.
+        paths: the float file, or those of both parts; for ncnn also its own, which are written, while that stays float.
         footage: the frames.
         options: what is asked for.
         say: takes a line on each step.
@@ -139,23 +137,20 @@ def to_int8(
         UsageError: there is no such layer.
         VerificationError: see `check`.
     """
-    specs, protos = [read_spec(path) for path in paths], [onnx.load(path) for path in paths]
-    whole = specs[0].whole
-    one_stream = protos[0] if specs == [replace(whole, batch=1)] else to_onnx(step, replace(whole, batch=1))
-    scheme = SCHEMES[options.target]
+    spec = read_spec(paths[0])
+    whole = replace(spec.whole, batch=1)
+    one_stream = onnx.load(paths[0]) if spec == whole else to_onnx(step, whole)
     unknown = [layer for layer in options.float_layers if layer not in layers_of(one_stream)]
     if unknown:
         raise UsageError(f"--float-layer {unknown[0]}: the layers of this model are {', '.join(layers_of(one_stream))}")
     with tempfile.TemporaryDirectory(prefix="salema-") as folder:
         say(f"calibrating   on {footage.count} frames in {len(footage.runs)} runs, the state running")
-        with Trials(one_stream, Path(folder), footage, scheme) as trials:
-            choice = _choose(trials, scheme, options, say)
-            for path, proto, spec in zip(paths, protos, specs, strict=True):
-                quantized = quantize(proto, trials.ranges, scheme, choice.weight_bits, choice.kept)
-                describe(quantized, replace(spec, precision="int8", float_layers=choice.kept))
-                onnx.save(quantized, path)
-            say(f"checking      INT8 against FP32 on {len(footage.held_out)} held-out frames, {STEPS} steps")
-            with OrtSession(paths[0], "cpu") if len(paths) == 1 else OrtSplitSession(*paths) as session:
+        form = form_for(options.target, step, one_stream, paths, Path(folder))
+        with Trials(one_stream, Path(folder), footage, form) as trials:
+            choice = _choose(trials, options, say)
+            held_out = f"{len(footage.held_out)} held-out frames, {STEPS} steps"
+            say(f"checking      INT8 in {form.runs_in} against FP32 on {held_out}")
+            with form.write(trials.ranges, choice.weight_bits, choice.kept) as session:
                 accuracy, written = measure(trials.exact, session, footage.held_out), session.spec
             table = choice.table or (() if accuracy.cc >= LEAST_CC else trials.table(choice.weight_bits))
             if options.sensitivity and not accuracy.cc >= LEAST_CC:  # else printed with the rest
@@ -166,7 +161,7 @@ def to_int8(
         calibration_frames=footage.count,
         calibration_runs=len(footage.runs),
         sources=footage.sources,
-        activations="uint8" if scheme.unsigned else "int8",
+        activations="uint8" if form.scheme.unsigned else "int8",
         weight_bits=choice.weight_bits,
         float_layers=choice.kept,
         sensitivity=table,
@@ -181,9 +176,11 @@ class _Choice:
     table: Table
 
 
-def _choose(trials: Trials, scheme: Scheme, options: Int8Options, say: Callable[[str], None]) -> _Choice:
+def _choose(trials: Trials, options: Int8Options, say: Callable[[str], None]) -> _Choice:
     """Takes the weights' width that does better here, and leaves in float, worst first, what keeps it from FP32."""
-    kept = tuple(dict.fromkeys(options.float_layers))
+    scheme = trials.form.scheme
+    ends = (trials.layers[0], trials.layers[-1]) if scheme.ends_in_float else ()
+    kept = tuple(dict.fromkeys((*ends, *options.float_layers)))
     scores = {bits: trials.least_cc(bits, kept) for bits in scheme.weight_bits}
     bits = scheme.weight_bits[0]
     for width, score in scores.items():  # fewer bits must be better beyond what a few frames can't tell

@@ -19,16 +19,19 @@ from salema.export.architecture import ENCODER_END, FINAL_CONVS, LAYERS
 from salema.export.models import MEAN_BGR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from salema.export.models import SaliencyStep
+    from salema.export.quantize import Ranges
     from salema.runtime.spec import ModelSpec
 
 _MAGIC = "7767517"
-_RAW_FP32 = b"\0\0\0\0"  # before a convolution's weights
+_RAW_FP32, _RAW_INT8 = (flag.to_bytes(4, "little") for flag in (0, 0x000D4B38))  # before a convolution's weights
+_LEVELS = 127  # of INT8, on either side of zero
+_IN_INT8 = " 8=1"  # with a scale for each channel of the weights, and one for what enters
 _ADD, _SUB, _MUL = "0=0", "0=1", "0=2"  # BinaryOp's
 _RESIZES = {"Pooling": (1, 2), "Interp": (2, 1)}
 # Without Winograd and without a matrix product (layers' feature masks): with three channels in, the plain loops take
@@ -50,10 +53,18 @@ class _Layer(NamedTuple):
     parameters: str
 
 
+class Rounding(NamedTuple):
+    """What is in INT8: the range of what enters each convolution, by layer, and the layers that stay in float."""
+
+    ranges: Ranges
+    kept: Container[str]
+
+
 class _Graph:
     """Layers in the order in which they run, their weights, and the sizes of what they give."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounding: Rounding | None = None) -> None:
+        self._rounding = rounding
         self.layers: list[_Layer] = []
         self.weights: list[bytes] = []
         self._sizes_hw: dict[str, tuple[int, int]] = {}
@@ -82,10 +93,18 @@ class _Graph:
         assert conv.bias is not None
         weight = conv.weight.detach().numpy()
         out, taken, kernel, _ = weight.shape
-        self.weights += [_RAW_FP32, _bytes(weight), _bytes(conv.bias.detach().numpy())]
         height, width = self._sizes_hw[x]
-        sizes = f"0={out} 1={kernel} 4={kernel // 2} 5=1 6={weight.size} -23330=4,3,{width},{height},{out}"
-        return self.add("Convolution", [x], sizes + " 9=1" * relu + _DIRECTLY * (taken == len(MEAN_BGR)), name)
+        parameters = f"0={out} 1={kernel} 4={kernel // 2} 5=1 6={weight.size} -23330=4,3,{width},{height},{out}"
+        parameters += " 9=1" * relu + _DIRECTLY * (taken == len(MEAN_BGR))
+        bias = _bytes(conv.bias.detach().numpy())
+        if self._rounding is None or name in self._rounding.kept:
+            self.weights += [_RAW_FP32, _bytes(weight), bias]
+        else:
+            rounded, scales = _per_channel(weight)
+            entering = np.array([_LEVELS / max(map(abs, self._rounding.ranges[name]))])
+            self.weights += [_RAW_INT8, rounded, bias, _bytes(scales), _bytes(entering)]
+            parameters += _IN_INT8
+        return self.add("Convolution", [x], parameters, name)
 
     def slice(self, x: str, count: int) -> tuple[str, ...]:
         """Adds a layer that takes channels apart into equal parts."""
@@ -116,7 +135,9 @@ class _Graph:
         return "\n".join([_MAGIC, f"{len(lines)} {blobs}", *lines, ""])
 
 
-def write_ncnn(model: SaliencyStep, spec: ModelSpec, param: Path, weights: Path) -> None:
+def write_ncnn(
+    model: SaliencyStep, spec: ModelSpec, param: Path, weights: Path, rounding: Rounding | None = None
+) -> None:
     """Writes the network for ncnn.
 
     Args:
@@ -124,8 +145,9 @@ def write_ncnn(model: SaliencyStep, spec: ModelSpec, param: Path, weights: Path)
         spec: sizes and states.
         param: file for the layers.
         weights: file for their weights.
+        rounding: what is to be in INT8; None for nothing.
     """
-    graph = _Graph()
+    graph = _Graph(rounding)
     frame = graph.input("frame", (len(MEAN_BGR), spec.height, spec.width))
     for state in spec.states:
         graph.input(f"{state.name}_in", state.shape_chw)
@@ -191,6 +213,14 @@ def _salclstm(graph: _Graph, model: SaliencyStep, x: str) -> list[str]:
     for index in FINAL_CONVS:
         x = graph.conv(model, f"final_convs.{index}", x, relu=index != FINAL_CONVS[-1])
     return [graph.add("Sigmoid", [x]), hidden, cell]
+
+
+def _per_channel(weight: NDArray[np.floating]) -> tuple[bytes, NDArray[np.floating]]:
+    """Rounds weights `[out, ...]` to INT8, four bytes at a time; returns them, and by what they were multiplied."""
+    greatest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    scales = _LEVELS / np.where(greatest > 0, greatest, 1)
+    rounded = np.rint(weight * scales.reshape(-1, 1, 1, 1)).astype(np.int8).tobytes()
+    return rounded + bytes(-len(rounded) % 4), scales
 
 
 def _bytes(array: NDArray[np.floating]) -> bytes:

@@ -82,11 +82,11 @@ class NcnnSession:
         bgr = ncnn.Mat.PixelType.PIXEL_BGR
         inputs = {"frame": ncnn.Mat.from_pixels(np.ascontiguousarray(frame), bgr, width, height)}
         if self.spec.coefficient is not None:
-            inputs["mix"] = _mat(np.array([mix], np.float32))
+            inputs["mix"] = to_mat(np.array([mix], np.float32))
         for state, value in zip(self.spec.states, states, strict=True):
             # The file has no select: where all weight is the new frame's, zeros do the same, and a NaN is cleared.
             fresh = self.spec.coefficient is not None and mix == 1
-            inputs[f"{state.name}_in"] = _mat(np.zeros_like(value) if fresh else value)
+            inputs[f"{state.name}_in"] = to_mat(np.zeros_like(value) if fresh else value)
         extractor = self._net.create_extractor()
         for name, mat in inputs.items():
             _must(extractor.input(name, mat), f"taking {name}")
@@ -139,9 +139,10 @@ def load_net(param: str, weights: str) -> Any:
     return net
 
 
-def _mat(array: NDArray[np.float32]) -> Any:
+def to_mat(array: NDArray[np.float32]) -> Any:
     """Copies an array `[C, h, w]` or `[n]` into memory of ncnn's own, which layers may overwrite."""
-    return ncnn.Mat(np.ascontiguousarray(array)).clone()
+    contiguous = np.ascontiguousarray(array, np.float32)  # has a name, as ncnn.Mat does not keep it alive
+    return ncnn.Mat(contiguous).clone()
 
 
 def _must(code: int, doing: str) -> None:

@@ -46,15 +46,36 @@ def test_a_counter_that_may_not_be_read_is_no_meter(tmp_path, rapl):
     assert EnergyMeter(sys=tmp_path).sources == []
 
 
-def test_a_jetsons_input_rail_is_summed_over_time(tmp_path):
-    folder = tmp_path / "class/hwmon/hwmon3"
+def write_rails(folder, *rails):
     folder.mkdir(parents=True)
-    for name, text in (("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "2000"), ("in2_label", "CPU")):
-        (folder / name).write_text(f"{text}\n")
+    for number, (label, millivolts, milliamperes) in enumerate(rails, 1):
+        files = (("in{}_label", label), ("in{}_input", millivolts), ("curr{}_input", milliamperes))
+        for name, text in files:
+            (folder / name.format(number)).write_text(f"{text}\n")
+
+
+def test_a_jetsons_input_rail_is_summed_over_time(tmp_path):
+    write_rails(tmp_path / "class/hwmon/hwmon3", ("VDD_IN", 5000, 2000), ("VDD_CPU_GPU_CV", 5000, 1000))
     with EnergyMeter(sys=tmp_path) as meter:
         assert meter.sources == ["INA3221 VDD_IN"]
-        start_s = time.perf_counter()
+        start_s, before = time.perf_counter(), meter.joules()
         while (joules := meter.joules()) < 1:
             assert time.perf_counter() - start_s < 20
             time.sleep(0.01)
-        assert joules <= 10 * (time.perf_counter() - start_s + 0.1)  # 5 V at 2 A are 10 W
+        assert joules - before <= 10 * (time.perf_counter() - start_s)  # 5 V at 2 A are 10 W
+
+
+def test_an_agx_orins_rails_are_added_up(tmp_path):
+    write_rails(
+        tmp_path / "class/hwmon/hwmon1",
+        ("VDD_GPU_SOC", 20_000, 200),
+        ("VDD_CPU_CV", 20_000, 100),
+        ("VIN_SYS_5V0", 5000, 800),
+    )
+    write_rails(tmp_path / "class/hwmon/hwmon2", ("VDDQ_VDD2_1V8AO", 5000, 90))
+    with EnergyMeter(sys=tmp_path) as meter:
+        assert meter.sources == ["INA3221 VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"]
+        first_s, before, start_s = time.perf_counter(), meter.joules(), time.perf_counter()
+        time.sleep(0.02)  # shorter than the sampling
+        end_s, joules, last_s = time.perf_counter(), meter.joules() - before, time.perf_counter()
+        assert 10 * (end_s - start_s) <= joules <= 10 * (last_s - first_s)

@@ -1,8 +1,11 @@
-"""The README's table of speed is what `salema-bench report` prints of the committed results."""
+"""The tables in the documentation are what the commands print of the committed results."""
 
+import json
 from pathlib import Path
 
 from salema.benchmarks.cli import main
+from salema.benchmarks.cost import Point, cost_table, fit_lines
+from salema.benchmarks.metric_speed import SETTINGS
 from salema.benchmarks.records import read_records
 
 ROOT = Path(__file__).parents[2]
@@ -20,3 +23,21 @@ def test_speed(cli):
     ran = cli(main, "report", ROOT / "benchmarks/results/cpu.jsonl")
     assert ran.code == 0, ran.err
     assert ran.out.strip() in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_cost():
+    (record,) = read_records(ROOT / "benchmarks/results/cpu_cost.jsonl", "cost")
+    points = [Point(**point) for point in record["cost"]]
+    text = (ROOT / "docs/cost.md").read_text("utf-8")
+    assert cost_table(points, fit_lines(points)) in text
+    ms = {point.label: point.step_ms / point.value for point in points if point.axis == "size"}
+    assert f"720\N{MULTIPLICATION SIGN}1280 takes\n{ms['720x1280'] / ms['192x256']:.2f} times" in text
+
+
+def test_speed_of_the_metrics():
+    timings = json.loads((ROOT / "benchmarks/results/metric_speed.json").read_text())["timings"]
+    for setting in SETTINGS:
+        loops, ours = (timings[f"all five, {setting}"][side] for side in ("loops", "salema"))
+        ratio = f"{ours['ratio']:.1f} ({ours['ratio_low']:.1f}-{ours['ratio_high']:.1f})"
+        row = f"| {setting} | {loops['median_ms']:.1f} | {ours['median_ms']:.2f} | {ratio} |"
+        assert row in (ROOT / "README.md").read_text("utf-8")

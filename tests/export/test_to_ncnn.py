@@ -2,13 +2,12 @@
 
 import json
 
-import ncnn
 import numpy as np
 import pytest
 
 from salema.export.cli import main
 from salema.export.seeded import seeded_state_dict
-from salema.runtime.ncnn_session import load_net
+from salema.runtime.ncnn_session import load_net, to_mat
 from salema.runtime.session import NCNN_FILES
 
 ARGUMENTS = ("--weights", "seeded:16", "--imgsz", 64, 96, "--engine", "none", "--for", "ncnn")
@@ -61,7 +60,7 @@ def test_the_sizes_that_layers_are_said_to_have_are_theirs(exported, options):
         sizes = dict(each.split("=") for each in parameters)
         if kind == "Input":
             shape = [int(sizes[key]) for key in "210" if key in sizes]
-            extractor.input(name, ncnn.Mat(np.ones(shape, np.float32)).clone())
+            extractor.input(name, to_mat(np.ones(shape)))
         elif kind == "Convolution":
             code, found = extractor.extract(name)
             assert code == 0
@@ -99,7 +98,10 @@ def test_the_command(cli, tmp_path):
 def test_what_does_not_go_with_it(cli, tmp_path, option):
     ran = cli(main, *ARGUMENTS, option, "-o", tmp_path / "m")
     assert (ran.code, (tmp_path / "m").exists()) == (2, False)
-    assert ran.err == f"salema-export: --for ncnn {option}: ncnn runs whole models in FP32; leave one of them out\n"
+    assert (
+        ran.err
+        == f"salema-export: --for ncnn {option}: ncnn runs whole models in FP32 or INT8; leave one of them out\n"
+    )
 
 
 def test_a_network_that_is_written_wrongly_gets_no_name(cli, tmp_path, monkeypatch):
