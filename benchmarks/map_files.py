@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from salema.runtime.errors import MapError, MissingDependencyError, reason
+from salema.runtime.image_reader import breaks_off
 from salema.runtime.sources import IMAGES
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 MATLAB = ".mat"
 MAP_FILES = {*IMAGES, MATLAB}
 _TAKEN = (np.uint8, np.uint16, np.float32, np.float64)  # what OpenCV resizes
-_PNG, _PNG_END, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND", 4096  # bytes; a few may follow the end
 _MATLAB_NAME = "I"  # the variable that DHF1K's files hold
 
 
@@ -75,8 +75,8 @@ def _read_image(path: Path) -> Map:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise MapError(f"{path}: can't be read ({reason(error)})") from error
-    if data[: len(_PNG)].tobytes() == _PNG and _PNG_END not in data[-_PNG_TAIL:].tobytes():
-        raise MapError(f"{path}: breaks off (a PNG file ends with {_PNG_END.decode()}); copy or make it anew")
+    if breaks_off(data):
+        raise MapError(f"{path}: breaks off; copy or make it anew")
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(data, flags) if data.size else None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}  # PNG's and JPEG's, by how they begin
+
 
 class ImageReader:
     """Reads images one after the other; a `Reader`.
@@ -67,6 +69,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         data = np.frombuffer(path.read_bytes(), np.uint8)  # imread takes no name that is not in the system's encoding
     except OSError as error:
         raise VideoError(f"{path}: can't be read ({reason(error)})") from error
+    if breaks_off(data):
+        raise VideoError(f"{path}: breaks off; copy or make it anew")
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
     except cv2.error:  # more pixels than OpenCV takes
@@ -74,3 +78,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if image is None:
         raise VideoError(f"{path}: can't be read as an image")
     return image.astype(np.uint8, copy=False)
+
+
+def breaks_off(data: NDArray[np.uint8]) -> bool:
+    """Whether the bytes of an image are a PNG or JPEG without its end: OpenCV makes up the rest, and grumbles."""
+    start, rest = data[:8].tobytes(), data[data.size // 2 :].tobytes()  # a preview's end is nearer the start
+    return any(start.startswith(begins) and ends not in rest for begins, ends in _ENDS.items())

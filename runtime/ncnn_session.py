@@ -1,4 +1,4 @@
-"""ncnn on the CPU: Winograd convolutions, which need fewer multiplications, in FP32. States are arrays.
+"""ncnn on the CPU: Winograd convolutions, which need fewer multiplications, in FP32 or INT8. States are arrays.
 
 Source: ncnn's Python bindings and its wiki, "param and model file structure" and "vulkan notes" (options).
 """
@@ -14,11 +14,14 @@ import numpy as np
 from salema.runtime.errors import BackendError, MissingDependencyError, UsageError, reason
 from salema.runtime.ncnn_files import read_info
 
-# Its OpenMP reads this once, when it is loaded. By default threads that wait keep their cores busy: with decoding,
-# encoding or other programs beside it a step took two to three times the CPU time, and longer.
-_WAITING = "OMP_WAIT_POLICY"
-_told = _WAITING in os.environ
-os.environ.setdefault(_WAITING, "passive")
+# Its OpenMP reads these once, when it is loaded. By default threads that wait keep their cores busy for 3 ms: with
+# decoding, encoding or other programs beside it a step took two to three times the CPU time, and longer. Without any
+# spinning a step alone is slower: 278 ms instead of 249 with these 0.1 ms (10 000 turns of GCC's libgomp, 2 cores of a
+# Zen 3); a whole run is as fast with either.
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
+_told = not _WAITING.keys().isdisjoint(os.environ)
+if not _told:
+    os.environ.update(_WAITING)
 try:
     import ncnn
 except ImportError as error:
@@ -26,8 +29,9 @@ except ImportError as error:
         f"ncnn can't be imported ({reason(error)}); install it with: pip install 'salema[ncnn]'"
     ) from error
 finally:
-    if not _told:
-        del os.environ[_WAITING]  # PyTorch's OpenMP is none of ours
+    if not _told:  # PyTorch's OpenMP is none of ours
+        for variable in _WAITING:
+            del os.environ[variable]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,10 +45,10 @@ if TYPE_CHECKING:
 # On by default, and no FP32: weights and activations rounded to 16 bits, where the CPU can compute with them.
 _ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed")
 
-
 # There Winograd's F(6,3) is faster than F(4,3) where layers are larger than 12x16, and F(2,3), which ncnn takes below
-# as the file gives sizes, about as fast: a step 1.09 times (1.0.20261020, 2 cores of a Zen 3, AVX2). Arm: unmeasured.
-_SLOWER = ("use_winograd43_convolution",)
+# as the file gives sizes, about as fast: a step 1.08 times (1.0.20261020, 2 cores of a Zen 3, AVX2). In INT8, which has
+# no F(6,3), a step without F(4,3) takes 1.3 times as long. Arm: unmeasured.
+_SLOWER_IN_FP32 = ("use_winograd43_convolution",)
 _X86 = ("x86_64", "amd64")
 
 
@@ -62,7 +66,7 @@ class NcnnSession:
             BackendError: this ncnn can't load them.
         """
         self.spec = read_info(files).spec
-        self._net: Any = load_net(str(files.param), str(files.weights))
+        self._net: Any = load_net(str(files.param), str(files.weights), self.spec.precision)
         self.description = f"ncnn {ncnn.__version__} on cpu, {self._net.opt.num_threads} threads"
 
     def step(
@@ -121,15 +125,20 @@ class NcnnSession:
             raise UsageError("the model is closed; load it again")
 
 
-def load_net(param: str, weights: str) -> Any:
-    """Loads a network in strict FP32, on as many threads as this process may use cores.
+def load_net(param: str, weights: str, precision: str = "fp32") -> Any:
+    """Loads a network, on as many threads as this process may use cores.
+
+    Args:
+        param: the file of its layers.
+        weights: the file of their weights.
+        precision: `fp32`, or `int8` where layers are.
 
     Raises:
         BackendError: this ncnn can't load it.
     """
     net = ncnn.Net()
-    off = (*_ROUNDING, *(_SLOWER if platform.machine().lower() in _X86 else ()))
-    for option in off:
+    slower = precision == "fp32" and platform.machine().lower() in _X86
+    for option in (*_ROUNDING, *(_SLOWER_IN_FP32 if slower else ())):
         if hasattr(net.opt, option):  # some are newer than the oldest version that is supported
             setattr(net.opt, option, False)
     if hasattr(os, "sched_getaffinity"):  # Linux; ncnn counts the machine's cores

@@ -78,7 +78,7 @@ def test_layers_compute_what_their_numbers_say(int8, clip):
     folder = int8(for_="ncnn").paths[0].parent
     with OrtSession(folder / "model.onnx", "cpu") as exact:
         ranges = calibrate(folder / "model.onnx", exact, gather(str(clip), 24, *SIZE_HW).runs)
-    net, arrays = load_net(*(str(folder / name) for name in NCNN_FILES[:2])), seeded_state_dict("salema", 4)
+    net, arrays = load_net(*(str(folder / name) for name in NCNN_FILES[:2]), "int8"), seeded_state_dict("salema", 4)
     extractor = net.create_extractor()
     for name, value in (("frame", moving_disc(1, *SIZE_HW)[0].transpose(2, 0, 1)), ("mix", np.ones(1))):
         extractor.input(name, to_mat(value))

@@ -10,6 +10,7 @@ from videos import DISC, probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.image_reader import read_image
 from salema.runtime.playback import Playback, Selection
 from salema.runtime.sources import find_sources
 from salema.runtime.video_reader import VideoReader
@@ -250,6 +251,19 @@ def test_an_image_with_more_pixels_than_opencv_takes(tmp_path):
     (tmp_path / "1.png").write_bytes(png)
     with pytest.raises(VideoError, match=r"1\.png: can't be read as an image"):
         play(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_half_an_image_is_not_made_up(tmp_path, suffix):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    whole, half = tmp_path / f"0.{suffix}", tmp_path / f"1.{suffix}"
+    cv2.imwrite(str(whole), image)
+    data = whole.read_bytes()
+    whole.write_bytes(data + bytes(200))  # some programs write more after the end
+    half.write_bytes(data[: len(data) * 3 // 4])
+    assert read_image(whole).shape == (40, 60, 3)
+    with pytest.raises(VideoError, match=rf"1\.{suffix}: breaks off"):
+        read_image(half)
 
 
 def test_a_damaged_image_ends_the_video_there(tmp_path):
