@@ -56,14 +56,14 @@ def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed
     sums = np.array([np.nansum(rows, axis=0) for rows in differences.values()])
     if over == "videos":
         sums, known = sums / np.maximum(known, 1), np.minimum(known, 1)
-    low, high = _interval(sums, known, seeded(seed, "bootstrap"))
+    ends = [_interval(*_of_metric(sums, known, column), seeded(seed, "bootstrap")) for column in range(len(METRICS))]
     videos = (known > 0).sum(axis=0)
     means = sums.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return {
         name: Difference(
             mean=float(means[column]) if count else None,
-            low=float(low[column]) if count > 1 else None,
-            high=float(high[column]) if count > 1 else None,
+            low=ends[column][0] if count > 1 else None,
+            high=ends[column][1] if count > 1 else None,
             videos=int(count),
         )
         for column, (name, count) in enumerate(zip(METRICS, videos, strict=True))
@@ -80,17 +80,21 @@ def video_differences(first: DatasetScores, second: DatasetScores) -> dict[str, 
     return {first.videos[key].name: mean_known(rows) for key, rows in frame_differences(first, second).items()}
 
 
-def _interval(
-    sums: NDArray[np.float64], counts: NDArray[np.intp], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the interval's ends `(metrics,)` from each video's sums and counts `(videos, metrics)`."""
+def _of_metric(
+    sums: NDArray[np.float64], counts: NDArray[np.intp], column: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Returns one metric's sums and counts `(videos,)`, of the videos that have a score of it."""
+    known = counts[:, column] > 0
+    return sums[known, column], counts[known, column]
+
+
+def _interval(sums: NDArray[np.float64], counts: NDArray[np.intp], rng: np.random.Generator) -> tuple[float, float]:
+    """Returns the interval's ends from each video's sum and count `(videos,)`; NaN for no video."""
+    if not len(sums):
+        return np.nan, np.nan
     means = []
     for _ in range(RESAMPLES // _ROWS):
         drawn = rng.integers(0, len(sums), (_ROWS, len(sums)))
-        total, count = sums[drawn].sum(axis=1), counts[drawn].sum(axis=1)
-        means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
-    rows = np.concatenate(means)
-    # Draws of none but videos without the score say nothing; where a metric has no score at all nobody looks.
-    known = np.where(np.isnan(rows).all(axis=0), 0, rows)
-    low, high = np.nanquantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

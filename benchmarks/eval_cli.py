@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +74,7 @@ def evaluate(
         from salema.benchmarks.ground_truth import list_truth
         from salema.benchmarks.protocols import find_protocol
         from salema.benchmarks.published import check_published
+        from salema.benchmarks.scoring import scored_videos
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
         _check_numbers(start, end)
@@ -91,15 +93,17 @@ def evaluate(
         else:
             sources = _inferred(places, {**options, "source": src}, {"backend": backend, "device": device}, opened)
         if against_published:
-            check_published(dataset or "", protocol, sources[0].videos)
+            check_published(dataset or "", protocol, scored_videos(sources, truth))
         models = _score(
             sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere}
         )
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
-        print("\n".join(text_lines(found)), flush=True)  # whatever becomes of the files
-        write(found)
-        for note in notes(found):
-            typer.echo(f"note: {note}", err=True)
+        try:
+            print("\n".join(text_lines(found)), flush=True)  # whatever becomes of the files
+        finally:  # and these whatever becomes of the text
+            for note in notes(found):
+                print(f"note: {note}", file=sys.stderr)
+            write(found)
 
 
 @app.command()

@@ -130,7 +130,8 @@ def notes(found: Evaluation) -> Iterator[str]:
         if model.without_maps:
             yield f"{model.label}: {_some(model.without_maps, 'videos')} of the ground truth skipped, with no maps"
         if model.unshared:
-            yield f"{model.label}: {_some(model.unshared, 'videos')} left out, of which the other has no maps"
+            why = "no frame in common with the other" if len(found.models) > 1 else "no name of a map fits a frame"
+            yield f"{model.label}: {_some(model.unshared, 'videos')} left out: {why}"
         for what, kind in (
             ("frames left out, of which the other has no map", "unshared"),
             ("frames of the ground truth have no map", "missing"),
@@ -206,7 +207,7 @@ def _model_json(model: DatasetScores) -> dict[str, Any]:
         "frames_without_score": model.unscored(),
         "videos_without_ground_truth": list(model.without_truth),
         "videos_without_maps": list(model.without_maps),
-        "videos_the_other_lacks": list(model.unshared),
+        "videos_left_out": list(model.unshared),
         "videos": {video.name: _video_json(video) for video in model.videos.values()},
     }
 
@@ -244,7 +245,9 @@ def write_csv(path: Path, found: Evaluation) -> None:
     """
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         lines = csv.writer(file)
-        lines.writerow(["protocol", "seed", "model", "video", "frames", "missing", "extra", *METRICS])
+        lines.writerow(
+            ["protocol", "seed", "model", "video", "frames", "missing", "extra", "the_other_lacks", *METRICS]
+        )
         for model, name, counts, scores in _csv_rows(found):
             known = ("" if math.isnan(score) else score for score in scores)
             lines.writerow([found.protocol.name, found.seed, model, name, *counts, *known])
@@ -253,12 +256,13 @@ def write_csv(path: Path, found: Evaluation) -> None:
 def _csv_rows(found: Evaluation) -> Iterator[tuple[str, str, list[int | str], Iterable[float]]]:
     for model in found.models:
         for video in model.videos.values():
-            yield model.label, video.name, [len(video.frames), len(video.missing), len(video.extra)], video.means
+            counts = [len(names) for names in (video.frames, video.missing, video.extra, video.unshared)]
+            yield model.label, video.name, [*counts], video.means
     for second in found.models[1:]:
         for name, scores in video_differences(found.models[0], second).items():
-            yield f"{second.label} less {found.models[0].label}", name, [""] * 3, scores
+            yield f"{second.label} less {found.models[0].label}", name, [""] * 4, scores
     for model in found.models if found.with_published else ():
         for name, scores in published_differences(model).items():
             given = dict(zip(FIVE, scores, strict=True))
             row = [given.get(metric, math.nan) for metric in METRICS]
-            yield f"{model.label} less the published SalEMA30", name, [""] * 3, row
+            yield f"{model.label} less the published SalEMA30", name, [""] * 4, row

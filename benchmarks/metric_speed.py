@@ -52,12 +52,10 @@ def make_frame(size_hw: tuple[int, int], protocol: Protocol) -> Frame:
     `saliency` is resized from the network's size as the protocol has it, and float32 where that is.
     """
     draw = np.random.default_rng(0)
-    fixated = draw.random(size_hw) < FIXATIONS / np.prod(size_hw)
-    frames = protocol.other_frames or ALL_FRAMES
-    others = draw.poisson(FIXATIONS * frames / np.prod(size_hw), size_hw).astype(np.int32)
+    fixated, looked = (_drawn(draw, size, FIXATIONS) > 0 for size in (size_hw, _NETWORK_HW))
+    others = _drawn(draw, size_hw, FIXATIONS * (protocol.other_frames or ALL_FRAMES))
     if protocol.other_frames:
         others = np.minimum(others, 1)
-    looked = draw.random(_NETWORK_HW) < FIXATIONS / np.prod(_NETWORK_HW)
     saliency, density = _blurred(looked), _blurred(fixated)
     return {
         "fixated": fixated,
@@ -65,6 +63,12 @@ def make_frame(size_hw: tuple[int, int], protocol: Protocol) -> Frame:
         "density": density,
         "saliency": to_size(saliency, size_hw, protocol),
     }
+
+
+def _drawn(draw: np.random.Generator, size_hw: tuple[int, int], count: int) -> NDArray[np.int32]:
+    """Returns how often each pixel was drawn, `(H, W)`."""
+    pixels = size_hw[0] * size_hw[1]
+    return np.bincount(draw.integers(0, pixels, count), minlength=pixels).reshape(size_hw).astype(np.int32)
 
 
 def _blurred(places: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -226,12 +226,16 @@ def defined_metrics(
 def _sampled_aucs(
     saliency: Map, fixated: NDArray[np.bool_], others: Map | None, protocol: Protocol, rng: np.random.Generator
 ) -> dict[str, Callable[[], float]]:
+    # Each has draws of its own: how many AUC-Judd takes depends on the map, and the others' are to be the same for all.
+    judd, borji, shuffled = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=3))
     aucs: dict[str, Callable[[], float]] = {
-        "auc_judd": partial(auc_judd, saliency, fixated, rng, black_only=protocol.black_only),
-        "auc_borji": partial(auc_borji, saliency, fixated, rng, at_top=protocol.at_top),
+        "auc_judd": partial(auc_judd, saliency, fixated, judd, black_only=protocol.black_only),
+        "auc_borji": partial(auc_borji, saliency, fixated, borji, at_top=protocol.at_top),
     }
     if others is not None and others.any():
-        aucs["s_auc"] = lambda: shuffled_auc(saliency, fixated, np.flatnonzero(others), rng, at_top=protocol.at_top)
+        aucs["s_auc"] = lambda: shuffled_auc(
+            saliency, fixated, np.flatnonzero(others), shuffled, at_top=protocol.at_top
+        )
     return aucs
 
 

@@ -72,9 +72,13 @@ def check_published(dataset: str, protocol: str, videos: Iterable[str]) -> None:
 
 
 def published_differences(found: DatasetScores) -> dict[str, NDArray[np.float64]]:
-    """Returns our scores less the published ones, `(5,)`, of each validation video that was scored."""
+    """Returns our scores less the published ones, `(5,)`, of each validation video that was scored whole."""
     wanted = published_videos()
-    return {key: video.means[: len(FIVE)] - wanted[key] for key, video in found.videos.items() if key in wanted}
+    return {
+        key: video.means[: len(FIVE)] - wanted[key]
+        for key, video in found.videos.items()
+        if key in wanted and not video.unshared
+    }
 
 
 def against_published(found: DatasetScores) -> dict[str, Agreement]:

@@ -66,7 +66,7 @@ class DatasetScores:
         videos: of each video that was scored, by `video_key`.
         without_truth: videos with maps and no ground truth: skipped.
         without_maps: videos of the ground truth with no maps: skipped.
-        unshared: videos left out because another model that it is compared with has no maps of them.
+        unshared: videos left out with maps of which none fits a frame, or a frame that the other model has too.
         few_others: how many frames there were to draw shuffled AUC's from, if fewer than the protocol takes.
     """
 
@@ -124,8 +124,8 @@ def score_dataset(
         VideoError: a frame can't be read.
         ModelError: a model gave NaN or infinity.
     """
-    keys = [key for key in truth if all(key in source.videos for source in sources)]
-    if not any(_shared(sources, key) for key in keys):
+    keys = scored_videos(sources, truth)
+    if not keys:
         raise MapError(
             f"{sources[-1].label}: has no frame in common with {sources[0].label}; compare maps of the same frames"
         )
@@ -187,6 +187,11 @@ def _in_turn(keys: Iterable[str], submit: Callable[[str], list[Any]]) -> Iterato
         yield waiting
 
 
+def scored_videos(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> list[str]:
+    """Returns the videos, by `video_key`, of which there is a frame that all models have."""
+    return [key for key in truth if all(key in source.videos for source in sources) and _shared(sources, key)]
+
+
 def _shared(sources: Sequence[MapSource], key: str) -> set[int]:
     """Returns the indices of the frames of one video that all models have."""
     return set.intersection(*(set(source.videos[key].files) for source in sources))
@@ -196,8 +201,11 @@ def _side_by_side(sources: Sequence[MapSource], key: str) -> Iterator[tuple[int,
     """Yields, for one video, each frame that all models have, and how to get every model's map of it."""
     shared = _shared(sources, key)
     walks = [((index, get) for index, get in source.maps(key) if index in shared) for source in sources]
-    for steps in zip(*walks, strict=True):  # each is in the order of the frames
-        yield steps[0][0], [get for _, get in steps]
+    for steps in zip(*walks, strict=True):
+        indices = {index for index, _ in steps}
+        if len(indices) > 1:  # models of one dataset, and maps on disk, come in one order, but not these beside those
+            raise ValueError(f"{key}: the models' frames come in different orders")
+        yield indices.pop(), [get for _, get in steps]
 
 
 def _score_together(
@@ -259,7 +267,7 @@ def _score(
 
 def frame_count(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> int:
     """Returns how many frames `score_dataset` will read and score."""
-    keys = [key for key in truth if all(key in source.videos for source in sources)]
+    keys = scored_videos(sources, truth)
     read = sum(len(truth[key].frames) for key in keys)
     return read + sum(len(_shared(sources, key)) for key in keys)
 

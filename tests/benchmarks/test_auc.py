@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from salema.benchmarks import slow_metrics as slow
-from salema.benchmarks.auc import auc_borji, auc_judd, exact_auc, shuffled_auc
+from salema.benchmarks.auc import _break_ties, auc_borji, auc_judd, exact_auc, shuffled_auc
 
 GOLDEN = Path(__file__).parents[1] / "golden/metrics.npz"
 SIZE = (6, 9)
@@ -169,3 +169,20 @@ def test_counting_levels_is_what_sorting_gives(dtype):
     for counts in (None, weights):
         sorted_ = exact_auc(positives.astype(np.float64), negatives.astype(np.float64), counts)
         assert exact_auc(positives, negatives, counts) == pytest.approx(sorted_, abs=1e-12)
+
+
+def test_ranks_among_equals_are_drawn_without_putting_back():
+    """Six fixations among six pixels of one value, and five among six of another: each rank at most once."""
+    thresholds = np.repeat([3, 8], [6, 5])
+    higher, upto = np.repeat([6, 0], [6, 5]), np.repeat([12, 6], [6, 5])
+    left_out = set()
+    for seed in range(60):
+        above = upto.copy()
+        _break_ties(above, thresholds, higher, np.random.default_rng(seed), black_only=False)
+        assert above[:6].tolist() == [12, 11, 10, 9, 8, 7]
+        assert above[6:].tolist() == sorted(set(above[6:]), reverse=True)
+        left_out |= {*range(1, 7)} - {*above[6:]}
+    assert left_out == {*range(1, 7)}
+    above = upto.copy()
+    _break_ties(above, thresholds, higher, np.random.default_rng(0), black_only=True)
+    assert (above == upto).all()

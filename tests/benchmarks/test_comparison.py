@@ -43,6 +43,15 @@ def test_the_interval_is_scipys(over):
     assert found == compare_scores(first, second, over)["cc"]
 
 
+def test_videos_without_a_score_are_not_drawn():
+    draw = np.random.default_rng(0)
+    rows = {f"v{v}": [x] for v, x in enumerate(draw.normal(size=8))}
+    zeros = {key: [0] for key in rows}
+    nothing = {f"w{v}": [np.nan] for v in range(30)}
+    alone = compare_scores(model(zeros), model(rows), "frames")
+    assert compare_scores(model(zeros | nothing), model(rows | nothing), "frames") == alone
+
+
 def test_long_videos_weigh_more_in_means_over_frames():
     first = model({"a": [0] * 9, "b": [0]})
     second = model({"a": [1] * 9, "b": [11]})

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import shutil
 
@@ -9,9 +10,12 @@ from eval_maps import predict, scored
 
 from salema.benchmarks import slow_metrics as slow
 from salema.benchmarks.eval_cli import main
+from salema.benchmarks.ground_truth import list_truth
 from salema.benchmarks.map_files import read_map
-from salema.benchmarks.protocols import METRICS
+from salema.benchmarks.predictions import PredictedMaps
+from salema.benchmarks.protocols import METRICS, PROTOCOLS
 from salema.benchmarks.published import published_videos
+from salema.benchmarks.scoring import score_dataset
 from salema.benchmarks.synthetic import write_dataset
 from salema.runtime.cli import main as run_main
 
@@ -158,8 +162,8 @@ def test_two_models_are_compared_on_the_frames_that_both_have(cli, tmp_path, mon
     assert len(read) == len(set(read)) == 3 * 3 - 2  # densities, each once for both
     first, second = both["models"]
     assert first["frames"] == second["frames"] == 7
-    assert (first["videos_the_other_lacks"], second["videos_without_maps"]) == (["clip 1"], ["clip 1"])
-    assert second["videos_the_other_lacks"] == []
+    assert (first["videos_left_out"], second["videos_without_maps"]) == (["clip 1"], ["clip 1"])
+    assert second["videos_left_out"] == []
     assert first["videos"]["clip 2"]["the_other_lacks"] == ["0001"]
     assert second["videos"]["clip 3"]["the_other_lacks"] == ["0002"]
     for side in (good, bad):  # the same frames alone give the same row
@@ -173,6 +177,57 @@ def test_two_models_are_compared_on_the_frames_that_both_have(cli, tmp_path, mon
     )
 
 
+def test_maps_of_the_same_frame_are_compared(tmp_path):
+    """Maps differ from frame to frame, and one model lacks one: what it has must score as in the other."""
+    made = write_dataset(tmp_path / "data", "other", frames=6)
+    shift = itertools.count()
+    good = predict(made, tmp_path / "good", lambda density: np.roll(density, 3 * next(shift), axis=1))
+    bad = shutil.copytree(good, tmp_path / "bad")
+    (bad / "clip 2/0003.png").unlink()
+    truth = list_truth("other", made.truth)
+    sources = [PredictedMaps("other", place, truth, naming="groundtruth") for place in (good, bad)]
+    first, second = score_dataset(sources, truth, PROTOCOLS["exact"], jobs=3)
+    assert len({row.tobytes() for video in first.videos.values() for row in video.scores}) > 10
+    for key, video in first.videos.items():
+        assert video.frames == second.videos[key].frames
+        np.testing.assert_array_equal(video.scores, second.videos[key].scores)
+    sources[1].maps = lambda key: iter([*PredictedMaps.maps(sources[1], key)][::-1])
+    with pytest.raises(ValueError, match="the models' frames come in different orders"):
+        score_dataset(sources, truth, PROTOCOLS["exact"])
+
+
+def test_a_video_without_a_frame_in_common_takes_no_part(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=5, frames=4)
+    good, bad = predict(made, tmp_path / "good"), predict(made, tmp_path / "bad", lambda density: density.T.copy())
+    for place, names in ((good, ("0001", "0002")), (bad, ("0003", "0004"))):
+        for name in names:
+            (place / "clip 1" / f"{name}.png").unlink()
+    arguments = ("--pred", good, "--compare", bad, "--naming", "groundtruth", "--protocol", "exact")
+    with_it = scored(cli, made, "other", tmp_path, *arguments)
+    assert with_it["models"][0].pop("videos_left_out") == with_it["models"][1].pop("videos_left_out") == ["clip 1"]
+    for place in (good, bad):
+        shutil.rmtree(place / "clip 1")
+    without = scored(cli, made, "other", tmp_path, *arguments)
+    assert with_it["difference"] == without["difference"]
+    assert with_it["models"][0]["mean_over_videos"] == without["models"][0]["mean_over_videos"]
+
+
+def test_what_is_drawn_does_not_depend_on_the_map(cli, tmp_path):
+    """AUC-Borji and s-AUC are the same for a map and the map plus ten; AUC-Judd draws among black pixels."""
+    made = write_dataset(tmp_path / "data", "other", frames=4)
+    draw = np.random.default_rng(3)
+    noise = np.kron(
+        draw.integers(0, 4, (24, 32)).astype(np.uint8), np.full((2, 2), 60, np.uint8)
+    )  # halved, still black
+    plain, lifted = (
+        predict(made, tmp_path / name, lambda _, more=more: noise + np.uint8(more))
+        for name, more in (("a", 0), ("b", 10))
+    )
+    found = scored(cli, made, "other", tmp_path, "--pred", plain, "--compare", lifted)["difference"]["over_frames"]
+    assert found["s_auc"]["mean"] == found["auc_borji"]["mean"] == 0
+    assert found["auc_judd"]["mean"] != 0
+
+
 def test_notes_say_what_a_comparison_leaves_out(cli, tmp_path):
     made = write_dataset(tmp_path / "data", "other", videos=3)
     good, bad = predict(made, tmp_path / "good"), predict(made, tmp_path / "bad")
@@ -181,7 +236,7 @@ def test_notes_say_what_a_comparison_leaves_out(cli, tmp_path):
     arguments = ("--dataset", "other", "--gt", made.truth, "--pred", good, "--protocol", "exact")
     ran = cli(main, *arguments, "--naming", "groundtruth", "--compare", bad)
     assert ran.code == 0
-    assert "note: good: 1 videos (clip 1) left out, of which the other has no maps" in ran.err.splitlines()
+    assert "note: good: 1 videos (clip 1) left out: no frame in common with the other" in ran.err.splitlines()
     assert "note: good: 1 frames left out, of which the other has no map: clip 2/0001" in ran.err.splitlines()
     for path in (bad / "clip 2").iterdir():
         path.unlink()

@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     arguments = ["--dataset", "other", "--gt", made.truth, "--pred", pred, "--json", out / "s.json"]
     ran = run_limited([sys.executable, "-c", code, *arguments], file_size=500, cwd=tmp_path)
     assert ran.returncode == 1
-    assert ran.stderr.startswith(f"salema-eval: {out / 's.json'}: can't be written")
+    assert ran.stderr.splitlines()[-1].startswith(f"salema-eval: {out / 's.json'}: can't be written")
     assert list(out.iterdir()) == []
     assert "pred (mean over videos)" in ran.stdout  # the work is not lost
 
@@ -210,8 +210,25 @@ def test_a_file_that_cannot_be_written_keeps_the_others_from_nothing(cli, tmp_pa
     ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
     assert ran.code == 1
     assert ran.err.splitlines()[-1] == f"salema-eval: {tmp_path}/s.json: can't be written (disk full)"
+    assert "note: pred: 6 frames of 2 videos scored" in ran.err.splitlines()
     assert (tmp_path / "s.csv").stat().st_size
     assert cv2.imread(str(tmp_path / "s.png")) is not None
+
+
+def test_a_terminal_that_is_full_or_gone_does_not_lose_the_files(tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=2)
+    pred = predict(made, tmp_path / "pred")
+    command = [sys.executable, "-c", "from salema.benchmarks.eval_cli import main; main()", "--dataset", "other"]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        ran = subprocess.run(
+            [*command, "--gt", made.truth, "--pred", pred, "--json", tmp_path / "s.json"],
+            stdout=full,
+            stderr=-1,
+            text=True,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == "salema-eval: No space left on device"
+    assert json.loads((tmp_path / "s.json").read_text())["models"][0]["frames"] == 6
 
 
 def test_help_is_quick(cli):
