@@ -17,7 +17,7 @@ from salema.runtime import load
 from salema.runtime.engine_files import sha256_of
 from salema.runtime.errors import BackendError, SalemaError, UsageError, reason
 from salema.runtime.preprocess import to_network_size
-from salema.runtime.session import DEVICE, DEVICES, find_parts
+from salema.runtime.session import DEVICE, DEVICES, NCNN_FILES, find_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,17 +205,19 @@ def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
 
 
 def model_record(folder: Path, spec: ModelSpec) -> dict[str, Any]:
-    """What a record says of an exported model."""
+    """What a record says of an exported model, with ncnn's own files where there are any."""
     files = find_parts(folder)
+    own = [folder / name for name in NCNN_FILES if (folder / name).is_file()]
     return {
         "folder": folder.name,
-        "sha256": {path.name: sha256_of(path) for path in files},
+        "sha256": {path.name: sha256_of(path) for path in (*files, *own)},
         "architecture": spec.architecture,
         "height": spec.height,
         "width": spec.width,
         "exported_batch": spec.batch,
         "precision": spec.precision,
         "rewrites": list(spec.rewrites),
+        "float_layers": list(spec.float_layers),
         "split": len(files) > 1,
         "weights": spec.weights,
         "weights_sha256": spec.weights_sha256,

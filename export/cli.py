@@ -20,6 +20,10 @@ _WITH_FROM = {
     *("version_compatible", "hardware_compatible"),
 }
 
+_NOT_FOR_TENSORRT = {
+    **dict.fromkeys(("onnxruntime", "openvino"), "TensorRT can't read that"),  # it takes no unsigned activations
+    "ncnn": "only ncnn's files are in INT8",
+}
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -170,7 +174,7 @@ def export(
         _check_int8(context, int8=int8)
         if batch != "dynamic" and not batch.isdecimal():
             raise UsageError(f"--batch {batch}: give 1 or more, or 'dynamic'")
-        if int8 and for_ in {"onnxruntime", "openvino"}:
+        if int8 and for_ in _NOT_FOR_TENSORRT:
             engine = _no_engine(engine, for_)
         streams = None if batch == "dynamic" else int(batch)
         check_ready(output, engine, engine_options, streams)
@@ -211,9 +215,10 @@ def _precision(**asked: bool) -> str:
 
 
 def _no_engine(engine: str, target: str) -> str:
-    """TensorRT takes no unsigned activations: what is asked for is refused, and `auto` builds none."""
+    """Of what would be no INT8 engine: what is asked for is refused, and `auto` builds none."""
     if engine not in {"auto", "none"}:
-        raise UsageError(f"--int8 --for {target} --engine {engine}: TensorRT can't read that; leave out --for {target}")
+        why = _NOT_FOR_TENSORRT[target]
+        raise UsageError(f"--int8 --for {target} --engine {engine}: {why}; leave out --for {target}")
     return "none"
 
 

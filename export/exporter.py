@@ -22,6 +22,7 @@ from salema.export.checkpoint_files import save_safetensors
 from salema.export.checkpoints import Checkpoint, load_checkpoint
 from salema.export.footage import Footage, gather
 from salema.export.int8 import Int8Options, Int8Report, to_int8
+from salema.export.int8_forms import check_runtime
 from salema.export.models import Decoder, Encoder, SaliencyStep
 from salema.export.rewrite import FOR, FOR_INT8, MEAN
 from salema.export.to_ncnn import write_ncnn
@@ -103,6 +104,8 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
             `gather` and `to_int8`.
     """
     _check_options(options)
+    if options.for_ == "ncnn" or (options.for_ == "openvino" and options.precision == "int8"):
+        check_runtime(options.for_)
     names = PART_FILES if options.split else (MODEL_FILE, *(NCNN_FILES if options.for_ == "ncnn" else ()))
     paths = tuple(options.folder / name for name in names)
     with _folder(options.folder), ExitStack() as stack:

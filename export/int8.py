@@ -156,7 +156,8 @@ def to_int8(
             if options.sensitivity and not accuracy.cc >= LEAST_CC:  # else printed with the rest
                 for layer, value in table:
                     say(f"              {layer}: least CC {value:.6f} where it alone is INT8")
-            check(accuracy, [row for row in table if row[0] not in choice.kept])
+            blame = [row for row in table if row[0] not in choice.kept]
+            check(accuracy, blame, "--fp32" if options.target == "ncnn" else "--fp16")
     return written, Int8Report(
         calibration_frames=footage.count,
         calibration_runs=len(footage.runs),

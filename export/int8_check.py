@@ -90,12 +90,13 @@ def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps
     )
 
 
-def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]]) -> None:
+def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]], instead: str = "--fp16") -> None:
     """Refuses a model that is too far from the float one, or a check that could not have found out.
 
     Args:
         accuracy: what `measure` found.
         blame: layers with the correlation that is left where they alone are INT8, worst first.
+        instead: the option of another precision that goes with the rest.
 
     Raises:
         VerificationError: the least correlation is below `LEAST_CC`, or noise does not change it.
@@ -106,7 +107,7 @@ def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]]) -> None:
         raise VerificationError(
             f"INT8 is too far from FP32: least CC {accuracy.cc:.5f} over {accuracy.steps} held-out frames (at least"
             f" {LEAST_CC} is asked); nothing was written; the layers to blame: {worst}; leave them in float with"
-            f" {keep}, calibrate on more frames, or export with --fp16"
+            f" {keep}, calibrate on more frames, or export with {instead}"
         )
     if not accuracy.control_cc < LEAST_CC:
         raise VerificationError(

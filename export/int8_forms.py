@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 _TRIAL = "trial.onnx"
 
 
+def check_runtime(target: str) -> None:
+    """Refuses, before long work, a runtime that is to check the files after it and can't be imported.
+
+    Raises:
+        MissingDependencyError: ncnn is missing, or OpenVINO is installed and broken.
+    """
+    if target == "ncnn":
+        import salema.runtime.ncnn_session  # noqa: PLC0415 - optional
+    elif find_spec("openvino") is not None:
+        import salema.runtime.openvino_session  # noqa: F401, PLC0415
+
+
 class Form(Protocol):
     """One form of an INT8 model.
 

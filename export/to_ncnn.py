@@ -101,7 +101,8 @@ class _Graph:
             self.weights += [_RAW_FP32, _bytes(weight), bias]
         else:
             rounded, scales = _per_channel(weight)
-            entering = np.array([_LEVELS / max(map(abs, self._rounding.ranges[name]))])
+            greatest = max(map(abs, self._rounding.ranges[name]))
+            entering = np.array([_LEVELS / (greatest or 1)])  # behind a dead layer nothing enters
             self.weights += [_RAW_INT8, rounded, bias, _bytes(scales), _bytes(entering)]
             parameters += _IN_INT8
         return self.add("Convolution", [x], parameters, name)

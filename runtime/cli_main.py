@@ -8,6 +8,8 @@ from typing import cast
 
 import typer
 
+from salema.runtime.errors import exit_on_error
+
 # Of the click that Typer brings along (0.29) or has for a dependency (before): of its names only these are public.
 _ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -24,12 +26,15 @@ def run_app(app: typer.Typer, program: str) -> None:
     """
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
-    try:
-        code = app(prog_name=program, standalone_mode=False)
-    except _ClickUsageError as error:
-        told = cast("typer.BadParameter", error)
-        command = told.ctx.command_path if told.ctx else program
-        message = " ".join(told.format_message().split()).rstrip(".")
-        print(f"{command}: {message[:1].lower()}{message[1:]}; see {command} --help", file=sys.stderr)
-        raise SystemExit(2) from None
+    with exit_on_error(program):  # --help is printed before a command's own begins
+        try:
+            code = app(prog_name=program, standalone_mode=False)
+        except _ClickUsageError as error:
+            told = cast("typer.BadParameter", error)
+            command = told.ctx.command_path if told.ctx else program
+            message = " ".join(told.format_message().split()).rstrip(".")
+            print(f"{command}: {message[:1].lower()}{message[1:]}; see {command} --help", file=sys.stderr)
+            raise SystemExit(2) from None
+        if sys.stdout is not None:
+            sys.stdout.flush()
     raise SystemExit(code if isinstance(code, int) else 0)

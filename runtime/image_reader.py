@@ -83,5 +83,6 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def breaks_off(data: NDArray[np.uint8]) -> bool:
     """Whether the bytes of an image are a PNG or JPEG without its end: OpenCV makes up the rest, and grumbles."""
-    start, rest = data[:8].tobytes(), data[data.size // 2 :].tobytes()  # a preview's end is nearer the start
+    whole = data.tobytes().rstrip(b"\0")  # some programs fill up blocks
+    start, rest = whole[:8], whole[len(whole) // 2 :]  # a preview's end is nearer the start
     return any(start.startswith(begins) and ends not in rest for begins, ends in _ENDS.items())

@@ -126,6 +126,8 @@ def _in_files(text: str, path: Path, *, in_list: bool) -> list[Source]:
         raise VideoError(f"{text}: is no ordinary file; pipe it in, with - as the source")
     if not path.is_file():
         raise VideoError(f"{text}: no such video file")
+    if path.suffix.lower() in IMAGES:
+        return [Source("images", text, path.stem, (path,))]
     return [Source("video", text, path.stem)]
 
 

@@ -1,6 +1,7 @@
 """INT8 for ncnn: its own files are in INT8, and the ONNX file beside them stays in float."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from salema.export.int8 import Int8Options, _choose
 from salema.export.quantize import SCHEMES, calibrate
 from salema.export.seeded import moving_disc, seeded_state_dict
 from salema.runtime import load
+from salema.runtime.errors import MissingDependencyError, VerificationError
 from salema.runtime.ncnn_files import find_ncnn, read_info
 from salema.runtime.ncnn_session import load_net, to_mat
 from salema.runtime.onnx_metadata import read_spec
@@ -151,3 +153,36 @@ def test_in_openvino_widths_are_tried_there(clip, tmp_path):
     result = export_model(Options(WEIGHTS, tmp_path / "m", **options), said.append)
     assert "checking      INT8 in OpenVINO against FP32 on 16 held-out frames, 300 steps" in said
     assert result.int8.accuracy.cc >= 0.99
+
+
+def test_behind_a_dead_layer_nothing_enters(clip, tmp_path):
+    arrays = seeded_state_dict("salema", 16)
+    arrays["salgan.44.weight"], arrays["salgan.44.bias"] = (
+        arrays["salgan.44.weight"] * 0,
+        arrays["salgan.44.bias"] * 0 - 1,
+    )
+    torch.save({"state_dict": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "w.pt")
+    options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": "ncnn"}
+    with pytest.raises(VerificationError, match="so nothing was written"):
+        export_model(Options(str(tmp_path / "w.pt"), tmp_path / "m", **options), lambda _: None)
+
+
+def test_no_engine_is_made_of_the_float_file_beside(cli, clip, tmp_path):
+    arguments = ("--weights", WEIGHTS, "--int8", "--calib", clip, "--for", "ncnn", "-o", tmp_path / "m")
+    ran = cli(main, *arguments, "--engine", "tensorrt-rtx", "--target", "sm89")
+    assert (ran.code, (tmp_path / "m").exists()) == (2, False)
+    assert "--engine tensorrt-rtx: only ncnn's files are in INT8; leave out --for ncnn" in ran.err
+
+
+@pytest.mark.parametrize("target", ["ncnn", "openvino"])
+def test_a_broken_runtime_is_told_before_any_work(clip, tmp_path, monkeypatch, target):
+    (tmp_path / target).mkdir()
+    (tmp_path / target / "__init__.py").write_text("raise ImportError('broken')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == target or name.endswith(f"{target}_session")]:
+        monkeypatch.delitem(sys.modules, name)
+    said = []
+    options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": target}
+    with pytest.raises(MissingDependencyError, match="broken"):
+        export_model(Options(WEIGHTS, tmp_path / "m", **options), said.append)
+    assert said == []

@@ -259,9 +259,12 @@ def test_half_an_image_is_not_made_up(tmp_path, suffix):
     whole, half = tmp_path / f"0.{suffix}", tmp_path / f"1.{suffix}"
     cv2.imwrite(str(whole), image)
     data = whole.read_bytes()
-    whole.write_bytes(data + bytes(200))  # some programs write more after the end
+    whole.write_bytes(data + bytes(2 * len(data)))  # some programs write more after the end
     half.write_bytes(data[: len(data) * 3 // 4])
     assert read_image(whole).shape == (40, 60, 3)
+    (source,) = find_sources([str(half)])  # alone too
+    with pytest.raises(VideoError, match=rf"1\.{suffix}: breaks off"):
+        Playback(source)
     with pytest.raises(VideoError, match=rf"1\.{suffix}: breaks off"):
         read_image(half)
 
