@@ -10,6 +10,7 @@ import numpy as np
 
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.reader import Frame
+from salema.runtime.sources import JPEG_START, PNG_START
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own sentences say what is wrong
-_ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}  # PNG's and JPEG's, by how they begin
+_ENDS = {PNG_START: b"IEND", JPEG_START: b"\xff\xd9"}
 
 
 class ImageReader:
@@ -84,5 +85,5 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def breaks_off(data: NDArray[np.uint8]) -> bool:
     """Whether the bytes of an image are a PNG or JPEG without its end: OpenCV makes up the rest, and grumbles."""
     whole = data.tobytes().rstrip(b"\0")  # some programs fill up blocks
-    start, rest = whole[:8], whole[len(whole) // 2 :]  # a preview's end is nearer the start
-    return any(start.startswith(begins) and ends not in rest for begins, ends in _ENDS.items())
+    rest = whole[len(whole) // 2 :]  # a preview's end is nearer the start
+    return any(whole.startswith(begins) and ends not in rest for begins, ends in _ENDS.items())

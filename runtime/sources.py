@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["video", "images", "camera", "url", "pipeline", "stdin"]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 VIDEOS = {
     *(".3gp", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
@@ -126,9 +127,20 @@ def _in_files(text: str, path: Path, *, in_list: bool) -> list[Source]:
         raise VideoError(f"{text}: is no ordinary file; pipe it in, with - as the source")
     if not path.is_file():
         raise VideoError(f"{text}: no such video file")
-    if path.suffix.lower() in IMAGES:
+    if _is_image(path):
         return [Source("images", text, path.stem, (path,))]
     return [Source("video", text, path.stem)]
+
+
+def _is_image(path: Path) -> bool:
+    """Whether it is a PNG or JPEG by name and content: videos have been seen under such names."""
+    if path.suffix.lower() not in IMAGES:
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(PNG_START)).startswith((PNG_START, JPEG_START))
+    except OSError:  # told where it is opened
+        return False
 
 
 def _without_user(url: str) -> str:

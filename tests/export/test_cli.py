@@ -114,7 +114,7 @@ def test_saved_weights_load_without_options(cli, tmp_path):
         (("--arch", "resnet"), 2, "--arch resnet: not one of auto"),
         (("--alpha", 2), 2, "--alpha 2: the weight of the new frame must lie in (0, 1]"),
         (("--residual", "--ema-loc", 44), 2, "choose a ReLU or a convolution"),
-        (("--nonsense",), 2, "No such option"),
+        (("--nonsense",), 2, "no such option"),
         (("--weights", "absent.pt"), 1, "absent.pt: no such file; give a checkpoint"),
     ],
 )

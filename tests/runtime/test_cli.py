@@ -144,7 +144,7 @@ def test_a_terminal_gets_a_progress_bar(model, small_clip, tmp_path):
         (("clip.mp4", "--no-video"), 2, "--no-video leaves nothing to write"),
         (("clip.mp4", "-o", "file/out.mp4"), 1, "file: can't make this folder"),
         (("clip.mp4", "--maps", "file"), 1, "file: can't make this folder"),
-        (("clip.mp4", "--nonsense"), 2, "No such option"),
+        (("clip.mp4", "--nonsense"), 2, "no such option"),
         ((), 2, "give either sources (a video file, say), or --dataset"),
     ],
 )
