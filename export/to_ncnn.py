@@ -34,8 +34,8 @@ _LEVELS = 127  # of INT8, on either side of zero
 _IN_INT8 = " 8=1"  # with a scale for each channel of the weights, and one for what enters
 _ADD, _SUB, _MUL = "0=0", "0=1", "0=2"  # BinaryOp's
 _RESIZES = {"Pooling": (1, 2), "Interp": (2, 1)}
-# Without Winograd and without a matrix product (layers' feature masks): with three channels in, the plain loops take
-# 6.0 ms at 192x256, a matrix product 6.4, Winograd 9.5 (1.0.20261020, 2 cores of a Zen 3).
+# Without Winograd and without a matrix product (layers' feature masks): with three channels in, plain loops are faster
+# (benchmarks/results/ncnn_choices.json: with those a step is 0.91 and 0.94 times as fast).
 _DIRECTLY = " 31=96"
 _SIMPLE = {
     "R": ("ReLU", ""),

@@ -16,8 +16,8 @@ from salema.runtime.ncnn_files import read_info
 
 # Its OpenMP reads these once, when it is loaded. By default threads that wait keep their cores busy for 3 ms: with
 # decoding, encoding or other programs beside it a step took two to three times the CPU time, and longer. Without any
-# spinning a step alone is slower: 278 ms instead of 249 with these 0.1 ms (10 000 turns of GCC's libgomp, 2 cores of a
-# Zen 3); a whole run is as fast with either.
+# spinning a step alone is slower: 297 ms instead of 270 with these 0.1 ms, 10 000 turns of GCC's libgomp
+# (benchmarks/results/ncnn_choices.json: 2 cores of a Zen 3); tried by hand, a whole run is as fast with either.
 _WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
 _told = not _WAITING.keys().isdisjoint(os.environ)
 if not _told:
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 _ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed")
 
 # There Winograd's F(6,3) is faster than F(4,3) where layers are larger than 12x16, and F(2,3), which ncnn takes below
-# as the file gives sizes, about as fast: a step 1.08 times (1.0.20261020, 2 cores of a Zen 3, AVX2). In INT8, which has
-# no F(6,3), a step without F(4,3) takes 1.3 times as long. Arm: unmeasured.
+# as the file gives sizes, about as fast: with F(4,3) a step is 0.9 times as fast, or 0.84 where it is everywhere
+# (benchmarks/results/ncnn_choices.json: 1.0.20261020, 2 cores of a Zen 3, AVX2). In INT8, which has no F(6,3), a step
+# without F(4,3) takes 1.3 times as long. Arm: unmeasured.
 _SLOWER_IN_FP32 = ("use_winograd43_convolution",)
 _X86 = ("x86_64", "amd64")
 
