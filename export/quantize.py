@@ -55,7 +55,7 @@ class Scheme:
             convolution in INT8 at all; TensorRT and OpenVINO pull the Q that is before the next convolution to its
             place by themselves.
         ends_in_float: whether the first and the last layer stay in float in any case. In ncnn a step is 1.06 times as
-            fast with the first one in float, which has three channels (tried by hand: 1.0.20261020, 2 cores of a Zen 3).
+            fast with the first one in float, which has three channels (tried by hand, 2 cores of a Zen 3).
     """
 
     unsigned: bool
