@@ -1,6 +1,7 @@
 """The tables in the documentation are what the commands print of the committed results."""
 
 import json
+import re
 from pathlib import Path
 
 from salema.benchmarks.cli import main
@@ -41,3 +42,9 @@ def test_speed_of_the_metrics():
         ratio = f"{ours['ratio']:.1f} ({ours['ratio_low']:.1f}-{ours['ratio_high']:.1f})"
         row = f"| {setting} | {loops['median_ms']:.1f} | {ours['median_ms']:.2f} | {ratio} |"
         assert row in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_accuracy_of_int8():
+    said = (ROOT / "benchmarks/results/int8_exports.txt").read_text("utf-8")
+    least = [f"{float(value):.4f}" for value in re.findall(r"CC +least ([\d.]+), mean", said)]
+    assert f"least CC {least[0]}, {least[1]} and {least[2]} (" in (ROOT / "README.md").read_text("utf-8")
