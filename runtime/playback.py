@@ -19,6 +19,7 @@ from salema.runtime.image_reader import ImageReader
 from salema.runtime.live import Losses, Newest, Reconnecting
 from salema.runtime.pipes import GStreamerPipe, StdinPipe, open_stdin
 from salema.runtime.side_by_side import SOURCE_THREAD
+from salema.runtime.strides import strided, strided_at_once
 from salema.runtime.video_reader import VideoReader
 
 if TYPE_CHECKING:
@@ -167,25 +168,30 @@ class Playback:
             self._reader = self._open_again()
 
     def _pass(self) -> Iterator[Frame]:
-        """Yields the selected frames of one pass; where something is left out at the start, from time zero."""
+        """Yields the selected frames of one pass, each as long as it is shown."""
+        stride = self._selection.stride
+        if stride == 1:
+            return self._part()
+        return (strided_at_once if self.is_live else strided)(self._part(), stride)
+
+    def _part(self) -> Iterator[Frame]:
+        """Yields the frames of one pass in the selected time; where something is left out at the start, from zero."""
         chosen, tick = self._selection, self.time_base
-        base, index, anew = None, 0, False
+        base, most = None, None
         for frame in self._reader:
             if self._is_over():
                 return
-            anew = anew or frame.starts_anew
             if frame.pts * tick < chosen.start_s - _EARLY_S:
                 continue
+            anew = frame.starts_anew
             if base is None:
                 base, anew = frame.pts if chosen.start_s else 0, True
                 self._sound_start_s = float(base * tick)
-            if chosen.duration_s is not None and (frame.pts - base) * tick >= chosen.duration_s - _EARLY_S:
+                most = None if chosen.duration_s is None else base + math.ceil((chosen.duration_s - _EARLY_S) / tick)
+            if most is not None and frame.pts >= most:
                 return
-            if index % chosen.stride == 0:
-                pts, duration = frame.pts - base, frame.duration * chosen.stride
-                yield replace(frame, pts=pts, duration=duration, starts_anew=anew)
-                anew = False
-            index += 1
+            duration = frame.duration if most is None else min(frame.duration, most - frame.pts)
+            yield replace(frame, pts=frame.pts - base, duration=duration, starts_anew=anew)
 
     def _expected(self, reader: Reader) -> int | None:
         """How many frames there should be, to within a few; None where nobody knows."""

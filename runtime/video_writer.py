@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,6 +58,7 @@ class VideoWriter:
         self._rate, self._time_base, self._aspect = source.rate, source.time_base, source.aspect
         self._sound = source.sound
         self._frames = 0
+        self._durations = deque[int]()  # of the pictures that the encoder holds
         if max(width, height) > _MOST_COLUMNS:
             raise OutputError(
                 f"{path}: {width}x{height} pixels, and H.264 goes to {_MOST_COLUMNS} either way; give --view overlay or"
@@ -89,6 +91,7 @@ class VideoWriter:
         )
         picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self._time_base
         with self._translated():
+            self._durations.append(frame.duration)
             self._mux(self._stream.encode(picture))
             self._audio.write_until(float((frame.pts + frame.duration) * self._time_base))
 
@@ -124,7 +127,9 @@ class VideoWriter:
     def _mux(self, packets: Iterable[av.Packet[Any]]) -> None:
         for packet in packets:
             self._file.reserve(packet.size)
-            self._frames += packet.stream is self._stream
+            if packet.stream is self._stream:  # libx264 takes the average for a picture's length: the last one's counts
+                packet.duration = self._durations.popleft()
+                self._frames += 1
             self._container.mux(packet)
 
     def __exit__(

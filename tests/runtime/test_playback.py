@@ -64,12 +64,50 @@ def test_a_part_of_it_begins_at_time_zero(clip, options, expected):
     assert numbers(frames) == list(expected)
     stride = options.get("stride", 1)
     assert times_s(playback, frames) == pytest.approx(np.arange(len(frames)) * stride / 25)
-    assert {frame.duration for frame in frames} == {frames[0].duration}
-    assert float(frames[0].duration * playback.time_base) == pytest.approx(stride / 25)
+    ticks = [frame.duration * playback.time_base * 25 for frame in frames]
+    whole = len(frames) == options.get("max_frames")  # the frame after the last one is there
+    assert ticks == [stride] * (len(frames) - 1) + [stride if whole else expected.stop - expected[-1]]
     assert playback.rate == Fraction(25, stride)
     assert abs(playback.frame_count - len(frames)) <= 1
     assert frames[0].starts_anew
     assert not any(frame.starts_anew for frame in frames[1:])
+
+
+def length_s(playback, frames):
+    return float((frames[-1].pts + frames[-1].duration) * playback.time_base)
+
+
+def test_a_stride_leaves_the_length_as_it_is(clip):
+    assert length_s(*play(clip, stride=7)) == 2.0
+    playback, frames = play(clip, stride=7, loop=3)
+    assert length_s(playback, frames) == 6.0
+    assert times_s(playback, frames)[8::8] == [2.0, 4.0]
+    assert length_s(*play(clip, stride=7, duration_s=0.8)) == 0.8
+
+
+def test_a_stride_over_uneven_times(tmp_path):
+    """Each frame lasts until the next one that is taken, the last one until the end."""
+    uneven = write_clip(tmp_path / "u.mp4", moving_disc(8, 64, 96), pts=[0, 1, 5, 6, 12, 13, 14, 20])
+    playback, frames = play(uneven, stride=3)
+    assert [round(25 * time_s) for time_s in times_s(playback, frames)] == [0, 6, 14]
+    assert [round(25 * frame.duration * playback.time_base) for frame in frames] == [6, 8, 7]
+
+
+def test_a_duration_cuts_a_long_frame_short(tmp_path):
+    slow = write_clip(tmp_path / "u.mp4", moving_disc(4, 64, 96), pts=[0, 50, 100, 150])
+    assert length_s(*play(slow, duration_s=3.0)) == 3.0
+
+
+def test_a_stride_keeps_the_last_frame_of_a_file_that_breaks_off(tmp_path):
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((16, 16, 3), index, np.uint8))
+    (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:-20])
+    (source,) = find_sources([str(tmp_path)])
+    with Playback(source, Selection(stride=3, fps=10)) as playback:
+        found = []
+        with pytest.raises(VideoError, match="4.png: breaks off"):
+            found.extend(playback)
+    assert [(frame.pts, frame.duration) for frame in found] == [(0, 3), (3, 1)]
 
 
 def test_a_loop_goes_on_in_time_with_a_new_state_each_time(clip):

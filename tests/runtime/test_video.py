@@ -50,6 +50,13 @@ def test_variable_frame_rate_keeps_its_times(tmp_path):
     assert after["duration_s"] == pytest.approx(34 / 25, abs=1e-3)
 
 
+def test_the_last_frame_is_as_long_as_in_the_source(tmp_path):
+    """Not as long as frames are on average: 1.11 s of 1.08."""
+    pts = [0, 1, 2, 5, 6, 10, 11, 26]
+    copy(write_clip(tmp_path / "a.mp4", DISC, pts=pts), tmp_path / "b.mp4")
+    assert probe(tmp_path / "b.mp4")["duration_s"] == 27 / 25
+
+
 def test_times_start_at_zero_where_the_source_starts_later(tmp_path):
     source = write_clip(tmp_path / "a.ts", DISC, pts=range(100, 108))
     assert probe(source)["times"][0] > 3
