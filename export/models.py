@@ -192,7 +192,7 @@ class Encoder(nn.Module):
     @property
     def split(self) -> SplitSpec:
         """What lies between the parts."""
-        return SplitSpec(self.step.architecture.residual, LAYERS[self.location + 1] == "R")
+        return SplitSpec("entered" if self.step.architecture.residual else None, LAYERS[self.location + 1] == "R")
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         """Returns the averaged layer's output `[N, C, h, w]`, and what entered that layer where it is added later."""

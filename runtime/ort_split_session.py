@@ -48,10 +48,12 @@ class OrtSplitSession:
         """See `Session.step`."""
         self._check_open()
         (before,) = states
-        fresh, *entered = self._encoder.run(self._outputs, {"frame": np.ascontiguousarray(frames)})
+        given = self._encoder.run(self._outputs, {"frame": np.ascontiguousarray(frames)})
+        passed = dict(zip(self._outputs, given, strict=True))
         after = before.copy()
         averaged = np.empty(after.shape, self._dtype)
-        ema_update(after, fresh, mix, averaged, residual=entered[0] if entered else None, relu=self._split.relu)
+        residual = passed[self._split.residual] if self._split.residual else None
+        ema_update(after, passed["fresh"], mix, averaged, residual=residual, relu=self._split.relu)
         (saliency,) = self._decoder.run(["saliency"], {"averaged": averaged})
         return saliency[:, 0], (after,)
 

@@ -6,16 +6,18 @@ An ONNX file carries it as JSON under the metadata key `salema`.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from salema.runtime.errors import ModelError, reason
 
-SPEC_VERSION = 3
+SPEC_VERSION = 4
 METADATA_KEY = "salema"
 PARTS = ("model", "encoder", "decoder")
 PRECISIONS = ("fp32", "fp16", "int8")
+DEFAULT_FPS = 30.0  # DHF1K's, on which the published weights were trained
 TRANSPOSED = "upsampling-transposed"  # the rewrite that suits OpenVINO
 
 
@@ -43,12 +45,19 @@ class SplitSpec:
     """What lies between the encoder and the decoder of a split model, besides the EMA itself.
 
     Attributes:
-        residual: whether what entered the averaged layer, the encoder's `entered`, is added to the state.
+        residual: the encoder's output that is added to the state: `entered`, what entered the averaged layer; `fresh`,
+            what left it; None for nothing.
         relu: whether a ReLU follows the averaged layer.
+        rectified: whether the state is kept after that ReLU, not before it.
     """
 
-    residual: bool
+    residual: str | None
     relu: bool
+    rectified: bool = False
+
+    def __post_init__(self) -> None:
+        if self.residual not in {None, "entered", "fresh"} or (self.rectified and (self.residual or not self.relu)):
+            raise ValueError("what lies between the parts doesn't go together")
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,9 @@ class ModelSpec:
         part: `model` for the whole step; `encoder` (up to and with the averaged layer) or `decoder` (what follows) of a
             split one, between which the EMA is ours.
         split: what lies between the parts; None for a whole step.
+        plain_recurrence: whether an EMA in the encoder follows the plain rule, not the published code's, in which ReLUs
+            overwrite states.
+        reference_fps: frames per second at which the weights were trained, by which the time between frames is counted.
         float_layers: convolutions that an INT8 model leaves in float32, by published name (`salgan.60`).
         spec_version: version of this record.
     """
@@ -92,6 +104,8 @@ class ModelSpec:
     salema_version: str
     part: str = "model"
     split: SplitSpec | None = None
+    plain_recurrence: bool = False
+    reference_fps: float = DEFAULT_FPS
     float_layers: tuple[str, ...] = ()
     spec_version: int = SPEC_VERSION
 
@@ -101,6 +115,8 @@ class ModelSpec:
             raise ValueError("sizes must be whole numbers above 0")
         if self.coefficient is not None and not 0 < self.coefficient <= 1:
             raise ValueError("the coefficient must lie in (0, 1]")
+        if not 0 < self.reference_fps < math.inf:
+            raise ValueError("the reference rate must be above 0")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision} is none of {', '.join(PRECISIONS)}")
         if self.part not in PARTS or (self.split is None) != (self.part == "model"):
@@ -143,7 +159,7 @@ class ModelSpec:
     def output_names(self) -> tuple[str, ...]:
         """The graph's outputs in order: `saliency`, then the states."""
         if self.split is not None and self.part == "encoder":
-            return ("fresh", "entered") if self.split.residual else ("fresh",)
+            return ("fresh", "entered") if self.split.residual == "entered" else ("fresh",)
         return ("saliency", *(f"{state.name}_out" for state in self.states if self.part == "model"))
 
     def to_json(self) -> str:
@@ -164,17 +180,15 @@ class ModelSpec:
         try:
             record: dict[str, Any] = json.loads(text)
             spec_version = int(record["spec_version"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            added = _since(spec_version, record)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ModelError(f"{where}: its salema metadata can't be read; export the model again") from None
         if spec_version > SPEC_VERSION:
             raise ModelError(
                 f"{where}: written by salema {record.get('salema_version', '?')} in model format {spec_version}, and"
                 f" this version reads up to {SPEC_VERSION}; upgrade with: pip install -U salema"
             )
-        if spec_version == 1:  # before there were split models
-            record |= {"part": "model", "split": None}
-        if spec_version < SPEC_VERSION:  # before there was INT8
-            record |= {"float_layers": [], "spec_version": SPEC_VERSION}
+        record |= added
         expected = {field.name for field in fields(cls)}
         if expected != set(record):
             odd = ", ".join(sorted(expected ^ set(record)))
@@ -186,3 +200,17 @@ class ModelSpec:
             return cls(**{**record, **names, "states": states, "split": split})
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{where}: its salema metadata is damaged ({reason(error)}); export it again") from error
+
+
+def _since(spec_version: int, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a record of an older format lacks."""
+    added: dict[str, Any] = {}
+    if spec_version < 2:  # noqa: PLR2004 - before there were split models
+        added |= {"part": "model", "split": None}
+    if spec_version < 3:  # noqa: PLR2004 - before there was INT8
+        added |= {"float_layers": []}
+    if spec_version < SPEC_VERSION:  # before the published recurrence in the encoder: all followed the plain rule
+        added |= {"plain_recurrence": True, "reference_fps": DEFAULT_FPS, "spec_version": SPEC_VERSION}
+        if split := record.get("split"):
+            added["split"] = {**split, "residual": "entered" if split["residual"] else None, "rectified": False}
+    return added

@@ -82,7 +82,7 @@ class SplitEngine:
             self._passed("fresh"),
             Array(self._addresses["mix"], (self._streams,), np.dtype(np.float32), self._launcher.device),
             self._passed("averaged"),
-            residual=self._passed("entered") if self._split.residual else None,
+            residual=self._passed(self._split.residual) if self._split.residual else None,
             relu=self._split.relu,
         )
         self._decoder.enqueue(stream)

@@ -33,7 +33,7 @@ class ConstantEngine:
             rewrites=(),
             salema_version="0",
             part=part,
-            split=SplitSpec(residual=True, relu=True),
+            split=SplitSpec("entered", relu=True),
         )
         self._outputs, self._device = outputs, device
         self._placed, self._addresses, self._streams = {}, {}, 0

@@ -33,15 +33,43 @@ def test_it_survives_json():
 
 def test_records_of_former_formats_are_read():
     record = json.loads(SPEC.to_json())
-    del record["float_layers"]
-    assert ModelSpec.from_json(json.dumps(record | {"spec_version": 2}), "x") == SPEC
-    del record["part"], record["split"]
-    assert ModelSpec.from_json(json.dumps(record | {"spec_version": 1}), "x") == SPEC
+    plain = replace(SPEC, plain_recurrence=True, reference_fps=30.0)
+    for spec_version, new in (
+        (3, ("plain_recurrence", "reference_fps")),
+        (2, ("float_layers",)),
+        (1, ("part", "split")),
+    ):
+        for name in new:
+            del record[name]
+        assert ModelSpec.from_json(json.dumps(record | {"spec_version": spec_version}), "x") == plain
+
+
+@pytest.mark.parametrize(("residual", "named"), [(True, "entered"), (False, None)])
+def test_split_models_of_format_3_are_read(residual, named):
+    encoder = replace(SPEC, states=SPEC.states[:1], part="encoder", split=SplitSpec(named, relu=True))
+    record = json.loads(encoder.to_json()) | {"spec_version": 3, "split": {"residual": residual, "relu": True}}
+    del record["plain_recurrence"], record["reference_fps"]
+    assert ModelSpec.from_json(json.dumps(record), "x") == replace(encoder, plain_recurrence=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reference_fps": 0},
+        {"reference_fps": "fast"},
+        {"split": {"residual": "left", "relu": True, "rectified": False}, "part": "encoder"},
+        {"split": {"residual": None, "relu": False, "rectified": True}, "part": "encoder"},
+    ],
+)
+def test_values_that_mean_nothing_are_refused(change):
+    record = json.loads(SPEC.to_json()) | change
+    with pytest.raises(ModelError, match=r"m\.onnx: its salema metadata is damaged \(.*\); export it again"):
+        ModelSpec.from_json(json.dumps(record), "m.onnx")
 
 
 def test_parts_have_tensors_of_their_own():
     one = replace(SPEC, states=SPEC.states[:1])
-    encoder = replace(one, part="encoder", split=SplitSpec(residual=True, relu=True))
+    encoder = replace(one, part="encoder", split=SplitSpec("entered", relu=True))
     decoder = replace(encoder, part="decoder")
     assert encoder.tensor_shapes == {
         "frame": (None, 192, 256, 3),
