@@ -57,7 +57,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measure throughput and latency of exported models and of their peers, in turns, as ratios with their spread."""
-    with exit_on_error("salema-bench"):
+    with exit_on_error("salema-bench", "use a smaller --batch"):
         if context.invoked_subcommand:
             refuse_before_command(context)
             return

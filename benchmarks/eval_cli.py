@@ -63,7 +63,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="With --model: as for salema-run.")] = "auto",
 ) -> None:
     """Score saliency maps against where people looked: AUC-Judd, shuffled AUC, NSS, CC, SIM, KL and AUC-Borji."""
-    with exit_on_error(_PROGRAM), ExitStack() as opened:
+    with exit_on_error(_PROGRAM, "give fewer --jobs"), ExitStack() as opened:
         if context.invoked_subcommand is not None:
             refuse_before_command(context)
             return

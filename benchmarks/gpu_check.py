@@ -53,7 +53,7 @@ def check(
     ] = True,
 ) -> None:
     """Run everything that needs a GPU, and leave the results as JSON."""
-    with exit_on_error("gpu-check"):
+    with exit_on_error("gpu-check", "use a smaller --imgsz"):
         from salema.benchmarks.environment import describe_environment
         from salema.benchmarks.gpu_cases import check_precision
         from salema.export.exporter import Options

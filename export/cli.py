@@ -150,7 +150,7 @@ def export(
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export SalEMA, SalGAN or SalCLSTM as a single-step ONNX graph, checked against PyTorch, and build its engine."""
-    with exit_on_error("salema-export"):
+    with exit_on_error("salema-export", "use a smaller --imgsz or --batch"):
         from salema.export.cli_report import report
         from salema.export.engine_builder import EngineOptions
         from salema.export.to_engine import ENGINES, build_chosen, check_ready

@@ -30,8 +30,8 @@ _FIXES = {
     ),
     r"base shader|ktm assertion": "TensorRT lacks a kernel at this level; use --optimization-level 3 or more",
     r"out.?of.?memory|insufficient memory|memory_allocation|bad.?alloc|cudaerror 2\b": (
-        "there is too little free memory on the GPU or the machine; close other programs, or use a smaller --imgsz or"
-        " --batch (while building also a smaller --workspace)"
+        "there is too little free memory on the GPU or the machine; close other programs, or export the model with a"
+        " smaller --imgsz or --batch (while building an engine, a smaller --workspace may do)"
     ),
     (
         r"driver version is insufficient|insufficient.?driver|cudaerror 35|error: 35\b|libcuda\.so"

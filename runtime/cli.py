@@ -101,7 +101,7 @@ def run(
     json_: Annotated[bool, typer.Option("--json", help="Print each summary as a line of JSON.")] = False,
 ) -> None:
     """Lay the saliency of videos over them, with their sound kept, and save maps and numbers; or run a dataset."""
-    with exit_on_error("salema-run"):
+    with exit_on_error("salema-run", "give fewer --jobs, or a --model exported with a smaller --imgsz"):
         opening = {"model": model, "backend": backend, "device": device, "graphs": cuda_graph}
         if bool(sources) == (dataset is not None):
             raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
@@ -172,25 +172,23 @@ def _run_dataset(
     resume: bool,
     as_json: bool,
 ) -> None:
-    from salema.runtime import load
     from salema.runtime.cli_report import Announced, FrameBar, report_dataset
     from salema.runtime.dataset_run import run_dataset
     from salema.runtime.datasets import check_dataset, list_videos
     from salema.runtime.stopping import stop_requested
 
     check_dataset(dataset, **options)
-    with Announced(**opening)() as stream:
-        weights = stream.spec.weights
-    videos = list_videos(dataset, source, target, weights, **options)
-    with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
-        summary = run_dataset(
-            videos,
-            lambda: load(**opening, streams=1),
-            jobs=jobs,
-            resume=resume,
-            stop=stop,
-            progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
-        )
+    with Announced(**opening, streams=1) as open_stream:
+        videos = list_videos(dataset, source, target, open_stream.ahead().weights, **options)
+        with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
+            summary = run_dataset(
+                videos,
+                open_stream,
+                jobs=jobs,
+                resume=resume,
+                stop=stop,
+                progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
+            )
     report_dataset(summary, len(videos), target, as_json=as_json)
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from salema.runtime import load
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
 from salema.runtime.session import warn_untrained
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from salema.runtime.pipeline import Summary
     from salema.runtime.playback import Playback
     from salema.runtime.sources import Source
+    from salema.runtime.spec import ModelSpec
     from salema.runtime.stream import SaliencyStream
     from salema.runtime.targets import Targets
 
@@ -37,9 +39,25 @@ class Announced:
 
     def __init__(self, **opening: Any) -> None:
         self._opening = opening
+        self._ahead: SaliencyStream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ahead is not None:  # nobody took it
+            self._ahead.close()
+
+    def ahead(self) -> ModelSpec:
+        """Opens the stream that the next call returns, for what its model says of itself."""
+        self._ahead = self()
+        return self._ahead.spec
 
     def __call__(self) -> SaliencyStream:
         """Opens it; see `load`."""
+        if self._ahead is not None:
+            stream, self._ahead = self._ahead, None
+            return stream
         stream = load(**self._opening)
         if not self.description:
             self.description = stream.description
@@ -112,8 +130,11 @@ class Report:
             but = f", but for {' and '.join(result.lost)}" if result.lost else ""
             self._fail(f"{result.error}; what came before is written{but}")
         elif result.interrupted:
-            of = f" of {result.frames_expected}" if result.frames_expected else ""
-            _say(f"salema-run: {name}interrupted after {result.frames}{of} frames; these are written")
+            frames = counted(result.frames, "frame")
+            if result.frames_expected:
+                frames = f"{result.frames} of {counted(result.frames_expected, 'frame')}"
+            written = "it is written" if result.frames == 1 else "these are written"
+            _say(f"salema-run: {name}interrupted after {frames}; {written}")
 
     def exit(self, *, interrupted: bool) -> None:
         """Ends the command if not all went well."""
@@ -141,8 +162,9 @@ class Report:
             return
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
         where_text = " and ".join(str(path) for path in targets.files if str(path) not in summary.lost) or "the window"
+        name = f"{source.shown}: " if self._count > 1 else ""
         print(
-            f"{f'{source.shown}: ' if self._count > 1 else ''}{summary.frames} frames in {summary.seconds:.1f} s,"
+            f"{name}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s,"
             f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {where_text}",
             flush=True,
         )
@@ -151,14 +173,15 @@ class Report:
 def _notes(summary: Summary) -> list[str]:
     notes = list(summary.notes)
     if summary.cuts:
-        notes.append(f"{summary.cuts} scene cuts")
+        notes.append(counted(summary.cuts, "scene cut"))
     if summary.dropped:
-        notes.append(
-            f"{summary.dropped} frames came while the network was busy, and were dropped; --every-frame keeps them"
-        )
+        dropped = f"{counted(summary.dropped, 'frame')} came while the network was busy, and"
+        notes.append(f"{dropped} {_were(summary.dropped)} dropped; --every-frame keeps all")
     if summary.outages:
         times = "once" if summary.outages == 1 else f"{summary.outages} times"
-        notes.append(f"lost {times}, for {summary.outage_s:.1f} s in all: about {summary.frames_lost} frames")
+        notes.append(
+            f"lost {times}, for {summary.outage_s:.1f} s in all: about {counted(summary.frames_lost, 'frame')}"
+        )
     return notes
 
 
@@ -167,16 +190,20 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
     if as_json:
         print(json.dumps({**asdict(summary), "target": str(target)}))
     else:
-        skipped = f", {summary.skipped} were finished before" if summary.skipped else ""
-        print(f"{summary.videos} of {count} videos, {summary.frames} maps -> {target}{skipped}")
+        skipped = f", {summary.skipped} {_were(summary.skipped)} finished before" if summary.skipped else ""
+        print(f"{summary.videos} of {counted(count, 'video')}, {counted(summary.frames, 'map')} -> {target}{skipped}")
     for name, error in summary.failed.items():
         _say(f"salema-run: {name}: {error}")
     if summary.interrupted:
         _say("salema-run: interrupted; go on with --resume")
         raise SystemExit(INTERRUPTED_EXIT_CODE)
     if summary.failed:
-        _say(f"salema-run: {len(summary.failed)} of {count} videos failed; the others are done")
+        _say(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed; the others are done")
         raise SystemExit(1)
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _say(sentence: str) -> None:

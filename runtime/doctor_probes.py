@@ -102,22 +102,15 @@ def probe_ncnn() -> list[Finding]:
 
 
 def probe_video() -> list[Finding]:
-    """Looks at FFmpeg through PyAV, GStreamer in OpenCV and on its own, and NVIDIA's decoders."""
-    import av  # noqa: PLC0415 - a probe of its own tells where they can't be imported
-    import cv2  # noqa: PLC0415
+    """Looks at FFmpeg through PyAV, GStreamer, and NVIDIA's decoders."""
+    import av  # noqa: PLC0415 - a probe of its own tells where it can't be imported
 
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     x264 = "libx264" if "libx264" in av.codecs_available else None
-    gstreamer = re.search(r"GStreamer: *(YES.*)", cv2.getBuildInformation())
     return [
         Finding("FFmpeg", WORKS, f"libavcodec {codec} in PyAV {av.__version__}"),
         _found("H.264 encoder", x264, "this PyAV has no libx264", "pip install --force-reinstall av"),
-        _found(
-            "GStreamer in OpenCV",
-            gstreamer and gstreamer[1],
-            f"OpenCV {cv2.__version__} is built without it",
-            "the system's OpenCV has it: apt-get install python3-opencv",
-        ),
+        _gstreamer(),
         _nvv4l2decoder(),
         _nvdec(sorted(name for name in av.codecs_available if name.endswith("_cuvid"))),
     ]
@@ -215,6 +208,21 @@ def _copy_there_and_back(device: CudaDevice) -> None:
         del sent, received  # page-locked: freed here, where the device is active
     if not same:
         raise BackendError("bytes came back from the GPU changed; test it with another program")
+
+
+def _gstreamer() -> Finding:
+    """Runs a pipeline as `salema-run` does. OpenCV's own GStreamer is not needed."""
+    from salema.runtime.pipes import GST, TO_US  # noqa: PLC0415
+
+    said = ask(GST, "--version")
+    if said.state != WORKS:
+        return replace(said, name=GST, advice="for GStreamer pipelines as sources: apt-get install gstreamer1.0-tools")
+    ran = ask(GST, "-q", "videotestsrc", "num-buffers=1", "!", *TO_US.split())
+    if ran.state != WORKS:
+        plugins = "apt-get install gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+        return replace(ran, name=GST, advice=plugins)
+    found = re.search(r"version ([\d.]+)", said.detail)
+    return Finding(GST, WORKS, f"{found[1] if found else 'of no known version'}, a pipeline ran")
 
 
 def _nvv4l2decoder() -> Finding:

@@ -77,8 +77,12 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def exit_on_error(program: str) -> Iterator[None]:
+def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
     """Ends a command with one sentence on stderr and the exit code of the house instead of a traceback.
+
+    Args:
+        program: what the command is called.
+        if_out_of_memory: what else than closing other programs can be done then, with options of this very command.
 
     Raises:
         SystemExit: 2 for usage, 1 for a failure, 130 when interrupted.
@@ -99,7 +103,7 @@ def exit_on_error(program: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch's and ONNX Runtime's own kind
             raise
-        code, message = 1, "out of memory; close other programs or use a smaller --imgsz or --batch"
+        code, message = 1, "out of memory; close other programs" + (if_out_of_memory and f", or {if_out_of_memory}")
     except KeyboardInterrupt:
         code, message = INTERRUPTED_EXIT_CODE, "interrupted"
     else:

@@ -12,6 +12,7 @@ from tenacity.nap import sleep_using_event
 
 from salema.runtime.errors import VideoError
 from salema.runtime.side_by_side import SOURCE_THREAD
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +105,7 @@ class Reconnecting:
     def _connect(self, count: int, why: str) -> bool:
         """Opens the source again; returns whether that was not stopped."""
         name = self._reader.name
-        lost = f"{name}: lost after {count} frames ({why.removeprefix(f'{name}: ')})"
+        lost = f"{name}: lost after {counted(count, 'frame')} ({why.removeprefix(f'{name}: ')})"
         if not self._attempts:
             raise VideoError(lost)
         self._notify(f"{lost}; connecting again")

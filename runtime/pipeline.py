@@ -12,6 +12,7 @@ from salema.runtime.errors import OutputError, UsageError, VideoError
 from salema.runtime.side_by_side import side_by_side
 from salema.runtime.stopping import stop_requested
 from salema.runtime.window import WindowClosedError
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     import threading
@@ -138,7 +139,7 @@ class _Run:
                     self._source.end()
             self._is_whole = self._source.has_end_of_sound and not self._stop.is_set()
         except WindowClosedError:
-            self._notes.append(f"the window was closed after {self._count} frames")
+            self._notes.append(f"the window was closed after {counted(self._count, 'frame')}")
         except (VideoError, OutputError) as error:
             if not self._count:
                 raise

@@ -19,9 +19,9 @@ from salema.runtime.errors import MissingDependencyError, UsageError, reason
 if TYPE_CHECKING:
     import threading
 
-_GST = "gst-launch-1.0"
+GST = "gst-launch-1.0"
 # Matroska keeps the time stamps. It takes I420, YUY2 and BGR as they are; videoconvert makes one of them of the others.
-_TO_US = "videoconvert ! matroskamux streamable=true ! fdsink fd=1"
+TO_US = "videoconvert ! matroskamux streamable=true ! fdsink fd=1"
 _POLL_S, _TERM_S = 0.1, 2.0
 _FIRST_PATIENCE_S, _PATIENCE_S = 30.0, 10.0
 
@@ -95,12 +95,12 @@ class GStreamerPipe:
 
     def __init__(self, pipeline: str, stop: threading.Event, *, is_live: bool) -> None:
         words = _words(pipeline)
-        program = shutil.which(_GST)
+        program = shutil.which(GST)
         if program is None:
-            raise MissingDependencyError(f"{_GST} is not there; install it with: apt install gstreamer1.0-tools")
+            raise MissingDependencyError(f"{GST} is not there; install it with: apt install gstreamer1.0-tools")
         self._stop, self._errors = stop, tempfile.TemporaryFile()  # noqa: SIM115 - close() does
         self._process = subprocess.Popen(  # noqa: S603 - the user's own pipeline; there is no shell
-            [program, "-q", *words, "!", *_TO_US.split()],
+            [program, "-q", *words, "!", *TO_US.split()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,

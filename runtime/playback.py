@@ -21,6 +21,7 @@ from salema.runtime.pipes import GStreamerPipe, StdinPipe, open_stdin
 from salema.runtime.side_by_side import SOURCE_THREAD
 from salema.runtime.strides import strided, strided_at_once
 from salema.runtime.video_reader import VideoReader
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -286,7 +287,7 @@ class PipeReader(VideoReader):
             yield frame
             count += 1
         if self._pipe.failure is not None:
-            raise VideoError(f"{self.name}: breaks off after {count} frames ({self._pipe.failure})")
+            raise VideoError(f"{self.name}: breaks off after {counted(count, 'frame')} ({self._pipe.failure})")
 
     def close(self) -> None:
         """See `VideoReader`."""

@@ -19,6 +19,7 @@ from salema.runtime.measures import Measures, measure
 from salema.runtime.npz_file import NpzFile
 from salema.runtime.postprocess import to_levels
 from salema.runtime.video_writer import VideoWriter
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,7 +140,8 @@ class VideoSink(_Stacked):
         """See `Sink`."""
         if self._has_failed:
             missing = self._count - self._writer.finish_on_full_disk()
-            return [f"{self.path} lacks the last {missing} of these frames"] if missing > 0 else []
+            frames = "frame" if missing == 1 else f"{missing} of these frames"
+            return [f"{self.path} lacks the last {frames}"] if missing > 0 else []
         self._writer.finish(all_sound=complete)
         lost = "the sound is left out: only that of files can be had, played once"
         problem = lost if self._source.has_lost_sound else self._writer.sound_problem
@@ -167,7 +169,8 @@ class MapSink(_Stacked):
         """See `Sink`."""
         names = {f"{number:04d}.png" for number in range(1, self._count + 1)}
         others = sum(path.name not in names for path in self._folder.glob("*.png"))
-        return [f"{self._folder} also holds {others} PNG files that this run did not write"] if others else []
+        more = counted(others, "PNG file")
+        return [f"{self._folder} also holds {more} that this run did not write"] if others else []
 
 
 class NpzSink(_Stacked):

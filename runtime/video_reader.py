@@ -18,6 +18,7 @@ from av.stream import Disposition
 from salema.runtime.containers import open_container
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.reader import Frame
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +112,7 @@ class VideoReader:
                 count, shape = count + 1, image.shape
                 earliest, end = pts + 1, pts + duration
         except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{self.name}: breaks off after {count} frames ({_reason(error)})") from error
+            raise VideoError(f"{self.name}: breaks off after {counted(count, 'frame')} ({_reason(error)})") from error
         self._check_end(count, end, usual)
 
     def _next(self) -> av.VideoFrame | None:
@@ -125,8 +126,8 @@ class VideoReader:
             return
         if declared_s - end_s > max(float(_MISSING_FRAMES * usual * self.time_base), _MISSING_SHARE * declared_s):
             raise VideoError(
-                f"{self.name}: ends after {count} frames, at {end_s:.1f} s of the {declared_s:.1f} s that it declares;"
-                " it is probably cut off"
+                f"{self.name}: ends after {counted(count, 'frame')}, at {end_s:.1f} s of the {declared_s:.1f} s that it"
+                " declares; it is probably cut off"
             )
 
     def _decode_first(self) -> av.VideoFrame:

@@ -84,7 +84,7 @@ def test_maps_of_an_earlier_run_are_mentioned(cli, model, small_clip, tmp_path):
     (tmp_path / "maps/0099.png").write_bytes(b"")
     ran = cli(main, small_clip, "--model", model, "--no-video", "--maps", tmp_path / "maps")
     assert ran.code == 0
-    assert ran.err.endswith("maps also holds 1 PNG files that this run did not write\n")
+    assert ran.err.endswith("maps also holds 1 PNG file that this run did not write\n")
 
 
 def test_a_model_for_several_streams_is_refused(cli, exported, small_clip, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from salema.export.seeded import moving_disc
-from salema.runtime import load
+from salema.runtime import cli_report, load
 from salema.runtime.cli import main
 from salema.runtime.dataset_run import is_finished, read_image, run_dataset
 from salema.runtime.datasets import list_videos
@@ -77,6 +77,28 @@ def test_a_path_that_ends_in_testing_is_not_nested_twice(tmp_path):
     write_frames(tmp_path / "src/Golf-001/images", numbered(1))
     (video,) = list_videos("UCF-sports", tmp_path / "src", tmp_path / "UCF-sports/testing", "SalEMA30.pt")
     assert video.maps == (tmp_path / "UCF-sports/testing/Golf-001/SalEMA30_predictions/Golf-0000001.png",)
+
+
+def test_the_model_is_opened_once_for_a_dataset(cli, model, tmp_path, monkeypatch):
+    write_frames(tmp_path / "src/v", numbered(1))
+    opened = []
+
+    def counting(*arguments, **options):
+        opened.append(options)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(cli_report, "load", counting)
+    ran = cli(main, "--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    assert (ran.code, len(opened)) == (0, 1), ran.err
+    assert ran.out == f"1 of 1 video, 1 map -> {tmp_path / 'dst'}\n"
+
+
+def test_a_model_opened_ahead_is_closed_where_nobody_takes_it(model):
+    with cli_report.Announced(model=model) as open_stream:
+        assert open_stream.ahead().architecture == "SalEMA30"
+        kept = open_stream._ahead
+    with pytest.raises(UsageError, match="the model is closed"):
+        kept.step(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_names_of_the_ground_truth(tmp_path):
@@ -204,7 +226,7 @@ def test_ctrl_c_ends_the_command_with_130(model, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "salema-run: interrupted; go on with --resume" in err
-    assert "0 of 1 videos" in out
+    assert "0 of 1 video, " in out
     assert not list((tmp_path / "dst").rglob(".*"))
 
 

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 
 from salema.kernels.gpus import Gpu, list_gpus
-from salema.runtime import openvino_session
+from salema.runtime import openvino_session, pipes
 from salema.runtime.doctor import TINY_MODEL, judge, probe_tensorrt, rtx_on, would_take
 from salema.runtime.doctor_cli import main
 from salema.runtime.doctor_findings import Finding, ask, run_apart, unusable
 from salema.runtime.doctor_openvino import probe_openvino
-from salema.runtime.doctor_probes import probe_jetson
+from salema.runtime.doctor_probes import probe_jetson, probe_video
 from salema.runtime.errors import BackendError
 from salema.runtime.session import open_session
 
@@ -92,6 +92,43 @@ def test_openvino_ran_and_says_what_the_cpu_computes_in(report, findings):
     (bf16,) = [backend for backend in report["backends"] if backend["name"] == "openvino-bf16"]
     assert bf16["runs"] == ("BF16" in able) == (findings["OpenVINO bfloat16"]["state"] == "works")
     assert bf16["advice"] == ([] if "BF16" in able else ["use --backend openvino"])
+
+
+GST_LAUNCH = """#!/bin/sh
+[ "$1" = --version ] && {{ echo "gst-launch-1.0 version 1.22.0"; exit 0; }}
+printf '%s\\n' "$@" > {log}
+{then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "state", "detail", "advice"),
+    [
+        ("printf '\\032E'", "works", "1.22.0, a pipeline ran", ""),
+        (
+            "echo 'WARNING: erroneous pipeline: no element \"matroskamux\"' >&2; exit 1",
+            "broken",
+            'gst-launch-1.0: WARNING: erroneous pipeline: no element "matroskamux"',
+            "apt-get install gstreamer1.0-plugins-base gstreamer1.0-plugins-good",
+        ),
+    ],
+)
+def test_gstreamer_is_what_pipelines_run_through(tmp_path, monkeypatch, then, state, detail, advice):
+    program = tmp_path / "gst-launch-1.0"
+    program.write_text(GST_LAUNCH.format(log=tmp_path / "log", then=then))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (found,) = [finding for finding in probe_video() if finding.name == "gst-launch-1.0"]
+    assert (found.state, found.detail, found.advice) == (state, detail, advice)
+    ran = (tmp_path / "log").read_text().split()
+    assert ran == ["-q", "videotestsrc", "num-buffers=1", "!", *pipes.TO_US.split()]
+
+
+def test_without_gstreamer_the_doctor_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = [finding for finding in probe_video() if finding.name == "gst-launch-1.0"]
+    assert (found.state, found.detail) == ("missing", "gst-launch-1.0 is not installed")
+    assert found.advice == "for GStreamer pipelines as sources: apt-get install gstreamer1.0-tools"
 
 
 def test_openvino_that_gives_another_number_is_broken():

@@ -1,4 +1,6 @@
 import errno
+import importlib
+import re
 
 import pytest
 
@@ -13,11 +15,11 @@ from salema.runtime.errors import exit_on_error
         (errors.ModelError("no model"), 1, "prog: no model"),
         (errors.VideoError("no video"), 1, "prog: no video"),
         (OSError(errno.ENOSPC, "No space left on device", "a.mp4"), 1, "prog: a.mp4: No space left on device"),
-        (MemoryError(), 1, "prog: out of memory; close other programs or use a smaller --imgsz or --batch"),
+        (MemoryError(), 1, "prog: out of memory; close other programs"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
             1,
-            "prog: out of memory; close other programs or use a smaller --imgsz or --batch",
+            "prog: out of memory; close other programs",
         ),
         (KeyboardInterrupt(), 130, "prog: interrupted"),
     ],
@@ -27,6 +29,35 @@ def test_every_error_is_a_sentence_and_a_code(capsys, error, code, line):
         raise error
     assert stop.value.code == code
     assert capsys.readouterr().err == line + "\n"
+
+
+MAINS = {
+    "salema-run": ("salema.runtime.cli", "salema.runtime.sources.find_sources", ["v.mp4"]),
+    "salema-eval": (
+        *("salema.benchmarks.eval_cli", "salema.benchmarks.ground_truth.list_truth"),
+        ["--pred", "p", "--gt", "g", "--dataset", "other"],
+    ),
+    "salema-bench": ("salema.benchmarks.cli", "salema.benchmarks.bench.run_bench", []),
+    "salema-export": ("salema.export.cli", "salema.export.exporter.export_model", ["--weights", "seeded:16"]),
+    "salema-doctor": ("salema.runtime.doctor_cli", "salema.runtime.doctor.examine", []),
+}
+
+
+@pytest.mark.parametrize("program", MAINS)
+def test_what_is_advised_where_memory_runs_out_are_options_of_that_command(cli, monkeypatch, program):
+    module, inner, arguments = MAINS[program]
+    main = importlib.import_module(module).main
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(inner, fail)
+    ran = cli(main, *arguments)
+    (line,) = [line for line in ran.err.splitlines() if "out of memory" in line]
+    assert (ran.code, line.startswith(f"{program}: out of memory; close other programs")) == (1, True)
+    own = line.replace("a --model exported with a smaller --imgsz", "--model")
+    known = set(re.findall(r"--[a-z][a-z-]*", cli(main, "--help").out))
+    assert set(re.findall(r"--[a-z][a-z-]*", own)) <= known
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():

@@ -108,7 +108,7 @@ def test_cuts_are_found_and_empty_the_memory_on_request(cli, model, cut_clip, tm
     rows = rows_of(tmp_path / "t.csv")
     assert [int(row["frame"]) for row in rows if row["cut"] == "1"] == [21]
     assert [int(row["frame"]) for row in rows if row["new_state"] == "1"] == ([1, 21] if reset else [1])
-    assert "note: 1 scene cuts" in ran.err
+    assert "note: 1 scene cut\n" in ran.err
     maps = np.load(tmp_path / "t.npz")["maps"]
     with load(model) as stream:
         white = stream.step(np.full((64, 96, 3), 255, np.uint8))
