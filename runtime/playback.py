@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import queue
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salema.runtime.camera import CameraReader
 from salema.runtime.errors import UsageError, VideoError
-from salema.runtime.image_reader import ImageReader
 from salema.runtime.live import Losses, Newest, Reconnecting
-from salema.runtime.pipes import GStreamerPipe, StdinPipe, open_stdin
-from salema.runtime.side_by_side import SOURCE_THREAD
+from salema.runtime.opening import open_reader
 from salema.runtime.strides import strided, strided_at_once
-from salema.runtime.video_reader import VideoReader
-from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +22,6 @@ if TYPE_CHECKING:
     from salema.runtime.reader import Frame, Reader
     from salema.runtime.sources import Source
 
-_POLL_S = 0.1
 _EARLY_S = 1e-6  # time stamps are rounded
 _LEAST_S, _LONGEST_S, _MOST = 1e-3, 1e6, 10**9
 
@@ -111,7 +101,7 @@ class Playback:
         self._ended = threading.Event()
         if self._selection.loop != 1 and not source.repeatable:
             raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
-        open_again = partial(_open, source, self._selection, self._stop)
+        open_again = partial(open_reader, source, self._selection, self._stop)
         reader = open_again()
         self.name, self.height, self.width = reader.name, reader.height, reader.width
         self.source_rate, self.time_base, self.aspect = reader.rate, reader.time_base, reader.aspect
@@ -222,74 +212,3 @@ class Playback:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _open(source: Source, selection: Selection, stop: threading.Event) -> Reader:
-    given, shown = source.given, source.shown
-    if source.kind == "images":
-        return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001))
-    if source.kind == "camera":
-        camera = int(given) if given.isdigit() else given
-        return _open_stoppably(lambda: CameraReader(camera), shown, stop)
-    if source.kind == "video":
-        return VideoReader(Path(given), start_s=selection.start_s)
-    if source.kind == "url":
-        return _open_stoppably(lambda: VideoReader(given, shown), shown, stop)
-    is_live = source.is_live_pipeline
-    pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop, is_live=is_live)
-    return PipeReader(pipe, shown, is_live=is_live)
-
-
-def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.Event) -> Reader:
-    """Opens what may take its time in a thread of its own, so that a stop need not wait for it."""
-    answers: queue.Queue[Reader | BaseException] = queue.Queue()
-
-    def work() -> None:
-        try:
-            answers.put(open_it())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is taken
-            answers.put(error)
-
-    threading.Thread(target=work, daemon=True, name=SOURCE_THREAD).start()
-    while not stop.is_set():
-        with suppress(queue.Empty):
-            answer = answers.get(timeout=_POLL_S)
-            if isinstance(answer, BaseException):
-                raise answer
-            return answer
-    raise VideoError(f"{shown}: stopped before it was open")
-
-
-class PipeReader(VideoReader):
-    """A video that comes through a pipe, which is closed with it."""
-
-    def __init__(self, pipe: StdinPipe | GStreamerPipe, name: str, *, is_live: bool) -> None:
-        self._pipe, self._is_open = pipe, False
-        try:
-            super().__init__(pipe, name)
-            self._is_open = True
-        except VideoError as error:
-            if pipe.failure is not None:
-                raise VideoError(f"{name}: {pipe.failure}") from error
-            if isinstance(pipe, StdinPipe):
-                advice = "an MP4 with its index at its end has to be named, or piped as MKV"
-                raise VideoError(f"{error}; {advice}") from error
-            raise
-        finally:
-            if not self._is_open:
-                pipe.close()
-        self.is_live = is_live
-
-    def __iter__(self) -> Iterator[Frame]:
-        """See `VideoReader`."""
-        count = 0
-        for frame in super().__iter__():
-            yield frame
-            count += 1
-        if self._pipe.failure is not None:
-            raise VideoError(f"{self.name}: breaks off after {counted(count, 'frame')} ({self._pipe.failure})")
-
-    def close(self) -> None:
-        """See `VideoReader`."""
-        super().close()
-        self._pipe.close()

@@ -8,28 +8,26 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import av
 import av.error
-import numpy as np
 from av.stream import Disposition
 
 from salema.runtime.containers import open_container
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.reader import Frame
+from salema.runtime.upright import display_matrix, is_turned, upright
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from av.container import InputContainer
-    from numpy.typing import NDArray
     from typing_extensions import Self
 
     from salema.runtime.containers import Pipe
 
-_AS_IT_IS = np.eye(2, dtype=np.int32)
 # Headers are off by a frame or two in healthy files (AVI, fragmented MP4); a cut-off file lacks more than this.
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
 _GAP_S = 1.0  # more time without a picture is a gap: what was seen before it says nothing of what comes after
@@ -79,10 +77,10 @@ class VideoReader:
         self._declared_s = _declared_s(self._container, stream)
         self._decoded = self._container.decode(stream)
         first = self._decode_first()
-        self._matrix = _display_matrix(first)  # in some files on the first frame only
-        self.height, self.width = _upright(first, self._matrix).shape[:2]
+        self._matrix = display_matrix(first)  # in some files on the first frame only
+        self.height, self.width = upright(first, self._matrix).shape[:2]
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        self.aspect = 1 / aspect if _is_turned(self._matrix) else aspect
+        self.aspect = 1 / aspect if is_turned(self._matrix) else aspect
         self._decoded = itertools.chain([first], self._decoded)
         if start_s > _SEEK_FROM_S and isinstance(target, Path) and first.pts is not None:
             self._seek(stream, start_s)
@@ -107,7 +105,7 @@ class VideoReader:
                     start, pts, anew = start + pts - end, end, True
                 pts = max(pts, earliest)
                 duration = usual if self._is_untimed else decoded.duration or usual
-                image = _upright(decoded, self._matrix)
+                image = upright(decoded, self._matrix)
                 yield Frame(image, pts, duration, starts_anew=anew or image.shape != shape)
                 count, shape = count + 1, image.shape
                 earliest, end = pts + 1, pts + duration
@@ -183,29 +181,3 @@ def _declared_s(container: InputContainer, stream: av.VideoStream) -> float | No
         return 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]) - start_s
     alone = len(container.streams) == 1
     return container.duration / av.time_base - start_s if alone and container.duration is not None else None
-
-
-def _display_matrix(decoded: av.VideoFrame) -> NDArray[np.int32]:
-    """Returns `[[a, b], [c, d]]`: a decoded point (x, y) is shown at (ax + cy, bx + dy), y downwards."""
-    data: Any = decoded.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return _AS_IT_IS
-    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]
-    return matrix if matrix.any() else _AS_IT_IS
-
-
-def _is_turned(matrix: NDArray[np.int32]) -> bool:
-    along, across = np.abs(np.diag(matrix).astype(float)).sum(), np.abs(np.diag(matrix[::-1]).astype(float)).sum()
-    return bool(across > along)
-
-
-def _upright(decoded: av.VideoFrame, matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Turns and mirrors a decoded frame as its display matrix asks, to the nearest quarter turn."""
-    # Bicubic where colour planes are resized, as OpenCV does it: PyAV's own choice is up to 125 off in 10-bit video.
-    image = cast("NDArray[np.uint8]", decoded.to_ndarray(format="bgr24", interpolation="BICUBIC"))
-    turned = _is_turned(matrix)
-    (a, b), (c, d) = matrix.tolist()
-    shown_x, shown_y = (c, b) if turned else (a, d)
-    if turned:
-        image = image.transpose(1, 0, 2)
-    return np.ascontiguousarray(image[:: -1 if shown_y < 0 else 1, :: -1 if shown_x < 0 else 1])
