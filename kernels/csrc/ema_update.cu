@@ -3,7 +3,7 @@
 // x, residual and out are FP16 or FP32, state is float32 and updated in place; all have the same order of elements.
 // Each thread takes eight elements in 128-bit accesses, each byte is read and written once.
 //
-// Set by the compiler's -D: X, OUT (types of x with residual, and of out), BIAS, RESIDUAL, RELU, CHANNELS_LAST (0 or 1).
+// Set by the compiler's -D: X, OUT (types of x with residual, and of out: u16 or float), BIAS, RESIDUAL, RELU (0 or 1).
 #include "common.cuh"
 
 namespace {
