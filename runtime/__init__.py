@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from salema.runtime.stream import SaliencyStream
 
 __all__ = ["load"]
+
+# ONNX Runtime 1.32 looks up Microsoft's servers and writes to the user's cache; after its import it is too late to ask.
+# So it is asked here, which all our other modules that use it, and all our commands, pass first.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load(

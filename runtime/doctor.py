@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import ctypes
-import importlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,7 +155,8 @@ def probe_onnxruntime() -> list[Finding]:
         from salema.runtime import ort_session  # noqa: PLC0415 - whether it can be imported is the question
     except MissingDependencyError as error:
         return [unusable(ORT, error)]
-    ort = importlib.import_module("onnxruntime")  # only after ort_session's own import, which turns telemetry off
+    import onnxruntime as ort  # noqa: PLC0415
+
     ort.set_default_logger_severity(_SILENT)
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()

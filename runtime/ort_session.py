@@ -20,8 +20,6 @@ from salema.runtime.files import make_folder
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
-# Version 1.32 looks up Microsoft's servers and writes to the user's cache; after the import it is too late to ask.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime as ort
 except ImportError as error:

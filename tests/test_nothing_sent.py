@@ -1,0 +1,140 @@
+"""Every command in a home of its own, where no network is: nothing is looked up, and nothing is left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from int8_model import SIZE_HW, WEIGHTS
+from videos import write_clip
+
+from salema.benchmarks.synthetic import write_dataset
+from salema.export.seeded import moving_disc
+
+HERE = Path(__file__).parent
+MAINS = {
+    "salema-bench": "salema.benchmarks.cli:main",
+    "salema-doctor": "salema.runtime.doctor_cli:main",
+    "salema-eval": "salema.benchmarks.eval_cli:main",
+    "salema-export": "salema.export.cli:main",
+    "salema-run": "salema.runtime.cli:main_of_process",
+}
+PLOT = [".cache", ".config"]  # Matplotlib's list of fonts, with --plot; the README says so
+
+
+@pytest.fixture(scope="module")
+def no_network(tmp_path_factory):
+    """A library that notes and refuses whatever leaves the machine."""
+    path = tmp_path_factory.mktemp("preload") / "no_network.so"
+    command = ["g++", "-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([*command, str(HERE / "no_network.cpp"), "-o", str(path), "-ldl"], check=True)
+    return path
+
+
+@pytest.fixture
+def alone(tmp_path, no_network):
+    """Runs Python code with arguments; gives what it tried to reach, and what it left in its home."""
+    home, scratch, log = tmp_path / "home", tmp_path / "scratch", tmp_path / "reached"
+
+    def run(code, *arguments):
+        for folder in (home, scratch):
+            folder.mkdir()
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+        own = {"HOME": home, "TMPDIR": scratch, "LD_PRELOAD": no_network, "NO_NETWORK_LOG": log}
+        env = kept | {name: str(path) for name, path in own.items()}
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], env=env, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+        reached = log.read_text().splitlines() if log.exists() else []
+        return reached, sorted(path.name for path in home.iterdir())
+
+    return run
+
+
+def start(command):
+    module, _, function = MAINS[command].partition(":")
+    return f"import sys; from {module} import {function} as main; sys.argv[0] = {command!r}; main()"
+
+
+def commands(exported, clip, folder):
+    data = write_dataset(folder / "data", "other", frames=3)
+    longer = write_clip(folder / "longer.mp4", moving_disc(24, *SIZE_HW))
+    on_dataset = ("--dataset", "other", "--src", data.source)
+    ours = exported()
+    return {
+        "doctor": ("salema-doctor", "--model", ours),
+        "run": ("salema-run", clip, "--model", ours, "--backend", "onnxruntime"),
+        "run in OpenVINO": ("salema-run", clip, "--model", ours, "--backend", "openvino"),
+        "run in ncnn": ("salema-run", clip, "--model", exported(for_="ncnn"), "--backend", "ncnn"),
+        "eval": ("salema-eval", *on_dataset, "--model", ours, "--plot", "plot.png"),
+        "export": (
+            "salema-export",
+            "--weights",
+            "seeded:16",
+            "--imgsz",
+            64,
+            96,
+            "--save-weights",
+            "w.safetensors",
+        ),
+        "export in INT8": (
+            *("salema-export", "--weights", WEIGHTS, "--imgsz", *SIZE_HW, "--for", "openvino"),
+            *("--int8", "--calib", longer, "--calib-frames", 8, "--float-layer", "salgan.0"),
+        ),
+        "bench": (
+            *("salema-bench", "--model", ours, "--compare", "pytorch,onnxruntime,openvino"),
+            *("--duration", 0.05, "--plot", "plot.png"),
+        ),
+    }
+
+
+NAMES = (
+    *("doctor", "run", "run in OpenVINO", "run in ncnn", "eval", "export"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("export in INT8", "bench")),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_keeps_to_itself(alone, exported, small_clip, tmp_path, name):
+    made = commands(exported, small_clip, tmp_path)
+    assert len(made) == len(NAMES)
+    assert {command for command, *_ in made.values()} == set(MAINS)
+    command, *arguments = made[name]
+    reached, left = alone(start(command), *arguments)
+    assert reached == []
+    assert left == (PLOT if "--plot" in arguments else [])
+
+
+@pytest.mark.parametrize("module", ["salema.export.quantize", "salema.benchmarks.peers", "salema.runtime.ort_session"])
+def test_whatever_is_imported_first_asks_for_no_telemetry_before_onnx_runtime_is_there(alone, module):
+    code = f"""
+import os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "onnxruntime":
+            print(os.environ["ORT_DISABLE_TELEMETRY"])
+sys.meta_path.insert(0, Watch())
+import {module}
+assert {module != "salema.benchmarks.peers"} == ("onnxruntime" in sys.modules)
+"""
+    assert alone(code) == ([], [])
+
+
+def test_who_calls_out_is_seen(alone):
+    code = """
+import socket
+try:
+    socket.create_connection(("nowhere.invalid", 80))
+except OSError:
+    pass
+with socket.socket() as tcp:
+    assert tcp.connect_ex(("192.0.2.1", 80))
+with socket.socket(type=socket.SOCK_DGRAM) as udp:
+    try:
+        udp.sendto(b"", ("192.0.2.1", 53))
+    except OSError:
+        pass
+"""
+    assert alone(code)[0] == ["getaddrinfo nowhere.invalid", "connect", "sendto"]
