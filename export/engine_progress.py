@@ -1,13 +1,14 @@
-"""Shows how far a build is, through TensorRT's progress monitor, and ends it on Ctrl-C."""
+"""Shows how far a build is, through TensorRT's progress monitor, and ends it on a signal."""
 
 from __future__ import annotations
 
-import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+from salema.runtime.stopping import stop_requested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ class BuildProgress:
     """A bar on stderr, where that is a terminal: phases are nested, and the outermost tells how far the whole is."""
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self._stop = threading.Event()
         self.phases: list[str] = []
         """The outermost phases that were begun."""
         self._bar: Any = None
@@ -35,35 +36,24 @@ class BuildProgress:
         """Takes note of a step that is done; returns whether to go on."""
         if self._bar is not None and phase == self.phases[-1]:
             self._bar.update(step + 1 - self._bar.n)
-        return not self.interrupted
+        return not self._stop.is_set()
 
     @contextmanager
     def ends_on_interrupt(self) -> Iterator[None]:
-        """Makes Ctrl-C and SIGTERM end the build at its next step or `check`.
+        """Makes a signal end the build at its next step or `check`.
 
         TensorRT swallows what its callbacks raise, and most interrupts come while one of them runs.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are the main thread's
-            return
-
-        def take_note(*_: object) -> None:
-            self.interrupted = True
-
-        before = {number: signal.signal(number, take_note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with stop_requested() as self._stop:
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def check(self) -> None:
-        """Ends the work if Ctrl-C was pressed.
+        """Ends the work if a signal asked for it.
 
         Raises:
             KeyboardInterrupt: it was.
         """
-        if self.interrupted:
+        if self._stop.is_set():
             raise KeyboardInterrupt
 
     def close(self) -> None:

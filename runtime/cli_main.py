@@ -9,6 +9,7 @@ from typing import cast
 import typer
 
 from salema.runtime.errors import exit_on_error
+from salema.runtime.stopping import signals_taken
 
 # Of the click that Typer brings along (0.29) or has for a dependency (before): of its names only these are public.
 _ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -26,6 +27,12 @@ def run_app(app: typer.Typer, program: str) -> None:
     """
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
+    with signals_taken(to_the_end=True):
+        code = _run(app, program)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _run(app: typer.Typer, program: str) -> object:
     with exit_on_error(program):  # --help is printed before a command's own begins
         try:
             code = app(prog_name=program, standalone_mode=False)
@@ -37,4 +44,4 @@ def run_app(app: typer.Typer, program: str) -> None:
             raise SystemExit(2) from None
         if sys.stdout is not None:
             sys.stdout.flush()
-    raise SystemExit(code if isinstance(code, int) else 0)
+    return code

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from salema.kernels.errors import BackendError, MissingDependencyError, SalemaError, reason
+from salema.runtime.stopping import signals_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,19 +63,6 @@ class VerificationError(SalemaError, RuntimeError):
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Makes SIGTERM act as Ctrl-C does, so that half-written files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
 def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
     """Ends a command with one sentence on stderr and the exit code of the house instead of a traceback.
 
@@ -90,7 +76,7 @@ def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
     if sys.stderr is None:  # closed: print() would take stdout instead, and progress bars fail
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - stays open to the end
     try:
-        with _sigterm_interrupts():
+        with signals_taken():
             yield
     except BrokenPipeError:  # `| head`: nobody reads any more
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123

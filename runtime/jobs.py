@@ -74,5 +74,9 @@ def _side_by_side(
 
     with ThreadPoolExecutor(jobs, "video") as pool:
         futures = {pool.submit(_attempt, run, item): item for item in items}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # who takes no more of them waits for what is under way, not for all
+            for future in futures:
+                future.cancel()

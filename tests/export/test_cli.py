@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -180,7 +181,8 @@ def test_too_much_memory_is_one_sentence(cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigterm_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("names", ["TERM", "HUP INT", "TERM TERM TERM"])
+def test_signals_leave_nothing(tmp_path, names):
     command = [script("salema-export"), *map(str, NARROW), "-o", str(tmp_path / "model")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -188,7 +190,9 @@ def test_sigterm_leaves_nothing(tmp_path):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.terminate()
+    for name in names.split():
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        time.sleep(0.01)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.endswith("salema-export: interrupted\n")

@@ -284,7 +284,7 @@ def test_a_build_reports_progress_and_ends_when_interrupted(folder, monkeypatch)
 
     monkeypatch.setattr(engine_builder, "BuildProgress", Interrupted)
     before = (folder / "model.rtx.engine").read_bytes()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         handler = signal.getsignal(number)
         with pytest.raises(KeyboardInterrupt):
             build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)

@@ -1,0 +1,193 @@
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from contextlib import closing
+
+import numpy as np
+import pytest
+from limits import script
+from videos import probe, write_clip
+
+from salema.export.seeded import moving_disc
+from salema.runtime import load
+from salema.runtime.jobs import run_jobs
+from salema.runtime.stopping import signals_taken, stop_requested
+
+# What a command does when it is asked to end, said aloud: begins, is asked, takes its time, ends.
+SLOW_TO_END = """
+import sys, time
+from salema.runtime.stopping import signals_taken, stop_requested
+with signals_taken(to_the_end=True), stop_requested() as stop:
+    print("begun", flush=True)
+    while not stop.wait(0.01): pass
+    print("asked", flush=True)
+    time.sleep(float(sys.argv[1]))
+    print("finished", flush=True)
+time.sleep(0.2)
+sys.exit(130)
+"""
+
+
+def start(seconds, **options):
+    command = [sys.executable, "-c", SLOW_TO_END, str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def ended(process):
+    process.communicate(timeout=20)
+    return process.returncode
+
+
+@pytest.mark.parametrize("names", ["INT", "TERM", "HUP", "TERM TERM", "INT INT INT", "TERM HUP INT TERM"])
+def test_the_first_signal_asks_and_repeats_change_nothing(names):
+    process = start(0.3)
+    for name in names.split():
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "asked\nfinished\n", "")
+
+
+def test_repeats_while_python_ends_change_nothing():
+    process = start(0)
+    process.terminate()
+    for _ in range(400):
+        if process.poll() is not None:
+            break
+        process.terminate()
+        time.sleep(0.001)
+    assert ended(process) == 130
+
+
+def test_a_third_ctrl_c_after_a_while_ends_it_at_once():
+    process = start(60)
+    process.terminate()
+    assert process.stdout.readline() == "asked\n"
+    time.sleep(3.1)
+    process.terminate()  # not a key that somebody presses
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=5)
+    assert (process.returncode, out) == (-signal.SIGINT, "")
+
+
+def test_a_second_ctrl_c_after_a_while_is_told_what_a_third_one_does():
+    process = start(60)
+    process.send_signal(signal.SIGINT)
+    time.sleep(3.1)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "still finishing files; press Ctrl-C once more to end at once\n"
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == -signal.SIGINT
+
+
+def test_nohup_is_respected():
+    process = start(0, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.terminate()
+    assert ended(process) == 130
+
+
+def test_without_an_event_the_first_is_an_interrupt_and_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(KeyboardInterrupt), signals_taken():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # while things are tidied up
+            time.sleep(0.01)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    with stop_requested() as stop:
+        assert not stop.is_set()
+
+
+def test_other_threads_leave_signals_alone():
+    found = []
+
+    def work():
+        with stop_requested() as stop:
+            found.append((stop.is_set(), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [(False, signal.SIG_DFL)]
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    frames = np.tile(moving_disc(50, 64, 96), (60, 1, 1, 1))
+    return write_clip(tmp_path_factory.mktemp("clips") / "long.mp4", frames, audio="aac")
+
+
+def begin(command, tmp_path, **options):
+    """Starts `salema-run`, and returns once it has written ten maps."""
+    process = subprocess.Popen([script("salema-run"), *map(str, command)], cwd=tmp_path, **options)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "maps/0010.png").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("names", ["TERM TERM", "HUP", "INT TERM HUP INT INT"])
+def test_a_run_keeps_what_it_has_whatever_is_repeated(model, long_clip, tmp_path, names):
+    outputs = ["-o", "o.mp4", "--maps", "maps", "--npz", "o.npz", "--csv", "o.csv"]
+    process = begin(
+        [long_clip, "--model", model, *outputs], tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for name in names.split():
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        time.sleep(0.01)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    frames = int(out.split()[0])
+    assert err.splitlines()[-1] == f"salema-run: interrupted after {frames} of 3000 frames; these are written"
+    assert 10 <= frames == len(probe(tmp_path / "o.mp4")["images"]) == len(np.load(tmp_path / "o.npz")["maps"])
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == frames + 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maps", "o.csv", "o.mp4", "o.npz"]
+
+
+def test_a_terminal_that_goes_away_costs_nothing(model, long_clip, tmp_path):
+    """As a lost ssh: SIGHUP, and neither stdout nor stderr can be written any more."""
+    ours, its = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    command = [long_clip, "--model", model, "-o", "o.mp4", "--maps", "maps"]
+    process = begin(command, tmp_path, stdin=its, stdout=its, stderr=its, preexec_fn=take_terminal)
+    os.close(its)
+    os.close(ours)
+    process.wait(timeout=60)
+    maps = len(list((tmp_path / "maps").iterdir()))
+    assert 10 <= maps < 3000
+    assert len(probe(tmp_path / "o.mp4")["images"]) == maps
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maps", "o.mp4"]
+
+
+def test_jobs_that_nobody_waits_for_are_not_begun(model):
+    begun = []
+
+    def work(item, _stream):
+        begun.append(item)
+        time.sleep(0.05)
+        return item
+
+    with closing(run_jobs(range(100), lambda: load(model), work, jobs=2)) as results:
+        next(results)
+    assert len(begun) < 8
