@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 SPLITS = 100
 STEPS = 10  # thresholds are 0, 1/10, ... of the map's range
 _COUNTED = (np.uint8, np.uint16)
+JITTER = 1e-7
+_FINEST = 2.0**30  # steps to a level, each a hundredth of the jitter
+# The chance that it takes a float32 of 1 to the next one: 1.19e-7 away, so it must be more than half of that.
+RAISED = 1 - 2**-24 / JITTER
 
 
 def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> float:
@@ -43,30 +47,38 @@ def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> flo
 
 
 def auc_judd(
-    saliency: Map, fixated: NDArray[np.bool_], rng: np.random.Generator | None = None, *, black_only: bool = False
+    saliency: Map, fixated: NDArray[np.bool_], rng: np.random.Generator | None = None, *, in_float32: bool = False
 ) -> float:
     """AUC-Judd with a threshold at each fixated value, as the published code and the MIT benchmark have it.
 
     Fixated pixels of equal value are counted one after the other, so ties cost something. The published jitter of 1e-7
     breaks them: what it leads to is drawn here, the ranks of the fixated pixels among those of equal value. In float32,
-    in which the published code keeps 0..255, such jitter is below a unit in the last place but where a pixel is black.
+    in which the published code keeps 0..255, there is room for such jitter only at 0; a 1 goes up by one unit in the
+    last place or stays, and greater levels stay.
     The curve goes straight from (0, 0) to its first point, which flatters a map where there are few fixations.
 
     Args:
         saliency: `(H, W)`.
         fixated: `(H, W)`, at least one set and one not.
         rng: breaks ties; None leaves them.
-        black_only: whether it breaks those of 0 alone.
+        in_float32: whether the jitter is added in float32, or in float64.
 
     Returns:
         0 to 1 where fixated values differ; many equal ones can bring it below.
     """
     if not np.ptp(saliency) > 0:
         return 0.5
+    if rng is not None and saliency.dtype not in _COUNTED:
+        if in_float32:
+            saliency, rng = (saliency.astype(np.float32) + rng.random(saliency.shape) * JITTER).astype(np.float32), None
+        else:  # pixels of one level that was resized differ by less than 1e-12, and jitter mixes them all the same
+            saliency = np.rint(saliency * _FINEST)
     thresholds = np.sort(saliency[fixated])
     higher, above = _count_above(saliency, thresholds)
     if rng is not None:
-        _break_ties(above, thresholds, higher, rng, black_only)
+        _break_ties(above, thresholds, higher, rng, black_only=in_float32)
+        if in_float32:
+            _raise_ones(above, thresholds, higher, rng)
     found = np.arange(1, len(thresholds) + 1)
     hits = found / len(thresholds)
     false_alarms = (above[::-1] - found) / (saliency.size - len(thresholds))
@@ -85,7 +97,7 @@ def _count_above(saliency: Map, thresholds: Map) -> tuple[NDArray[np.intp], NDAr
 
 
 def _break_ties(
-    above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.intp], rng: np.random.Generator, black_only: bool
+    above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.intp], rng: np.random.Generator, *, black_only: bool
 ) -> None:
     """Draws ranks among pixels of equal value, and leaves in `above` the pixels that are above each one or it itself.
 
@@ -101,6 +113,16 @@ def _break_ties(
         own = np.flatnonzero(levels == level)
         ranks[own] = np.sort(rng.choice(equal[own[0]], len(own), replace=False, shuffle=False))[::-1]
     above[free] = higher[free] + ranks + 1
+
+
+def _raise_ones(above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.intp], rng: np.random.Generator) -> None:
+    """Raises each pixel of level 1 by chance; `above` is corrected. Arguments are those of `_break_ties`."""
+    own = np.flatnonzero(thresholds == 1)
+    if not len(own):
+        return
+    raised = rng.binomial(len(own), RAISED)
+    others_raised = rng.binomial(above[own[0]] - higher[own[0]] - len(own), RAISED)
+    above[own[len(own) - raised :]] = higher[own[0]] + raised + others_raised
 
 
 def shuffled_auc(

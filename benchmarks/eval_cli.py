@@ -82,7 +82,7 @@ def evaluate(
             raise UsageError(
                 "--published: the paper's rows are of --dataset DHF1K with --protocol salema; leave it out"
             )
-        chosen, write = find_protocol(protocol), _outputs(json_, csv, plot)
+        chosen, write = find_protocol(protocol, dataset or ""), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)
         everywhere = list_truth(dataset or "", truth_root) if chosen.other_frames else truth

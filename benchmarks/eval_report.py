@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from salema.benchmarks.comparison import LEVEL, RESAMPLES, Difference, compare_scores, video_differences
@@ -46,10 +47,17 @@ class Evaluation:
 
     def differences(self, over: Mean) -> dict[str, Difference]:
         """Compares the second model with the first."""
-        return compare_scores(self.models[0], self.models[1], over, self.seed)
+        if over not in self._differences:
+            self._differences[over] = compare_scores(self.models[0], self.models[1], over, self.seed)
+        return self._differences[over]
 
+    @cached_property
+    def _differences(self) -> dict[Mean, dict[str, Difference]]:
+        return {}  # filled as they are asked for: the table, JSON and CSV take the same
+
+    @cached_property
     def agreements(self) -> dict[str, dict[str, Agreement]]:
-        """Compares every model with what was published of SalEMA30."""
+        """Every model compared with what was published of SalEMA30."""
         return {model.label: against_published(model) for model in self.models} if self.with_published else {}
 
 
@@ -69,7 +77,7 @@ def text_lines(found: Evaluation) -> Iterator[str]:
         yield "published: DHF1K's validation videos, protocol salema"
     if len(found.models) > 1:
         yield from _difference_lines(found)
-    for label, agreements in found.agreements().items():
+    for label, agreements in found.agreements.items():
         yield ""
         yield f"{label} against the published scores of SalEMA30, {_videos(agreements)} videos"
         yield from _table("", (METRICS[name] for name in agreements), _agreement_rows(agreements))
@@ -190,7 +198,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
     if found.with_published:
         record["against_published"] = {
             model.label: {
-                "metrics": _each(found.agreements()[model.label]),
+                "metrics": _each(found.agreements[model.label]),
                 "videos": {key: _known(FIVE, row) for key, row in published_differences(model).items()},
             }
             for model in found.models

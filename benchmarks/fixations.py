@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salema.benchmarks.map_files import read_fixations
+from salema.benchmarks.resizing import resize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -72,10 +73,17 @@ class OtherFixations:
             drawn; None where they are not known.
         protocol: how many frames, from where.
         seed: of the draws, which depend on nothing else but the videos and their names.
+        first: videos that are drawn from before the others, where draws are for a whole video.
     """
 
-    def __init__(self, places: Mapping[str, Sequence[Places | Path | None]], protocol: Protocol, seed: int) -> None:
-        self._places, self._protocol, self._seed = places, protocol, seed
+    def __init__(
+        self,
+        places: Mapping[str, Sequence[Places | Path | None]],
+        protocol: Protocol,
+        seed: int,
+        first: Collection[str] = (),
+    ) -> None:
+        self._places, self._protocol, self._seed, self._first = places, protocol, seed, first
         self._known = {
             video: [index for index, found in enumerate(frames) if found is not None]
             for video, frames in places.items()
@@ -84,10 +92,11 @@ class OtherFixations:
         self._of_video = functools.lru_cache(_KEPT_VIDEOS)(self._for_video)
         self._of_all = functools.lru_cache(_KEPT_VIDEOS)(self._for_all)
 
-    def at(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[np.int32] | None:
+    def at(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[Any] | None:
         """Returns how often each place was fixated in other frames, int32 `(H, W)`; None if that is nowhere known.
 
-        Where the protocol draws frames, places of several of them count once.
+        Where the protocol draws frames, places of several of them count once; where it draws them for a whole video,
+        it is the average of their maps of 0 and 255, uint8 as in the published code.
         """
         counts = self._of_video(video, size_hw) if self._protocol.per_video else self._for_frame(video, index, size_hw)
         return counts if counts.any() else None
@@ -95,16 +104,18 @@ class OtherFixations:
     def _for_all(self, size_hw: tuple[int, int]) -> NDArray[np.int32]:
         return _count(self._read(self._all_frames), size_hw)
 
-    def _for_video(self, video: str, size_hw: tuple[int, int]) -> NDArray[np.int32]:
+    def _for_video(self, video: str, size_hw: tuple[int, int]) -> NDArray[Any]:
         if self._protocol.other_frames is None:
             return self._of_all(size_hw) - _count(self._read((video, index) for index in self._known[video]), size_hw)
         rng = seeded(self._seed, "others", video)
         others = [name for name, indices in self._known.items() if name != video and indices]
-        chosen = [others[number] for number in rng.permutation(len(others))[: self._protocol.other_frames]]
+        mixed = [others[number] for number in rng.permutation(len(others))]
+        chosen = sorted(mixed, key=lambda name: name not in self._first)[: self._protocol.other_frames]
         drawn = ([(name, int(index)) for index in rng.permutation(self._known[name])] for name in chosen)
         # The first frame of each video, then the second of each, and so on.
         in_turn = (frame for frames in zip_longest(*drawn) for frame in frames if frame is not None)
-        return _union(self._read(islice(in_turn, self._protocol.other_frames)), size_hw)
+        frames = self._read(islice(in_turn, self._protocol.other_frames))
+        return _average(frames, size_hw, by_area=self._protocol.resize == "area")
 
     def _for_frame(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[np.int32]:
         count, rng = self._protocol.other_frames or 0, seeded(self._seed, "others", video, index)
@@ -138,3 +149,20 @@ def _count(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray
 
 def _union(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.int32]:
     return np.minimum(_count(frames, size_hw), 1)
+
+
+def _average(frames: Iterable[Places | None], size_hw: tuple[int, int], *, by_area: bool) -> NDArray[np.uint8]:
+    """Averages maps that hold 255 where somebody looked, and cuts off what is less than a level."""
+    found = [frame for frame in frames if frame is not None]
+    if by_area:  # a place grows or fades with the size of its frame
+        total = sum((_resized_by_area(frame, size_hw) for frame in found), np.zeros(size_hw, np.float32))
+    else:
+        total = _count(found, size_hw).astype(np.float32) * np.float32(255)
+    averaged: NDArray[np.uint8] = (total / max(len(found), 1)).astype(np.uint8)
+    return averaged
+
+
+def _resized_by_area(frame: Places, size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    levels = frame.to_map().astype(np.float32) * np.float32(255)
+    resized: NDArray[np.float32] = resize(levels, size_hw, "area")
+    return resized

@@ -108,7 +108,8 @@ def score_dataset(
 ) -> list[DatasetScores]:
     """Scores one model's maps, or several models' on the frames that all of them have.
 
-    Where shuffled AUC takes all other videos, they are those that are scored; where it draws, those of `everywhere`.
+    Where shuffled AUC takes all other videos, they are those that are scored; where it draws frames of the whole set,
+    those of `everywhere`; where it draws other videos, those of `truth`, and of `everywhere` if these are too few.
 
     Args:
         sources: whose maps.
@@ -136,10 +137,11 @@ def score_dataset(
         )
         places = {key: [done.result() for done in futures] for key, futures in reading}
         drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere or truth)
-        others = OtherFixations(drawn_from, protocol, seed)
+        others = OtherFixations(drawn_from, protocol, seed, first=truth)
         work = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
         found = _score_together(sources, keys, truth, work, frames)
-        return [replace(scores, few_others=others.fewest(keys)) for scores in found]
+    frames.check()
+    return [replace(scores, few_others=others.fewest(keys)) for scores in found]
 
 
 def _with_unread(
@@ -168,11 +170,20 @@ class _Frames:
         return future
 
     def _done(self, future: Future[Any]) -> None:
-        error = future.exception()
-        if error is not None:
-            self._failure.append(error)
-        self._progress(1)
-        self._room.release()
+        try:
+            error = future.exception()
+            if error is not None:
+                self._failure.append(error)
+            self._progress(1)
+        except BaseException as raised:  # noqa: BLE001 - the pool would log it and go on
+            self._failure.append(raised)
+        finally:
+            self._room.release()
+
+    def check(self) -> None:
+        """Raises the first failure, once all is done."""
+        if self._failure:
+            raise self._failure[0]
 
 
 def _in_turn(keys: Iterable[str], submit: Callable[[str], list[Any]]) -> Iterator[tuple[str, list[Any]]]:

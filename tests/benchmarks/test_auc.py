@@ -129,30 +129,60 @@ def test_one_fixation():
         assert exact_auc(saliency[fixated], saliency[~fixated]) == pytest.approx(place / 9)
 
 
+def jittered(saliency, fixated, draw, dtype):
+    """The published way: noise of up to 1e-7 on every pixel, added in place."""
+    levels = saliency.astype(dtype)
+    levels += draw.random(levels.shape) * 1e-7
+    return slow.auc_judd(levels, fixated)
+
+
+@pytest.mark.parametrize("levels", [(0, 0, 0, 3, 90, 255), (1, 1, 1, 3, 90, 255), (0, 0, 1, 1, 1, 2), (1, 2, 2, 3)])
+@pytest.mark.parametrize("read", [np.uint8, np.float32])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_ties_break_as_jitter_breaks_them(dtype):
-    """Against the published way, noise of 1e-7 on every pixel: equal means, equal deviations."""
+def test_ties_break_as_jitter_breaks_them(dtype, read, levels):
+    """Equal means, equal deviations."""
     draw = np.random.default_rng(4)
-    saliency = draw.choice(np.array([0, 0, 0, 3, 90, 255], np.uint8), (20, 30))
+    saliency = draw.choice(np.array(levels, read), (20, 30))
     fixated = draw.random(saliency.shape) < 0.02
-
-    def jittered():
-        return slow.auc_judd((saliency + draw.random(saliency.shape) * 1e-7).astype(dtype), fixated)
-
-    ours = [auc_judd(saliency, fixated, draw, black_only=dtype == np.float32) for _ in range(300)]
-    theirs = [jittered() for _ in range(300)]
+    ours = [auc_judd(saliency, fixated, draw, in_float32=dtype == np.float32) for _ in range(300)]
+    theirs = [jittered(saliency, fixated, draw, dtype) for _ in range(300)]
     assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=4 * np.std(theirs) / 150**0.5)
     assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.25)
     assert abs(np.mean(ours) - auc_judd(saliency, fixated)) > 3 * np.std(theirs) / 150**0.5
 
 
-def test_black_only_leaves_other_ties():
-    saliency = np.array([[0, 0, 0, 3, 3, 3, 255, 255]], np.uint8)
+@pytest.mark.parametrize("case", ["0", "1"])
+def test_the_published_jitter_gives_the_same_on_the_golden_maps(case):
+    """Case 0, of many ones, is 0.218 for 0.200 without jitter; it was 0.204 while ones stayed where they were."""
+    with np.load(GOLDEN) as golden:
+        saliency, fixated = golden[f"{case}/saliency"], golden[f"{case}/fixation"] > 0
+    draw = np.random.default_rng(5)
+    ours = [auc_judd(saliency, fixated, draw, in_float32=True) for _ in range(200)]
+    theirs = [jittered(saliency, fixated, draw, np.float32) for _ in range(100)]
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=4 * np.std(theirs) / 66**0.5)
+    assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.25)
+    assert np.mean(ours) == pytest.approx({"0": 0.2182, "1": 0.5364}[case], abs=0.0015)
+
+
+def test_a_level_that_was_resized_is_one_level_to_the_jitter_in_float64():
+    """Its pixels differ by rounding errors, the same ones every time."""
+    draw = np.random.default_rng(6)
+    saliency = draw.choice(np.array([3.0, 90.0, 200.0]), (20, 30))
+    noisy = saliency * (1 + 1e-15 * np.arange(600).reshape(20, 30) / 600)
+    fixated = draw.random(saliency.shape) < 0.02
+    assert len(np.unique(noisy)) > 10
+    ours = [auc_judd(noisy, fixated, np.random.default_rng(seed)) for seed in range(200)]
+    assert ours == [auc_judd(saliency, fixated, np.random.default_rng(seed)) for seed in range(200)]
+    assert np.std(ours) > 0.01
+
+
+def test_in_float32_ties_of_2_and_above_stay():
+    saliency = np.array([[0, 0, 0, 2, 2, 2, 255, 255]], np.uint8)
     lit, dark = (np.isin(np.arange(8), places)[None] for places in ([3, 4, 6], [0, 1, 6]))
     for seed in range(20):
         draw = np.random.default_rng(seed)
-        assert auc_judd(saliency, lit, draw, black_only=True) == auc_judd(saliency, lit)
-    assert len({auc_judd(saliency, dark, np.random.default_rng(seed), black_only=True) for seed in range(20)}) > 1
+        assert auc_judd(saliency, lit, draw, in_float32=True) == auc_judd(saliency, lit)
+    assert len({auc_judd(saliency, dark, np.random.default_rng(seed), in_float32=True) for seed in range(20)}) > 1
 
 
 @given(MAPS, FIXATED)

@@ -34,3 +34,12 @@ def test_what_is_not_defined_is_a_dash_or_null():
 def test_nothing_is_minus_zero():
     found = Evaluation("other", PROTOCOLS["exact"], 0, [model({"a": [-1e-12]}), model({"a": [-2e-12]})])
     assert "-0.0" not in "\n".join(text_lines(found))
+
+
+def test_the_table_and_the_files_take_one_bootstrap():
+    found = Evaluation("other", PROTOCOLS["exact"], 0, [FIRST, SECOND], with_published=True)
+    text, record = list(text_lines(found)), as_json(found)
+    assert found.differences("videos") is found.differences("videos")
+    assert found.agreements is found.agreements
+    assert record["difference"]["over_videos"]["nss"]["mean"] == found.differences("videos")["nss"].mean
+    assert any("difference" in line for line in text)

@@ -27,6 +27,6 @@ def test_all_five_are_the_sum_of_the_five():
 
 def test_frames_are_what_each_protocol_scores():
     frames = {name: make_frame((360, 640), protocol) for name, protocol in PROTOCOLS.items()}
-    assert [frames[name]["saliency"].dtype for name in PROTOCOLS] == [np.uint8, np.uint8, np.float32]
+    assert [frames[name]["saliency"].dtype for name in PROTOCOLS] == [np.uint8, np.float64, np.float32]
     assert [frame["others"].sum() / 80 for frame in frames.values()] == pytest.approx([40, 10, 6000], rel=0.01)
     assert [int(frame["others"].max()) for frame in frames.values()][:2] == [1, 1]
