@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from salema.benchmarks.ground_truth import frame_key, subfolders
 from salema.benchmarks.predictions import find_predictions
+from salema.runtime.bounded_files import MOST_IMAGE_BYTES, check_file
 from salema.runtime.datasets import list_videos
 from salema.runtime.errors import MapError, MissingDependencyError, UsageError, reason
 from salema.runtime.files import written_aside
@@ -156,6 +157,10 @@ def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
         raise MissingDependencyError(
             f"checking maps needs Pillow ({reason(error)}); install it with: pip install 'salema[eval]'"
         ) from error
+    try:
+        check_file(path, MOST_IMAGE_BYTES, MapError)
+    except MapError as error:
+        return [str(error)]
     try:
         with Image.open(path) as image:
             image.verify()  # the whole file, by its check sums

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 
 from salema.export.architecture import CONVS, ENCODER_END, KINDS, LAST_CONV, Architecture, Hint
+from salema.export.archives import MOST_WEIGHT_BYTES, check_arrays, check_unfolded
+from salema.runtime.bounded_files import check_file
 from salema.runtime.errors import CheckpointError, SalemaError, reason
 from salema.runtime.files import write_bytes
 
@@ -74,8 +76,9 @@ def read(path: Path) -> Contents:
     """Reads a checkpoint in whatever form it has, told by its content.
 
     Raises:
-        CheckpointError: it is damaged, of another kind, or holds more than tensors.
+        CheckpointError: it is damaged, of another kind, holds more than tensors, or unfolds to more than weights can.
     """
+    check_file(path, MOST_WEIGHT_BYTES, CheckpointError)
     try:
         return _reader(path)(path)
     except SalemaError:
@@ -115,6 +118,7 @@ def _reader(path: Path) -> Callable[[Path], Contents]:
         head = file.read(_SAFETENSORS_HEAD)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            check_unfolded(path, archive)
             return _read_lasagne if all(name.endswith(".npy") for name in archive.namelist()) else _read_torch
     if head.endswith(b"{") and struct.unpack("<Q", head[:8])[0] < path.stat().st_size:
         return _read_safetensors
@@ -162,6 +166,8 @@ def _read_safetensors(path: Path) -> Contents:
 
 
 def _read_lasagne(path: Path) -> Contents:
+    with zipfile.ZipFile(path) as archive:
+        check_arrays(path, archive)
     with np.load(path, allow_pickle=False) as archive:
         arrays = dict(archive)
     if set(arrays) != {f"arr_{index}" for index in range(_LASAGNE_ARRAYS)}:

@@ -12,14 +12,15 @@ from urllib.request import url2pathname
 
 from natsort import natsorted, ns
 
+from salema.runtime.bounded_files import MOST_LIST_BYTES, read_file
 from salema.runtime.errors import UsageError, VideoError, reason
+from salema.runtime.image_size import JPEG_START, PNG_START
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Kind = Literal["video", "images", "camera", "url", "pipeline", "stdin"]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 VIDEOS = {
     *(".3gp", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
@@ -194,9 +195,10 @@ def _matching(pattern: str) -> list[Source]:
 def _in_list(path: Path) -> list[Source]:
     """Reads a list: paths are relative to its folder; empty lines and lines that begin with # are left out."""
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path, MOST_LIST_BYTES, VideoError).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise VideoError(f"{path}: can't be read as a list of sources ({reason(error)})") from error
+    lines = (line.strip() for line in text.splitlines())
     wanted = [line for line in lines if line and not line.startswith("#")]
     if not wanted:
         raise VideoError(f"{path}: this list names no source; it takes one a line")

@@ -19,3 +19,20 @@ def run_limited(command, *, file_size, cwd):
     return subprocess.run(
         list(map(str, command)), capture_output=True, text=True, preexec_fn=limit, cwd=cwd, timeout=120
     )
+
+
+def run_in_little_memory(imports, code, *arguments, room_mib=300):
+    """Runs code that may take so much memory more than its imports have, and no more; it prints what it finds."""
+    limited = f"""
+import resource, sys
+from pathlib import Path
+{imports}
+path = Path(sys.argv[1])
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + ({room_mib} << 20),) * 2)
+{code}
+"""
+    command = [sys.executable, "-c", limited, *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout

@@ -95,7 +95,7 @@ def test_fixations_of_every_kind(tmp_path, kind, most):
     ("stored", "sentence"),
     [
         ({"J": MAP}, "holds J; a map in the variable I expected"),
-        ({"I": np.zeros((2, 2, 3))}, "I is float64 (2, 2, 3); numbers (H, W) expected"),
+        ({"I": np.zeros((2, 2, 3))}, "I is double (2, 2, 3); numbers (H, W) expected"),
         ({"I": np.array([[0, np.nan]])}, "holds NaN or infinity at 1 pixels"),
         ({"I": np.array([[0, -1.0]])}, "holds negative numbers, down to -1"),
         ({"I": MAP}, "is no fixation map: it holds 5 values besides 0"),

@@ -1,0 +1,58 @@
+"""Files from strangers: what they are, and how much they hold, is looked at before they are read.
+
+A FIFO would wait for ever, a link to /dev/zero never ends, and a few megabytes can unfold to gigabytes.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from salema.runtime.errors import SalemaError
+
+MOST_IMAGE_BYTES = 1 << 29  # a 16K picture (15360x8640) without compression has 0.4 GB
+MOST_LIST_BYTES = 1 << 24
+
+
+def check_file(path: Path, most_bytes: int, kind: type[SalemaError]) -> int:
+    """Refuses what is no ordinary file, or too big a one; returns its size in bytes. Links are what they stand for.
+
+    Raises:
+        SalemaError: it can't be read in safety; of this `kind`.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise kind(f"{path}: can't be read ({reason(error)})") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise kind(f"{path}: is no ordinary file; copy what it gives into one")
+    if found.st_size > most_bytes:
+        raise kind(f"{path}: has {shown_size(found.st_size)}, and {shown_size(most_bytes)} are the most that is read")
+    return found.st_size
+
+
+def read_file(path: Path, most_bytes: int, kind: type[SalemaError]) -> bytes:
+    """Reads a whole file, once `check_file` has found it good.
+
+    Raises:
+        SalemaError: it can't be read, or not in safety; of this `kind`.
+    """
+    size = check_file(path, most_bytes, kind)
+    try:
+        with path.open("rb") as file:
+            return file.read(size)  # no more, should it grow meanwhile
+    except OSError as error:
+        raise kind(f"{path}: can't be read ({reason(error)})") from error
+
+
+def shown_size(size_bytes: int) -> str:
+    """Returns a size for people: `1.5 GB`, in powers of 1000."""
+    for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
+        if size_bytes >= 10**power:
+            return f"{size_bytes / 10**power:.1f} {unit}"
+    return f"{size_bytes} bytes"
