@@ -79,6 +79,13 @@ def export(
     alpha_sigmoid: Annotated[
         bool, typer.Option("--alpha-sigmoid", help="Put alpha through a sigmoid, as the published code does.")
     ] = False,
+    reference_fps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FPS",
+            help="Frames per second the weights were trained at, for salema-run --time-aware [default: 30, DHF1K's].",
+        ),
+    ] = None,
     imgsz: Annotated[
         tuple[int, int],
         typer.Option(
@@ -187,6 +194,7 @@ def export(
             residual=residual,
             alpha=alpha,
             alpha_sigmoid=alpha_sigmoid,
+            reference_fps=reference_fps,
             imgsz_hw=imgsz,
             batch=streams,
             split=split,

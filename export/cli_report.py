@@ -48,6 +48,7 @@ def _engine_record(built: Built) -> dict[str, Any]:
 def _model_rows(result: Result) -> dict[str, str]:
     spec, check = result.spec, result.report
     coefficient = "none" if spec.coefficient is None else f"{spec.coefficient:.6g}, {spec.coefficient_source}"
+    reference = {} if spec.coefficient is None else {"reference rate": f"{spec.reference_fps:g} fps"}
     states = ", ".join(f"{state.name} {'x'.join(map(str, state.shape_chw))}" for state in spec.states) or "none"
     return {
         "model": f"{', '.join(map(str, result.paths))} ({result.size_bytes / 1e6:.1f} MB)",
@@ -55,6 +56,7 @@ def _model_rows(result: Result) -> dict[str, str]:
         "frame": f"{spec.batch or 'N'}x{spec.height}x{spec.width}x3 uint8 BGR",
         "states": f"{states} (float32 per stream)" if spec.states else states,
         "coefficient": coefficient,
+        **reference,
         "precision": spec.precision,
         "map difference": f"max {check.map_max:.2g}, mean {check.map_mean:.2g} (at most {check.tolerance:g})",
         "state difference": f"relative {check.state_error:.2g} (at most {check.tolerance:g})",

@@ -34,7 +34,7 @@ from salema.runtime.ncnn_files import NcnnFiles, describe
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.ort_split_session import OrtSplitSession
 from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
-from salema.runtime.spec import PARTS, ModelSpec, salema_version
+from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +54,7 @@ class Options:
     residual: bool | None = None
     alpha: float | None = None
     alpha_sigmoid: bool = False
+    reference_fps: float | None = None
     imgsz_hw: tuple[int, int] = (192, 256)
     batch: int | None = 1
     save_weights: Path | None = None
@@ -206,6 +207,8 @@ def _check_options(options: Options) -> None:
                 f"-o {options.folder}: holds {name}, a model exported {'without' if options.split else 'with'} --split;"
                 " choose another folder, or remove it"
             )
+    if options.reference_fps is not None:
+        check_fps("--reference-fps", options.reference_fps)
     saved = options.save_weights
     if saved is not None and saved.exists() and Path(options.weights).exists() and saved.samefile(options.weights):
         raise UsageError(f"--save-weights {saved}: is the checkpoint itself; choose another name")
@@ -220,6 +223,8 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
     elif options.alpha is not None or options.alpha_sigmoid:
         advice = "leave it out" + (", or add --ema-loc 30" if architecture.kind == "salgan" else "")
         raise UsageError(f"--alpha is the coefficient of an EMA, and {architecture.name} has none; {advice}")
+    elif options.reference_fps is not None:
+        raise UsageError(f"--reference-fps counts the time of an EMA, and {architecture.name} has none; leave it out")
     elif checkpoint.learned_alpha is not None:
         raise UsageError(
             f"--arch {options.arch}: the checkpoint holds a learned alpha, so it is a SalEMA; leave it out"
@@ -240,6 +245,7 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
         trained=checkpoint.trained,
         rewrites=options.rewrites,
         salema_version=salema_version(),
+        reference_fps=DEFAULT_FPS if options.reference_fps is None else options.reference_fps,
     )
     return spec, model
 

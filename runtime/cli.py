@@ -46,7 +46,8 @@ def run(
     map_bits: Annotated[int, typer.Option(help="Of the PNG maps: 8 or 16.")] = 8,
     npz: Annotated[Path | None, typer.Option(help="NPZ file for the raw maps, float32, and their times.")] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="CSV file: peak, centre of mass, entropy, cuts, a line for each frame.")
+        Path | None,
+        typer.Option(help="CSV file, or - for standard output: a line for each frame, from its time to its cuts."),
     ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Write the MP4.")] = True,
     show: Annotated[bool, typer.Option("--show", help="Show the picture in a window; q closes it.")] = False,
@@ -70,6 +71,10 @@ def run(
     time_aware: Annotated[
         bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
     ] = False,
+    reference_fps: Annotated[
+        float | None,
+        typer.Option(help="With --time-aware: rate at which weights are the model's own [default: the model's]."),
+    ] = None,
     backend: Annotated[
         str,
         typer.Option(
@@ -116,16 +121,18 @@ def run(
         from salema.runtime.postprocess import Look
         from salema.runtime.source_run import usual_jobs
         from salema.runtime.sources import find_sources
-        from salema.runtime.targets import plan_targets
+        from salema.runtime.targets import STDOUT, plan_targets
 
         look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
         selection = Selection(start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects)
+        behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
         found = find_sources(sources or [])
         targets = plan_targets(
             found, output=output, video=video, maps=maps, map_bits=map_bits, npz=npz, csv=csv, show=show
         )
+        if csv == STDOUT and json_:
+            raise UsageError("--csv - and --json both take standard output; give the CSV a file")
         planned = list(zip(found, targets, strict=True))
-        behaviour = RunOptions(look, reset_on_cut, time_aware)
         _run_sources(planned, selection, behaviour, opening, jobs=jobs or usual_jobs(found), as_json=json_)
 
 
@@ -141,8 +148,10 @@ def _run_sources(
     from salema.runtime.cli_report import Announced, FrameBar, Report
     from salema.runtime.source_run import run_sources
     from salema.runtime.stopping import stop_requested
+    from salema.runtime.targets import STDOUT
 
-    report = Report(len(planned), as_json=as_json)
+    to_stderr = any(targets.csv == STDOUT for _, targets in planned)
+    report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
     open_stream = Announced(**opening)
     with stop_requested() as stop, FrameBar(len(planned)) as bar:
         for source, targets, result in run_sources(

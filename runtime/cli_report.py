@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
 from salema.runtime import load
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
 from salema.runtime.session import warn_untrained
+from salema.runtime.targets import STDOUT
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ class FrameBar:
 
 
 class Report:
-    """Says what became of each source, and ends the command accordingly."""
+    """Says what became of each source, results to `file`, and ends the command accordingly."""
 
-    def __init__(self, count: int, *, as_json: bool) -> None:
-        self._count, self._as_json = count, as_json
+    def __init__(self, count: int, *, as_json: bool, file: TextIO | None = None) -> None:
+        self._count, self._as_json, self._file = count, as_json, file
         self._failed = 0
         self._has_reported = False
 
@@ -158,22 +159,28 @@ class Report:
             where = {
                 name: None if path is None or str(path) in summary.lost else str(path) for name, path in where.items()
             }
-            print(json.dumps({"source": source.shown, "backend": backend, **asdict(summary), **where}), flush=True)
+            record = {"source": source.shown, "backend": backend, **asdict(summary), **where}
+            print(json.dumps(record), flush=True, file=self._file)
             return
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
-        where_text = " and ".join(str(path) for path in targets.files if str(path) not in summary.lost) or "the window"
+        places = [str(path) for path in targets.files if str(path) not in summary.lost]
+        places += ["standard output"] if targets.csv == STDOUT else []
         name = f"{source.shown}: " if self._count > 1 else ""
         print(
             f"{name}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s,"
-            f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {where_text}",
+            f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {' and '.join(places) or 'the window'}",
             flush=True,
+            file=self._file,
         )
 
 
 def _notes(summary: Summary) -> list[str]:
     notes = list(summary.notes)
     if summary.cuts:
-        notes.append(counted(summary.cuts, "scene cut"))
+        of_memory = "each emptied the memory" if summary.cuts_reset else "the memory went on; --reset-on-cut empties it"
+        notes.append(f"{counted(summary.cuts, 'scene cut')}: {of_memory}")
+    if summary.source_start_s:
+        notes.append(f"times count from the first frame that was run, at {summary.source_start_s:.3f} s of the source")
     if summary.dropped:
         dropped = f"{counted(summary.dropped, 'frame')} came while the network was busy, and"
         notes.append(f"{dropped} {_were(summary.dropped)} dropped; --every-frame keeps all")

@@ -15,6 +15,7 @@ from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.postprocess import PUBLISHED, Look, Normaliser, render, to_levels
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.sinks import Drawn
+from salema.runtime.spec import check_fps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,11 +36,23 @@ class RunOptions:
         look: how maps are drawn.
         reset_on_cut: whether the memory is emptied where a shot begins.
         time_aware: whether the weight of a frame follows the time since the last one.
+        reference_fps: frames per second at which that weight is the model's coefficient; None for the model's own rate.
+
+    Raises:
+        UsageError: the rate is none, or nothing would take notice of it.
     """
 
     look: Look = PUBLISHED
     reset_on_cut: bool = False
     time_aware: bool = False
+    reference_fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference_fps is None:
+            return
+        check_fps("--reference-fps", self.reference_fps)
+        if not self.time_aware:
+            raise UsageError("--reference-fps goes with --time-aware; add that, or leave it out")
 
 
 class Clock:
@@ -105,7 +118,8 @@ class Drawing:
         self._look = options.look if wants_picture else replace(options.look, view=None)
         self._raw = any(sink.wants_raw for sink in sinks)
         self._stream, self._options, self._clock = stream, options, clock
-        self._time_base, self._rate = source.time_base, source.source_rate
+        self._time_base = source.time_base
+        self._reference_fps = options.reference_fps or stream.spec.reference_fps
         wants_cuts = options.reset_on_cut or any(sink.wants_cuts for sink in sinks)
         self._cuts = CutDetector() if wants_cuts else None
         self._normaliser = Normaliser(self._look.normalise)
@@ -144,12 +158,15 @@ class Drawing:
             return prepared._replace(small=to_network_size(frame.image_bgr, spec.height, spec.width))
 
     def _advance(self, frame: Frame) -> tuple[float, float]:
-        """Empties the memory where it must be; returns the time since the last frame, in frames and in seconds."""
+        """Empties the memory where it must be; returns the time since the last frame, in frames and in seconds.
+
+        In frames of the rate that the weights were trained at: a container's average tells nothing of a gap in it.
+        """
         elapsed_s = 0.0 if self._last_pts is None else float((frame.pts - self._last_pts) * self._time_base)
         self._last_pts = frame.pts
         if frame.starts_anew:
             self._stream.reset()
-        return (elapsed_s * float(self._rate) or 1.0) if self._options.time_aware else 1.0, elapsed_s
+        return (elapsed_s * self._reference_fps or 1.0) if self._options.time_aware else 1.0, elapsed_s
 
     def _step(self, prepared: _Prepared) -> _Stepped:
         assert prepared.small is not None

@@ -37,6 +37,8 @@ class Summary:
         fps: frames over seconds.
         stage_ms: mean milliseconds per frame of each of `STAGES`, which run side by side; encode is all writing.
         cuts: shots that began, the first one not counted; None where nobody looked for them.
+        cuts_reset: whether each of them emptied the memory; None as well.
+        source_start_s: where in the source the times of the outputs begin.
         dropped: frames of a live source that came while the network was busy.
         outages: how often a live source was lost and found again.
         outage_s: for how long in all.
@@ -59,6 +61,8 @@ class Summary:
     frames_lost: int
     interrupted: bool
     error: str | None
+    cuts_reset: bool | None = None
+    source_start_s: float = 0
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -115,6 +119,7 @@ class _Run:
         stop: threading.Event,
     ) -> None:
         self._source, self._sinks, self._stop, self._clock = source, sinks, stop, Clock()
+        self._options = options
         self._drawing = Drawing(stream, source, sinks, options, self._clock)
         self._count = self._cuts = 0
         self._looked_for_cuts = False
@@ -182,6 +187,8 @@ class _Run:
             frames_lost=round(losses.outage_s * self._source.source_rate),
             interrupted=self._stop.is_set(),
             error=self._error,
+            cuts_reset=self._options.reset_on_cut if self._looked_for_cuts else None,
+            source_start_s=self._source.sound_start_s,
             lost=tuple(self._lost),
             notes=tuple(self._notes),
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.live import Losses, Newest, Reconnecting
 from salema.runtime.opening import open_reader
+from salema.runtime.spec import check_fps
 from salema.runtime.strides import strided, strided_at_once
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Selection:
             raise UsageError(f"--start-time {self.start_s:g}: give seconds, 0 to {_LONGEST_S:g}")
         if self.duration_s is not None and not _LEAST_S <= self.duration_s <= _LONGEST_S:
             raise UsageError(f"--duration {self.duration_s:g}: give seconds, {_LEAST_S:g} to {_LONGEST_S:g}")
-        if not (math.isfinite(self.fps) and 0.001 <= self.fps <= 1000):  # noqa: PLR2004
-            raise UsageError(f"--fps {self.fps:g}: give frames per second, 0.001 to 1000")
+        check_fps("--fps", self.fps)
         for option, value, least, most in (
             ("--vid-stride", self.stride, 1, 100_000),  # FFmpeg takes no less than a frame in some hours
             ("--max-frames", self.max_frames, 1, _MOST),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from abc import ABC, abstractmethod
 from array import array
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import cv2
@@ -24,7 +26,6 @@ from salema.runtime.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from fractions import Fraction
-    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -218,6 +219,9 @@ class CsvSink(_Stacked):
         aside = stack.enter_context(written_aside(self._path))
         stack.enter_context(_translated(self._path))
         self._file = stack.enter_context(io.FileIO(aside, "w"))  # unbuffered: a full disk is noticed where it is met
+        self._write_header()
+
+    def _write_header(self) -> None:
         names = [field.name for field in fields(Measures)]
         self._write_line(["frame", "time_s", *names, "cut", "new_state"])
 
@@ -238,7 +242,30 @@ class CsvSink(_Stacked):
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(values)
         with _translated(self._path):
-            _append(self._file, line.getvalue().encode())
+            self._append(line.getvalue().encode())
+
+    def _append(self, line: bytes) -> None:
+        _append(self._file, line)
+
+
+class StdoutCsvSink(CsvSink):
+    """The same lines on standard output, each as soon as it is known."""
+
+    def __init__(self, path: Path, time_base: Fraction) -> None:
+        super().__init__(path, time_base)
+        self.path, self._path = None, Path("standard output")
+
+    def _open(self, stack: ExitStack) -> None:  # noqa: ARG002
+        self._write_header()
+
+    def _append(self, line: bytes) -> None:
+        if sys.stdout is None:
+            raise OutputError("--csv -: standard output is closed; name a file")
+        try:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError as error:
+            raise OutputError("--csv -: nobody reads standard output any more") from error
 
 
 @contextmanager

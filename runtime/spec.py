@@ -11,14 +11,25 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from salema.runtime.errors import ModelError, reason
+from salema.runtime.errors import ModelError, UsageError, reason
 
 SPEC_VERSION = 4
 METADATA_KEY = "salema"
 PARTS = ("model", "encoder", "decoder")
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_FPS = 30.0  # DHF1K's, on which the published weights were trained
+_LEAST_FPS, _MOST_FPS = 0.001, 1000.0
 TRANSPOSED = "upsampling-transposed"  # the rewrite that suits OpenVINO
+
+
+def check_fps(option: str, fps: float) -> None:
+    """Refuses a rate that no video has.
+
+    Raises:
+        UsageError: it is not in 0.001 to 1000 frames per second.
+    """
+    if not _LEAST_FPS <= fps <= _MOST_FPS:
+        raise UsageError(f"{option} {fps:g}: give frames per second, {_LEAST_FPS:g} to {_MOST_FPS:g}")
 
 
 def salema_version() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError
-from salema.runtime.sinks import MAP_BITS, CsvSink, MapSink, NpzSink, VideoSink
+from salema.runtime.sinks import MAP_BITS, CsvSink, MapSink, NpzSink, StdoutCsvSink, VideoSink
 from salema.runtime.window import WindowSink
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from salema.runtime.sources import Source
 
 
+STDOUT = Path("-")
+"""In place of the CSV file: standard output."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """What is written for one source.
@@ -31,7 +35,7 @@ class Targets:
         maps: folder for PNG files at network size, or None.
         map_bits: 8 or 16, of these.
         npz: NPZ file with the raw maps, or None.
-        csv: CSV file with a line for each frame, or None.
+        csv: CSV file with a line for each frame, `STDOUT`, or None.
         show: whether to show the picture in a window.
 
     Raises:
@@ -46,7 +50,7 @@ class Targets:
     show: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.files or self.show):
+        if not (self.files or self.show or self.csv):
             raise UsageError("--no-video leaves nothing to write; give --maps DIR, --npz, --csv or --show, and no -o")
         if self.map_bits not in MAP_BITS:
             raise UsageError(f"--map-bits {self.map_bits}: not one of 8, 16")
@@ -55,13 +59,13 @@ class Targets:
             ("--npz", self.npz, ".npz"),
             ("--csv", self.csv, ".csv"),
         ):
-            if path is not None and path.suffix.lower() != suffix:
+            if path is not None and path != STDOUT and path.suffix.lower() != suffix:
                 raise UsageError(f"{option} {path}: not a name that ends in {suffix}")
 
     @property
     def files(self) -> list[Path]:
-        """Everything that is written."""
-        return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None]
+        """Everything that is written, but for standard output."""
+        return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None and path != STDOUT]
 
     @contextmanager
     def opened(self, source: Playback, look: Look, stop: threading.Event) -> Iterator[list[Sink]]:
@@ -81,7 +85,8 @@ class Targets:
         if self.npz is not None:
             sinks.append(NpzSink(self.npz, source.time_base))
         if self.csv is not None:
-            sinks.append(CsvSink(self.csv, source.time_base))
+            kind = StdoutCsvSink if self.csv == STDOUT else CsvSink
+            sinks.append(kind(self.csv, source.time_base))
         with ExitStack() as stack:
             yield [stack.enter_context(sink) for sink in sinks]
 
@@ -106,7 +111,7 @@ def plan_targets(
         maps: folder for the PNG files, or for folders of them.
         map_bits: 8 or 16.
         npz: the NPZ file, or the folder for `<name>.npz`.
-        csv: the CSV file, or the folder for `<name>.csv`.
+        csv: the CSV file, the folder for `<name>.csv`, or `STDOUT`.
         show: whether to show the pictures.
 
     Raises:
@@ -115,13 +120,15 @@ def plan_targets(
     if not video and output is not None:
         raise UsageError("--no-video and -o contradict each other")
     several = len(sources) > 1
+    if several and csv == STDOUT:
+        raise UsageError("--csv -: several sources are given, and their lines would be mixed; name a folder")
     planned = [
         Targets(
             _named(output or Path(), several or output is None, f"{source.name}_saliency.mp4", "-o") if video else None,
             None if maps is None else maps / source.name if several else maps,
             map_bits,
             None if npz is None else _named(npz, several, f"{source.name}.npz", "--npz"),
-            None if csv is None else _named(csv, several, f"{source.name}.csv", "--csv"),
+            csv if csv is None or csv == STDOUT else _named(csv, several, f"{source.name}.csv", "--csv"),
             show,
         )
         for source in sources

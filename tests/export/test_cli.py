@@ -75,6 +75,14 @@ def test_the_published_code_gives_the_maps_of_the_exported_file(exported, golden
         np.testing.assert_allclose(sums, golden[f"{case}/state{index}_sum"], rtol=1e-5, atol=0.1)
 
 
+def test_the_rate_of_the_training_is_stored(cli, tmp_path):
+    for options, fps in ((), 30), (("--reference-fps", 23.976), 23.976):
+        ran = cli(export_cli.main, *NARROW, *options, "-o", tmp_path / "model")
+        assert f"reference rate    {fps:g} fps\n" in ran.out
+        with load(tmp_path / "model") as stream:
+            assert stream.spec.reference_fps == fps
+
+
 def test_it_prints_what_it_did(cli, tmp_path):
     ran = cli(export_cli.main, *NARROW, "--half", "--residual", "-o", tmp_path / "model", "--json")
     assert ran.code == 0
@@ -113,6 +121,8 @@ def test_saved_weights_load_without_options(cli, tmp_path):
         (("--ema-loc", 99), 2, "--ema-loc 99: locations go from 0 to 61"),
         (("--arch", "salgan", "--alpha", 0.1), 2, "--alpha is the coefficient of an EMA, and SalGAN has none"),
         (("--arch", "resnet"), 2, "--arch resnet: not one of auto"),
+        (("--reference-fps", 0), 2, "--reference-fps 0: give frames per second, 0.001 to 1000"),
+        (("--arch", "salgan", "--reference-fps", 25), 2, "--reference-fps counts the time of an EMA, and SalGAN has"),
         (("--alpha", 2), 2, "--alpha 2: the weight of the new frame must lie in (0, 1]"),
         (("--residual", "--ema-loc", 44), 2, "choose a ReLU or a convolution"),
         (("--nonsense",), 2, "no such option"),

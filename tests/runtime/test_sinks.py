@@ -1,5 +1,8 @@
 import csv
+import json
 import math
+import re
+import shutil
 import subprocess
 from fractions import Fraction
 
@@ -108,7 +111,8 @@ def test_cuts_are_found_and_empty_the_memory_on_request(cli, model, cut_clip, tm
     rows = rows_of(tmp_path / "t.csv")
     assert [int(row["frame"]) for row in rows if row["cut"] == "1"] == [21]
     assert [int(row["frame"]) for row in rows if row["new_state"] == "1"] == ([1, 21] if reset else [1])
-    assert "note: 1 scene cut\n" in ran.err
+    of_memory = "each emptied the memory" if reset else "the memory went on; --reset-on-cut empties it"
+    assert f"note: 1 scene cut: {of_memory}\n" in ran.err
     maps = np.load(tmp_path / "t.npz")["maps"]
     with load(model) as stream:
         white = stream.step(np.full((64, 96, 3), 255, np.uint8))
@@ -126,7 +130,7 @@ def test_time_aware_weights_follow_the_formula(cli, model, small_clip, tmp_path)
         (source,) = find_sources([str(clip)])
         with load(model) as stream, Playback(source) as playback:
             frames = list(playback)[::stride]
-            rate, tick = float(playback.rate), float(playback.time_base)
+            rate, tick = stream.spec.reference_fps, float(playback.time_base)
             last, states = None, []
             for frame in frames:
                 elapsed = 1 if last is None else (frame.pts - last) * tick * rate
@@ -143,6 +147,97 @@ def test_time_aware_weights_follow_the_formula(cli, model, small_clip, tmp_path)
                 last = frame.pts
                 states.append(saliency)
         np.testing.assert_allclose(found["maps"], np.stack(states), atol=1e-6)
+
+
+def dropped(keep, path):
+    """Writes frames `keep` of two seconds at 30 fps: one black, then all white."""
+    frames = np.full((60, 64, 96, 3), 255, np.uint8)
+    frames[0] = 0
+    return write_clip(path, frames[keep], pts=keep, rate=Fraction(30))
+
+
+def test_dropped_frames_leave_the_memory_as_long_in_seconds(cli, model, tmp_path):
+    """The frames that a variable rate has kept give the maps that they give in the whole video at its constant rate."""
+    whole = dropped(list(range(60)), tmp_path / "whole.mkv")
+    run(cli, model, whole, "--npz", tmp_path / "plain.npz")
+    plain = np.load(tmp_path / "plain.npz")["maps"]
+    least = {}
+    for name, keep in (("vfr", [0, 1, 2, 3, 4, 19, 20, 37, 38, 39, 58, 59]), ("stride", list(range(0, 60, 5)))):
+        clip = dropped(keep, tmp_path / f"{name}.mkv")
+        run(cli, model, clip, "--npz", tmp_path / "aware.npz", "--time-aware")
+        run(cli, model, clip, "--npz", tmp_path / "unaware.npz")
+        np.testing.assert_allclose(np.load(tmp_path / "aware.npz")["maps"], plain[keep], atol=2e-4)
+        least[name] = np.abs(np.load(tmp_path / "unaware.npz")["maps"] - plain[keep]).max()
+    assert min(least.values()) > 0.01, least
+
+
+def test_the_reference_rate_is_the_models_or_the_users(cli, exported, small_clip, tmp_path):
+    """At the clip's own 25 fps nothing changes; at twice that each frame counts for two."""
+    stored, plain = exported(reference_fps=25), exported(reference_fps=50)
+    run(cli, plain, small_clip, "--npz", tmp_path / "plain.npz")
+    run(cli, stored, small_clip, "--npz", tmp_path / "stored.npz", "--time-aware")
+    run(cli, plain, small_clip, "--npz", tmp_path / "given.npz", "--time-aware", "--reference-fps", 25)
+    run(cli, plain, small_clip, "--npz", tmp_path / "twice.npz", "--time-aware")
+    expected, same, given, twice = (
+        np.load(tmp_path / f"{name}.npz")["maps"] for name in ("plain", "stored", "given", "twice")
+    )
+    np.testing.assert_allclose(same, expected, atol=1e-6)
+    np.testing.assert_array_equal(given, same)
+    assert np.abs(twice[1:] - expected[1:]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--reference-fps", 30], "--reference-fps goes with --time-aware; add that, or leave it out"),
+        (["--reference-fps", 0, "--time-aware"], "--reference-fps 0: give frames per second, 0.001 to 1000"),
+        (["--reference-fps", "nan", "--time-aware"], "--reference-fps nan: give frames per second, 0.001 to 1000"),
+    ],
+)
+def test_reference_rates_that_mean_nothing_are_refused(cli, model, small_clip, tmp_path, options, sentence):
+    ran = cli(main, small_clip, "--model", model, "-o", tmp_path / "o.mp4", *options)
+    assert (ran.code, ran.err, list(tmp_path.iterdir())) == (2, f"salema-run: {sentence}\n", [])
+
+
+def test_csv_goes_to_standard_output_and_all_else_to_stderr(cli, model, small_clip, tmp_path):
+    run(cli, model, small_clip, "--csv", tmp_path / "file.csv")
+    ran = run(cli, model, small_clip, "--csv", "-", "--npz", tmp_path / "t.npz")
+    assert ran.out == (tmp_path / "file.csv").read_text()
+    assert re.search(rf"^12 frames in .* -> {tmp_path}/t.npz and standard output$", ran.err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--json"], "--csv - and --json both take standard output; give the CSV a file"),
+        (["again.mp4"], "--csv -: several sources are given, and their lines would be mixed; name a folder"),
+    ],
+)
+def test_a_standard_output_that_is_taken_is_refused(cli, model, small_clip, tmp_path, options, sentence):
+    shutil.copy(small_clip, tmp_path / "again.mp4")
+    options = [tmp_path / option if option.endswith(".mp4") else option for option in options]
+    ran = cli(main, small_clip, *options, "--model", model, "--no-video", "--csv", "-")
+    assert (ran.code, ran.out, ran.err) == (2, "", f"salema-run: {sentence}\n")
+
+
+def test_a_reader_of_the_csv_that_goes_away_ends_the_run_in_a_sentence(model, small_clip):
+    command = [script("salema-run"), small_clip, "--model", model, "--no-video", "--csv", "-", "--loop", 0]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("frame,time_s,")
+    assert process.stdout.readline().startswith("1,0.000000,")
+    process.stdout.close()
+    assert process.wait(60) == 1
+    with process.stderr:
+        last = process.stderr.read().splitlines()[-1]
+    assert last == "salema-run: --csv -: nobody reads standard output any more; what came before is written"
+
+
+def test_times_count_from_the_first_frame_that_is_run_and_it_is_said_where_that_is(cli, model, small_clip, tmp_path):
+    ran = run(cli, model, small_clip, "--csv", tmp_path / "t.csv", "--start-time", 0.2)
+    assert [float(row["time_s"]) for row in rows_of(tmp_path / "t.csv")] == pytest.approx(np.arange(7) / 25)
+    assert "note: times count from the first frame that was run, at 0.200 s of the source\n" in ran.err
+    ran = run(cli, model, small_clip, "--csv", tmp_path / "t.csv", "--start-time", 0.2, "--json")
+    assert json.loads(ran.out)["source_start_s"] == pytest.approx(0.2)
 
 
 def test_time_aware_is_refused_where_there_is_no_average(cli, exported, small_clip, tmp_path):
