@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from salema.benchmarks.cli_options import refuse_before_command
 from salema.runtime.cli_main import run_app
 from salema.runtime.errors import UsageError, exit_on_error
+from salema.runtime.telling import show, tell
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -82,10 +82,10 @@ def bench(
         if before is not None:
             check_baseline(before, plan)
         _check_outputs(json_, plot)
-        records = run_bench(plan, _say)
+        records = run_bench(plan, tell)
         if json_ is not None:
             write_records(json_, records)
-        print(table(records), details(records), sep="\n\n")
+        show(f"{table(records)}\n\n{details(records)}")
         if plot is not None:
             draw(records, plot)
         if before is not None:
@@ -105,7 +105,7 @@ def report(
 
         _check_outputs(None, plot)
         records = latest(record for file in files for record in read_records(file))
-        print(table(records))
+        show(table(records))
         if plot is not None:
             draw(records, plot)
 
@@ -126,9 +126,9 @@ def cost(
 
         _check_outputs(json_, plot)
         with exporting(weights, for_) as export:
-            points = measure_cost(export, backend, _say)
+            points = measure_cost(export, backend, tell)
         lines = fit_lines(points)
-        print(cost_table(points, lines))
+        show(cost_table(points, lines))
         if json_ is not None:
             write_records(json_, [cost_record(points, backend, weights)])
         if plot is not None:
@@ -144,10 +144,6 @@ def _check_outputs(json_file: Path | None, plot: Path | None) -> None:
         check_writable(json_file)
     if plot is not None:
         check_plot(plot)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...]:
@@ -167,10 +163,10 @@ def _report_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> 
 
     differ = other_machine(before, now)
     if differ:
-        _say(f"note: that file is of another machine ({differ}); ratios may differ for that reason")
+        tell(f"note: that file is of another machine ({differ}); ratios may differ for that reason")
     changes = find_changes(before, now)
     for change in changes:
-        print(f"{change.verdict:<7} {change.case}: {change.measure} {change.before:.2f} then, {change.now:.2f} now")
+        show(f"{change.verdict:<7} {change.case}: {change.measure} {change.before:.2f} then, {change.now:.2f} now")
     if any(change.verdict == "slower" for change in changes):
         raise SystemExit(1)
 

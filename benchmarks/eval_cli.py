@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ import typer
 from salema.benchmarks.cli_options import given, refuse_before_command
 from salema.runtime.cli_main import run_app
 from salema.runtime.errors import OutputError, UsageError, exit_on_error
+from salema.runtime.telling import show, tell
 
 if TYPE_CHECKING:
     from salema.benchmarks.ground_truth import VideoTruth
@@ -99,10 +99,10 @@ def evaluate(
         )
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         try:
-            print("\n".join(text_lines(found)), flush=True)  # whatever becomes of the files
+            show("\n".join(text_lines(found)))  # whatever becomes of the files
         finally:  # and these whatever becomes of the text
             for note in notes(found):
-                print(f"note: {note}", file=sys.stderr)
+                tell(f"note: {note}")
             write(found)
 
 
@@ -125,19 +125,20 @@ def pack(
         from salema.benchmarks.submission import check_submission, pack_submission
         from salema.runtime.cli_report import FrameBar
         from salema.runtime.files import check_writable
+        from salema.runtime.wording import counted
 
         check_writable(output)
         with FrameBar(1) as bar:
             found = check_submission(pred, range(start, end + 1), source=src, weights=weights, progress=bar.advance)
         for note in found.notes:
-            typer.echo(f"note: {note}", err=True)
+            tell(f"note: {note}")
         if found.problems:
             for problem in found.problems:
-                typer.echo(f"{_PROGRAM}: {problem}", err=True)
-            typer.echo(f"{_PROGRAM}: {len(found.problems)} problems; nothing was packed", err=True)
+                tell(f"{_PROGRAM}: {problem}")
+            tell(f"{_PROGRAM}: {counted(len(found.problems), 'problem')}; nothing was packed")
             raise SystemExit(1)
         pack_submission(found, output, method or output.stem)
-        print(f"{found.videos} videos, {len(found.files)} maps -> {output}")
+        show(f"{counted(found.videos, 'video')}, {counted(len(found.files), 'map')} -> {output}")
 
 
 def _check(

@@ -13,6 +13,8 @@ from salema.benchmarks.comparison import LEVEL, RESAMPLES, Difference, compare_s
 from salema.benchmarks.protocols import METRICS, Protocol
 from salema.benchmarks.published import FIVE, ROWS, Agreement, against_published, published_differences
 from salema.runtime.files import write_bytes, written_aside
+from salema.runtime.telling import csv_text
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +81,7 @@ def text_lines(found: Evaluation) -> Iterator[str]:
         yield from _difference_lines(found)
     for label, agreements in found.agreements.items():
         yield ""
-        yield f"{label} against the published scores of SalEMA30, {_videos(agreements)} videos"
+        yield f"{label} against the published scores of SalEMA30, {counted(_videos(agreements), 'video')}"
         yield from _table("", (METRICS[name] for name in agreements), _agreement_rows(agreements))
 
 
@@ -132,29 +134,33 @@ def notes(found: Evaluation) -> Iterator[str]:
     for model in found.models:
         videos = model.videos.values()
         frames = sum(len(video.frames) for video in videos)
-        yield f"{model.label}: {frames} frames of {len(videos)} videos scored"
+        yield f"{model.label}: {counted(frames, 'frame')} of {counted(len(videos), 'video')} scored"
         if model.without_truth:
-            yield f"{model.label}: {_some(model.without_truth, 'videos')} without ground truth skipped"
+            yield f"{model.label}: {_some(model.without_truth)} without ground truth skipped"
         if model.without_maps:
-            yield f"{model.label}: {_some(model.without_maps, 'videos')} of the ground truth skipped, with no maps"
+            yield f"{model.label}: {_some(model.without_maps)} of the ground truth skipped, with no maps"
         if model.unshared:
             why = "no frame in common with the other" if len(found.models) > 1 else "no name of a map fits a frame"
-            yield f"{model.label}: {_some(model.unshared, 'videos')} left out: {why}"
-        for what, kind in (
-            ("frames left out, of which the other has no map", "unshared"),
-            ("frames of the ground truth have no map", "missing"),
-            ("maps belong to no frame of the ground truth", "extra"),
-        ):
+            yield f"{model.label}: {_some(model.unshared)} left out: {why}"
+        for (noun, one, several), kind in _LEFT_OUT.items():
             names = [f"{video.name}/{name}" for video in videos for name in getattr(video, kind)]
             if names:
-                yield f"{model.label}: {len(names)} {what}: {_first(names)}"
+                what = one if len(names) == 1 else several
+                yield f"{model.label}: {counted(len(names), noun)} {what}: {_first(names)}"
         if model.few_others is not None:
             wanted = found.protocol.other_frames
-            yield f"{model.label}: s-AUC takes {wanted} other frames; there are {model.few_others} to draw from"
+            are = "is" if model.few_others == 1 else "are"
+            yield f"{model.label}: s-AUC takes {wanted} other frames; there {are} {model.few_others} to draw from"
         for name, count in model.unscored().items():
-            yield f"{model.label}: {count} of {frames} frames have no {METRICS[name]}: {_WHY[name]}"
+            have = "has" if count == 1 else "have"
+            yield f"{model.label}: {count} of {counted(frames, 'frame')} {have} no {METRICS[name]}: {_WHY[name]}"
 
 
+_LEFT_OUT = {  # what is said of one, and of several
+    ("frame", *["left out, of which the other has no map"] * 2): "unshared",
+    ("frame", "of the ground truth has no map", "of the ground truth have no map"): "missing",
+    ("map", "belongs to no frame of the ground truth", "belong to no frame of the ground truth"): "extra",
+}
 _NO_PLACES = "no fixations"
 _ALL_PLACES = "or nothing else"
 _WHY = {
@@ -165,8 +171,8 @@ _WHY = {
 }
 
 
-def _some(names: tuple[str, ...], what: str) -> str:
-    return f"{len(names)} {what} ({_first(names)})"
+def _some(names: tuple[str, ...]) -> str:
+    return f"{counted(len(names), 'video')} ({_first(names)})"
 
 
 def _first(names: Iterable[str]) -> str:
@@ -258,7 +264,8 @@ def write_csv(path: Path, found: Evaluation) -> None:
         )
         for model, name, counts, scores in _csv_rows(found):
             known = ("" if math.isnan(score) else score for score in scores)
-            lines.writerow([found.protocol.name, found.seed, model, name, *counts, *known])
+            row = [found.protocol.name, found.seed, csv_text(model), csv_text(name), *counts, *known]
+            lines.writerow(row)
 
 
 def _csv_rows(found: Evaluation) -> Iterator[tuple[str, str, list[int | str], Iterable[float]]]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from salema.runtime.errors import exit_on_error
+from salema.runtime.telling import tell
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("fp32", "fp16")
@@ -75,14 +76,10 @@ def check(
         keep("kernels", None if device == "cpu" else _time_kernels())
         for precision in PRECISIONS:
             options = Options(weights, out, precision=precision, imgsz_hw=imgsz)
-            keep(precision, check_precision(options, device, frames, rounds, _say))
+            keep(precision, check_precision(options, device, frames, rounds, tell))
         keep("bench", _run_bench(out, weights, imgsz, device, seconds))
     codes = [record["tests"]["exit_code"] if tests else 0, *(record["sanitizers"] or {}).values()]
     raise SystemExit(int(any(codes)))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _run_tests(out: Path) -> dict[str, Any]:
@@ -131,14 +128,14 @@ def _run_bench(out: Path, weights: str, imgsz: tuple[int, int], device: str, sec
         for folder in folders:
             precision = "fp32" if device == "cpu" else "fp16"
             options = Options(weights, folder, precision=precision, imgsz_hw=imgsz, split=folder.name == "split")
-            export_model(options, _say)
+            export_model(options, tell)
             if device != "cpu":
-                build_chosen(folder, "auto", EngineOptions(), _say)
+                build_chosen(folder, "auto", EngineOptions(), tell)
         # Without an engine, ONNX Runtime runs split models on the CPU only.
         models = folders if device == "cpu" or list(folders[1].glob("*.engine")) else folders[:1]
         peers = ("pytorch",) if device == "cpu" else ("pytorch-fp16", "pytorch", "pytorch-cuda-graph")
         plan = Plan(models, peers=peers, duration_s=seconds, device=device, weights=weights)
-        records = run_bench(plan, _say)
+        records = run_bench(plan, tell)
     write_records(out / "bench.jsonl", records)
     return [record["case"] for record in records]
 

@@ -12,6 +12,7 @@ from salema.runtime.bounded_files import MOST_IMAGE_BYTES, check_file
 from salema.runtime.datasets import list_videos
 from salema.runtime.errors import MapError, MissingDependencyError, UsageError, reason
 from salema.runtime.files import written_aside
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -117,14 +118,19 @@ def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: 
     """Returns what is wrong with the videos' folders."""
     missing = [f"{number:04d}" for number in numbers if number not in folders]
     extra = [path.name for number, path in folders.items() if number not in numbers]
-    problems = [f"{len(missing)} videos have no folder: {_first(missing)}"] if missing else []
+    problems = (
+        [f"{counted(len(missing), 'video')} {_or(missing, 'has', 'have')} no folder: {_first(missing)}"]
+        if missing
+        else []
+    )
     problems += [
         f"{path.parent}: holds {path.name} and {folders[int(path.name)].name}, which are the same video; remove one"
         for path in given
         if folders[int(path.name)] != path
     ]
     if extra:
-        problems.append(f"{len(extra)} folders are of other videos than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
+        what = "folder is of another video" if len(extra) == 1 else "folders are of other videos"
+        problems.append(f"{len(extra)} {what} than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
     return problems
 
 
@@ -143,9 +149,9 @@ def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, 
     if not images:
         problems.append(f"{folder}: holds no map")
     elif gone:
-        problems.append(f"{folder}: {len(gone)} frames have no map: {_first(gone)}")
+        problems.append(f"{folder}: {counted(len(gone), 'frame')} {_or(gone, 'has', 'have')} no map: {_first(gone)}")
     if more:
-        problems.append(f"{folder}: {len(more)} maps are of no frame: {_first(more)}")
+        problems.append(f"{folder}: {counted(len(more), 'map')} {_or(more, 'is', 'are')} of no frame: {_first(more)}")
     return {name: by_key[frame_key(name)] for name in names if frame_key(name) in by_key}, problems
 
 
@@ -169,6 +175,10 @@ def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
         return [f"{path}: can't be read as an image ({reason(error)})"]
     sizes.setdefault(size, path)
     return [] if kind == ("PNG", "L") else [f"{path}: is {kind[0]} of kind {kind[1]}; 8-bit grey PNG expected"]
+
+
+def _or(names: Sequence[str], one: str, several: str) -> str:
+    return one if len(names) == 1 else several
 
 
 def _first(names: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from salema.runtime.cli_main import run_app
 from salema.runtime.errors import MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
+from salema.runtime.telling import tell
 
 if TYPE_CHECKING:
     from salema.export.exporter import Result
@@ -175,7 +175,7 @@ def export(
             batch_profile=batch_profile,
         )
         if from_ is not None:
-            report(None, build_chosen(from_, engine, engine_options, _say, required=True), as_json=json_)
+            report(None, build_chosen(from_, engine, engine_options, tell, required=True), as_json=json_)
             return
         precision = _precision(fp32=fp32, fp16=fp16, int8=int8)
         _check_int8(context, int8=int8)
@@ -208,7 +208,7 @@ def export(
             sensitivity=sensitivity,
         )
         try:
-            built = build_chosen(output, engine, engine_options, _say)
+            built = build_chosen(output, engine, engine_options, tell)
         except SalemaError:
             report(result, (), as_json=json_)
             raise
@@ -235,10 +235,6 @@ def _check_int8(context: typer.Context, *, int8: bool) -> None:
         source = context.get_parameter_source(name)
         if not int8 and source is not None and source.name == "COMMANDLINE":
             raise UsageError(f"--{name.replace('_', '-')} goes with --int8; add that, or leave it out")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _check_source(context: typer.Context, weights: str | None, folder: Path | None, engine: str) -> None:
@@ -268,7 +264,7 @@ def _export(**options: Any) -> Result:
         if isinstance(error, MissingDependencyError):
             raise
         raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[cpu,export]'") from error
-    return export_model(Options(**options), _say)
+    return export_model(Options(**options), tell)
 
 
 def main() -> None:

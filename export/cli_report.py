@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from salema.runtime.telling import show
+
 if TYPE_CHECKING:
     from salema.export.exporter import Result
     from salema.export.int8 import Int8Report
@@ -22,14 +24,14 @@ def report(result: Result | None, built: tuple[Built, ...], *, as_json: bool) ->
         _print_sensitivity(result.int8)
     for rows in (_model_rows(result) if result else {}, *map(_engine_rows, built)):
         for name, value in rows.items():
-            print(f"{name:<17} {value}")
+            show(f"{name:<17} {value}")
 
 
 def _print_sensitivity(int8: Int8Report) -> None:
-    print(f"{'layer':<17} least CC where it alone is INT8")
+    show(f"{'layer':<17} least CC where it alone is INT8")
     for layer, value in int8.sensitivity:
-        print(f"{layer:<17} {value:.6f}{'  left in float' if layer in int8.float_layers else ''}")
-    print()
+        show(f"{layer:<17} {value:.6f}{'  left in float' if layer in int8.float_layers else ''}")
+    show("")
 
 
 def _model_record(result: Result | None) -> dict[str, Any]:

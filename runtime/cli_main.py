@@ -10,6 +10,7 @@ import typer
 
 from salema.runtime.errors import exit_on_error
 from salema.runtime.stopping import signals_taken
+from salema.runtime.telling import tell
 
 # Of the click that Typer brings along (0.29) or has for a dependency (before): of its names only these are public.
 _ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -40,7 +41,7 @@ def _run(app: typer.Typer, program: str) -> object:
             told = cast("typer.BadParameter", error)
             command = told.ctx.command_path if told.ctx else program
             message = " ".join(told.format_message().split()).rstrip(".")
-            print(f"{command}: {message[:1].lower()}{message[1:]}; see {command} --help", file=sys.stderr)
+            tell(f"{command}: {message[:1].lower()}{message[1:]}; see {command} --help")
             raise SystemExit(2) from None
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -13,6 +13,7 @@ from salema.runtime import load
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
 from salema.runtime.session import warn_untrained
 from salema.runtime.targets import STDOUT
+from salema.runtime.telling import harmless, show, tell
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Announced:
         stream = load(**self._opening)
         if not self.description:
             self.description = stream.description
-            _say(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
+            tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
             warn_untrained(stream.spec)
         return stream
 
@@ -100,7 +101,7 @@ class FrameBar:
 
     def note(self, sentence: str) -> None:
         """Says something while the bar is there."""
-        self._bar.write(f"note: {sentence}", file=sys.stderr)
+        self._bar.write(harmless(f"note: {sentence}"), file=sys.stderr)
 
 
 class Report:
@@ -126,7 +127,7 @@ class Report:
         self._print(source, targets, result, backend)
         name = f"{source.shown}: " if self._count > 1 else ""
         for note in _notes(result):
-            _say(f"note: {name}{note}")
+            tell(f"note: {name}{note}")
         if result.error:
             but = f", but for {' and '.join(result.lost)}" if result.lost else ""
             self._fail(f"{result.error}; what came before is written{but}")
@@ -135,23 +136,23 @@ class Report:
             if result.frames_expected:
                 frames = f"{result.frames} of {counted(result.frames_expected, 'frame')}"
             written = "it is written" if result.frames == 1 else "these are written"
-            _say(f"salema-run: {name}interrupted after {frames}; {written}")
+            tell(f"salema-run: {name}interrupted after {frames}; {written}")
 
     def exit(self, *, interrupted: bool) -> None:
         """Ends the command if not all went well."""
         if self._failed and self._count > 1:
             others = "the others are done" if not interrupted else "interrupted"
-            _say(f"salema-run: {self._failed} of {self._count} sources failed; {others}")
+            tell(f"salema-run: {self._failed} of {self._count} sources failed; {others}")
         if self._failed:
             raise SystemExit(1)
         if interrupted:
             if not self._has_reported:
-                _say("salema-run: interrupted")
+                tell("salema-run: interrupted")
             raise SystemExit(INTERRUPTED_EXIT_CODE)
 
     def _fail(self, sentence: str) -> None:
         self._failed += 1
-        _say(f"salema-run: {sentence}")
+        tell(f"salema-run: {sentence}")
 
     def _print(self, source: Source, targets: Targets, summary: Summary, backend: str) -> None:
         if self._as_json:
@@ -166,11 +167,10 @@ class Report:
         places = [str(path) for path in targets.files if str(path) not in summary.lost]
         places += ["standard output"] if targets.csv == STDOUT else []
         name = f"{source.shown}: " if self._count > 1 else ""
-        print(
+        show(
             f"{name}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s,"
             f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {' and '.join(places) or 'the window'}",
-            flush=True,
-            file=self._file,
+            self._file,
         )
 
 
@@ -198,20 +198,16 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
         print(json.dumps({**asdict(summary), "target": str(target)}))
     else:
         skipped = f", {summary.skipped} {_were(summary.skipped)} finished before" if summary.skipped else ""
-        print(f"{summary.videos} of {counted(count, 'video')}, {counted(summary.frames, 'map')} -> {target}{skipped}")
+        show(f"{summary.videos} of {counted(count, 'video')}, {counted(summary.frames, 'map')} -> {target}{skipped}")
     for name, error in summary.failed.items():
-        _say(f"salema-run: {name}: {error}")
+        tell(f"salema-run: {name}: {error}")
     if summary.interrupted:
-        _say("salema-run: interrupted; go on with --resume")
+        tell("salema-run: interrupted; go on with --resume")
         raise SystemExit(INTERRUPTED_EXIT_CODE)
     if summary.failed:
-        _say(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed; the others are done")
+        tell(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed; the others are done")
         raise SystemExit(1)
 
 
 def _were(count: int) -> str:
     return "was" if count == 1 else "were"
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)

@@ -11,6 +11,7 @@ import typer
 
 from salema.runtime.cli_main import run_app
 from salema.runtime.errors import exit_on_error
+from salema.runtime.telling import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,10 @@ def doctor(
         from salema.runtime.doctor import examine  # noqa: PLC0415 - keeps --help under half a second
 
         report = examine(model)
-        print(_as_json(report) if json_ else "\n".join(_as_text(report)))
+        if json_:
+            print(_as_json(report))
+        else:
+            show("\n".join(_as_text(report)))
     if not report.ok:
         raise SystemExit(1)
 

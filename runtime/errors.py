@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from salema.kernels.errors import BackendError, MissingDependencyError, SalemaError, reason
 from salema.runtime.stopping import signals_taken
+from salema.runtime.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,5 +95,5 @@ def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
         code, message = INTERRUPTED_EXIT_CODE, "interrupted"
     else:
         return
-    print(f"{program}: {message}", file=sys.stderr)
+    tell(f"{program}: {message}")
     raise SystemExit(code)

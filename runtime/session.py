@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,4 +157,4 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
 def warn_untrained(spec: ModelSpec) -> None:
     """Says on stderr that the maps of seeded weights mean nothing."""
     if not spec.trained:
-        print(f"note: {spec.weights} weights are untrained; the maps show that it runs, nothing more", file=sys.stderr)
+        tell(f"note: {spec.weights} weights are untrained; the maps show that it runs, nothing more")

@@ -236,8 +236,8 @@ def test_notes_say_what_a_comparison_leaves_out(cli, tmp_path):
     arguments = ("--dataset", "other", "--gt", made.truth, "--pred", good, "--protocol", "exact")
     ran = cli(main, *arguments, "--naming", "groundtruth", "--compare", bad)
     assert ran.code == 0
-    assert "note: good: 1 videos (clip 1) left out: no frame in common with the other" in ran.err.splitlines()
-    assert "note: good: 1 frames left out, of which the other has no map: clip 2/0001" in ran.err.splitlines()
+    assert "note: good: 1 video (clip 1) left out: no frame in common with the other" in ran.err.splitlines()
+    assert "note: good: 1 frame left out, of which the other has no map: clip 2/0001" in ran.err.splitlines()
     for path in (bad / "clip 2").iterdir():
         path.unlink()
     for name in ("0001.png", "0002.png", "0003.png"):
@@ -288,17 +288,17 @@ def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
     assert ran.code == 0
     assert ran.err.splitlines() == [
         "note: pred: 10 frames of 4 videos scored",
-        "note: pred: 1 videos (clip 3) without ground truth skipped",
-        "note: pred: 1 videos (clip 4) of the ground truth skipped, with no maps",
+        "note: pred: 1 video (clip 3) without ground truth skipped",
+        "note: pred: 1 video (clip 4) of the ground truth skipped, with no maps",
         "note: pred: 2 frames of the ground truth have no map: clip 1/0002, clip 2/0001",
-        "note: pred: 1 maps belong to no frame of the ground truth: clip 2/0009.png",
+        "note: pred: 1 map belongs to no frame of the ground truth: clip 2/0009.png",
         "note: pred: s-AUC takes 40 other frames; there are 12 to draw from",
         "note: pred: 2 of 10 frames have no AUC-J: no fixations, or nothing else",
         "note: pred: 2 of 10 frames have no s-AUC: no fixations, here or in other videos, or nothing else",
-        "note: pred: 1 of 10 frames have no NSS: no fixations",
-        "note: pred: 1 of 10 frames have no CC: no density, or a flat one",
-        "note: pred: 1 of 10 frames have no SIM: no density, or a flat one",
-        "note: pred: 1 of 10 frames have no KL: no density, or a flat one",
+        "note: pred: 1 of 10 frames has no NSS: no fixations",
+        "note: pred: 1 of 10 frames has no CC: no density, or a flat one",
+        "note: pred: 1 of 10 frames has no SIM: no density, or a flat one",
+        "note: pred: 1 of 10 frames has no KL: no density, or a flat one",
         "note: pred: 2 of 10 frames have no AUC-B: no fixations, or nothing else",
     ]
     (model,) = json.loads(file.read_text())["models"]

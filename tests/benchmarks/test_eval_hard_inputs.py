@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from limits import run_limited
 from salema.benchmarks.eval_cli import main
 from salema.benchmarks.synthetic import write_dataset
 from salema.runtime.errors import OutputError
+from salema.runtime.telling import from_csv_text
 
 
 @pytest.mark.parametrize(
@@ -245,3 +247,23 @@ def test_names_that_are_no_unicode_or_a_formula(cli, tmp_path):
     assert set(videos) == {"caf\udce9", "a$\\frac$", "片段"}
     assert "caf\\udce9" in (tmp_path / "s.csv").read_text("utf-8")
     assert cv2.imread(str(tmp_path / "s.png")).std() > 5
+
+
+def test_names_that_steer_terminals_or_spreadsheets_do_neither(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=3)
+    pred = predict(made, tmp_path / "=pred")
+    names = ["=1+1", "'quoted", "\x1b[2Jgone"]
+    for old, new in zip(made.videos, names, strict=True):
+        for root in (made.truth, pred):
+            (root / old).rename(root / new)
+    (pred / names[2] / "0002.png").unlink()
+    files = ("--csv", tmp_path / "s.csv", "--naming", "groundtruth")
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
+    assert ran.code == 0, ran.err
+    assert "\x1b" not in ran.out + ran.err
+    assert r"frame of the ground truth has no map: \x1b[2Jgone/0002" in ran.err
+    with (tmp_path / "s.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["video"] for row in rows} == {"'=1+1", "''quoted", "\x1b[2Jgone"}
+    assert {row["model"] for row in rows} == {"'=pred"}
+    assert {from_csv_text(row["video"]) for row in rows} == set(names)

@@ -53,9 +53,9 @@ def test_all_that_is_wrong_is_said_and_nothing_packed(cli, tmp_path):
     ran = pack(cli, tmp_path, end=705)
     assert ran.code == 1
     lines = [line.removeprefix("salema-eval: ").replace(f"{root}/", "") for line in ran.err.splitlines()]
-    assert "1 videos have no folder: 0704" in lines
-    assert "1 folders are of other videos than 701 to 705: 0700" in lines
-    assert "0701: 1 frames have no map: 0002" in lines
+    assert "1 video has no folder: 0704" in lines
+    assert "1 folder is of another video than 701 to 705: 0700" in lines
+    assert "0701: 1 frame has no map: 0002" in lines
     assert "0702: holds notes.txt; only numbered .png files belong here" in lines
     assert "0703/0001.png: is PNG of kind RGB; 8-bit grey PNG expected" in lines
     assert any(line.startswith("0703/0002.png: is PNG of kind I") for line in lines)
@@ -72,7 +72,7 @@ def test_frames_are_counted_against_the_datasets(cli, tmp_path):
     submission(tmp_path / "data/frames", videos=(702,), frames=2, pattern="{}/{:05d}.png")
     ran = pack(cli, tmp_path, "--src", tmp_path / "data")
     assert ran.code == 1
-    assert f"{tmp_path / 'maps/0702'}: 1 maps are of no frame: 3" in ran.err
+    assert f"{tmp_path / 'maps/0702'}: 1 map is of no frame: 3" in ran.err
     (tmp_path / "maps/0702/0003.png").unlink()
     assert pack(cli, tmp_path, "--src", tmp_path / "data").code == 0
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
