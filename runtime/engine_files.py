@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from salema.runtime.errors import ModelError, UsageError, reason
+from salema.runtime.errors import ModelError, NewerModelError, UsageError, reason
 from salema.runtime.files import write_bytes, written_aside
 from salema.runtime.session import MODEL_FILE, PART_FILES
 from salema.runtime.spec import PARTS, ModelSpec
@@ -93,16 +93,20 @@ class EngineInfo:
             rebuild: the command that makes it anew, likewise.
 
         Raises:
+            NewerModelError: the model is of a newer version, and building can't help.
             ModelError: the record is damaged, or of another version.
         """
         try:
             record: dict[str, Any] = json.loads(text)
+            if isinstance(record, dict) and "spec" in record:  # first: it decides whether another record is of use
+                spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
             if set(record) != {field.name for field in fields(cls)} or record["engine_version"] != ENGINE_VERSION:
                 raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
-            spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
             lists = {name: tuple(record[name]) for name in ("targets", "batch_profile")}
             info = cls(**{**record, **lists, "spec": spec})
             info.check()
+        except NewerModelError:
+            raise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(f"{where}: can't be used ({reason(error)}); build it again with: {rebuild}") from error
         else:

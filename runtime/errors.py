@@ -22,6 +22,7 @@ __all__ = [
     "MapError",
     "MissingDependencyError",
     "ModelError",
+    "NewerModelError",
     "OutputError",
     "SalemaError",
     "UsageError",
@@ -45,6 +46,10 @@ class CheckpointError(SalemaError, ValueError):
 
 class ModelError(SalemaError, ValueError):
     """An exported model that is missing, foreign, corrupt or of a newer version."""
+
+
+class NewerModelError(ModelError):
+    """A model that a newer salema wrote: no file of it can be made anew with this one."""
 
 
 class VideoError(SalemaError, OSError):

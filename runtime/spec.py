@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from salema.runtime.errors import ModelError, UsageError, reason
+from salema.runtime.errors import ModelError, NewerModelError, UsageError, reason
 
 SPEC_VERSION = 4
 METADATA_KEY = "salema"
@@ -186,7 +186,8 @@ class ModelSpec:
             where: the file it came from, for error messages.
 
         Raises:
-            ModelError: the record is of a newer version, or incomplete.
+            NewerModelError: the record is of a newer version.
+            ModelError: it is incomplete.
         """
         try:
             record: dict[str, Any] = json.loads(text)
@@ -195,7 +196,7 @@ class ModelSpec:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ModelError(f"{where}: its salema metadata can't be read; export the model again") from None
         if spec_version > SPEC_VERSION:
-            raise ModelError(
+            raise NewerModelError(
                 f"{where}: written by salema {record.get('salema_version', '?')} in model format {spec_version}, and"
                 f" this version reads up to {SPEC_VERSION}; upgrade with: pip install -U salema"
             )

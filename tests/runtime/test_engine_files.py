@@ -113,6 +113,16 @@ def test_damaged_facts(folder, change, why):
     assert "build it again with: salema-export --from" in str(error.value)
 
 
+def test_what_a_newer_salema_wrote_is_not_to_be_built_again(folder):
+    sidecar = folder / "model.engine.json"
+    record = json.loads(sidecar.read_text())
+    for change in ({}, {"colour": "red"}):
+        sidecar.write_text(json.dumps({**record, **change, "spec": {"spec_version": 99, "salema_version": "9.1"}}))
+        with pytest.raises(ModelError, match=r"written by salema 9\.1 in model format 99.*upgrade with: ") as error:
+            read_engine(folder / "model.engine", TENSORRT)
+        assert "build it again" not in str(error.value)
+
+
 def test_other_versions_and_gpus_are_refused_unless_the_engine_was_built_for_them(folder):
     path = folder / "model.engine"
 
