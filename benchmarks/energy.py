@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salema.kernels.errors import BackendError
+from salema.kernels.gpus import pci_bus_id
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,7 +35,7 @@ class EnergyMeter:
     """
 
     def __init__(self, gpu: int | None = None, sys: Path = _SYS) -> None:
-        """Looks for meters below `sys`, and asks NVIDIA's driver for GPU number `gpu`; None: no GPU is used."""
+        """Looks for meters below `sys`, and asks NVIDIA's driver for CUDA's GPU number `gpu`; None: no GPU is used."""
         self._counters: dict[str, Callable[[], float]] = {}
         for folder in sorted(sys.glob("class/powercap/intel-rapl:?")):
             with suppress(OSError, ValueError):  # only root may read it
@@ -98,9 +101,9 @@ def _nvml_counter(index: int) -> dict[str, Callable[[], float]]:
     except ImportError:
         return {}
     found: dict[str, Callable[[], float]] = {}
-    with suppress(pynvml.NVMLError):
+    with suppress(pynvml.NVMLError, BackendError):
         pynvml.nvmlInit()
-        handle: Any = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle: Any = pynvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id(index).encode())
         start_mj = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         found[f"NVML GPU {index}"] = partial(_nvml_joules, pynvml, handle, start_mj)
     return found

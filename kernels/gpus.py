@@ -13,6 +13,7 @@ from salema.kernels.errors import BackendError, explain
 
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute
 _NAME_BYTES = 256
+_PCI_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,23 @@ def list_gpus() -> list[Gpu]:
     if not count.value:
         raise BackendError(explain("no CUDA-capable device is detected"))
     return [_describe(library, index) for index in range(count.value)]
+
+
+def pci_bus_id(index: int) -> str:
+    """Returns where a GPU is plugged in, such as `0000:3b:00.0`: a name that other tools know it by, too.
+
+    CUDA counts the visible GPUs, the fastest first (`CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER`); NVML counts all of
+    them by their slot.
+
+    Raises:
+        BackendError: there is no driver, or no GPU of that number.
+    """
+    library = _driver()
+    device = ctypes.c_int()
+    _check(library, library.cuDeviceGet(ctypes.byref(device), index))
+    name = ctypes.create_string_buffer(_PCI_BYTES)
+    _check(library, library.cuDeviceGetPCIBusId(name, _PCI_BYTES, device))
+    return name.value.decode()
 
 
 def driver_cuda_version() -> str:

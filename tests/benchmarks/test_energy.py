@@ -1,10 +1,13 @@
 """Meters are read off a tree like Linux's own."""
 
+import sys
 import time
+from types import ModuleType
 
 import pytest
 
 from salema.benchmarks.energy import EnergyMeter
+from salema.kernels import gpus
 
 
 @pytest.fixture
@@ -79,3 +82,47 @@ def test_an_agx_orins_rails_are_added_up(tmp_path):
         time.sleep(0.02)  # shorter than the sampling
         end_s, joules, last_s = time.perf_counter(), meter.joules() - before, time.perf_counter()
         assert 10 * (end_s - start_s) <= joules <= 10 * (last_s - first_s)
+
+
+SLOTS = ("0000:17:00.0", "0000:3B:00.0")
+
+
+class Driver:
+    """CUDA's driver where the second slot alone is visible."""
+
+    def cuInit(self, flags):  # noqa: N802
+        return 0
+
+    def cuDeviceGet(self, device, index):  # noqa: N802
+        return 0 if index == 0 else 101
+
+    def cuDeviceGetPCIBusId(self, name, size, device):  # noqa: N802
+        name.value = SLOTS[1].encode()
+        return 0
+
+    def cuGetErrorString(self, code, text):  # noqa: N802
+        text._obj.value = b"invalid device ordinal"
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    """NVML as its bindings show it: all GPUs by slot, each with a counter of its own in millijoules."""
+    counters = dict.fromkeys(SLOTS, 1000)
+    module = ModuleType("pynvml")
+    module.NVMLError = type("NVMLError", (Exception,), {})
+    module.nvmlInit = lambda: None
+    module.nvmlDeviceGetHandleByIndex = lambda index: SLOTS[index]
+    module.nvmlDeviceGetHandleByPciBusId = lambda name: name.decode()
+    module.nvmlDeviceGetTotalEnergyConsumption = counters.__getitem__
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    monkeypatch.setattr(gpus, "_library", Driver)
+    return counters
+
+
+def test_nvml_is_asked_for_cudas_gpu_not_for_its_own_of_that_number(tmp_path, nvml):
+    with EnergyMeter(0, sys=tmp_path) as meter:
+        assert meter.sources == ["NVML GPU 0"]
+        nvml[SLOTS[0]] += 7000  # somebody else's work
+        nvml[SLOTS[1]] += 2000
+        assert meter.joules() == 2
+    assert EnergyMeter(1, sys=tmp_path).sources == []

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from salema.kernels.errors import BackendError
-from salema.kernels.gpus import Gpu, driver_cuda_version, list_gpus
+from salema.kernels.gpus import Gpu, driver_cuda_version, list_gpus, pci_bus_id
 
 CODE = """
 from salema.kernels.errors import BackendError
@@ -30,7 +30,7 @@ def test_a_driver_library_that_is_none(tmp_path, monkeypatch):
     import ctypes
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(f"{name}: invalid ELF header")))
-    for ask in (list_gpus, driver_cuda_version):
+    for ask in (list_gpus, driver_cuda_version, lambda: pci_bus_id(0)):
         with pytest.raises(BackendError, match=r"no NVIDIA driver .*\[libcuda\.so\.1: invalid ELF header\]"):
             ask()
 
@@ -52,5 +52,6 @@ def test_what_the_driver_shows_is_what_pycuda_shows():
         assert gpu.name == device.name()
         assert gpu.compute_capability == device.compute_capability()
         assert gpu.memory_bytes == device.total_memory()
+        assert pci_bus_id(gpu.index).lower() == device.pci_bus_id().lower()
         assert gpu.integrated == bool(device.get_attribute(pycuda.device_attribute.INTEGRATED))
     assert float(driver_cuda_version()) >= 11
