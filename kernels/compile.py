@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("auto", "nvrtc", "nvcc")
 _COMMON = ("-std=c++17", "-fmad=false")
 _COMPILE_S = 120
+_ELF = b"\x7fELF"
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,17 @@ def load_kernel(variant: Variant, target: str, cache: Path | None = None) -> byt
     """
     folder = cache if cache is not None else _default_cache()
     path = folder / f"{variant.name}-{target}-{_key(variant, target)}.cubin"
-    if path.is_file():
-        return path.read_bytes()
+    if path.is_file() and (kept := path.read_bytes()).startswith(_ELF):  # a power cut leaves zeros, or nothing
+        return kept
     cubin = compile_kernel(variant, target).cubin
+    aside = path.with_suffix(f".{os.getpid()}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.partial")
         aside.write_bytes(cubin)
         aside.replace(path)
-    except OSError:
-        pass  # a cache that can't be written costs a second of compiling each time
+    except OSError:  # a cache that can't be written costs a second of compiling each time
+        with suppress(OSError):
+            aside.unlink()  # what a full disk has left of it
     return cubin
 
 
@@ -117,7 +120,7 @@ def _key(variant: Variant, target: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.read_bytes())
-    digest.update(repr((variant.arguments, target, _COMMON, _nvrtc_version())).encode())
+    digest.update(repr((variant.arguments, target, _COMMON, _compiler_version())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -133,11 +136,13 @@ def _import_nvrtc() -> Any:
     return nvrtc
 
 
-def _nvrtc_version() -> tuple[int, ...] | str | None:
+def _compiler_version() -> tuple[int, ...] | str | None:
+    """Returns the version of what `auto` compiles with: NVRTC's, or what nvcc says of itself."""
     try:
         _, *version = _import_nvrtc().nvrtcVersion()
     except MissingDependencyError:
-        return _find_nvcc()
+        nvcc = _find_nvcc()
+        return None if nvcc is None else _run_nvcc(nvcc, "--version").stdout
     return tuple(version)
 
 
@@ -190,15 +195,21 @@ def _with_nvcc(variant: Variant, target: str) -> Compiled:
         raise MissingDependencyError("nvcc is not installed; install the CUDA toolkit, or use NVRTC")
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
-        command = [
-            nvcc,
-            *_COMMON,
-            f"-arch={target.replace('sm', 'sm_')}",
-            "-cubin",
-            "-Xptxas=-v",
-        ]
-        command += [*variant.arguments, "-o", str(cubin), str(SOURCES / f"{variant.name}.cu")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)  # noqa: S603
+        options = [*_COMMON, f"-arch={target.replace('sm', 'sm_')}", "-cubin", "-Xptxas=-v", *variant.arguments]
+        done = _run_nvcc(nvcc, *options, "-o", str(cubin), str(SOURCES / f"{variant.name}.cu"))
         if done.returncode:
             raise BackendError(f"the kernel {variant.name} does not compile for {target}: {done.stderr.strip()}")
         return Compiled(cubin.read_bytes(), done.stderr)
+
+
+def _run_nvcc(nvcc: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [nvcc, *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise BackendError(
+            f"{nvcc} has not ended in {_COMPILE_S} s; try again with less else running, or install NVRTC with:"
+            " pip install nvidia-cuda-nvrtc"
+        ) from None
+    except OSError as error:
+        raise BackendError(f"{nvcc}: can't be run ({reason(error)}); install the CUDA toolkit anew") from error

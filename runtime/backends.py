@@ -21,6 +21,8 @@ _NOT_HERE = (BackendError, MissingDependencyError, ModelError, OSError)
 
 def open_named(path: Path, backend: str, device: str, *, graphs: bool) -> Session:
     """Opens a model with one backend; see `open_session`."""
+    if _is_engine(path) and backend not in {"tensorrt", "tensorrt-rtx"}:
+        raise UsageError(f"{path}: an engine, which --backend {backend} can't run; name its folder, {path.parent}")
     if backend == "ncnn":
         return _open_ncnn(path, device)
     if backend.startswith("openvino"):
@@ -94,7 +96,11 @@ def _open_engine(path: Path, device: str, passed_over: list[str], *, graphs: boo
     from salema.runtime.trt_library import KINDS, kind_of  # noqa: PLC0415
 
     folder = path if path.is_dir() else path.parent
-    named = kind_of(path.name) if path.suffix == ".engine" else None
+    named = kind_of(path.name) if _is_engine(path) else None
+    if named and device == "cpu":
+        raise UsageError(
+            f"{path} --device cpu: engines run on NVIDIA GPUs only; name its folder, {path.parent}, for the model"
+        )
     for kind in KINDS.values():
         there = _is_model(path) and any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder"))
         if device == "cpu" or not (kind is named if named else there):
@@ -131,6 +137,10 @@ def _open_on_cpu(path: Path, device: str, passed_over: list[str]) -> Session | N
 def _is_model(path: Path) -> bool:
     """Whether what was named is a model, not one of its engines."""
     return path.is_dir() or path.name in {MODEL_FILE, *PART_FILES}
+
+
+def _is_engine(path: Path) -> bool:
+    return path.suffix == ".engine" and not path.is_dir()
 
 
 def _is_for_openvino(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Every kernel for every GPU that we serve, by NVRTC and by nvcc: no warning, no spill."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -79,10 +80,11 @@ def test_an_unknown_gpu_or_compiler(tmp_path):
         compile_kernel(ONE, "sm89", "clang")
 
 
-def test_without_nvrtc_auto_takes_nvcc_and_an_explicit_choice_is_an_error(monkeypatch):
-    def missing():
-        raise MissingDependencyError("NVRTC can't be loaded")
+def missing():
+    raise MissingDependencyError("NVRTC can't be loaded")
 
+
+def test_without_nvrtc_auto_takes_nvcc_and_an_explicit_choice_is_an_error(monkeypatch):
     monkeypatch.setattr(kernel_compile, "_import_nvrtc", missing)
     assert compile_kernel(ONE, "sm89").registers
     with pytest.raises(MissingDependencyError, match="NVRTC can't be loaded"):
@@ -97,15 +99,72 @@ def test_the_cache_is_read_and_known_by_all_that_matters(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = load_kernel(ONE, "sm89", cache)
     [path] = cache.iterdir()
-    path.write_bytes(b"kept")
-    assert load_kernel(ONE, "sm89", cache) == b"kept"
-    assert load_kernel(EMA_VARIANTS[1], "sm89", cache) != b"kept"
-    assert load_kernel(ONE, "sm86", cache) != b"kept"
+    kept = b"\x7fELF kept"
+    path.write_bytes(kept)
+    assert load_kernel(ONE, "sm89", cache) == kept
+    assert load_kernel(EMA_VARIANTS[1], "sm89", cache) != kept
+    assert load_kernel(ONE, "sm86", cache) != kept
     shutil.copytree(SOURCES, tmp_path / "csrc")
     (tmp_path / "csrc/common.cuh").write_text((SOURCES / "common.cuh").read_text() + "// changed\n")
     monkeypatch.setattr(kernel_compile, "SOURCES", tmp_path / "csrc")
     assert load_kernel(ONE, "sm89", cache) == first  # compiled anew: only a comment has changed
     assert len(list(cache.iterdir())) == 4
+
+
+def nvcc_that(tmp_path, monkeypatch, script):
+    """A compiler that is the only one here."""
+    path = tmp_path / "bin/nvcc"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(script)
+    path.chmod(0o755)
+    monkeypatch.setattr(kernel_compile, "_import_nvrtc", missing)
+    monkeypatch.setattr(kernel_compile, "_find_nvcc", lambda: str(path))
+
+
+NVCC = """#!/bin/sh
+if [ "$1" = --version ]; then echo "release {version}"; exit; fi
+while [ "$1" != -o ]; do shift; done
+printf '\\177ELF of {version}' > "$2"
+"""
+
+
+def test_another_nvcc_in_the_same_place_is_another_compiler(tmp_path, monkeypatch):
+    nvcc_that(tmp_path, monkeypatch, NVCC.format(version="12.6"))
+    assert load_kernel(ONE, "sm89", tmp_path / "cache") == b"\x7fELF of 12.6"
+    nvcc_that(tmp_path, monkeypatch, NVCC.format(version="13.0"))
+    assert load_kernel(ONE, "sm89", tmp_path / "cache") == b"\x7fELF of 13.0"
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        (
+            "#!/bin/sh\nexec sleep 60\n",
+            r"bin/nvcc has not ended in 0\.1 s; try again with less else running, or",
+        ),
+        ("#!/nowhere\n", r"bin/nvcc: can't be run \(No such file or directory\); install the CUDA toolkit anew"),
+    ],
+)
+def test_a_compiler_that_hangs_or_does_not_start(tmp_path, monkeypatch, script, sentence):
+    monkeypatch.setattr(kernel_compile, "_COMPILE_S", 0.1)
+    nvcc_that(tmp_path, monkeypatch, script)
+    for ask in (compile_kernel, load_kernel):
+        with pytest.raises(BackendError, match=sentence):
+            ask(ONE, "sm89")
+
+
+@pytest.mark.parametrize("left", [b"", bytes(64)])
+def test_what_a_power_cut_left_in_the_cache_is_compiled_anew(tmp_path, left):
+    first = load_kernel(ONE, "sm89", tmp_path)
+    [path] = tmp_path.iterdir()
+    path.write_bytes(left)
+    assert load_kernel(ONE, "sm89", tmp_path) == path.read_bytes() == first
+
+
+def test_a_cache_on_a_full_disk_is_left_clean(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert load_kernel(ONE, "sm89", tmp_path)[:4] == b"\x7fELF"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):

@@ -110,6 +110,18 @@ def test_engines_do_not_run_on_the_cpu(folder, backend):
         open_session(folder, "onnxruntime-tensorrt", "cpu")
 
 
+def test_an_engine_is_not_handed_to_what_can_not_run_it(folder):
+    engine = folder / "model.rtx.engine"
+    with pytest.raises(UsageError, match=rf"{engine} --device cpu: engines run on NVIDIA GPUs only; name its folder, "):
+        open_session(engine, device="cpu")
+    for backend in ("onnxruntime", "openvino", "ncnn"):
+        with pytest.raises(UsageError, match=rf"{engine}: an engine, which --backend {backend} can't run; name its fo"):
+            open_session(engine, backend, "cpu")
+    renamed = folder.rename(folder.with_name("folder.engine"))
+    with open_session(renamed, device="cpu") as session:
+        assert session.description.startswith("ONNX Runtime")
+
+
 @pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1", "gpu", "CUDA", "cuda:1234", ""])
 def test_devices_that_have_no_such_name(model, device):
     with pytest.raises(UsageError, match=rf"--device {device}: not one of auto, cpu, cuda, cuda:N"):
