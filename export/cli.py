@@ -182,7 +182,7 @@ def export(
         if batch != "dynamic" and not batch.isdecimal():
             raise UsageError(f"--batch {batch}: give 1 or more, or 'dynamic'")
         if int8 and for_ in _NOT_FOR_TENSORRT:
-            engine = _no_engine(engine, for_)
+            engine = _no_engine(engine, for_, has_options=engine_options != EngineOptions())
         streams = None if batch == "dynamic" else int(batch)
         check_ready(output, engine, engine_options, streams)
         result = _export(
@@ -222,11 +222,15 @@ def _precision(**asked: bool) -> str:
     return given[0] if given else "fp32"
 
 
-def _no_engine(engine: str, target: str) -> str:
+def _no_engine(engine: str, target: str, *, has_options: bool) -> str:
     """Of what would be no INT8 engine: what is asked for is refused, and `auto` builds none."""
+    why = _NOT_FOR_TENSORRT[target]
     if engine not in {"auto", "none"}:
-        why = _NOT_FOR_TENSORRT[target]
         raise UsageError(f"--int8 --for {target} --engine {engine}: {why}; leave out --for {target}")
+    if engine == "auto" and has_options:
+        raise UsageError(
+            f"--int8 --for {target}: {why}, and options of an engine were given; leave out these, or --for {target}"
+        )
     return "none"
 
 

@@ -36,7 +36,7 @@ _LEAST_GAIN = 5e-4
 """What the choice of float layers is content with. No more: where rounding costs every layer the same (seeded
 weights at full size), a layer in float gains 0.0002 and takes several times as long as in INT8."""
 MOST_FLOAT = 4
-_TRIALS, _TRIAL_FRAMES = 2, 4
+_TRIAL_FRAMES = 4  # of the first run and of the last
 
 Table = tuple[tuple[str, float], ...]
 """Layers with the least CC where they alone are INT8, worst first."""
@@ -87,7 +87,8 @@ class Trials:
         onnx.save(proto, reference)
         self.exact = OrtSession(reference, "cpu")
         self.ranges: Ranges = calibrate(reference, self.exact, footage.runs)
-        self._clips = [clip[:_TRIAL_FRAMES] for clip in (footage.runs[0], footage.runs[-1])[:_TRIALS]]
+        first, *others = footage.runs
+        self._clips = [clip[:_TRIAL_FRAMES] for clip in (first, *others[-1:])]
         self._expected = self._run(self.exact)
 
     def __enter__(self) -> Self:

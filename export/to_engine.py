@@ -81,17 +81,18 @@ def build_chosen(
     Raises:
         SalemaError: see `build_engine`.
     """
-    specs = [read_spec(path) for path in find_parts(folder)]
+    models = find_parts(folder)
+    parts = [read_spec(path).part for path in models]
     kind = KINDS.get(engine)
     if engine == "auto":
         kind, why = choose_kind(folder, options)
         if required and kind is None:
             raise BackendError(f"no engine was built: {why}")
         say(f"engine        {kind.title if kind else 'none'} (auto: {why})")
-    built = () if kind is None else tuple(build_engine(path, kind, options, say) for path in find_parts(folder))
+    built = () if kind is None else tuple(build_engine(path, kind, options, say) for path in models)
     for other in KINDS.values():
-        if other is not kind and (folder / other.engine_name(specs[0].part)).is_file():
-            say(f"note: {folder} holds an engine of {other.title}; if it is older: {other.command(folder)}")
+        if other is not kind and any(models[0].with_name(other.engine_name(part)).is_file() for part in parts):
+            say(f"note: {models[0].parent} holds an engine of {other.title}; if it is older: {other.command(folder)}")
     return built
 
 

@@ -43,4 +43,8 @@ def load(
     from salema.runtime.stream import SaliencyStream  # noqa: PLC0415
 
     session = open_session(model, backend, device, graphs=graphs)
-    return SaliencyStream(session, session.spec.batch or 1 if streams is None else streams)
+    try:
+        return SaliencyStream(session, session.spec.batch or 1 if streams is None else streams)
+    except BaseException:
+        session.close()
+        raise

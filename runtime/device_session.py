@@ -90,11 +90,11 @@ class DeviceSession:
             BackendError: the device failed.
         """
         before = self._checked(states)
+        expected = (before.streams or len(frames), self.spec.height, self.spec.width, 3)
+        if frames.shape != expected:  # before anything changes: another batch drops the graphs
+            raise UsageError(f"frames {frames.shape} given, {expected} expected")
         with self._device.active():
             self._set_batch(len(frames))
-            shape = self._tensors["frame"].array.shape
-            if frames.shape != shape or before.streams not in {self._streams, 0}:
-                raise UsageError(f"frames {frames.shape} given, {(before.streams, *shape[1:])} expected")
             self._tensors["frame"].array[:] = frames
             after = self._step(before, mix, FrameJob(self._tensors))
             maps = self._tensors["saliency"].array[:, 0].copy()
@@ -117,10 +117,10 @@ class DeviceSession:
             BackendError: the device failed.
         """
         before = self._checked(states)
+        if before.streams not in {1, 0}:
+            raise UsageError(f"a picture is of one stream, and these states are of {before.streams}")
         with self._device.active():
             self._set_batch(1)
-            if before.streams not in {1, 0}:
-                raise UsageError(f"a picture is of one stream, and these states are of {before.streams}")
             job = self._job_for((image_bgr.shape[0], image_bgr.shape[1]), look, raw=raw)
             job.source.array[:] = image_bgr
             after = self._step(before, mix, job)

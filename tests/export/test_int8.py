@@ -22,7 +22,9 @@ from salema.export.cli import main
 from salema.export.engine_builder import EngineOptions
 from salema.export.exporter import Options, export_model
 from salema.export.footage import gather
+from salema.export.int8 import Trials
 from salema.export.int8_check import there_and_back
+from salema.export.int8_forms import form_for
 from salema.export.quantize import SCHEMES, feeds, layers_of, quantize
 from salema.export.seeded import moving_disc
 from salema.export.to_engine import build_engine
@@ -121,6 +123,9 @@ def test_tensorrt_is_told_apart_from_cpus(int8, cli, clip, tmp_path):
     arguments = ("--weights", WEIGHTS, "--int8", "--calib", clip, "--for", "openvino", "-o", tmp_path / "model")
     ran = cli(main, *arguments, "--engine", "tensorrt-rtx", "--target", "sm89")
     assert (ran.code, "TensorRT can't read that; leave out --for openvino" in ran.err) == (2, True)
+    ran = cli(main, *arguments, "--workspace", 1)
+    assert ran.code == 2
+    assert "--int8 --for openvino: TensorRT can't read that, and options of an engine were given; leave out" in ran.err
 
 
 def test_the_state_runs_while_it_is_calibrated(exported, clip):
@@ -132,6 +137,16 @@ def test_the_state_runs_while_it_is_calibrated(exported, clip):
     assert all(np.abs(b - a).max() > 1e-4 for a, b in itertools.pairwise(states))
     assert [float(feed["mix"][0]) for feed in fed] == [1.0] + [pytest.approx(0.1)] * 15
     assert all((feed["frame"][0] == frame).all() for feed, frame in zip(fed, run, strict=True))
+
+
+@pytest.mark.parametrize(("frames", "tried"), [(16, 4), (24, 8)])
+def test_no_frame_is_tried_twice(exported, clip, tmp_path, frames, tried):
+    """Runs have 16 frames; four of the first and four of the last are tried, and sixteen frames are one run."""
+    proto, footage = onnx.load(exported(imgsz_hw=SIZE_HW) / "model.onnx"), gather(str(clip), frames, *SIZE_HW)
+    with Trials(proto, tmp_path, footage, form_for("any", None, proto, [], tmp_path)) as trials:
+        assert len(trials._expected) == tried
+        maps = [saliency.tobytes() for saliency in trials._expected]
+    assert len(set(maps)) == tried
 
 
 def test_two_exports_are_equal_to_the_byte(int8, clip, tmp_path):

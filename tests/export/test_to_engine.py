@@ -199,8 +199,9 @@ def test_auto_takes_tensorrt_rtx_for_a_target_and_says_so(folder):
     (built,) = build_chosen(folder, "auto", SM89, lines.append)
     assert built.path.name == "model.rtx.engine"
     assert lines[0] == "engine        TensorRT-RTX (auto: only TensorRT-RTX builds for a --target)"
-    assert build_chosen(folder, "none", EngineOptions(), lines.append) == ()
-    assert "holds an engine of TensorRT-RTX; if it is older: salema-export --from" in lines[-1]
+    for named in (folder, folder / "model.onnx"):
+        assert build_chosen(named, "none", EngineOptions(), lines.append) == ()
+        assert f"{folder} holds an engine of TensorRT-RTX; if it is older: salema-export --from" in lines.pop()
 
 
 @pytest.mark.gpu

@@ -9,6 +9,7 @@ from host_device import HostDevice, QueuedLauncher, open_host
 from salema.export.seeded import moving_disc
 from salema.runtime.device_session import DeviceSession
 from salema.runtime.errors import UsageError
+from salema.runtime.postprocess import Look
 from salema.runtime.session import open_session
 from salema.runtime.stream import SaliencyStream
 
@@ -157,6 +158,23 @@ def test_frames_must_be_as_many_as_states(host, exported, disc):
             with pytest.raises(UsageError, match=r"frames \(\d, \d+, 96, 3\) given, \(2, 64, 96, 3\) expected"):
                 session.step(frames, states, np.ones(len(frames), np.float32))
         session.step(disc[:2], states, np.ones(2, np.float32))
+
+
+def test_a_refused_call_keeps_the_graphs(host, exported, disc):
+    session, _, _ = host(exported(batch=None))
+    look, mix = Look(view=None), np.ones(1, np.float32)
+    with session:
+        two = SaliencyStream(session, 2)
+        for _ in range(6):
+            two.step_batch([disc[0]] * 2)
+        assert session.graphs_recorded == 2
+        states = session.from_host(two.snapshot())
+        for frames in (disc[:1], disc[:3], disc[:2, :32]):
+            with pytest.raises(UsageError, match="expected"):
+                session.step(frames, states, np.ones(len(frames), np.float32))
+        with pytest.raises(UsageError, match="a picture is of one stream, and these states are of 2"):
+            session.step_picture(disc[0], states, mix, look)
+        assert session.graphs_recorded == 2
 
 
 def test_streams_beyond_the_profile_are_refused_with_the_option_that_helps(host, exported, disc):

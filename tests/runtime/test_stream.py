@@ -4,6 +4,7 @@ import pytest
 from salema.export.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.errors import UsageError
+from salema.runtime.ort_session import OrtSession
 from salema.runtime.preprocess import to_network_size
 
 
@@ -80,11 +81,17 @@ def test_time_means_nothing_without_an_average(exported, disc):
             stream.step(disc[1], 2)
 
 
-def test_the_number_of_streams_must_fit(model, exported, disc):
+def test_the_number_of_streams_must_fit(model, exported, disc, monkeypatch):
     with pytest.raises(UsageError, match="exported with --batch 1"):
         load(model, streams=2)
     with pytest.raises(UsageError, match="0 streams"):
         load(exported(batch=None), streams=0)
+    stopped = []
+    monkeypatch.setattr(OrtSession, "close", lambda session: stopped.append(session.spec))
+    with pytest.raises(UsageError, match="exported with --batch 1"):
+        load(model, backend="onnxruntime", device="cpu", streams=2)
+    assert [spec.batch for spec in stopped] == [1]  # the session that nobody was handed
+    monkeypatch.undo()
     with load(exported(batch=None), streams=2) as stream:
         with pytest.raises(UsageError, match="1 frames given for 2 streams"):
             stream.step(disc[0])
