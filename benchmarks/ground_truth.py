@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from natsort import natsorted, ns
 
 from salema.benchmarks.map_files import MAP_FILES, MATLAB
-from salema.runtime.datasets import check_dataset, is_wanted, list_videos
+from salema.runtime.datasets import check_dataset, is_wanted, list_videos, testing_folder
 from salema.runtime.errors import MapError, VideoError
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def list_truth(dataset: str, root: Path, start: int | None = None, end: int | No
         MapError: there is no such folder, no ground truth in it, or two videos of one number.
     """
     check_dataset(dataset, start=start, end=end)
-    root = _inside(root, dataset)
+    inner = root / "annotation" if dataset == "DHF1K" else testing_folder(dataset, root)
+    root = inner if inner.is_dir() else root
     if not root.is_dir():
         raise MapError(f"{root}: no such folder; name the one that holds the videos' ground truth")
     found: dict[str, VideoTruth] = {}
@@ -99,18 +100,13 @@ def subfolders(folder: Path) -> list[Path]:
     return natsorted(found, key=lambda path: path.name, alg=ns.INT)
 
 
-def _inside(root: Path, dataset: str) -> Path:
-    inner = (root / "annotation",) if dataset == "DHF1K" else (root / dataset / "testing", root / "testing")
-    return next((folder for folder in inner if folder.is_dir() and dataset != "other"), root)
-
-
 def _images(dataset: str, root: Path) -> dict[str, tuple[str, ...]]:
     """Lists the stems of the dataset's frames, by `video_key`, where they lie beside the ground truth."""
     home = root
     if dataset == "DHF1K":
         home = next((place / "frames" for place in (root, root.parent) if (place / "frames").is_dir()), root)
     try:
-        videos = list_videos(dataset, home, home, "")
+        videos = list_videos(dataset, home, home, "", films=False)
     except VideoError:  # ground truth alone
         return {}
     return {video_key(dataset, video.name): tuple(path.stem for path in video.frames) for video in videos}
@@ -153,7 +149,7 @@ def map_files(folder: Path | None) -> dict[str, Path]:
         return {}
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.suffix.lower() == MATLAB, path.name)):
-        if path.suffix.lower() not in MAP_FILES or path.name.startswith("."):
+        if path.suffix.lower() not in MAP_FILES or path.name.startswith(".") or path.is_dir():
             continue
         other = found.setdefault(frame_key(path.stem), path)
         if other != path and path.suffix.lower() != MATLAB:

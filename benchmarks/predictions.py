@@ -11,9 +11,8 @@ import numpy as np
 
 from salema.benchmarks.ground_truth import frame_key, map_files, subfolders, video_key
 from salema.benchmarks.map_files import read_map
-from salema.runtime.datasets import IN_IMAGES, NAMINGS, is_wanted, list_videos
+from salema.runtime.datasets import IN_IMAGES, NAMINGS, is_wanted, list_videos, testing_folder
 from salema.runtime.errors import MapError, ModelError, UsageError
-from salema.runtime.image_reader import read_image
 from salema.runtime.postprocess import to_grey
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salema.benchmarks.ground_truth import VideoTruth
+    from salema.runtime.datasets import FrameFolder
     from salema.runtime.stream import SaliencyStream
 
     Map = NDArray[Any]
@@ -92,8 +92,7 @@ class PredictedMaps:
             raise UsageError(f"--naming {naming}: not one of {', '.join(NAMINGS)}")
         if not root.is_dir():
             raise MapError(f"{root}: no such folder; name the one that holds the predictions")
-        inner = root / dataset / "testing"
-        root = inner if inner.is_dir() else root
+        root = testing_folder(dataset, root)
         # Of datasets in images, <weights>_predictions lie in each video's folder.
         place = root if dataset in IN_IMAGES else find_predictions(root, weights)
         label = weights or place.resolve().name
@@ -133,9 +132,9 @@ def find_predictions(folder: Path, weights: str | None) -> Path:
         if folder.name == wanted:
             return folder
         if wanted not in {path.name for path in found}:
-            raise MapError(
-                f"{folder}: holds no {wanted}; it holds {', '.join(p.name for p in found) or 'no such folder'}"
-            )
+            others = ", ".join(path.name for path in found)
+            instead = f"it holds {others}" if others else "if the maps lie right here, leave --weights out"
+            raise MapError(f"{folder}: holds no {wanted}; {instead}")
         return folder / wanted
     if len(found) > 1:
         raise MapError(f"{folder}: holds {', '.join(path.name for path in found)}; choose one with --weights")
@@ -239,7 +238,7 @@ class ModelMaps:
     ) -> None:
         self.label, self._stream = label, stream
         self.videos: dict[str, Matched] = {}
-        self._frames: dict[str, tuple[Path, ...]] = {}
+        self._videos: dict[str, FrameFolder] = {}
         names: dict[str, str] = {}
         without = []
         for video in list_videos(dataset, source, source, "", start=start, end=end):
@@ -251,7 +250,7 @@ class ModelMaps:
             by_name = {frame_key(path.stem): path for path in video.frames}
             pairs = enumerate(by_name.get(frame_key(frame.name)) for frame in truth[key].frames)
             self.videos[key] = _matched(truth[key], {index: path for index, path in pairs if path}, video.frames)
-            self._frames[key] = video.frames
+            self._videos[key] = video
         self.without_truth = tuple(without)
         if not self.videos:
             raise MapError(f"{source}: none of its {len(without)} videos has ground truth; name it with --gt DIR")
@@ -270,8 +269,8 @@ class ModelMaps:
         """
         index_of = {path: index for index, path in self.videos[key].files.items()}
         self._stream.reset()
-        for path in self._frames[key]:
-            saliency = self._stream.step(read_image(path))
+        for path, _, image in self._videos[key].read():
+            saliency = self._stream.step(image)
             if not np.isfinite(saliency).all():
                 raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
             if path in index_of:

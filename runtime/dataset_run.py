@@ -11,7 +11,6 @@ import numpy as np
 
 from salema.runtime.errors import ModelError
 from salema.runtime.files import make_folder, write_bytes
-from salema.runtime.image_reader import read_image
 from salema.runtime.jobs import run_jobs
 from salema.runtime.postprocess import to_grey
 
@@ -78,7 +77,7 @@ def run_dataset(
             failed[video.name] = str(result)
             continue
         frames += result
-        if result == len(video.frames):
+        if result == len(video.frames) or (video.film and not stop.is_set()):  # a header may be off by some frames
             done += 1
             if progress:
                 progress(1, 0)
@@ -100,16 +99,18 @@ def run_video(
     """
     stream.reset()
     make_folder(video.maps[0].parent)
-    for count, (path, target) in enumerate(zip(video.frames, video.maps, strict=True)):
+    count = 0
+    for path, target, image in video.read():
         if stop.is_set():
-            return count
-        saliency = stream.step(read_image(path))
+            break
+        saliency = stream.step(image)
         if not np.isfinite(saliency).all():
             raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
         write_bytes(target, cv2.imencode(".png", to_grey(saliency))[1].tobytes())
+        count += 1
         if progress:
             progress(0, 1)
-    return len(video.frames)
+    return count
 
 
 def is_finished(video: FrameFolder) -> bool:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from eval_maps import predict, scored
+from videos import write_film
 
 from salema.benchmarks import slow_metrics as slow
 from salema.benchmarks.eval_cli import main
@@ -90,6 +91,23 @@ def test_export_run_eval(cli, model, tmp_path, dataset):
     for name, values in scores.items():
         assert means[name] == pytest.approx(np.mean(values), abs=1e-6)
         assert abs(np.mean(values)) > 1e-4
+
+
+def test_dhf1ks_own_videos_score_as_their_frames_do(cli, model, tmp_path):
+    made = write_dataset(tmp_path / "images", "DHF1K", videos=2)
+    shutil.copytree(made.truth, tmp_path / "films/annotation")
+    for video in (1, 2):
+        frames = np.stack([cv2.imread(str(tmp_path / f"images/frames/{video}/{n}.png")) for n in made.frame_names])
+        write_film(tmp_path / f"films/video/{video:03d}.AVI", frames)
+    found = {}
+    for kind in ("images", "films"):
+        file = tmp_path / f"{kind}.json"
+        source = ("--model", model, "--src", tmp_path / kind)
+        ran = cli(main, "--dataset", "DHF1K", *source, "--protocol", "exact", "--json", file)
+        assert ran.code == 0, ran.err
+        found[kind] = json.loads(file.read_text())["models"][0]
+    assert found["films"]["frames"] == 6
+    assert found["films"]["videos"] == found["images"]["videos"]
 
 
 def test_workers_and_order_change_nothing_and_the_seed_does(cli, tmp_path):

@@ -218,6 +218,32 @@ def test_videos_without_these_weights_are_left_out_and_the_weights_name_the_row(
     assert PredictedMaps("UCF-sports", tmp_path / "testing", truth).label == "one"
 
 
+@pytest.mark.parametrize("inner", ["", "testing", "UCF-sports/testing"])
+def test_predictions_and_frames_are_found_in_testing_as_the_ground_truth_is(tmp_path, inner):
+    for root, kind in (("gt", "maps"), ("pred", "w_predictions"), ("src", "images")):
+        write(tmp_path / root / inner / "v" / kind / "1.png")
+    truth = list_truth("UCF-sports", tmp_path / "gt")
+    for found in (
+        PredictedMaps("UCF-sports", tmp_path / "pred", truth),
+        ModelMaps("UCF-sports", tmp_path / "src", truth, None, "m"),
+    ):
+        assert [len(video.files) for video in found.videos.values()] == [1]
+
+
+def test_what_is_hidden_or_a_folder_is_no_map(tmp_path):
+    write(tmp_path / "v/maps/1.png")
+    write(tmp_path / "v/maps/._1.png")
+    (tmp_path / "v/maps/2.png").mkdir()
+    assert summary(tmp_path, "other") == {"v": ("v", [("1", True, False)])}
+
+
+def test_weights_that_are_not_there_where_the_maps_lie_right_here(tmp_path):
+    write(tmp_path / "gt/v/maps/1.png")
+    write(tmp_path / "pred/v/1.png")
+    with pytest.raises(MapError, match="holds no w_predictions; if the maps lie right here, leave --weights out"):
+        PredictedMaps("other", tmp_path / "pred", list_truth("other", tmp_path / "gt"), weights="w")
+
+
 def test_a_picture_in_colours_is_no_map(tmp_path):
     picture = np.repeat(MAP[..., None], 3, axis=2)
     path = write(tmp_path / "1.png", picture)

@@ -9,13 +9,15 @@ import time
 import cv2
 import numpy as np
 import pytest
+from videos import write_film
 
 from salema.export.seeded import moving_disc
 from salema.runtime import cli_report, load
 from salema.runtime.cli import main
-from salema.runtime.dataset_run import is_finished, read_image, run_dataset
+from salema.runtime.dataset_run import is_finished, run_dataset
 from salema.runtime.datasets import list_videos
 from salema.runtime.errors import BackendError, UsageError, VideoError
+from salema.runtime.image_reader import read_image
 
 
 def write_frames(folder, names, size=(48, 64), seed=0):
@@ -128,6 +130,74 @@ def test_frames_are_in_the_order_of_their_numbers_and_only_images_count(tmp_path
     (tmp_path / "src/.hidden").mkdir()
     (video,) = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
     assert [path.name for path in video.frames] == ["9.png", "10.png", "0011.png"]
+
+
+def test_hidden_files_and_folders_are_no_frames(tmp_path):
+    write_frames(tmp_path / "src/v", ["1.png", "2.png", "._1.png", ".2.png"])
+    (tmp_path / "src/v/3.png").mkdir()
+    (tmp_path / "src/._v").write_bytes(b"x")
+    (video,) = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
+    assert [path.name for path in video.frames] == ["1.png", "2.png"]
+    (tmp_path / "src/v/4.png").symlink_to("gone")  # left out it would give the next frame its name
+    (video,) = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
+    assert [path.name for path in video.frames] == ["1.png", "2.png", "4.png"]
+
+
+@pytest.mark.parametrize("inner", ["", "testing", "UCF-sports/testing"])
+@pytest.mark.parametrize("dataset", ["UCF-sports", "Hollywood-2"])
+def test_videos_are_found_in_testing(tmp_path, inner, dataset):
+    inner = inner.replace("UCF-sports", dataset)
+    write_frames(tmp_path / "src" / inner / "v/images", ["1.png"])
+    (tmp_path / "src/training").mkdir()
+    (video,) = list_videos(dataset, tmp_path / "src", tmp_path / "dst", "w")
+    assert video.frames == (tmp_path / "src" / inner / "v/images/1.png",)
+
+
+@pytest.mark.parametrize("naming", ["published", "groundtruth"])
+def test_dhf1ks_own_videos_give_the_maps_of_their_frames(cli, model, tmp_path, naming):
+    for number, seed in ((1, 0), (2, 3), (3, 5)):
+        write_film(tmp_path / f"films/video/{number:03d}.AVI", moving_disc(4 + seed, 48, 64)[seed:])
+        write_frames(tmp_path / f"images/frames/{number}", numbered(4), seed=seed)
+    (tmp_path / "films/video/._001.AVI").write_bytes(b"x")
+    for kind in ("films", "films/video", "images"):
+        places = ("--src", tmp_path / kind, "--dst", tmp_path / "dst" / kind.replace("/", " "))
+        ran = cli(main, "--dataset", "DHF1K", *places, "--naming", naming, "--model", model, "--start", 2)
+        assert ran.code == 0, ran.err
+        assert ran.out.startswith("2 of 2 videos, 8 maps")
+    names = names_under(tmp_path / "dst/images")
+    assert "0002/0004.png" in " ".join(names)
+    assert names == names_under(tmp_path / "dst/films") == names_under(tmp_path / "dst/films video")
+    for name in (name for name in names if name.endswith(".png")):
+        assert (tmp_path / "dst/films" / name).read_bytes() == (tmp_path / "dst/images" / name).read_bytes()
+    write_frames(tmp_path / "films/frames/1", numbered(1))
+    (video,) = list_videos("DHF1K", tmp_path / "films", tmp_path, "w")
+    assert video.film is None  # where there are frames these count
+
+
+def test_a_film_is_run_to_its_end_whatever_its_header_says(model, tmp_path):
+    film = write_film(tmp_path / "video/001.AVI", moving_disc(6, 48, 64))
+    data = film.read_bytes()
+    for place in (b"avih", b"strh"):
+        at = data.index(place) + (24 if place == b"avih" else 40)
+        assert data[at : at + 4] == b"\6\0\0\0"
+        data = data[:at] + b"\4" + data[at + 1 :]
+    film.write_bytes(data)
+    (video,) = list_videos("DHF1K", tmp_path, tmp_path / "dst", "w")
+    assert [path.name for path in video.maps] == numbered(4)
+    summary = run_dataset([video], lambda: load(model))
+    assert (summary.videos, summary.frames, summary.failed) == (1, 6, {})
+    assert sorted(path.name for path in video.maps[0].parent.glob("*.png")) == numbered(6)
+
+
+def test_a_film_that_cannot_be_read_is_not_the_end_of_the_others(cli, model, tmp_path):
+    write_film(tmp_path / "src/video/001.AVI", moving_disc(2, 48, 64))
+    (tmp_path / "src/video/002.AVI").write_bytes(b"no video")
+    ran = cli(main, "--dataset", "DHF1K", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    assert ran.code == 1
+    assert ran.out.startswith("1 of 2 videos, 2 maps")
+    assert "video/002.AVI: can't be read as a video" in ran.err
+    with pytest.raises(VideoError, match="images in frames/<number>/, or video/<number>.AVI"):
+        list_videos("DHF1K", tmp_path / "src", tmp_path, "w", start=3)
 
 
 def test_maps_are_the_published_ones_and_the_state_starts_anew(cli, model, tmp_path):
