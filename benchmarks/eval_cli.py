@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 _PROGRAM = "salema-eval"
+_MOST_SENTENCES = 20
 
 
 @app.callback(invoke_without_command=True)
@@ -57,6 +58,9 @@ def evaluate(
     json_: Annotated[Path | None, typer.Option("--json", help="JSON file for everything.")] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file: a line for each video.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG file: scores per video.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first file that can't be read, and give no scores.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Frames at a time [default: one for each core].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is sampled.")] = 0,
     backend: Annotated[str, typer.Option(help="With --model: as for salema-run.")] = "auto",
@@ -74,7 +78,7 @@ def evaluate(
         from salema.benchmarks.ground_truth import list_truth
         from salema.benchmarks.protocols import find_protocol
         from salema.benchmarks.published import check_published
-        from salema.benchmarks.scoring import scored_videos
+        from salema.benchmarks.scoring import whole_videos
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
         _check_numbers(start, end)
@@ -93,10 +97,9 @@ def evaluate(
         else:
             sources = _inferred(places, {**options, "source": src}, {"backend": backend, "device": device}, opened)
         if against_published:
-            check_published(dataset or "", protocol, scored_videos(sources, truth))
-        models = _score(
-            sources, truth, {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere}
-        )
+            check_published(dataset or "", protocol, whole_videos(sources, truth))
+        how = {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere, "strict": strict}
+        models = _score(sources, truth, how)
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         try:
             show("\n".join(text_lines(found)))  # whatever becomes of the files
@@ -104,6 +107,7 @@ def evaluate(
             for note in notes(found):
                 tell(f"note: {note}")
             write(found)
+        _end(models[0].failed)
 
 
 @app.command()
@@ -233,6 +237,20 @@ def _score(sources: list[MapSource], truth: dict[str, VideoTruth], options: dict
 
     with FrameBar(1, frame_count(sources, truth)) as bar:
         return score_dataset(sources, truth, **options, progress=bar.advance)
+
+
+def _end(failed: dict[str, str]) -> None:
+    """Says what could not be read, and ends the command accordingly."""
+    if not failed:
+        return
+    sentences = list(dict.fromkeys(failed.values()))  # two frames may have one file
+    for sentence in sentences[:_MOST_SENTENCES]:
+        tell(f"{_PROGRAM}: {sentence}")
+    if len(sentences) > _MOST_SENTENCES:
+        tell(f"{_PROGRAM}: and {len(sentences) - _MOST_SENTENCES} more; --json lists all")
+    files = "1 file is" if len(sentences) == 1 else f"{len(sentences)} files are"
+    tell(f"{_PROGRAM}: {files} at fault, and what they belong to is left out; the rest is scored")
+    raise SystemExit(1)
 
 
 def _cores() -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from salema.benchmarks.comparison import LEVEL, RESAMPLES, Difference, compare_scores, video_differences
 from salema.benchmarks.protocols import METRICS, Protocol
-from salema.benchmarks.published import FIVE, ROWS, Agreement, against_published, published_differences
+from salema.benchmarks.published import FIVE, ROWS, Agreement, against_published, in_part, published_differences
 from salema.runtime.files import write_bytes, written_aside
 from salema.runtime.telling import csv_text
 from salema.runtime.wording import counted
@@ -142,6 +142,8 @@ def notes(found: Evaluation) -> Iterator[str]:
         if model.unshared:
             why = "no frame in common with the other" if len(found.models) > 1 else "no name of a map fits a frame"
             yield f"{model.label}: {_some(model.unshared)} left out: {why}"
+        if found.with_published and (partly := in_part(model)):
+            yield f"{model.label}: {_some(tuple(partly))} not scored whole, and not compared with the published scores"
         for (noun, one, several), kind in _LEFT_OUT.items():
             names = [f"{video.name}/{name}" for video in videos for name in getattr(video, kind)]
             if names:
@@ -158,6 +160,7 @@ def notes(found: Evaluation) -> Iterator[str]:
 
 _LEFT_OUT = {  # what is said of one, and of several
     ("frame", *["left out, of which the other has no map"] * 2): "unshared",
+    ("frame", *["left out, for what could not be read"] * 2): "failed",
     ("frame", "of the ground truth has no map", "of the ground truth have no map"): "missing",
     ("map", "belongs to no frame of the ground truth", "belong to no frame of the ground truth"): "extra",
 }
@@ -188,6 +191,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
         "mean": f"over {found.protocol.means[0]}",
         "seed": found.seed,
         "models": [_model_json(model) for model in found.models],
+        "failed": found.models[0].failed,
     }
     if len(found.models) > 1:
         first, second = found.models
@@ -228,7 +232,12 @@ def _model_json(model: DatasetScores) -> dict[str, Any]:
 
 def _video_json(video: VideoScores) -> dict[str, Any]:
     scores = _known(METRICS, video.means)
-    left_out = {"missing": video.missing, "extra": video.extra, "the_other_lacks": video.unshared}
+    left_out = {
+        "missing": video.missing,
+        "extra": video.extra,
+        "the_other_lacks": video.unshared,
+        "failed": video.failed,
+    }
     return {"frames": len(video.frames), **scores, **{name: list(names) for name, names in left_out.items()}}
 
 
@@ -260,7 +269,7 @@ def write_csv(path: Path, found: Evaluation) -> None:
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(
-            ["protocol", "seed", "model", "video", "frames", "missing", "extra", "the_other_lacks", *METRICS]
+            ["protocol", "seed", "model", "video", "frames", "missing", "extra", "the_other_lacks", "failed", *METRICS]
         )
         for model, name, counts, scores in _csv_rows(found):
             known = ("" if math.isnan(score) else score for score in scores)
@@ -271,13 +280,13 @@ def write_csv(path: Path, found: Evaluation) -> None:
 def _csv_rows(found: Evaluation) -> Iterator[tuple[str, str, list[int | str], Iterable[float]]]:
     for model in found.models:
         for video in model.videos.values():
-            counts = [len(names) for names in (video.frames, video.missing, video.extra, video.unshared)]
+            counts = [len(names) for names in (video.frames, video.missing, video.extra, video.unshared, video.failed)]
             yield model.label, video.name, [*counts], video.means
     for second in found.models[1:]:
         for name, scores in video_differences(found.models[0], second).items():
-            yield f"{second.label} less {found.models[0].label}", name, [""] * 4, scores
+            yield f"{second.label} less {found.models[0].label}", name, [""] * 5, scores
     for model in found.models if found.with_published else ():
         for name, scores in published_differences(model).items():
             given = dict(zip(FIVE, scores, strict=True))
             row = [given.get(metric, math.nan) for metric in METRICS]
-            yield f"{model.label} less the published SalEMA30", name, [""] * 4, row
+            yield f"{model.label} less the published SalEMA30", name, [""] * 5, row

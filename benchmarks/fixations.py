@@ -16,7 +16,7 @@ from salema.benchmarks.map_files import read_fixations
 from salema.benchmarks.resizing import resize
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,6 +74,7 @@ class OtherFixations:
         protocol: how many frames, from where.
         seed: of the draws, which depend on nothing else but the videos and their names.
         first: videos that are drawn from before the others, where draws are for a whole video.
+        read: reads the fixations of a frame of a video that are not read yet; None: `read_places`.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class OtherFixations:
         protocol: Protocol,
         seed: int,
         first: Collection[str] = (),
+        read: Callable[[str, int], Places | None] | None = None,
     ) -> None:
         self._places, self._protocol, self._seed, self._first = places, protocol, seed, first
+        self._read_one = read
         self._known = {
             video: [index for index, found in enumerate(frames) if found is not None]
             for video, frames in places.items()
@@ -133,7 +136,10 @@ class OtherFixations:
     def _read(self, frames: Iterable[tuple[str, int]]) -> Iterator[Places | None]:
         for video, index in frames:
             found = self._places[video][index]
-            yield read_places(found) if isinstance(found, Path) else found
+            if not isinstance(found, Path):
+                yield found
+            else:
+                yield self._read_one(video, index) if self._read_one else read_places(found)
 
 
 def seeded(seed: int, *names: object) -> np.random.Generator:

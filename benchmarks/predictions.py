@@ -12,7 +12,7 @@ import numpy as np
 from salema.benchmarks.ground_truth import frame_key, map_files, subfolders, video_key
 from salema.benchmarks.map_files import read_map
 from salema.runtime.datasets import IN_IMAGES, NAMINGS, is_wanted, list_videos, testing_folder
-from salema.runtime.errors import MapError, ModelError, UsageError
+from salema.runtime.errors import MapError, ModelError, UsageError, VideoError
 from salema.runtime.postprocess import to_grey
 
 if TYPE_CHECKING:
@@ -274,4 +274,7 @@ class ModelMaps:
             if not np.isfinite(saliency).all():
                 raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
             if path in index_of:
-                yield index_of[path], partial(to_grey, saliency)
+                yield index_of.pop(path), partial(to_grey, saliency)
+        if index_of:
+            first = min(index_of, key=lambda path: index_of[path])
+            raise VideoError(f"{first}: {first.parent.name} ends before this frame, which has ground truth")

@@ -57,7 +57,7 @@ def published_videos() -> dict[str, NDArray[np.float64]]:
 
 
 def check_published(dataset: str, protocol: str, videos: Iterable[str]) -> None:
-    """Refuses, before long work, videos of which nothing is published, by `video_key`.
+    """Refuses, before long work, videos of which nothing is published; they are named by `video_key`, and are whole.
 
     Raises:
         UsageError: the dataset or the protocol is another.
@@ -68,7 +68,10 @@ def check_published(dataset: str, protocol: str, videos: Iterable[str]) -> None:
     if protocol != "salema":
         raise UsageError(f"--against-published: the published scores are of --protocol salema, not {protocol}")
     if not set(videos) & set(published_videos()):
-        raise MapError(f"--against-published: none of the videos is one of DHF1K's {FIRST_VIDEO} to {LAST_VIDEO}")
+        raise MapError(
+            f"--against-published: none of DHF1K's {FIRST_VIDEO} to {LAST_VIDEO} has a map of every frame; the"
+            " published scores are of whole videos"
+        )
 
 
 def published_differences(found: DatasetScores) -> dict[str, NDArray[np.float64]]:
@@ -77,8 +80,14 @@ def published_differences(found: DatasetScores) -> dict[str, NDArray[np.float64]
     return {
         key: video.means[: len(FIVE)] - wanted[key]
         for key, video in found.videos.items()
-        if key in wanted and not video.unshared
+        if key in wanted and video.is_whole
     }
+
+
+def in_part(found: DatasetScores) -> list[str]:
+    """Returns the names of the validation videos of which only some frames were scored."""
+    wanted = published_videos()
+    return [video.name for key, video in found.videos.items() if key in wanted and not video.is_whole]
 
 
 def against_published(found: DatasetScores) -> dict[str, Agreement]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.benchmarks.failures import Failures
 from salema.benchmarks.fixations import OtherFixations, read_places, seeded
 from salema.benchmarks.map_files import read_map
 from salema.benchmarks.protocols import METRICS, score_frame
@@ -42,6 +43,7 @@ class VideoScores:
         missing: frames of the ground truth that had no map.
         extra: maps that belong to no frame.
         unshared: frames left out because another model that it is compared with has no map of them.
+        failed: frames left out because a file could not be read.
     """
 
     name: str
@@ -50,6 +52,12 @@ class VideoScores:
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     unshared: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every frame of the ground truth was scored."""
+        return not (self.missing or self.unshared or self.failed)
 
     @property
     def means(self) -> Scores:
@@ -67,6 +75,7 @@ class DatasetScores:
         without_truth: videos with maps and no ground truth: skipped.
         without_maps: videos of the ground truth with no maps: skipped.
         unshared: videos left out with maps of which none fits a frame, or a frame that the other model has too.
+        failed: what could not be read, by the names of video and frame: of whichever model, or of the ground truth.
         few_others: how many frames there were to draw shuffled AUC's from, if fewer than the protocol takes.
     """
 
@@ -76,6 +85,7 @@ class DatasetScores:
     without_maps: tuple[str, ...]
     unshared: tuple[str, ...] = ()
     few_others: int | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
     def mean(self, over: Mean) -> Scores:
         """Means over all frames, or over the videos' means, `(metrics,)`."""
@@ -104,6 +114,7 @@ def score_dataset(
     seed: int = 0,
     jobs: int = 1,
     everywhere: Mapping[str, VideoTruth] | None = None,
+    strict: bool = True,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[DatasetScores]:
     """Scores one model's maps, or several models' on the frames that all of them have.
@@ -118,11 +129,13 @@ def score_dataset(
         seed: of all that is sampled; models get the same draws.
         jobs: frames at a time.
         everywhere: all ground truth there is, by `video_key`, scored or not; None for `truth`.
+        strict: whether the first file that can't be read ends it; else its frame is left out, for every model.
         progress: takes the frames that were read or scored since it was called last.
 
     Raises:
-        MapError: a map is unreadable or not what it is taken for, or the models have no frame in common.
-        VideoError: a frame can't be read.
+        MapError: a map is unreadable or not what it is taken for, with `strict` or if nothing else can be scored; or
+            the models have no frame in common.
+        VideoError: a frame can't be read, with `strict`.
         ModelError: a model gave NaN or infinity.
     """
     keys = scored_videos(sources, truth)
@@ -130,18 +143,32 @@ def score_dataset(
         raise MapError(
             f"{sources[-1].label}: has no frame in common with {sources[0].label}; compare maps of the same frames"
         )
+    everywhere, failures = everywhere or truth, Failures(strict=strict)
+
+    def read(key: str, index: int) -> Places | None:
+        return failures.attempt(key, index, lambda: read_places(everywhere[key].frames[index].fixation))
+
     with ThreadPoolExecutor(jobs, "score") as pool:
         frames = _Frames(pool, jobs * _AHEAD, progress)
         reading = _in_turn(
-            keys, lambda key: [frames.submit(read_places, frame.fixation) for frame in truth[key].frames]
+            keys, lambda key: [frames.submit(read, key, index) for index in range(len(truth[key].frames))]
         )
         places = {key: [done.result() for done in futures] for key, futures in reading}
         drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere or truth)
-        others = OtherFixations(drawn_from, protocol, seed, first=truth)
-        work = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
-        found = _score_together(sources, keys, truth, work, frames)
+        others = OtherFixations(drawn_from, protocol, seed, first=truth, read=read)
+        score = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
+        found = _score_together(sources, keys, truth, partial(_attempt, failures, score), frames, failures)
     frames.check()
-    return [replace(scores, few_others=others.fewest(keys)) for scores in found]
+    failed = failures.named(everywhere)
+    if not found[0].videos:
+        raise MapError(f"{next(iter(failed.values()))}; there is nothing else to score")
+    return [replace(scores, few_others=others.fewest(keys), failed=failed) for scores in found]
+
+
+def _attempt(
+    failures: Failures, score: Callable[..., Scores], key: str, index: int, gets: list[Callable[[], Any]]
+) -> Scores | None:
+    return None if failures.has(key, index) else failures.attempt(key, index, partial(score, key, index, gets))
 
 
 def _with_unread(
@@ -203,6 +230,11 @@ def scored_videos(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth])
     return [key for key in truth if all(key in source.videos for source in sources) and _shared(sources, key)]
 
 
+def whole_videos(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> list[str]:
+    """Returns the videos, by `video_key`, of which all models have a map of every frame."""
+    return [key for key in scored_videos(sources, truth) if len(_shared(sources, key)) == len(truth[key].frames)]
+
+
 def _shared(sources: Sequence[MapSource], key: str) -> set[int]:
     """Returns the indices of the frames of one video that all models have."""
     return set.intersection(*(set(source.videos[key].files) for source in sources))
@@ -223,30 +255,47 @@ def _score_together(
     sources: Sequence[MapSource],
     keys: Sequence[str],
     truth: Mapping[str, VideoTruth],
-    work: Callable[[str, int, list[Callable[[], Any]]], Scores],
+    work: Callable[[str, int, list[Callable[[], Any]]], Scores | None],
     frames: _Frames,
+    failures: Failures,
 ) -> list[DatasetScores]:
-    def submit(key: str) -> list[tuple[int, Future[Scores]]]:
-        return [(index, frames.submit(work, key, index, gets)) for index, gets in _side_by_side(sources, key)]
+    def submit(key: str) -> list[tuple[int, Future[Scores | None]]]:
+        walk, left = _side_by_side(sources, key), _shared(sources, key)
+        found: list[tuple[int, Future[Scores | None]]] = []
+        # Where a model's frame can't be read, it and those after it are left out, as in salema-run.
+        while left and (step := failures.attempt(key, min(left), partial(next, walk, None))) is not None:
+            found.append((step[0], frames.submit(work, key, *step)))
+            left.discard(step[0])
+        return found
 
     videos: list[dict[str, VideoScores]] = [{} for _ in sources]
     for key, futures in _in_turn(keys, submit):
-        names = tuple(truth[key].frames[index].name for index, _ in futures)
-        rows = np.array([future.result() for _, future in futures]).reshape(-1, len(sources), len(METRICS))
+        scored = [(index, scores) for index, future in futures if (scores := future.result()) is not None]
+        if not scored:
+            continue
+        rows = np.array([scores for _, scores in scored]).reshape(-1, len(sources), len(METRICS))
         for place, source in enumerate(sources):
-            videos[place][key] = _gather(truth[key], source.videos[key], names, rows[:, place])
-    return [_of_dataset(source, found, truth) for source, found in zip(sources, videos, strict=True)]
+            found = _gather(truth[key], source.videos[key], [index for index, _ in scored], _shared(sources, key))
+            videos[place][key] = replace(found, scores=rows[:, place])
+    return [_of_dataset(source, found, truth, keys) for source, found in zip(sources, videos, strict=True)]
 
 
-def _gather(truth: VideoTruth, matched: Matched, names: tuple[str, ...], scores: Scores) -> VideoScores:
-    scored = set(names)
-    unshared = tuple(name for index in matched.files if (name := truth.frames[index].name) not in scored)
-    return VideoScores(truth.name, names, scores, matched.missing, matched.extra, unshared)
+def _gather(truth: VideoTruth, matched: Matched, scored: Sequence[int], shared: set[int]) -> VideoScores:
+    """Returns a video's frames, sorted by what became of them, without their scores."""
+
+    def names(indices: Iterable[int]) -> tuple[str, ...]:
+        return tuple(truth.frames[index].name for index in indices)
+
+    unshared = names(index for index in matched.files if index not in shared)
+    failed = names(sorted(shared - set(scored)))
+    return VideoScores(truth.name, names(scored), np.empty(0), matched.missing, matched.extra, unshared, failed)
 
 
-def _of_dataset(source: MapSource, videos: dict[str, VideoScores], truth: Mapping[str, VideoTruth]) -> DatasetScores:
+def _of_dataset(
+    source: MapSource, videos: dict[str, VideoScores], truth: Mapping[str, VideoTruth], keys: Sequence[str]
+) -> DatasetScores:
     without = tuple(video.name for key, video in truth.items() if key not in source.videos)
-    unshared = tuple(video.name for key, video in truth.items() if key in source.videos and key not in videos)
+    unshared = tuple(video.name for key, video in truth.items() if key in source.videos and key not in keys)
     return DatasetScores(source.label, videos, source.without_truth, without, unshared)
 
 

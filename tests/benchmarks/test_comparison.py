@@ -102,5 +102,5 @@ def test_what_was_never_published_is_refused():
         check_published("UCF-sports", "salema", ["601"])
     with pytest.raises(UsageError, match="are of --protocol salema, not dhf1k"):
         check_published("DHF1K", "dhf1k", ["601"])
-    with pytest.raises(MapError, match="none of the videos is one of DHF1K's 601 to 700"):
+    with pytest.raises(MapError, match="none of DHF1K's 601 to 700 has a map of every frame"):
         check_published("DHF1K", "salema", ["1", "600", "701"])

@@ -286,6 +286,23 @@ def test_published_rows_csv_and_plot(cli, tmp_path):
     assert cv2.imread(str(tmp_path / "scores.png")).std() > 5
 
 
+def test_only_whole_videos_are_compared_with_the_published_ones(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K", first_video=697)
+    pred = predict(made, tmp_path / "pred")
+    arguments = ("--dataset", "DHF1K", "--gt", made.source, "--pred", pred, "--against-published")
+    (pred / made.videos[0] / "0003.png").unlink()
+    ran = cli(main, *arguments, "--naming", "groundtruth")
+    assert ran.code == 0, ran.err
+    assert "pred against the published scores of SalEMA30, 3 videos" in ran.out
+    note = "note: pred: 1 video (0697) not scored whole, and not compared with the published scores"
+    assert note in ran.err.splitlines()
+    for video in made.videos[1:]:
+        (pred / video / "0001.png").unlink()
+    ran = cli(main, *arguments, "--naming", "groundtruth")
+    assert ran.code == 1
+    assert ran.err.startswith("salema-eval: --against-published: none of DHF1K's 601 to 700 has a map of every frame;")
+
+
 def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
     made = write_dataset(tmp_path / "data", "other", videos=6)
     pred = predict(made, tmp_path / "pred")

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,13 +34,100 @@ def test_broken_ground_truth_is_refused_by_name(cli, tmp_path, where, change, se
     else:
         cv2.imwrite(str(file), change(cv2.imread(str(file), cv2.IMREAD_UNCHANGED)))
     out = tmp_path / "scores.json"
-    ran = cli(main, "--dataset", "UCF-sports", "--gt", made.truth, "--pred", pred, "--json", out)
+    ran = cli(main, "--dataset", "UCF-sports", "--gt", made.truth, "--pred", pred, "--json", out, "--strict")
     assert ran.code == 1
     assert sentence in ran.err
     assert f"{made.videos[1]}/" in ran.err
     assert len(ran.err.splitlines()) == 1
     assert ran.out == ""
     assert not out.exists()
+
+
+def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
+    """The scores are those of a dataset in which these frames never were."""
+    made = write_dataset(tmp_path / "data", "UCF-sports", frames=4)
+    draw = np.random.default_rng(1)
+    pred = predict(made, tmp_path / "pred", lambda d: (d // 2 + draw.integers(0, 128, d.shape)).astype(np.uint8))
+    other = predict(made, tmp_path / "other", lambda density: density.T.copy())
+    first, second, third, _ = made.videos
+    (pred / first / "0002.png").write_bytes(b"no image")
+    (made.truth / second / "fixation/0003.png").write_bytes(b"")
+    (made.truth / second / "maps/0003.png").write_bytes(b"")
+    (made.truth / third / "maps/0001.png").unlink()
+    (made.truth / third / "maps/0001.png").symlink_to("gone")
+    os.mkfifo(other / third / "9.png")
+    (other / third / "9.png").rename(other / third / "0004.png")
+    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv")
+    arguments = ["--dataset", "UCF-sports", "--gt", made.truth, "--pred", pred, "--compare", other]
+    arguments += ["--naming", "groundtruth"]
+    ran = cli(main, *arguments, "--protocol", "exact", *files)
+    assert ran.code == 1
+    gone = [f"{first}/0002", f"{second}/0003", f"{third}/0001", f"{third}/0004"]
+    none = "can't be read as an image; give a whole PNG, JPEG, BMP, TIFF or WebP"
+    assert ran.err.splitlines()[-5:] == [
+        f"salema-eval: {pred}/{first}/0002.png: {none}",
+        f"salema-eval: {made.truth}/{second}/fixation/0003.png: {none}",
+        f"salema-eval: {made.truth}/{third}/maps/0001.png: can't be read (No such file or directory)",
+        f"salema-eval: {other}/{third}/0004.png: is no ordinary file; copy what it gives into one",
+        "salema-eval: 4 files are at fault, and what they belong to is left out; the rest is scored",
+    ]
+    assert f"note: pred: 4 frames left out, for what could not be read: {', '.join(gone)}" in ran.err.splitlines()
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert list(found["failed"]) == gone
+    assert found["models"][0]["videos"][third]["failed"] == ["0001", "0004"]
+    assert found["models"][0]["frames"] == found["models"][1]["frames"] == 12
+    with (tmp_path / "s.csv").open(newline="") as file:
+        assert [row["failed"] for row in csv.DictReader(file)][:4] == ["1", "1", "2", "0"]
+    for root in (made.truth, pred, other):
+        for name in gone:
+            for path in root.rglob(f"{name.split('/')[0]}/**/{name.split('/')[1]}.png"):
+                path.unlink()
+    clean = cli(main, *arguments, "--protocol", "exact", "--json", tmp_path / "clean.json")
+    assert clean.code == 0, clean.err
+    for got, expected in zip(found["models"], json.loads((tmp_path / "clean.json").read_text())["models"], strict=True):
+        assert got["frames"] == expected["frames"]
+        for metric in ("nss", "cc", "sim", "auc_judd"):  # s-AUC takes the fixations of frames whose map is damaged
+            assert got["mean_over_videos"][metric] == expected["mean_over_videos"][metric]
+
+
+@pytest.mark.parametrize("protocol", ["salema", "dhf1k"])
+def test_a_file_of_a_video_that_is_only_drawn_from_may_be_damaged_too(cli, tmp_path, protocol):
+    made = write_dataset(tmp_path / "data", "DHF1K", frames=2)
+    pred = predict(made, tmp_path / "pred")
+    damaged = made.truth / made.videos[3] / "fixation/0001.png"
+    damaged.write_bytes(b"")
+    arguments = ("--dataset", "DHF1K", "--gt", made.truth, "--pred", pred, "--end", 2, "--protocol", protocol)
+    ran = cli(main, *arguments)
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("salema-eval: 1 file is at fault")
+    assert str(damaged) in ran.err
+    assert "4 frames of 2 videos scored" in ran.err
+    assert cli(main, *arguments, "--strict").err.startswith(f"salema-eval: {damaged}: can't be read as an image")
+
+
+def test_where_nothing_is_left_to_score_there_are_no_scores(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=2, frames=1)
+    pred = predict(made, tmp_path / "pred")
+    for video in made.videos:
+        (pred / video / "0001.png").write_bytes(b"")
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, "--json", tmp_path / "s.json")
+    assert ran.code == 1
+    assert "clip 1/0001.png: can't be read as an image" in ran.err
+    assert ran.err.endswith("; there is nothing else to score\n")
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_a_damaged_frame_ends_its_video_for_a_running_model(cli, model, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K", videos=2, frames=4)
+    (tmp_path / "data/frames/1/0003.png").write_bytes(b"no image")
+    out = tmp_path / "s.json"
+    source = ("--model", model, "--src", made.source)
+    ran = cli(main, "--dataset", "DHF1K", *source, "--protocol", "exact", "--json", out)
+    assert ran.code == 1
+    assert "frames/1/0003.png: can't be read as an image" in ran.err
+    videos = json.loads(out.read_text())["models"][0]["videos"]
+    assert [(video["frames"], video["failed"]) for video in videos.values()] == [(2, ["0003", "0004"]), (4, [])]
+    assert cli(main, "--dataset", "DHF1K", *source, "--strict").out == ""
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -53,7 +141,8 @@ def test_half_an_image_is_one_sentence_with_no_word_of_opencvs(tmp_path, suffix)
     if file != whole:
         whole.unlink()
     command = [sys.executable, "-c", "from salema.benchmarks.eval_cli import main; main()", "--dataset", "other"]
-    ran = subprocess.run([*command, "--gt", made.truth, "--pred", pred], capture_output=True, text=True)
+    arguments = [*command, "--gt", made.truth, "--pred", pred, "--strict"]
+    ran = subprocess.run(arguments, capture_output=True, text=True)
     assert ran.returncode == 1
     assert ran.stderr == f"salema-eval: {file}: breaks off; copy or make it anew\n"
 
