@@ -67,6 +67,9 @@ def run(
         bool, typer.Option("--every-frame", help="Of live sources too, not the newest frame whenever there is time.")
     ] = False,
     reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first fault, such as a missing source, instead of going on.")
+    ] = False,
     reset_on_cut: Annotated[bool, typer.Option("--reset-on-cut", help="Empty the memory where a shot begins.")] = False,
     time_aware: Annotated[
         bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
@@ -126,14 +129,16 @@ def run(
         look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
         selection = Selection(start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects)
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
-        found = find_sources(sources or [])
+        found = find_sources(sources or [], strict=strict)
         targets = plan_targets(
             found, output=output, video=video, maps=maps, map_bits=map_bits, npz=npz, csv=csv, show=show
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
         planned = list(zip(found, targets, strict=True))
-        _run_sources(planned, selection, behaviour, opening, jobs=jobs or usual_jobs(found), as_json=json_)
+        _run_sources(
+            planned, selection, behaviour, opening, jobs=jobs or usual_jobs(found), strict=strict, as_json=json_
+        )
 
 
 def _run_sources(
@@ -143,6 +148,7 @@ def _run_sources(
     opening: dict[str, Any],
     *,
     jobs: int,
+    strict: bool,
     as_json: bool,
 ) -> None:
     from salema.runtime.cli_report import Announced, FrameBar, Report
@@ -167,7 +173,9 @@ def _run_sources(
         ):
             bar.finished()
             report.add(source, targets, result, open_stream.description)
-    report.exit(interrupted=stop.is_set())
+            if strict and report.has_failed:
+                stop.set()  # what is under way is finished and kept
+    report.exit(interrupted=stop.is_set(), strict=strict)
 
 
 def _run_dataset(

@@ -122,7 +122,7 @@ class Report:
         if isinstance(result, OSError | SalemaError):
             if self._count == 1:
                 raise result
-            self._fail(f"{source.shown}: {str(result).removeprefix(f'{source.shown}: ')}")
+            self._fail(source.problem or f"{source.shown}: {str(result).removeprefix(f'{source.shown}: ')}")
             return
         self._print(source, targets, result, backend)
         name = f"{source.shown}: " if self._count > 1 else ""
@@ -138,10 +138,16 @@ class Report:
             written = "it is written" if result.frames == 1 else "these are written"
             tell(f"salema-run: {name}interrupted after {frames}; {written}")
 
-    def exit(self, *, interrupted: bool) -> None:
-        """Ends the command if not all went well."""
+    @property
+    def has_failed(self) -> bool:
+        """Whether a source failed."""
+        return bool(self._failed)
+
+    def exit(self, *, interrupted: bool, strict: bool = False) -> None:
+        """Ends the command if not all went well; `strict`: the first failure was to end it."""
         if self._failed and self._count > 1:
             others = "the others are done" if not interrupted else "interrupted"
+            others = "stopped there, as --strict asks" if strict else others
             tell(f"salema-run: {self._failed} of {self._count} sources failed; {others}")
         if self._failed:
             raise SystemExit(1)

@@ -95,6 +95,8 @@ class Playback:
         stop: threading.Event | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
+        if source.problem:
+            raise VideoError(source.problem)
         self._source, self._selection = source, selection or Selection()
         self.has_end_of_sound = self._selection.duration_s is None and self._selection.max_frames is None
         self._stop, self.losses = stop or threading.Event(), Losses()

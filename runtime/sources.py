@@ -17,7 +17,7 @@ from salema.runtime.errors import UsageError, VideoError, reason
 from salema.runtime.image_size import JPEG_START, PNG_START
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 Kind = Literal["video", "images", "camera", "url", "pipeline", "stdin"]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -29,6 +29,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _CAMERA = re.compile(r"\d{1,3}|/dev/video\d+")
 _PLAIN_CAMERA = re.compile(r"-|\d{1,2}|/dev/video\d+")
 _LIST = ".txt"
+_TOLD = 5  # problems in one sentence
 _FILE_SOURCES = re.compile(r"\b(filesrc|multifilesrc|splitfilesrc|splitmuxsrc)\b")
 
 
@@ -41,12 +42,14 @@ class Source:
         given: the path, URL, camera or pipeline.
         name: what its outputs are called.
         images: the frames, in order, where they are images.
+        problem: why there is nothing to open, in a sentence; empty if there is.
     """
 
     kind: Kind
     given: str
     name: str
     images: tuple[Path, ...] = ()
+    problem: str = ""
 
     @property
     def shown(self) -> str:
@@ -63,6 +66,8 @@ class Source:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that it reads."""
+        if self.problem:
+            return ()
         return (Path(self.given),) if self.kind == "video" else self.images
 
     @property
@@ -71,18 +76,23 @@ class Source:
         return self.kind in {"video", "images"}
 
 
-def find_sources(given: Sequence[str]) -> list[Source]:
+def find_sources(given: Sequence[str], *, strict: bool = True) -> list[Source]:
     """Finds what a user has named, in order; each has a name of its own.
 
     Args:
         given: for each: a video file; a folder of images (one video) or of videos (each one); a pattern such as
             `clips/*.mp4` (images that match are one video); a `.txt` list of sources, one a line; a camera's number; a
             URL; a GStreamer pipeline (with ` ! ` in it); `-` for standard input.
+        strict: whether what is missing is raised; else, beside what is there, it is a source with a `problem`.
 
     Raises:
-        VideoError: a file, folder or list is missing, unreadable or holds nothing to run on.
+        VideoError: a file, folder or list is missing, unreadable or holds nothing to run on, and so is every other if
+            not `strict`.
+        UsageError: what is given can't be a source, whatever is there.
     """
-    found = [source for text in given for source in _find(text)]
+    found = [source for text in given for source in _attempt(_find, text, text, strict=strict)]
+    if found and all(source.problem for source in found):
+        raise VideoError("; ".join(source.problem for source in found[:_TOLD]) + ("; ..." if found[_TOLD:] else ""))
     taken: set[str] = set()
     named = []
     for source in found:
@@ -95,12 +105,22 @@ def find_sources(given: Sequence[str]) -> list[Source]:
     return named
 
 
-def _find(text: str, *, in_list: bool = False) -> list[Source]:
+def _attempt(find: Callable[..., list[Source]], text: str, *arguments: object, strict: bool) -> list[Source]:
+    """Returns what `find` gives, or if it can't be had, and that is no reason to stop, a source that says why."""
+    try:
+        return find(*arguments, strict=strict)
+    except VideoError as error:
+        if strict:
+            raise
+        return [Source("video", text, Path(text).stem, problem=str(error))]
+
+
+def _find(text: str, *, in_list: bool = False, strict: bool = True) -> list[Source]:
     if not text:
         raise UsageError("a source without a name; name a video file, say")
     path = Path(text)
     if _is_path(text):
-        return _in_files(text, path, in_list=in_list)
+        return _in_files(text, path, in_list=in_list, strict=strict)
     if _URL.match(text):
         return _of_url(text, in_list=in_list)
     if _CAMERA.fullmatch(text):
@@ -115,13 +135,13 @@ def _is_path(text: str) -> bool:
     return not (text == "-" or " ! " in text or _URL.match(text) or _CAMERA.fullmatch(text))
 
 
-def _in_files(text: str, path: Path, *, in_list: bool) -> list[Source]:
+def _in_files(text: str, path: Path, *, in_list: bool, strict: bool) -> list[Source]:
     if path.is_dir():
         return _in_folder(path)
     if path.suffix.lower() == _LIST and path.is_file():
         if in_list:
             raise VideoError(f"{text}: a list within a list; name its sources in one")
-        return _in_list(path)
+        return _in_list(path, strict=strict)
     if glob.has_magic(text) and not path.exists():
         return _matching(text)
     if path.exists() and not path.is_file():
@@ -192,7 +212,7 @@ def _matching(pattern: str) -> list[Source]:
     return [Source("video", str(path), path.stem) for path in paths]
 
 
-def _in_list(path: Path) -> list[Source]:
+def _in_list(path: Path, *, strict: bool) -> list[Source]:
     """Reads a list: paths are relative to its folder; empty lines and lines that begin with # are left out."""
     try:
         text = read_file(path, MOST_LIST_BYTES, VideoError).decode("utf-8-sig")
@@ -202,9 +222,13 @@ def _in_list(path: Path) -> list[Source]:
     wanted = [line for line in lines if line and not line.startswith("#")]
     if not wanted:
         raise VideoError(f"{path}: this list names no source; it takes one a line")
+    return [source for line in wanted for source in _attempt(_of_line, line, path, line, strict=strict)]
+
+
+def _of_line(path: Path, line: str, *, strict: bool) -> list[Source]:
     try:
-        return [source for line in wanted for source in _find(_in_folder_of(path, line), in_list=True)]
-    except VideoError as error:
+        return _find(_in_folder_of(path, line), in_list=True, strict=strict)
+    except (VideoError, UsageError) as error:  # a line is no option: others may be right
         raise VideoError(f"{path}: {error}") from error
 
 

@@ -203,3 +203,65 @@ def test_one_that_fails_is_not_the_end_of_the_others(cli, model, tmp_path, jobs)
     assert f"salema-run: {tmp_path}/b.mp4: can't be read as a video" in ran.err
     assert ran.err.endswith("salema-run: 1 of 3 sources failed; the others are done\n")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_saliency.mp4", "c_saliency.mp4"]
+
+
+def test_a_missing_entry_is_a_source_with_a_problem(tmp_path):
+    touch(tmp_path / "here", "a.mp4")
+    (tmp_path / "list.txt").write_text("gone/a.mp4\nhere/a.mp4\nlist.txt\nrtsp://user:s3cr[t@host/x\nnone/*.mp4\n")
+    found = find_sources([str(tmp_path / "list.txt")], strict=False)
+    assert [source.name for source in found if not source.problem] == ["a_2"]  # the same once the other is there
+    problems = [source.problem.removeprefix(f"{tmp_path}/list.txt: ") for source in found if source.problem]
+    assert problems[0] == f"{tmp_path}/gone/a.mp4: no such video file"
+    assert problems[1].endswith("list.txt: a list within a list; name its sources in one")
+    assert "this rtsp URL can't be read" in problems[2]
+    assert "s3cr" not in problems[2]
+    assert problems[3].endswith("none/*.mp4: no file matches this pattern")
+    assert [source.files for source in found if source.problem] == [()] * 4
+    with pytest.raises(VideoError, match=r"list.txt: .*gone/a.mp4: no such video file$"):
+        find_sources([str(tmp_path / "list.txt")])
+
+
+def test_where_nothing_is_there_it_is_an_error(tmp_path):
+    gone = [str(tmp_path / f"{number}.mp4") for number in range(7)]
+    with pytest.raises(VideoError, match=r"^[^;]*/0.mp4: no such video file$"):
+        find_sources(gone[:1], strict=False)
+    with pytest.raises(VideoError, match=r"4.mp4: no such video file; \.\.\.$"):
+        find_sources(gone, strict=False)
+
+
+@pytest.mark.parametrize("way", ["list", "arguments"])
+def test_a_missing_source_is_not_the_end_of_the_others(cli, model, tmp_path, way):
+    from salema.runtime.cli import main
+
+    for name in ("a", "c"):
+        write_clip(tmp_path / f"{name}.mp4", DISC)
+    (tmp_path / "list.txt").write_text("a.mp4\nb.mp4\nc.mp4\n")
+    given = [tmp_path / "list.txt"] if way == "list" else [tmp_path / f"{name}.mp4" for name in "abc"]
+    arguments = (*given, "--model", model, "-o", tmp_path / "out", "--csv", tmp_path / "csv")
+    ran = cli(main, *arguments)
+    assert ran.code == 1
+    prefix = f"{tmp_path}/list.txt: " if way == "list" else ""
+    assert f"salema-run: {prefix}{tmp_path}/b.mp4: no such video file" in ran.err.splitlines()
+    assert ran.err.endswith("salema-run: 1 of 3 sources failed; the others are done\n")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_saliency.mp4", "c_saliency.mp4"]
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    ran = cli(main, *arguments, "--strict")
+    assert ran.code == 1
+    assert ran.err == f"salema-run: {prefix}{tmp_path}/b.mp4: no such video file\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_with_strict_the_first_that_fails_is_the_last(cli, model, tmp_path, jobs):
+    from salema.runtime.cli import main
+
+    for name in "bcdef":
+        write_clip(tmp_path / f"{name}.mp4", DISC)
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    ran = cli(main, tmp_path / "*.mp4", "--model", model, "-o", tmp_path / "out", "--jobs", jobs, "--strict")
+    assert ran.code == 1
+    assert f"salema-run: {tmp_path}/a.mp4: can't be read as a video" in ran.err
+    assert ran.err.endswith("salema-run: 1 of 6 sources failed; stopped there, as --strict asks\n")
+    done = [path.name for path in (tmp_path / "out").iterdir()] if (tmp_path / "out").is_dir() else []
+    assert len(done) < (1 if jobs == 1 else 5)
