@@ -10,6 +10,7 @@ import importlib
 import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from salema.kernels.errors import explain
@@ -126,7 +127,7 @@ def load_library(kind: Kind) -> Library:
         trt = importlib.import_module(kind.module)
         version = str(trt.__version__)
         old = tuple(int(part) for part in version.split(".")[:2]) < kind.least_version
-        logger = None if old else _make_logger(trt)
+        logger = None if old else _logger_for(trt)
     except Exception as error:  # no library, a stub of it, or something else of its name
         raise MissingDependencyError(
             f"{kind.title} can't be imported ({reason(error)}); install it with: {kind.install}"
@@ -139,7 +140,10 @@ def load_library(kind: Kind) -> Library:
     return Library(kind, trt, logger, version)
 
 
-def _make_logger(trt: Any) -> Any:
+@cache
+def _logger_for(trt: Any) -> Any:
+    """Returns the one logger of a library: TensorRT passes over another one while it has one in use."""
+
     class Logger(trt.ILogger):  # type: ignore[misc] # the base is known at run time only
         """Keeps errors for our own sentences; TensorRT's warnings don't reach the terminal."""
 

@@ -353,6 +353,13 @@ def test_a_library_that_is_missing_or_too_old(monkeypatch, tmp_path):
         monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
 
 
+def test_a_library_has_one_logger_however_often_it_is_loaded():
+    """TensorRT passes over another one while it has one in use, and errors would come without their reasons."""
+    first, again = load_library(TENSORRT_RTX), load_library(TENSORRT_RTX)
+    assert again == first
+    assert again.logger is first.logger
+
+
 def test_building_needs_neither_torch_nor_onnx(folder):
     """As on a Jetson: the modules are made unimportable, and the command builds all the same."""
     code = (
