@@ -11,7 +11,7 @@ from salema.export.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.errors import BackendError, CheckpointError, UsageError
 
-TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2}
+TOLERANCE = {"fp32": 1e-5, "fp16": 3e-3, "bf16": 2e-2}  # OpenVINO takes float16 on Arm, bfloat16 where it is
 ON_CPU = [
     pytest.param(name, marks=pytest.mark.slow) if name == "pytorch-compile" else name
     for name in PEERS
