@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from salema.benchmarks import slow_metrics as slow
 from salema.benchmarks.protocols import METRICS, PROTOCOLS, find_protocol, score_frame
-from salema.benchmarks.resizing import matlab_bicubic
 from salema.runtime import metrics
+from salema.runtime.bicubic import matlab_bicubic
 
 
 def frame(seed=0, size=(36, 50), small=(24, 32)):

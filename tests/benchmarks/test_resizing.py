@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from salema.benchmarks.auc import auc_judd
-from salema.benchmarks.resizing import halve, halve_places, matlab_bicubic, resize
+from salema.benchmarks.resizing import halve, halve_places, resize
+from salema.runtime.bicubic import matlab_bicubic
 from salema.runtime.metrics import cc, nss, sim
 
 GOLDEN = Path(__file__).parents[1] / "golden/dhf1k_matlab.npz"
