@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import suppress
+from collections import deque
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
 
-from salema.runtime.containers import open_container
-from salema.runtime.errors import reason
+from salema.runtime.errors import VideoError, reason
+from salema.runtime.packets import is_end
+from salema.runtime.sound import shift
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from av.audio.codeccontext import AudioCodecContext
     from av.audio.stream import AudioStream
-    from av.container import InputContainer, OutputContainer
+    from av.container import OutputContainer
+
+    from salema.runtime.packets import Damage
+    from salema.runtime.sound import Sound, Track
+
+    Packet = av.Packet[AudioStream]
 
 _PLAYS_IN_BROWSERS = {"aac", "mp3", "opus", "flac"}
 """Codecs that browsers play from an MP4 file; these are copied as they are, others become AAC."""
@@ -28,126 +33,188 @@ _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "
 
 
 class AudioTrack:
-    """Copies the first audio stream of a file, if it has one.
+    """Writes a source's sound, if it has any.
 
-    It reads the file a second time, at its own pace: so the decoder of the pictures needs to know nothing of sound.
-    Sound that can't be read never costs the pictures: it ends, and `problem` says why.
+    Sound that can't be read or written never costs the pictures: it ends, or a part is left out, and `problem` says
+    why.
 
     Args:
-        source: the file that the pictures come from, or None where there is no sound to be had.
+        sound: the packets, or None where there is no sound to be had.
         output: where to; nothing may have been written to it.
         mux: writes packets there.
-        start_s: where in the file the pictures begin.
+        start_s: where in the sound the pictures of this file begin.
+
+    Attributes:
+        problem: what went wrong, in words, or None.
+        failure: the fault that was to end the run, or None; found at the very end, it is not raised, so that the file
+            can be finished.
     """
 
-    problem: str | None = None
+    failure: VideoError | None = None
 
     def __init__(
         self,
-        source: Path | None,
+        sound: Sound | Track | None,
         output: OutputContainer,
         mux: Callable[[Iterable[av.Packet[Any]]], None],
         start_s: float = 0,
     ) -> None:
-        self._output, self._mux = output, mux
-        self._packets: Iterator[av.Packet[AudioStream]] = iter(())
+        self._sound, self._mux, self._start_s = sound, mux, Fraction(start_s)
+        self._ready: deque[Packet] = deque()
         self._last_dts: int | None = None
-        self._is_entered = start_s > 0
-        self._input = None if source is None else open_container(source)
-        if self._input is not None and self._input.streams.audio:
-            self._start_s = Fraction(self._input.start_time or 0, av.time_base) + Fraction(start_s)
-            if self._is_entered:
-                self._input.seek(int(self._start_s * av.time_base), stream=None)
-            self._packets = self._choose(self._input, self._input.streams.audio[0])
-        # A generator adds its stream on its first step, which must come before the file's header is written.
-        self._next = self._advance()
+        self._problem: str | None = None
+        self._is_flushed = False
+        self._convert: _Copying | _Transcoding | None = None
+        if sound is not None:
+            sound.has_listener = True
+            self._convert = self._choose(sound, output)
+
+    @property
+    def problem(self) -> str | None:
+        """See the class."""
+        if self._sound is None:
+            return None
+        worst = self._problem or self._sound.problem
+        if worst is not None:
+            return worst
+        damage = self._sound.damage
+        if not damage.packets:
+            return None
+        at = "" if damage.first_s is None else f", the first at {damage.first_s:.1f} s"
+        were = "was" if damage.packets == 1 else "were"
+        return f"{counted(damage.packets, 'packet')} of the sound could not be read, and {were} left out{at}"
 
     def write_until(self, time_s: float) -> None:
-        """Writes the sound up to a time, in seconds from the start; infinity for all."""
-        while self._next is not None and _time_s(self._next) <= time_s:
-            self._mux([self._next])
-            self._next = self._advance()
+        """Writes the sound up to a time, in seconds from the start; infinity for all.
 
-    def close(self) -> None:
-        """Closes the source."""
-        if self._input is not None:
-            self._input.close()
-
-    def _advance(self) -> av.Packet[AudioStream] | None:
+        Raises:
+            VideoError: it is damaged, and the first fault is to end the run.
+        """
+        all_of_it = time_s == float("inf")
         try:
-            for packet in self._packets:
-                # Where time jumps back, as in joined transport streams, MP4 has no place for what follows.
-                if packet.dts is None or (self._last_dts is not None and packet.dts <= self._last_dts):
-                    continue
-                if self._is_entered and packet.dts + (packet.duration or 0) <= 0:
-                    continue  # between the place that the file was entered at and the start; not an encoder's lead-in
-                self._last_dts = packet.dts
-                return packet
+            while self._convert is not None and (self._ready or self._fill(all_of_it=all_of_it)):
+                if _time_s(self._ready[0]) > time_s:
+                    return
+                self._write(self._ready.popleft())
+        except VideoError as error:
+            self._convert, self.failure = None, error
+            if not all_of_it:
+                raise
+
+    def _fill(self, *, all_of_it: bool) -> bool:
+        """Makes packets ready; returns whether any are."""
+        assert self._sound is not None
+        assert self._convert is not None
+        try:
+            while not self._ready and (packet := self._sound.take()) is not None:
+                shift(packet, -self._start_s)
+                self._ready.extend(self._convert(packet))
+            if not self._ready and all_of_it and not self._is_flushed:
+                self._is_flushed = True
+                self._ready.extend(self._convert(None))
         except (av.error.FFmpegError, ValueError) as error:
-            self.problem = f"the sound ends early: it can't be read on ({reason(error)})"
-        return None
+            self._problem = f"the sound ends early: it can't be converted on ({reason(error)})"
+            self._convert = None
+        return bool(self._ready)
 
-    def _choose(self, source: InputContainer, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
-        context = cast("AudioCodecContext | None", stream.codec_context)  # None where FFmpeg has no decoder
-        if context is None:
-            self.problem = "the sound is left out: its codec is not known"
-            return iter(())
-        if context.codec.canonical_name in _PLAYS_IN_BROWSERS:
-            why = _refused_by_mp4(stream)
-            if why is not None:  # found out later, it would cost the pictures
-                self.problem = f"the sound is left out: it is damaged ({why})"
-                return iter(())
-            return self._copied(source, stream)
-        channels = _make_layout_native(context)
+    def _write(self, packet: Packet) -> None:
+        # Where time jumps back, MP4 has no place for what follows.
+        if packet.dts is None or (self._last_dts is not None and packet.dts <= self._last_dts):
+            return
+        assert self._sound is not None
+        self._last_dts, time_s = packet.dts, _time_s(packet)  # muxing gives it other units
+        try:
+            self._mux([packet])
+        except av.error.InvalidDataError as error:  # the muxer looks into some
+            self._sound.damage.leave_out(time_s, error)
+
+    def _choose(self, sound: Sound | Track, output: OutputContainer) -> _Copying | _Transcoding | None:
+        decoder = sound.form.decoder
+        if decoder is None:
+            self._problem = "the sound is left out: its codec is not known"
+            return None
+        if sound.form.codec in _PLAYS_IN_BROWSERS:
+            try:
+                return _Copying(decoder, output.add_stream_from_template(sound.form.template()), sound.damage)
+            except (av.error.FFmpegError, ValueError) as error:
+                self._problem = f"the sound is left out: it is damaged ({reason(error)})"
+                return None
+        channels = _make_layout_native(decoder)
         if channels not in _LAYOUTS:
-            self.problem = f"the sound is left out: it has {channels} channels, and more than 8 can't be folded to two"
-            return iter(())
-        return self._transcoded(source, stream, channels)
-
-    def _copied(self, source: InputContainer, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
-        out = self._output.add_stream_from_template(stream)
-        for packet in source.demux(stream):
-            if packet.dts is None or packet.pts is None:  # the demuxer's flush packet
-                continue
-            start = round(self._start_s / packet.time_base)
-            packet.pts, packet.dts = packet.pts - start, packet.dts - start
-            packet.stream = out
-            yield packet
-
-    def _transcoded(
-        self, source: InputContainer, stream: AudioStream, channels: int
-    ) -> Iterator[av.Packet[AudioStream]]:
-        context = stream.codec_context
-        rate = min(av.Codec("aac", "w").audio_rates or [44100], key=lambda known: abs(known - context.sample_rate))
-        out = self._output.add_stream("aac", rate=rate)
-        out.codec_context.layout = "mono" if channels == 1 else "stereo"  # what browsers play
-        resampler = av.AudioResampler(format="fltp", layout=out.codec_context.layout, rate=rate)
-        for packet in source.demux(stream):
-            with suppress(av.error.InvalidDataError):  # a damaged packet costs its own sound, no more
-                for frame in packet.decode():
-                    self._count_in_samples(frame)
-                    for resampled in resampler.resample(frame):
-                        yield from out.encode(resampled)
-        for resampled in resampler.resample(None):
-            yield from out.encode(resampled)
-        yield from out.encode(None)
-
-    def _count_in_samples(self, frame: av.AudioFrame) -> None:
-        """Times a frame by samples from the start: AVI's coarser unit would give two AAC packets one time."""
-        if frame.pts is not None and frame.time_base:
-            frame.pts = round((frame.pts * frame.time_base - self._start_s) * frame.sample_rate)
-            frame.time_base = Fraction(1, frame.sample_rate)
+            self._problem = f"the sound is left out: it has {channels} channels, and more than 8 can't be folded to two"
+            return None
+        return _Transcoding(decoder, channels, output, sound.damage)
 
 
-def _refused_by_mp4(stream: AudioStream) -> str | None:
-    """Tries a header with this sound in memory: damaged parameters (of FLAC or Opus, say) are refused there."""
-    try:
-        with av.open(io.BytesIO(), "w", format="mp4") as trial:
-            trial.add_stream_from_template(stream)
-            trial.start_encoding()
-    except (av.error.FFmpegError, ValueError) as error:
-        return reason(error)
-    return None
+class _Copying:
+    """Packets as they are, but for damaged ones: some browsers end a film at them."""
+
+    def __init__(self, decoder: AudioCodecContext, out: AudioStream, damage: Damage) -> None:
+        self._decoder, self._out, self._damage = decoder, out, damage
+        self._is_decodable = False  # a codec's rarer kinds are none of FFmpeg's; those are copied unseen
+
+    def __call__(self, packet: Packet | None) -> list[Packet]:
+        if packet is None:
+            return []
+        try:
+            self._is_decodable = bool(self._decoder.decode(packet)) or self._is_decodable
+        except av.error.FFmpegError as error:
+            if self._is_decodable and not is_end(error):
+                self._damage.leave_out(_time_s(packet), error)
+                return []
+        packet.stream = self._out
+        return [packet]
+
+
+class _Transcoding:
+    """Packets decoded, and encoded as AAC."""
+
+    def __init__(self, decoder: AudioCodecContext, channels: int, output: OutputContainer, damage: Damage) -> None:
+        self._decoder, self._damage = decoder, damage
+        rate = min(av.Codec("aac", "w").audio_rates or [44100], key=lambda known: abs(known - decoder.sample_rate))
+        self._out = output.add_stream("aac", rate=rate)
+        self._out.codec_context.layout = "mono" if channels == 1 else "stereo"  # what browsers play
+        self._resampler = self._new_resampler()
+        self._last: tuple[Any, ...] | None = None
+
+    def _new_resampler(self) -> av.AudioResampler:
+        context = self._out.codec_context
+        return av.AudioResampler(format="fltp", layout=context.layout, rate=context.sample_rate)
+
+    def __call__(self, packet: Packet | None) -> list[Packet]:
+        return list(self._encoded(packet))
+
+    def _encoded(self, packet: Packet | None) -> Iterator[Packet]:
+        for frame in self._decode(packet):
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if self._last not in {None, kind}:  # broadcasts go from stereo to surround and back
+                yield from self._resampled(None)
+                self._resampler = self._new_resampler()
+            self._last = kind
+            yield from self._resampled(_in_samples(frame))
+        if packet is None:
+            yield from self._resampled(None)
+            yield from self._out.encode(None)
+
+    def _decode(self, packet: Packet | None) -> list[av.AudioFrame]:
+        try:
+            return self._decoder.decode(packet)
+        except av.error.FFmpegError as error:  # AC-3's faults are of another class than those of invalid data
+            if not is_end(error):
+                self._damage.leave_out(None if packet is None else _time_s(packet), error)
+            return []
+
+    def _resampled(self, frame: av.AudioFrame | None) -> Iterator[Packet]:
+        for resampled in self._resampler.resample(frame):
+            yield from self._out.encode(resampled)
+
+
+def _in_samples(frame: av.AudioFrame) -> av.AudioFrame:
+    """Times a frame by samples: AVI's coarser unit would give two AAC packets one time."""
+    if frame.pts is not None and frame.time_base:
+        frame.pts = round(frame.pts * frame.time_base * frame.sample_rate)
+        frame.time_base = Fraction(1, frame.sample_rate)
+    return frame
 
 
 def _make_layout_native(context: AudioCodecContext) -> int:
@@ -162,5 +229,5 @@ def _make_layout_native(context: AudioCodecContext) -> int:
     return channels
 
 
-def _time_s(packet: av.Packet[AudioStream]) -> float:
+def _time_s(packet: Packet) -> float:
     return float((packet.dts or 0) * packet.time_base)

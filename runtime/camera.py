@@ -15,7 +15,8 @@ from salema.runtime.reader import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from salema.runtime.sound import Track
 
 _USUAL_RATE = 30
 _GAP_S = 1.0  # see VideoReader
@@ -33,7 +34,7 @@ class CameraReader:
 
     frame_count: int | None = None
     is_live = True
-    sound: Path | None = None
+    sound: Track | None = None
     has_lost_sound = False
     time_base = Fraction(1, 1000)
     aspect = Fraction(1)

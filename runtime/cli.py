@@ -68,7 +68,10 @@ def run(
     ] = False,
     reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first fault, such as a missing source, instead of going on.")
+        bool,
+        typer.Option(
+            "--strict", help="Stop at the first fault, a missing source or a damaged packet, and don't go on."
+        ),
     ] = False,
     reset_on_cut: Annotated[bool, typer.Option("--reset-on-cut", help="Empty the memory where a shot begins.")] = False,
     time_aware: Annotated[
@@ -127,7 +130,7 @@ def run(
         from salema.runtime.targets import STDOUT, plan_targets
 
         look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
-        selection = Selection(start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects)
+        selection = Selection(start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects, strict)
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
         found = find_sources(sources or [], strict=strict)
         targets = plan_targets(

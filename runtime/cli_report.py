@@ -17,6 +17,7 @@ from salema.runtime.telling import harmless, show, tell
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from typing_extensions import Self
@@ -180,8 +181,17 @@ class Report:
         )
 
 
+def _damage(summary: Summary) -> Iterator[str]:
+    at = "" if summary.first_damage_s is None else f", the first at {summary.first_damage_s:.1f} s"
+    if packets := summary.damaged_packets:
+        yield f"{counted(packets, 'damaged packet')} could not be decoded, and {_were(packets)} left out{at}"
+        at = ""
+    if pictures := summary.damaged_pictures:
+        yield f"{counted(pictures, 'damaged picture')} {_were(pictures)} filled up by the decoder{at}"
+
+
 def _notes(summary: Summary) -> list[str]:
-    notes = list(summary.notes)
+    notes = [*_damage(summary), *summary.notes]
     if summary.cuts:
         of_memory = "each emptied the memory" if summary.cuts_reset else "the memory went on; --reset-on-cut empties it"
         notes.append(f"{counted(summary.cuts, 'scene cut')}: {of_memory}")

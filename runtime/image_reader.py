@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from salema.runtime.sound import Track
+
 
 class ImageReader:
     """Reads images one after the other; a `Reader`.
@@ -32,7 +34,7 @@ class ImageReader:
     """
 
     is_live = False
-    sound: Path | None = None
+    sound: Track | None = None
     has_lost_sound = False
     aspect = Fraction(1)
 

@@ -20,6 +20,7 @@ from salema.runtime.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from salema.runtime.packets import Damage
     from salema.runtime.playback import Selection
     from salema.runtime.reader import Frame, Reader
     from salema.runtime.sources import Source
@@ -27,13 +28,21 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 
 
-def open_reader(source: Source, selection: Selection, stop: threading.Event) -> Reader:
+def open_reader(
+    source: Source,
+    selection: Selection,
+    stop: threading.Event,
+    damage: Damage | None = None,
+    sound_damage: Damage | None = None,
+) -> Reader:
     """Opens a source.
 
     Args:
         source: what was named.
         selection: the rate of images, and where a file is entered.
         stop: ends the waiting for what may take its time.
+        damage: where it is counted what can't be decoded; None for a count of its own.
+        sound_damage: the same of the sound.
 
     Raises:
         VideoError: it can't be read.
@@ -46,12 +55,12 @@ def open_reader(source: Source, selection: Selection, stop: threading.Event) -> 
         camera = int(given) if given.isdigit() else given
         return _open_stoppably(lambda: CameraReader(camera), shown, stop)
     if source.kind == "video":
-        return VideoReader(Path(given), start_s=selection.start_s)
+        return VideoReader(Path(given), None, selection.start_s, damage, sound_damage)
     if source.kind == "url":
-        return _open_stoppably(lambda: VideoReader(given, shown), shown, stop)
+        return _open_stoppably(lambda: VideoReader(given, shown, 0, damage, sound_damage), shown, stop)
     is_live = source.is_live_pipeline
     pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop, is_live=is_live)
-    return PipeReader(pipe, shown, is_live=is_live)
+    return PipeReader(pipe, shown, damage, sound_damage, is_live=is_live)
 
 
 def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.Event) -> Reader:
@@ -77,10 +86,18 @@ def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.E
 class PipeReader(VideoReader):
     """A video that comes through a pipe, which is closed with it."""
 
-    def __init__(self, pipe: StdinPipe | GStreamerPipe, name: str, *, is_live: bool) -> None:
+    def __init__(
+        self,
+        pipe: StdinPipe | GStreamerPipe,
+        name: str,
+        damage: Damage | None = None,
+        sound_damage: Damage | None = None,
+        *,
+        is_live: bool,
+    ) -> None:
         self._pipe, self._is_open = pipe, False
         try:
-            super().__init__(pipe, name)
+            super().__init__(pipe, name, 0, damage, sound_damage)
             self._is_open = True
         except VideoError as error:
             if pipe.failure is not None:

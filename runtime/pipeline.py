@@ -39,6 +39,9 @@ class Summary:
         cuts: shots that began, the first one not counted; None where nobody looked for them.
         cuts_reset: whether each of them emptied the memory; None as well.
         source_start_s: where in the source the times of the outputs begin.
+        damaged_packets: packets of the pictures that could not be decoded, and were left out.
+        damaged_pictures: pictures that the decoder filled up as it could.
+        first_damage_s: when the first of either came, in seconds of the source; None where nobody knows.
         dropped: frames of a live source that came while the network was busy.
         outages: how often a live source was lost and found again.
         outage_s: for how long in all.
@@ -63,6 +66,9 @@ class Summary:
     error: str | None
     cuts_reset: bool | None = None
     source_start_s: float = 0
+    damaged_packets: int = 0
+    damaged_pictures: int = 0
+    first_damage_s: float | None = None
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -173,7 +179,7 @@ class _Run:
         if self._error and not any(kept):
             raise OutputError(self._error)
         seconds = time.perf_counter() - self._start_s
-        losses = self._source.losses
+        losses, damage = self._source.losses, self._source.damage
         return Summary(
             frames=self._count,
             frames_expected=self._source.frame_count,
@@ -188,7 +194,10 @@ class _Run:
             interrupted=self._stop.is_set(),
             error=self._error,
             cuts_reset=self._options.reset_on_cut if self._looked_for_cuts else None,
-            source_start_s=self._source.sound_start_s,
+            source_start_s=self._source.start_s,
+            damaged_packets=damage.packets,
+            damaged_pictures=damage.pictures,
+            first_damage_s=damage.first_s,
             lost=tuple(self._lost),
             notes=tuple(self._notes),
         )
@@ -197,6 +206,8 @@ class _Run:
         """Ends one sink; returns whether what it wrote is kept. The others are ended all the same."""
         try:
             self._notes += sink.finish(complete=self._is_whole)
+        except VideoError as error:  # of its sound; the file is whole
+            self._error = self._error or str(error)
         except OutputError as error:
             self._error = self._error or str(error)
             self._lost.append(str(sink.path))

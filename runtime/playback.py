@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.live import Losses, Newest, Reconnecting
 from salema.runtime.opening import open_reader
+from salema.runtime.packets import Damage
+from salema.runtime.sound import Sound, Track
 from salema.runtime.spec import check_fps
 from salema.runtime.strides import strided, strided_at_once
 
@@ -40,6 +42,7 @@ class Selection:
         fps: frames per second of images, which have no times.
         every_frame: of live sources too, instead of the newest one whenever the network is free.
         reconnects: how often to try to connect again after each loss of a live source.
+        strict: whether the first place that is damaged ends it, instead of being left out.
     """
 
     start_s: float = 0
@@ -50,6 +53,7 @@ class Selection:
     fps: float = 25
     every_frame: bool = False
     reconnects: int = 10
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= _LONGEST_S:
@@ -78,9 +82,11 @@ class Playback:
 
     Attributes:
         source_rate: frames per second of the source, before frames are left out.
-        sound_start_s: where in `sound` the frames begin.
+        start_s: where in the source the frames begin.
+        sound: the sound, with the frames' times, over all passes, or None.
         has_end_of_sound: whether the sound is wanted to its end, which may be after that of the pictures.
         losses: what a live source has cost so far.
+        damage: what could not be decoded so far, and was left out.
 
     Raises:
         VideoError: the source can't be opened, or holds no frame that is selected.
@@ -99,19 +105,21 @@ class Playback:
             raise VideoError(source.problem)
         self._source, self._selection = source, selection or Selection()
         self.has_end_of_sound = self._selection.duration_s is None and self._selection.max_frames is None
+        self.start_s = 0.0
         self._stop, self.losses = stop or threading.Event(), Losses()
         self._ended = threading.Event()
         if self._selection.loop != 1 and not source.repeatable:
             raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
-        open_again = partial(open_reader, source, self._selection, self._stop)
+        self.damage, sound_damage = (Damage(source.shown, is_fatal=self._selection.strict) for _ in range(2))
+        open_again = partial(open_reader, source, self._selection, self._stop, self.damage, sound_damage)
         reader = open_again()
         self.name, self.height, self.width = reader.name, reader.height, reader.width
         self.source_rate, self.time_base, self.aspect = reader.rate, reader.time_base, reader.aspect
         self.rate = reader.rate / self._selection.stride
         self.is_live = reader.is_live
         self.drops = self.is_live and not self._selection.every_frame
-        self.sound = reader.sound if self._selection.loop == 1 else None
-        self.has_lost_sound = reader.has_lost_sound or (reader.sound is not None and self.sound is None)
+        self.sound = Sound(reader.sound) if isinstance(reader.sound, Track) else None
+        self.has_lost_sound = reader.has_lost_sound
         self.frame_count = self._expected(reader)
         self._reader: Reader | Reconnecting = reader
         if self.is_live:
@@ -120,11 +128,12 @@ class Playback:
         self._open_again = open_again
         self._selected = self._play()
         first = self._first()
-        self.sound_start_s = self._sound_start_s
         self._selected = itertools.chain([first], self._selected)
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`."""
+        if self.sound is not None and not self.sound.has_listener:
+            self.sound.close()  # it would wait for one
         if not self.drops:
             return self._selected
         return itertools.islice(iter(Newest(self._selected, self._stop, self.losses)), self._selection.max_frames)
@@ -147,7 +156,7 @@ class Playback:
         end = given = passes = 0
         most = None if self.drops else self._selection.max_frames  # dropped frames don't count
         while True:
-            offset = end
+            offset = self._offset = end
             for frame in self._pass():
                 end = frame.pts + offset + frame.duration
                 given += 1
@@ -157,6 +166,8 @@ class Playback:
             passes += 1
             if passes == self._selection.loop or self._is_over() or not given:
                 return
+            if self.sound is not None:
+                self.sound.end(end * self.time_base)
             self._reader.close()
             self._reader = self._open_again()
 
@@ -179,12 +190,18 @@ class Playback:
             anew = frame.starts_anew
             if base is None:
                 base, anew = frame.pts if chosen.start_s else 0, True
-                self._sound_start_s = float(base * tick)
+                self.start_s = float(base * tick)
+                self._begin_sound(base)
                 most = None if chosen.duration_s is None else base + math.ceil((chosen.duration_s - _EARLY_S) / tick)
             if most is not None and frame.pts >= most:
                 return
             duration = frame.duration if most is None else min(frame.duration, most - frame.pts)
             yield replace(frame, pts=frame.pts - base, duration=duration, starts_anew=anew)
+
+    def _begin_sound(self, base: int) -> None:
+        track = None if isinstance(self._reader, Reconnecting) else self._reader.sound
+        if self.sound is not None and isinstance(track, Track):
+            self.sound.begin(track, base * self.time_base, self._offset * self.time_base)
 
     def _expected(self, reader: Reader) -> int | None:
         """How many frames there should be, to within a few; None where nobody knows."""
@@ -207,6 +224,8 @@ class Playback:
     def close(self) -> None:
         """Lets the source go."""
         self.end()
+        if self.sound is not None:
+            self.sound.close()
         self._reader.close()
 
     def __enter__(self) -> Self:

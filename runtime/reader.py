@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from fractions import Fraction
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from salema.runtime.sound import Sound, Track
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Reader(Protocol):
         aspect: width of a shown pixel of an upright frame over its height.
         frame_count: how many frames there should be, or None where that is not known.
         is_live: whether frames come at their own pace and have no end.
-        sound: the file that holds the sound, or None.
-        has_lost_sound: whether the source has sound that can't be had.
+        has_lost_sound: whether the source has sound that can't be had: that of live ones.
     """
 
     name: str
@@ -56,8 +56,12 @@ class Reader(Protocol):
     aspect: Fraction
     frame_count: int | None
     is_live: bool
-    sound: Path | None
     has_lost_sound: bool
+
+    @property
+    def sound(self) -> Sound | Track | None:
+        """The sound, with the frames' times, or None."""
+        ...
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames, with time stamps that start near zero and always grow.

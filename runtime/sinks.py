@@ -120,7 +120,7 @@ class VideoSink(_Stacked):
         self.path: Path | None = path
         self._folder, self._source, self._count = path.parent, source, 0
         width = source.width * (2 if look.view == "side-by-side" else 1)
-        self._writer = VideoWriter(path, source, source.height, width, source.sound_start_s)
+        self._writer = VideoWriter(path, source, source.height, width)
         self._has_failed = False
 
     def _open(self, stack: ExitStack) -> None:
@@ -144,7 +144,7 @@ class VideoSink(_Stacked):
             frames = "frame" if missing == 1 else f"{missing} of these frames"
             return [f"{self.path} lacks the last {frames}"] if missing > 0 else []
         self._writer.finish(all_sound=complete)
-        lost = "the sound is left out: only that of files can be had, played once"
+        lost = "the sound is left out: that of a live source is not kept"
         problem = lost if self._source.has_lost_sound else self._writer.sound_problem
         return [problem] if problem else []
 

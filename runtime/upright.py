@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from av.video.reformatter import Colorspace, VideoReformatter
 
 if TYPE_CHECKING:
     import av
     from numpy.typing import NDArray
 
+_HD_HW = (720, 1280)
+_UNTOLD = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 _AS_IT_IS = np.eye(2, dtype=np.int32)
 
 
@@ -28,13 +31,36 @@ def is_turned(matrix: NDArray[np.int32]) -> bool:
     return bool(across > along)
 
 
-def upright(decoded: av.VideoFrame, matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Turns and mirrors a decoded frame as its display matrix asks, to the nearest quarter turn."""
-    # Bicubic where colour planes are resized, as OpenCV does it: PyAV's own choice is up to 125 off in 10-bit video.
-    image = cast("NDArray[np.uint8]", decoded.to_ndarray(format="bgr24", interpolation="BICUBIC"))
-    turned = is_turned(matrix)
-    (a, b), (c, d) = matrix.tolist()
-    shown_x, shown_y = (c, b) if turned else (a, d)
-    if turned:
-        image = image.transpose(1, 0, 2)
-    return np.ascontiguousarray(image[:: -1 if shown_y < 0 else 1, :: -1 if shown_x < 0 else 1])
+class Upright:
+    """Turns decoded frames into upright BGR images; one for all frames of a source."""
+
+    def __init__(self) -> None:
+        # A frame's own would start threads that last as long as the frame.
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, decoded: av.VideoFrame, matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Returns uint8 `(h, w, 3)`: a frame turned and mirrored as its matrix asks, to the nearest quarter turn."""
+        # Bicubic where colour planes are resized, as in OpenCV: PyAV's own choice is up to 125 off in 10-bit video.
+        converted = self._reformatter.reformat(
+            decoded,
+            format="bgr24",
+            interpolation="BICUBIC",
+            src_colorspace=_matrix_of(decoded),
+            src_color_range=decoded.color_range,
+        )
+        image = cast("NDArray[np.uint8]", converted.to_ndarray())
+        turned = is_turned(matrix)
+        (a, b), (c, d) = matrix.tolist()
+        shown_x, shown_y = (c, b) if turned else (a, d)
+        if turned:
+            image = image.transpose(1, 0, 2)
+        return np.ascontiguousarray(image[:: -1 if shown_y < 0 else 1, :: -1 if shown_x < 0 else 1])
+
+
+def _matrix_of(decoded: av.VideoFrame) -> Colorspace | None:
+    """BT.709 for a frame of 720 rows or 1280 columns, or more, that names no matrix between YUV and colours.
+
+    So players take it. None is what the frame names, or BT.601.
+    """
+    is_hd = decoded.height >= _HD_HW[0] or decoded.width >= _HD_HW[1]
+    return Colorspace.ITU709 if decoded.colorspace == _UNTOLD and is_hd and not decoded.format.is_rgb else None

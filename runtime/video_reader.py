@@ -15,9 +15,12 @@ import av.error
 from av.stream import Disposition
 
 from salema.runtime.containers import open_container
+from salema.runtime.decoder import Decoder
 from salema.runtime.errors import VideoError, reason
+from salema.runtime.packets import Damage
 from salema.runtime.reader import Frame
-from salema.runtime.upright import display_matrix, is_turned, upright
+from salema.runtime.sound import SecondReading, SoundFormat, Tap, Track
+from salema.runtime.upright import Upright, display_matrix, is_turned
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -42,14 +45,27 @@ class VideoReader:
         target: a file (`Path`), a URL (`str`) or a pipe.
         name: what to call it in messages; the target itself, if not given.
         start_s: where to begin. A file is decoded from the key frame before it: frames before that are not yielded.
+        damage: where it is counted what can't be decoded.
+        sound_damage: the same of the sound.
+
+    Attributes:
+        sound: the sound, with the frames' times; None where there is none, and for live sources.
 
     Raises:
         VideoError: it is missing, not a video, or holds no frame that can be decoded.
     """
 
-    def __init__(self, target: str | Path | Pipe, name: str | None = None, start_s: float = 0) -> None:
+    def __init__(
+        self,
+        target: str | Path | Pipe,
+        name: str | None = None,
+        start_s: float = 0,
+        damage: Damage | None = None,
+        sound_damage: Damage | None = None,
+    ) -> None:
         self.name = str(target) if name is None else name
         self._reading, self._closed = threading.Lock(), False
+        self._damage = damage or Damage(self.name)
         if isinstance(target, Path) and not target.is_file():
             raise VideoError(f"{self.name}: no such video file")
         try:
@@ -70,20 +86,20 @@ class VideoReader:
         self._is_untimed = self.is_live and self._container.format.name == _UNTIMED
         if self._is_untimed:
             self.time_base = Fraction(1, 1000)
-        has_sound = bool(self._container.streams.audio)
-        self.sound = target if isinstance(target, Path) and has_sound else None
-        self.has_lost_sound = has_sound and self.sound is None
         self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
         self._declared_s = _declared_s(self._container, stream)
-        self._decoded = self._container.decode(stream)
+        self._decoder = Decoder(target, self._container, stream, self._start, self._damage)
+        self.sound = self._find_sound(target, sound_damage or Damage(self.name))
+        self._decoded = self._decoder.frames()
         first = self._decode_first()
+        self._upright = Upright()
         self._matrix = display_matrix(first)  # in some files on the first frame only
-        self.height, self.width = upright(first, self._matrix).shape[:2]
+        self.height, self.width = self._upright(first, self._matrix).shape[:2]
         aspect = stream.sample_aspect_ratio or Fraction(1)
         self.aspect = 1 / aspect if is_turned(self._matrix) else aspect
         self._decoded = itertools.chain([first], self._decoded)
         if start_s > _SEEK_FROM_S and isinstance(target, Path) and first.pts is not None:
-            self._seek(stream, start_s)
+            self._seek(start_s)
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`.
@@ -103,12 +119,16 @@ class VideoReader:
                 anew = count == 0 or pts > end + gap
                 if pts < earliest - jump:
                     start, pts, anew = start + pts - end, end, True
+                    if self.sound is not None:
+                        self.sound.jump((start + end) * self.time_base, start * self.time_base)
                 pts = max(pts, earliest)
                 duration = usual if self._is_untimed else decoded.duration or usual
-                image = upright(decoded, self._matrix)
+                image = self._upright(decoded, self._matrix)
                 yield Frame(image, pts, duration, starts_anew=anew or image.shape != shape)
                 count, shape = count + 1, image.shape
                 earliest, end = pts + 1, pts + duration
+        except VideoError:
+            raise
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(f"{self.name}: breaks off after {counted(count, 'frame')} ({_reason(error)})") from error
         self._check_end(count, end, usual)
@@ -117,9 +137,22 @@ class VideoReader:
         with self._reading:  # reading on after close() would crash
             return None if self._closed else next(self._decoded, None)
 
+    def _find_sound(self, target: str | Path | Pipe, damage: Damage) -> Track | None:
+        found = self._container.streams.audio
+        self.has_lost_sound = bool(found) and self.is_live
+        if not found or self.is_live:
+            return None
+        packets: SecondReading | Tap
+        if isinstance(target, Path):
+            packets = SecondReading(target, damage)
+        else:
+            packets = Tap()
+            self._decoder.tap(found[0], packets.put)
+        return Track(SoundFormat(found[0]), packets, self._start * self.time_base, damage)
+
     def _check_end(self, count: int, end: int, usual: int) -> None:
         """FFmpeg ends a file that was cut off as if it were whole; what the header declares tells the two apart."""
-        declared_s, end_s = self._declared_s, float(end * self.time_base)
+        declared_s, end_s = self._declared_s, max(float(end * self.time_base), self._decoder.damaged_until_s)
         if self._closed or declared_s is None or (self.frame_count is not None and count >= self.frame_count):
             return
         if declared_s - end_s > max(float(_MISSING_FRAMES * usual * self.time_base), _MISSING_SHARE * declared_s):
@@ -129,23 +162,27 @@ class VideoReader:
             )
 
     def _decode_first(self) -> av.VideoFrame:
-        why = "the stream is empty"
+        why = None
         try:
             first = next(self._decoded, None)
+        except VideoError:
+            self._container.close()
+            raise
         except (av.error.FFmpegError, OSError) as error:
             first, why = None, reason(error)
         if first is None:
             self._container.close()
+            why = why or self._damage.why or "the stream is empty"
             raise VideoError(f"{self.name}: holds no frame that can be decoded ({why})")
         return first
 
-    def _seek(self, stream: av.VideoStream, start_s: float) -> None:
+    def _seek(self, start_s: float) -> None:
         """Goes to the key frame before a time, or stays at the beginning where the file's index is of no help."""
         target_s = start_s + float(self._start * self.time_base)
         try:
             for aim_s in (target_s, 0.0):
                 self._container.seek(round(aim_s * av.time_base))
-                decoded = self._container.decode(stream)
+                decoded = self._decoder.frames()
                 first = next(decoded, None)
                 if first is not None and first.pts is not None and first.pts * self.time_base <= target_s:
                     break
@@ -156,7 +193,9 @@ class VideoReader:
     def close(self) -> None:
         """Closes the file; one that another thread still waits for is left to the end of the process."""
         self._closed = True
+        self._decoder.close()
         if self._reading.acquire(timeout=0.2):
+            self._decoded = iter(())  # what it holds keeps the decoder, and its threads, alive
             self._container.close()
             self._reading.release()
 

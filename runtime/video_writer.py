@@ -77,7 +77,6 @@ class VideoWriter:
             stack.callback(self._container.close)
             self._stream = self._add_stream()
             self._audio = AudioTrack(self._sound, self._container, self._mux, self._sound_start_s)
-            stack.callback(self._audio.close)
             self._exit = stack.pop_all()
         return self
 
@@ -101,7 +100,12 @@ class VideoWriter:
         return self._audio.problem
 
     def finish(self, *, all_sound: bool) -> None:
-        """Writes what the encoder still holds, the rest of the sound unless the pictures were cut short, the index."""
+        """Writes what the encoder still holds, the rest of the sound unless the pictures were cut short, the index.
+
+        Raises:
+            OutputError: it can't be written.
+            VideoError: the file is whole, and the rest of the sound has a fault that was to end the run.
+        """
         with self._translated():
             self._mux(self._stream.encode(None))
             if all_sound:
@@ -109,6 +113,8 @@ class VideoWriter:
             self._container.close()
             self._file.close()
         move_index_to_front(self._aside)
+        if self._audio.failure is not None:
+            raise self._audio.failure
 
     def finish_on_full_disk(self) -> int:
         """After a write that failed: makes a whole file of what there was room for; returns how many frames it has.

@@ -96,3 +96,16 @@ def probe(path):
             "sound": [s.codec_context.name for s in container.streams.audio],
             "sound_s": [float(s.duration * s.time_base) for s in container.streams.audio],
         }
+
+
+def damage(path, numbers, kind="video", *, size=24, skip=0):
+    """Overwrites bytes in some packets of a file, as a bad disk or a lost datagram does."""
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(**{kind: 0}) if packet.size]
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    for number in numbers:
+        before = packets[number][skip : skip + size]
+        assert data.count(before) == 1
+        data = data.replace(before, rng.integers(0, 256, len(before), np.uint8).tobytes())
+    path.write_bytes(data)
+    return path

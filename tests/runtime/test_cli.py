@@ -161,25 +161,6 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "empty.mp4", "file"]
 
 
-def test_a_video_damaged_in_the_middle_gives_what_came_before(cli, model, tmp_path):
-    source = write_clip(tmp_path / "clip.mp4", moving_disc(40, 64, 96), options={"g": "1"})
-    with av.open(str(source)) as container:
-        packets = list(container.demux(video=0))
-    data = bytearray(source.read_bytes())
-    start, size = packets[20].pos, packets[20].size
-    data[start : start + size] = b"\xff" * size
-    source.write_bytes(data)
-    ran = cli(main, source, "--model", model, "-o", tmp_path / "out.mp4", "--maps", tmp_path / "maps")
-    assert ran.code == 1
-    frames = int(ran.out.split()[0])
-    assert 15 <= frames <= 20
-    last = ran.err.splitlines()[-1]
-    assert last.startswith(f"salema-run: {source}: breaks off after {frames} frames (Invalid data found")
-    assert last.endswith("; what came before is written")
-    assert len(probe(tmp_path / "out.mp4")["images"]) == frames
-    assert len(list((tmp_path / "maps").iterdir())) == frames
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_finishes_the_file(model, tmp_path, number):
     source = write_clip(tmp_path / "long.mp4", np.tile(moving_disc(50, 64, 96), (60, 1, 1, 1)), audio="aac")

@@ -49,8 +49,7 @@ def test_its_usual_name(model, tmp_path):
     clip = write_clip(tmp_path / "a.mkv", DISC, audio="aac")
     ran = run([script("salema-run"), "-", "--model", model], input=clip.read_bytes(), cwd=tmp_path)
     assert ran.returncode == 0
-    assert probe(tmp_path / "stdin_saliency.mp4")["sound"] == []
-    assert b"note: the sound is left out: only that of files can be had" in ran.stderr
+    assert probe(tmp_path / "stdin_saliency.mp4")["sound"] == ["aac"]
 
 
 @pytest.mark.parametrize("data", [b"", b"no video at all"])

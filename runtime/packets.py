@@ -1,0 +1,94 @@
+"""Packets of a media file one after the other, over places that are damaged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import av
+import av.error
+
+from salema.runtime.errors import VideoError, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from av.container import InputContainer
+    from av.stream import Stream
+
+_MOST_IN_A_ROW = 100  # faults of a demuxer without a packet between them: by then it stands still
+
+
+class Damage:
+    """Counts what of a source could not be decoded, and was left out.
+
+    Args:
+        name: the source, for messages.
+        is_fatal: whether the first fault ends it.
+
+    Attributes:
+        packets: how many were left out.
+        pictures: how many the decoder gave all the same, filled up as it could.
+        first_s: when the first of either came, in seconds from the start; None where it had no time.
+        why: what was wrong with the first packet that was left out.
+    """
+
+    def __init__(self, name: str = "", *, is_fatal: bool = False) -> None:
+        self.name, self.is_fatal = name, is_fatal
+        self.packets = self.pictures = 0
+        self.first_s: float | None = None
+        self.why: str | None = None
+
+    def leave_out(self, time_s: float | None, error: Exception) -> None:
+        """Counts a packet.
+
+        Raises:
+            VideoError: the first fault is to end it.
+        """
+        self._note(time_s, reason(error))
+        self.packets += 1
+        self.why = self.why or reason(error)
+
+    def mend(self, time_s: float | None) -> None:
+        """Counts a picture.
+
+        Raises:
+            VideoError: the first fault is to end it.
+        """
+        self._note(time_s, "the decoder had to fill up a picture")
+        self.pictures += 1
+
+    def _note(self, time_s: float | None, why: str) -> None:
+        if self.is_fatal:
+            at = "" if time_s is None else f" at {time_s:.2f} s"
+            raise VideoError(f"{self.name}: is damaged{at} ({why}); without --strict such places are left out")
+        if not (self.packets or self.pictures):
+            self.first_s = time_s
+
+
+def demuxed(container: InputContainer, streams: Sequence[Stream], damage: Damage) -> Iterator[av.Packet[Any]]:
+    """Yields packets as they come; where the container itself is damaged, it goes on behind that.
+
+    Raises:
+        av.error.FFmpegError, OSError: it can't be read on.
+        VideoError: see `Damage`.
+    """
+    in_a_row, packets = 0, container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.InvalidDataError as error:
+            in_a_row += 1
+            if in_a_row > _MOST_IN_A_ROW:
+                raise
+            damage.leave_out(None, error)
+            packets = container.demux(*streams)
+            continue
+        if packet is None:
+            return
+        in_a_row = 0
+        yield packet
+
+
+def is_end(error: Exception) -> bool:
+    """Whether a decoder's error is no fault of a packet: it has no more to give, or the machine no memory."""
+    return isinstance(error, EOFError | MemoryError | av.error.ExitError)
