@@ -33,6 +33,7 @@ from salema.runtime.files import make_folder, written_aside
 from salema.runtime.ncnn_files import NcnnFiles, describe
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.ort_split_session import OrtSplitSession
+from salema.runtime.recovery import remove_unfinished
 from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
 from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema_version
 
@@ -110,6 +111,8 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
     names = PART_FILES if options.split else (MODEL_FILE, *(NCNN_FILES if options.for_ == "ncnn" else ()))
     paths = tuple(options.folder / name for name in names)
     with _folder(options.folder), ExitStack() as stack:
+        for note in remove_unfinished(options.folder):
+            say(note)
         aside = [stack.enter_context(written_aside(path)) for path in paths]
         footage = _footage(options, say)
         spec, source, checks = _export(options, footage, aside, say)

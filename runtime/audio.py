@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
+from av.bitstream import BitStreamFilterContext
 
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.packets import is_end
@@ -84,6 +85,18 @@ class AudioTrack:
         were = "was" if damage.packets == 1 else "were"
         return f"{counted(damage.packets, 'packet')} of the sound could not be read, and {were} left out{at}"
 
+    @property
+    def next_s(self) -> float:
+        """When the sound that is written next begins, in seconds from the start; infinity where none is there yet."""
+        if self._convert is None or not (self._ready or self._fill(all_of_it=False)):
+            return float("inf")
+        return _time_s(self._ready[0])
+
+    @property
+    def tells_late(self) -> bool:
+        """Whether the sound's parameters come with its packets: a file's header has to wait for them."""
+        return isinstance(self._convert, _Copying) and self._convert.is_adts
+
     def write_until(self, time_s: float) -> None:
         """Writes the sound up to a time, in seconds from the start; infinity for all.
 
@@ -135,7 +148,7 @@ class AudioTrack:
             return None
         if sound.form.codec in _PLAYS_IN_BROWSERS:
             try:
-                return _Copying(decoder, output.add_stream_from_template(sound.form.template()), sound.damage)
+                return _Copying(decoder, sound.form.template(), output, sound.damage)
             except (av.error.FFmpegError, ValueError) as error:
                 self._problem = f"the sound is left out: it is damaged ({reason(error)})"
                 return None
@@ -149,8 +162,13 @@ class AudioTrack:
 class _Copying:
     """Packets as they are, but for damaged ones: some browsers end a film at them."""
 
-    def __init__(self, decoder: AudioCodecContext, out: AudioStream, damage: Damage) -> None:
-        self._decoder, self._out, self._damage = decoder, out, damage
+    def __init__(
+        self, decoder: AudioCodecContext, template: AudioStream, output: OutputContainer, damage: Damage
+    ) -> None:
+        self._decoder, self._out, self._damage = decoder, output.add_stream_from_template(template), damage
+        self.is_adts = decoder.name == "aac" and not decoder.extradata  # in MPEG-TS
+        # FFmpeg does this itself, but not for files in fragments.
+        self._bare = BitStreamFilterContext("aac_adtstoasc", template) if self.is_adts else None
         self._is_decodable = False  # a codec's rarer kinds are none of FFmpeg's; those are copied unseen
 
     def __call__(self, packet: Packet | None) -> list[Packet]:
@@ -162,8 +180,10 @@ class _Copying:
             if self._is_decodable and not is_end(error):
                 self._damage.leave_out(_time_s(packet), error)
                 return []
-        packet.stream = self._out
-        return [packet]
+        copied = [packet] if self._bare is None else self._bare.filter(packet)
+        for one in copied:
+            one.stream = self._out
+        return copied
 
 
 class _Transcoding:

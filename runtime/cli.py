@@ -106,6 +106,12 @@ def run(
         str, typer.Option(help="With --dataset: published (counted from 1) or groundtruth (the frames' names).")
     ] = "published",
     resume: Annotated[bool, typer.Option("--resume", help="With --dataset: skip finished videos.")] = False,
+    recover: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: keep what killed runs have left in this folder and those in it.", show_default=False
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Videos at a time [default: 1; cameras and streams all at once].")
     ] = None,
@@ -113,6 +119,9 @@ def run(
 ) -> None:
     """Lay the saliency of videos over them, with their sound kept, and save maps and numbers; or run a dataset."""
     with exit_on_error("salema-run", "give fewer --jobs, or a --model exported with a smaller --imgsz"):
+        if recover is not None:
+            _recover(recover, has_more=bool(sources or dataset))
+            return
         opening = {"model": model, "backend": backend, "device": device, "graphs": cuda_graph}
         if bool(sources) == (dataset is not None):
             raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
@@ -142,6 +151,15 @@ def run(
         _run_sources(
             planned, selection, behaviour, opening, jobs=jobs or usual_jobs(found), strict=strict, as_json=json_
         )
+
+
+def _recover(folder: Path, *, has_more: bool) -> None:
+    from salema.runtime.recovery import recover_folder
+
+    if has_more:
+        raise UsageError(f"--recover {folder}: give no sources and no --dataset with it; nothing is run")
+    for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
+        print(note)
 
 
 def _run_sources(

@@ -13,6 +13,7 @@ from salema.runtime.errors import ModelError
 from salema.runtime.files import make_folder, write_bytes
 from salema.runtime.jobs import run_jobs
 from salema.runtime.postprocess import to_grey
+from salema.runtime.recovery import remove_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +100,7 @@ def run_video(
     """
     stream.reset()
     make_folder(video.maps[0].parent)
+    remove_unfinished(video.maps[0].parent)
     count = 0
     for path, target, image in video.read():
         if stop.is_set():

@@ -8,9 +8,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from salema.runtime.disk_sync import sync
 from salema.runtime.errors import OutputError, SalemaError, reason
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterator
 
 _NUMBERS = itertools.count()
@@ -47,10 +54,15 @@ def _check_ordinary(path: Path) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a hidden name beside `path` to write to: renamed to `path` at the end, removed on any error.
 
-    The name holds the process number and a count, so that no two writers share a file, and keeps the suffix.
+    The name holds the process number and a count, so that no two writers share a file, and keeps the suffix. The file
+    is locked as long as it is written, so that it is known what a killed process has left (see `recovery.py`).
+
+    Args:
+        path: the file to write.
+        durable: have it on the disk itself before it gets its name.
 
     Raises:
         OutputError: the file can't be written.
@@ -59,8 +71,13 @@ def written_aside(path: Path) -> Iterator[Path]:
     aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
     _check_ordinary(path)
     try:
-        yield aside
-        aside.replace(target)
+        with _locked(aside):
+            yield aside
+            if durable:
+                sync(aside)
+            aside.replace(target)
+        if durable:
+            sync(target.parent)
     except SalemaError:  # some of ours are OSErrors too
         raise
     except OSError as error:
@@ -68,6 +85,48 @@ def written_aside(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # on a read-only disk it never was
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("wb") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+@contextmanager
+def taken_over(path: Path) -> Iterator[bool]:
+    """Yields whether a file that `written_aside` has made is left by a process that is gone; it is locked meanwhile."""
+    try:
+        with path.open("rb") as file:
+            is_left = fcntl is not None
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:  # somebody writes it
+                    is_left = False
+            yield is_left
+    except FileNotFoundError:
+        yield False
+
+
+def append(file: io.FileIO, data: bytes) -> int:
+    """Writes all of some bytes at the end of an unbuffered file, or none of them; returns how many.
+
+    Raises:
+        OSError: there is no room for them.
+    """
+    start, left = file.tell(), memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) or 0 :]
+    except OSError:
+        file.truncate(start)
+        file.seek(start)
+        raise
+    return len(data)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

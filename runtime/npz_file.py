@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import math
 import struct
 import zipfile
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.runtime.disk_sync import sync_soon
 from salema.runtime.roomy_file import RoomyFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 _HEADER_BYTES = 128
 _LOCAL_HEADER_BYTES, _CRC_AT = 30, 14  # of a ZIP file (APPNOTE 4.3.7)
 _BLOCK = 1 << 20
+_TIMES = ".times"
 
 
 class NpzFile:
@@ -39,8 +44,8 @@ class NpzFile:
         self._archive = zipfile.ZipFile(self._file, "w")
         self._info = zipfile.ZipInfo(f"{name}.npy")
         self._member: Any = self._archive.open(self._info, "w", force_zip64=True)
-        self._count, self._shape = 0, (0,)
-        self._member.write(_npy_header((0,)))
+        self._path, self._count, self._first_header = path, 0, b""
+        self._shape: tuple[int, ...] = ()
 
     def append(self, values: NDArray[np.float32]) -> None:
         """Adds one array.
@@ -50,8 +55,13 @@ class NpzFile:
         """
         data = np.ascontiguousarray(values, "<f4").tobytes()
         self._file.reserve(len(data))
+        if not self._first_header:  # it tells `recover_npz` of what size they are
+            self._shape, self._first_header = values.shape, _npy_header((0, *values.shape))
+            self._member.write(self._first_header)
         self._member.write(data)
-        self._count, self._shape = self._count + 1, values.shape
+        self._file.flush()
+        self._count += 1
+        sync_soon(self._path)
 
     def finish(self, **others: NDArray[Any]) -> None:
         """Ends the file, with some other, short arrays.
@@ -71,7 +81,7 @@ class NpzFile:
 
         A CRC is linear: that of two texts of one length, and of what differs between them, are 0 together.
         """
-        differing = bytes(a ^ b for a, b in zip(_npy_header((0,)), header, strict=True))
+        differing = bytes(a ^ b for a, b in zip(self._first_header, header, strict=True))
         rest = self._info.file_size - len(header)
         self._info.CRC ^= _crc_with_zeros(differing, rest) ^ _crc_with_zeros(bytes(len(header)), rest)
         end = self._file.tell()
@@ -92,6 +102,42 @@ class NpzFile:
             self._member.close()
         self._archive.fp = None  # what isn't finished goes away, and needs no end
         self._file.close()
+
+
+@contextmanager
+def times_file(path: Path) -> Iterator[io.FileIO]:
+    """Opens a file beside an NPZ file that is being written, for the times of its arrays, float64; it goes after.
+
+    In the NPZ file itself there is place for the times only after the arrays.
+    """
+    times = path.with_suffix(_TIMES)
+    try:
+        with io.FileIO(times, "w") as file:
+            yield file
+    finally:
+        times.unlink(missing_ok=True)
+
+
+def recover_npz(path: Path, target: Path) -> int:
+    """Makes a whole NPZ file of one that was left half-written; returns how many arrays it holds.
+
+    Raises:
+        OSError, ValueError, struct.error: it holds none, or there is no room.
+    """
+    with path.open("rb") as file:
+        file.seek(_LOCAL_HEADER_BYTES - 4)
+        file.seek(sum(struct.unpack("<2H", file.read(4))), io.SEEK_CUR)
+        np.lib.format.read_magic(file)
+        (_, *shape), _, _ = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    room = (path.stat().st_size - start) // (4 * math.prod(shape))
+    times_s = np.fromfile(path.with_suffix(_TIMES), "<f8", room)
+    arrays = np.memmap(path, "<f4", "r", start, (len(times_s), *shape))
+    with NpzFile(target, "maps") as whole:
+        for array in arrays:
+            whole.append(array)
+        whole.finish(times_s=times_s)
+    return len(times_s)
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:

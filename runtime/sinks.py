@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from salema.runtime.disk_sync import sync_soon
 from salema.runtime.errors import OutputError, SalemaError, reason
-from salema.runtime.files import make_folder, write_bytes, written_aside
+from salema.runtime.files import append, make_folder, write_bytes, written_aside
 from salema.runtime.measures import Measures, measure
-from salema.runtime.npz_file import NpzFile
+from salema.runtime.npz_file import NpzFile, times_file
 from salema.runtime.postprocess import to_levels
 from salema.runtime.video_writer import VideoWriter
 from salema.runtime.wording import counted
@@ -143,10 +144,10 @@ class VideoSink(_Stacked):
             missing = self._count - self._writer.finish_on_full_disk()
             frames = "frame" if missing == 1 else f"{missing} of these frames"
             return [f"{self.path} lacks the last {frames}"] if missing > 0 else []
-        self._writer.finish(all_sound=complete)
+        notes = self._writer.finish(all_sound=complete)
         lost = "the sound is left out: that of a live source is not kept"
         problem = lost if self._source.has_lost_sound else self._writer.sound_problem
-        return [problem] if problem else []
+        return [*notes, problem] if problem else notes
 
 
 class MapSink(_Stacked):
@@ -163,7 +164,9 @@ class MapSink(_Stacked):
     def write(self, drawn: Drawn) -> None:
         """See `Sink`."""
         image = drawn.grey if drawn.saliency is None else to_levels(drawn.saliency, drawn.limits, self._bits)
-        write_bytes(self._folder / f"{self._count + 1:04d}.png", cv2.imencode(".png", image)[1].tobytes())
+        path = self._folder / f"{self._count + 1:04d}.png"
+        write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
+        sync_soon(path)
         self._count += 1
 
     def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
@@ -185,16 +188,18 @@ class NpzSink(_Stacked):
 
     def _open(self, stack: ExitStack) -> None:
         make_folder(self._path.parent)
-        aside = stack.enter_context(written_aside(self._path))
+        aside = stack.enter_context(written_aside(self._path, durable=True))
         stack.enter_context(_translated(self._path))
         self._file = stack.enter_context(NpzFile(aside, "maps"))
+        self._times = stack.enter_context(times_file(aside))
 
     def write(self, drawn: Drawn) -> None:
         """See `Sink`."""
         assert drawn.saliency is not None
         with _translated(self._path):
             self._file.append(drawn.saliency)
-        self._times_s.append(float(drawn.frame.pts * self._time_base))
+            self._times_s.append(float(drawn.frame.pts * self._time_base))
+            self._times.write(self._times_s[-1:].tobytes())
 
     def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
         """See `Sink`."""
@@ -216,9 +221,11 @@ class CsvSink(_Stacked):
 
     def _open(self, stack: ExitStack) -> None:
         make_folder(self._path.parent)
-        aside = stack.enter_context(written_aside(self._path))
+        self._aside = stack.enter_context(written_aside(self._path, durable=True))
         stack.enter_context(_translated(self._path))
-        self._file = stack.enter_context(io.FileIO(aside, "w"))  # unbuffered: a full disk is noticed where it is met
+        self._file = stack.enter_context(
+            io.FileIO(self._aside, "w")
+        )  # unbuffered: a full disk is noticed where it is met
         self._write_header()
 
     def _write_header(self) -> None:
@@ -245,7 +252,8 @@ class CsvSink(_Stacked):
             self._append(line.getvalue().encode())
 
     def _append(self, line: bytes) -> None:
-        _append(self._file, line)
+        append(self._file, line)
+        sync_soon(self._aside)
 
 
 class StdoutCsvSink(CsvSink):
@@ -276,14 +284,3 @@ def _translated(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
-
-
-def _append(file: io.FileIO, data: bytes) -> None:
-    """Writes all of some bytes, or none of them."""
-    start, left = file.tell(), memoryview(data)
-    try:
-        while left:
-            left = left[file.write(left) or 0 :]
-    except OSError:
-        file.truncate(start)
-        raise

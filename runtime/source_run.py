@@ -8,6 +8,7 @@ from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.jobs import run_jobs
 from salema.runtime.pipeline import process_video
 from salema.runtime.playback import Playback
+from salema.runtime.recovery import recover_beside
 
 if TYPE_CHECKING:
     import threading
@@ -69,6 +70,8 @@ def run_sources(
         try:
             with Playback(source, selection, stop, notify) as playback:
                 begun(playback)
+                for note in recover_beside(targets.files):
+                    notify(note)
                 return process_video(stream, playback, targets, options, progress=progress, stop=stop)
         except VideoError:
             if stop.is_set():  # before the first frame
