@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
 from salema.runtime.errors import VideoError
+from salema.runtime.mp4 import count_pictures
 from salema.runtime.recovery import recover_folder
 from salema.runtime.wording import counted
 
@@ -54,15 +54,17 @@ def kill_once(command: Sequence[str], folder: Path, after_s: float) -> dict[str,
         process.kill()
     maps = sum(not path.name.startswith(".") for path in (folder / "maps").iterdir())
     recover_folder(folder)
-    with av.open(str(folder / "o.recovered-1.mp4")) as container:
-        times_s = [float((frame.pts or 0) * (frame.time_base or 0)) for frame in container.decode(video=0)]
+    frames = count_pictures(folder / "o.recovered-1.mp4")  # 0 where it was killed before the first fragment
     with np.load(folder / "o.recovered-1.npz") as archive:
-        raw, frame_s = len(archive["maps"]), float(np.median(np.diff(archive["times_s"])))
+        raw, frame_s = (
+            len(archive["maps"]),
+            float(np.median(np.diff(archive["times_s"], append=archive["times_s"][-1:]))),
+        )
     lines = len((folder / "o.recovered-1.csv").read_text().splitlines()) - 1
     return {
         "maps": maps,
-        "lost_frames": maps - len(times_s),
-        "lost_s": round((maps - len(times_s)) * frame_s, 3),
+        "lost_frames": maps - frames,
+        "lost_s": round((maps - frames) * frame_s, 3),
         "lost_maps": maps - raw,
         "lost_lines": maps - lines,
     }
