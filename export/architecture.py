@@ -38,6 +38,8 @@ class Architecture:
         kind: the family.
         ema_locs: the layers whose output is averaged, ascending: one or two for `salema`, none for the others.
         residual: whether what entered the averaged layer (for SalCLSTM30 the encoder's output) is added to the state.
+        plain_recurrence: whether an average in the encoder follows the plain rule and not the published code's, whose
+            ReLUs there work in place: they overwrite the state before them, and the residual that enters them.
 
     Raises:
         UsageError: there is no such variant.
@@ -46,6 +48,7 @@ class Architecture:
     kind: Kind
     ema_locs: tuple[int, ...] = ()
     residual: bool = False
+    plain_recurrence: bool = False
 
     def __post_init__(self) -> None:
         if (self.kind == "salema") != bool(self.ema_locs):
@@ -58,6 +61,8 @@ class Architecture:
             raise UsageError(f"--ema-loc {self._locs}: give the earlier layer first")
         if self.residual and (self.kind in {"salgan", "salclstm56"} or len(self.ema_locs) > 1):
             raise UsageError("--residual is for SalEMA with one location and for SalCLSTM30")
+        if self.plain_recurrence and self.kind != "salema":
+            raise UsageError(f"--plain-recurrence is for SalEMA, which has an average; this is {self.name}")
 
     @property
     def _locs(self) -> str:
@@ -69,8 +74,19 @@ class Architecture:
         base = _NAMES.get(self.kind) or "SalEMA" + "+".join(map(str, self.ema_locs))
         return base + ("R" if self.residual else "")
 
+    def keeps_rectified(self, location: int) -> bool:
+        """Whether the state after `location` is kept as the ReLU that follows leaves it."""
+        return self._is_in_place(location, "C") and not self.residual
+
+    def adds_rectified(self, location: int) -> bool:
+        """Whether what is added to the state is what left layer `location`, a ReLU, and not what entered it."""
+        return self._is_in_place(location, "R") and self.residual
+
+    def _is_in_place(self, location: int, layer: str) -> bool:
+        return location < ENCODER_END and LAYERS[location] == layer and not self.plain_recurrence
+
     @classmethod
-    def named(cls, name: str) -> Architecture:
+    def named(cls, name: str, *, plain_recurrence: bool = False) -> Architecture:
         """Returns the variant that `name` is the `name` of.
 
         Raises:
@@ -82,7 +98,8 @@ class Architecture:
         match = re.fullmatch(r"SalEMA(\d+(?:\+\d+)?)(R?)", name)
         if not match:
             raise UsageError(f"{name}: no architecture of ours has this name")
-        return cls("salema", tuple(int(loc) for loc in match[1].split("+")), residual=bool(match[2]))
+        locations = tuple(int(loc) for loc in match[1].split("+"))
+        return cls("salema", locations, residual=bool(match[2]), plain_recurrence=plain_recurrence)
 
 
 @dataclass(frozen=True)

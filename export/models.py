@@ -105,11 +105,15 @@ class SaliencyStep(nn.Module):
         start, after = 0, []
         for location, state in zip(self.architecture.ema_locs, states, strict=True):
             entered = self.run_layers(x, start, location)
-            fresh = self.run_layers(entered, location, location + 1).to(self._state_dtype)
-            averaged = ema(fresh, state, mix)
+            fresh = self.run_layers(entered, location, location + 1)
+            averaged = ema(fresh.to(self._state_dtype), state, mix)
+            if self.architecture.keeps_rectified(location):
+                averaged = averaged.relu()
             after.append(averaged)
-            x = averaged.to(self._dtype) + entered if self.architecture.residual else averaged.to(self._dtype)
-            start = location + 1
+            x = averaged.to(self._dtype)
+            if self.architecture.residual:
+                x = x + (fresh if self.architecture.adds_rectified(location) else entered)
+            start = location + 1 + self.architecture.keeps_rectified(location)
         saliency = self.run_layers(x, start, len(LAYERS)) if start < len(LAYERS) else after[-1]
         return (saliency, *after)
 
@@ -192,13 +196,19 @@ class Encoder(nn.Module):
     @property
     def split(self) -> SplitSpec:
         """What lies between the parts."""
-        return SplitSpec("entered" if self.step.architecture.residual else None, LAYERS[self.location + 1] == "R")
+        architecture = self.step.architecture
+        added = "fresh" if architecture.adds_rectified(self.location) else "entered"
+        return SplitSpec(
+            added if architecture.residual else None,
+            relu=LAYERS[self.location + 1] == "R",
+            rectified=architecture.keeps_rectified(self.location),
+        )
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         """Returns the averaged layer's output `[N, C, h, w]`, and what entered that layer where it is added later."""
         entered = self.step.run_layers(self.step.to_network(frame), 0, self.location)
         fresh = self.step.run_layers(entered, self.location, self.location + 1)
-        return (fresh, entered) if self.split.residual else (fresh,)
+        return (fresh, entered) if self.split.residual == "entered" else (fresh,)
 
 
 class Decoder(nn.Module):

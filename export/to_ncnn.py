@@ -189,10 +189,13 @@ def _salema(graph: _Graph, model: SaliencyStep, x: str) -> list[str]:
         state = f"ema{location}_in"
         step = graph.add("BinaryOp", [graph.add("BinaryOp", [fresh, state], _SUB), "mix"], _MUL)
         x = graph.add("BinaryOp", [state, step], _ADD)
+        if model.architecture.keeps_rectified(location):
+            x = graph.add("ReLU", [x])
         after.append(x)
         if model.architecture.residual:
-            x = graph.add("BinaryOp", [x, entered], _ADD)
-        start = location + 1
+            added = fresh if model.architecture.adds_rectified(location) else entered
+            x = graph.add("BinaryOp", [x, added], _ADD)
+        start = location + 1 + model.architecture.keeps_rectified(location)
     return [_layers(graph, model, x, start, len(LAYERS)), *after]
 
 

@@ -8,7 +8,8 @@ POOLS = [4, 9, 16, 23]
 UPSAMPLINGS = [36, 43, 50, 55]
 
 
-def layer(weights, index, x):
+def layer(weights, index, x, in_place=True):
+    """One layer. The encoder's ReLUs overwrite what enters them, as torchvision's do."""
     if index in CONVS:
         weight = weights[f"salgan.{index}.weight"]
         return functional.conv2d(x, weight, weights[f"salgan.{index}.bias"], padding=0 if index == 60 else 1)
@@ -16,7 +17,9 @@ def layer(weights, index, x):
         return functional.max_pool2d(x, 2)
     if index in UPSAMPLINGS:
         return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    return torch.sigmoid(x) if index == 61 else x.clamp(min=0)
+    if index == 61:
+        return torch.sigmoid(x)
+    return x.clamp_(min=0) if in_place and index < 30 else x.clamp(min=0)
 
 
 def prepared(frame):
@@ -26,15 +29,15 @@ def prepared(frame):
     )[None]
 
 
-def salema(weights, frames, a, locations=(), residual=False):
-    """Maps and, per location, the last state; SalGAN is the case of no location."""
+def salema(weights, frames, a, locations=(), residual=False, in_place=True):
+    """Maps and, per location, the last state; SalGAN is the case of no location. Without `in_place` the plain rule."""
     weights = {key: value.double() for key, value in weights.items()}
     states, maps = {}, []
     for t, frame in enumerate(frames):
         x = prepared(frame)
         for index in range(62):
             entered = x
-            x = layer(weights, index, x)
+            x = layer(weights, index, x, in_place)
             if index in locations:
                 states[index] = x if t == 0 else a * x + (1 - a) * states[index]
                 x = states[index] + entered if residual else states[index]
