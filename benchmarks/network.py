@@ -78,7 +78,7 @@ def load_network(spec: ModelSpec, weights: str | None) -> Network:
             f"--compare: peers need the checkpoint that the model was exported from, {spec.weights} (SHA-256"
             f" {spec.weights_sha256[:12]}...); give it with --weights FILE"
         )
-    architecture = Architecture.named(spec.architecture)
+    architecture = Architecture.named(spec.architecture, plain_recurrence=spec.plain_recurrence)
     checkpoint = load_checkpoint(weights or spec.weights, architecture.kind)
     if checkpoint.sha256 != spec.weights_sha256:
         raise UsageError(

@@ -26,8 +26,10 @@ MULTIPLE = 16  # four pools
 _NAMES = {"salgan": "SalGAN", "salclstm30": "SalCLSTM30", "salclstm56": "SalCLSTM56"}
 _MOST_EMAS = 2
 _LEAST_COEFFICIENT = 1e-7  # below it, float32 adds nothing of the new frame to a state of its own size
-_HINT = re.compile(r"(?:sal(?P<plain>gan|bce)|salema(?P<loc>\d+)(?P<residual>R)?)(?![A-Za-z0-9])", re.IGNORECASE)
-_CLSTM_HINT = re.compile(r"salclstm30R(?![A-Za-z0-9])", re.IGNORECASE)
+_PUBLISHED = re.compile(
+    r"(?:Sal(?P<plain>GAN|BCE)|SalEMA(?P<loc>7|30|54|61)(?P<residual>R)?|(?P<clstm>SalCLSTM30R))\.pt"
+)
+_LIKE_PUBLISHED = re.compile(r"sal[-_ ]?(?:gan|bce|ema[-_ ]?\d|clstm[-_ ]?\d+[-_ ]?R)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,18 @@ class Architecture:
         base = _NAMES.get(self.kind) or "SalEMA" + "+".join(map(str, self.ema_locs))
         return base + ("R" if self.residual else "")
 
+    @property
+    def recurrence(self) -> str:
+        """In words, which rule the average follows where the plain one and the published code's differ; else empty."""
+        published = replace(self, plain_recurrence=False)
+        kept = [str(location) for location in self.ema_locs if published.keeps_rectified(location)]
+        added = any(published.adds_rectified(location) for location in self.ema_locs)
+        if self.plain_recurrence:
+            return "plain, not the published code's" if kept or added else "plain, which is the published code's here"
+        if added:
+            return "the published code's: what is added to the state is what left the ReLU"
+        return f"the published code's: the state at {' and '.join(kept)} is kept after the ReLU" if kept else ""
+
     def keeps_rectified(self, location: int) -> bool:
         """Whether the state after `location` is kept as the ReLU that follows leaves it."""
         return self._is_in_place(location, "C") and not self.residual
@@ -111,23 +125,31 @@ class Hint:
 
 
 def hint_from_name(name: str, kind: Kind) -> Hint | None:
-    """Reads the variant from a checkpoint's file name, as in `SalEMA30R.pt`, `SalBCE.pt`, `SalCLSTM30R.pt`.
+    """Reads the variant from a checkpoint's file name, where that is exactly a published one.
+
+    These are `SalGAN.pt`, `SalBCE.pt`, `SalEMA7.pt`, 30, 54 and 61, also with R, and `SalCLSTM30R.pt`. Others decide
+    nothing: in `salema0.pt` the 0 may be a run's number.
 
     Args:
         name: the file's name.
         kind: the family that the file's keys show (`salema` for any generator without an LSTM).
     """
-    source = f"the file's name {name}"
-    if kind == "salclstm30" and _CLSTM_HINT.search(name):
-        return Hint(Architecture(kind, residual=True), source)
-    match = _HINT.search(name)
-    if kind != "salema" or not match:
+    match = _PUBLISHED.fullmatch(name)
+    if not match or kind != ("salclstm30" if match["clstm"] else "salema"):
         return None
+    source = f"the file's name {name}"
+    if match["clstm"]:
+        return Hint(Architecture("salclstm30", residual=True), source)
     if match["plain"]:
         return Hint(Architecture("salgan"), source)
-    if int(match["loc"]) >= len(LAYERS):
-        return None
     return Hint(Architecture("salema", (int(match["loc"]),), residual=bool(match["residual"])), source)
+
+
+def doubt_of_name(name: str, kind: Kind) -> str | None:
+    """Says of a name that looks like a published one, and is none, that it was not believed; None of others."""
+    if not _LIKE_PUBLISHED.search(name) or hint_from_name(name, kind) or name in {f"SalCLSTM{n}.pt" for n in (30, 56)}:
+        return None
+    return f"the file's name {name} was not believed, as it is none of SalEMA7|30|54|61[R].pt, SalGAN.pt, SalBCE.pt"
 
 
 def choose_architecture(

@@ -86,6 +86,13 @@ def export(
             help="Frames per second the weights were trained at, for salema-run --time-aware [default: 30, DHF1K's].",
         ),
     ] = None,
+    plain_recurrence: Annotated[
+        bool,
+        typer.Option(
+            "--plain-recurrence",
+            help="In the encoder, average by the formula alone; the published code's ReLUs there work in place.",
+        ),
+    ] = False,
     imgsz: Annotated[
         tuple[int, int],
         typer.Option(
@@ -194,6 +201,7 @@ def export(
             residual=residual,
             alpha=alpha,
             alpha_sigmoid=alpha_sigmoid,
+            plain_recurrence=plain_recurrence,
             reference_fps=reference_fps,
             imgsz_hw=imgsz,
             batch=streams,

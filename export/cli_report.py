@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from salema.export.architecture import Architecture
 from salema.runtime.telling import show
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def _model_rows(result: Result) -> dict[str, str]:
     spec, check = result.spec, result.report
     coefficient = "none" if spec.coefficient is None else f"{spec.coefficient:.6g}, {spec.coefficient_source}"
     reference = {} if spec.coefficient is None else {"reference rate": f"{spec.reference_fps:g} fps"}
+    recurrence = Architecture.named(spec.architecture, plain_recurrence=spec.plain_recurrence).recurrence
     states = ", ".join(f"{state.name} {'x'.join(map(str, state.shape_chw))}" for state in spec.states) or "none"
     return {
         "model": f"{', '.join(map(str, result.paths))} ({result.size_bytes / 1e6:.1f} MB)",
         "architecture": f"{spec.architecture}, {result.architecture_source}",
+        **({"recurrence": recurrence} if recurrence else {}),
         "frame": f"{spec.batch or 'N'}x{spec.height}x{spec.width}x3 uint8 BGR",
         "states": f"{states} (float32 per stream)" if spec.states else states,
         "coefficient": coefficient,

@@ -16,6 +16,7 @@ from salema.export.architecture import (
     MULTIPLE,
     Architecture,
     choose_architecture,
+    doubt_of_name,
     effective_coefficient,
 )
 from salema.export.checkpoint_files import save_safetensors
@@ -158,10 +159,10 @@ def _export(
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
     if not checkpoint.trained:
         say("              UNTRAINED: seeded weights make maps that mean nothing; give a checkpoint for real ones")
-    architecture, source = choose_architecture(
-        checkpoint.kind, checkpoint.hint, options.arch, options.ema_locs, options.residual
-    )
+    architecture, source = _architecture(options, checkpoint)
     say(f"architecture  {architecture.name} ({source})")
+    if architecture.recurrence:
+        say(f"recurrence    {architecture.recurrence}")
     spec, model = _plan(options, checkpoint, architecture)
     if spec.coefficient is not None:
         say(f"coefficient   {spec.coefficient:.6g} of the new frame ({spec.coefficient_source})")
@@ -188,6 +189,17 @@ def _export(
         )
         say(f"saved         {options.save_weights}")
     return spec, source, (report, ncnn, int8)
+
+
+def _architecture(options: Options, checkpoint: Checkpoint) -> tuple[Architecture, str]:
+    """Settles the variant; returns it, and in words where it comes from."""
+    architecture, source = choose_architecture(
+        checkpoint.kind, checkpoint.hint, options.arch, options.ema_locs, options.residual
+    )
+    doubt = doubt_of_name(checkpoint.name, checkpoint.kind)
+    if doubt and checkpoint.hint is None and not options.ema_locs:
+        source = f"{source}; {doubt}"
+    return replace(architecture, plain_recurrence=options.plain_recurrence), source
 
 
 def _check_options(options: Options) -> None:
@@ -247,6 +259,7 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
         weights_sha256=checkpoint.sha256,
         trained=checkpoint.trained,
         rewrites=options.rewrites,
+        plain_recurrence=architecture.plain_recurrence,
         salema_version=salema_version(),
         reference_fps=DEFAULT_FPS if options.reference_fps is None else options.reference_fps,
     )

@@ -53,7 +53,8 @@ class OrtSplitSession:
         after = before.copy()
         averaged = np.empty(after.shape, self._dtype)
         residual = passed[self._split.residual] if self._split.residual else None
-        ema_update(after, passed["fresh"], mix, averaged, residual=residual, relu=self._split.relu)
+        options = {"relu": self._split.relu, "rectified": self._split.rectified}
+        ema_update(after, passed["fresh"], mix, averaged, residual=residual, **options)
         (saliency,) = self._decoder.run(["saliency"], {"averaged": averaged})
         return saliency[:, 0], (after,)
 

@@ -84,6 +84,7 @@ class SplitEngine:
             self._passed("averaged"),
             residual=self._passed(self._split.residual) if self._split.residual else None,
             relu=self._split.relu,
+            rectified=self._split.rectified,
         )
         self._decoder.enqueue(stream)
 

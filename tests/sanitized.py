@@ -22,7 +22,7 @@ def check_ema(launcher, rng):
     for shape in ((1, 1, 1, 1), (1, 1, 1, 9), (3, 5, 7, 9), (2, 8, 4, 4)):
         arrays = {"state": aligned(shape, np.float32, rng), "x": aligned(shape, np.float16, rng)}
         arrays |= {"mix": rng.random(shape[0], np.float32), "out": aligned(shape, np.float16)}
-        arrays |= {"bias": rng.random(shape[1], np.float32), "residual": aligned(shape, np.float16, rng)}
+        arrays |= {"residual": aligned(shape, np.float16, rng)}
         twin = {name: array.copy() for name, array in arrays.items()}
         ops.ema_update(launcher, **{name: on_host(array) for name, array in arrays.items()})
         reference.ema_update(**twin)

@@ -1,45 +1,34 @@
 // The EMA of a layer's output, and all that lies between that layer's convolution and the next one, in one pass:
-//   fresh = x + bias;  state <- mix == 1 ? fresh : state + mix * (fresh - state);  out = relu(state + residual)
+//   state <- mix == 1 ? x : state + mix * (x - state);  out = relu(state + residual)
 // x, residual and out are FP16 or FP32, state is float32 and updated in place; all have the same order of elements.
 // Each thread takes eight elements in 128-bit accesses, each byte is read and written once.
 //
-// Set by the compiler's -D: X, OUT (types of x with residual, and of out: u16 or float), BIAS, RESIDUAL, RELU (0 or 1).
+// Set by the compiler's -D: X (type of x, residual and out), RESIDUAL, RELU, RECTIFIED (0 or 1; the last one: the state
+// is kept after the ReLU, as in the published network's encoder, whose ReLUs work in place).
 #include "common.cuh"
 
 namespace {
 
-struct Places {
-  u32 per_stream;  // elements of one stream: C * H * W
-  u32 channels;
-  u32 inner;  // elements from one channel to the next: H * W, or 1 where channels are last
-};
-
-__device__ inline float fresh_value(float x, [[maybe_unused]] const float* bias, [[maybe_unused]] u32 element,
-                                         [[maybe_unused]] const Places& places) {
-  if constexpr (BIAS) return x + bias[element / places.inner % places.channels];
-  return x;
+__device__ inline float rectify(float value) {
+  return value < 0.0f ? 0.0f : value;  // keeps a NaN, as PyTorch's ReLU does
 }
 
 __device__ inline float update(float state, float fresh, float mix) {
-  return mix == 1.0f ? fresh : state + mix * (fresh - state);  // a select, so that mix 1 also clears a NaN
+  const float after = mix == 1.0f ? fresh : state + mix * (fresh - state);  // a select, so that mix 1 also clears a NaN
+  return RECTIFIED ? rectify(after) : after;
 }
 
-__device__ inline float activate(float value) {
-  if constexpr (RELU) return value < 0.0f ? 0.0f : value;  // keeps a NaN, as PyTorch's ReLU does
-  return value;
-}
+__device__ inline float activate(float value) { return RELU ? rectify(value) : value; }
 
 }  // namespace
 
-extern "C" __global__ void ema_update(float* state, const X* x, const float* mix, OUT* out,
-                                      [[maybe_unused]] const float* bias, [[maybe_unused]] const X* residual, u32 total, u32 per_stream, u32 channels, u32 inner) {
-  const Places places{per_stream, channels, inner};
+extern "C" __global__ void ema_update(float* state, const X* x, const float* mix, X* out,
+                                      [[maybe_unused]] const X* residual, u32 total, u32 per_stream) {
   const u32 first = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
   if (first >= total) return;
   if (first + 8 > total) {  // the tail, element by element
     for (u32 element = first; element < total; ++element) {
-      const float fresh = fresh_value(load(x + element), bias, element, places);
-      float after = update(state[element], fresh, mix[element / per_stream]);
+      float after = update(state[element], load(x + element), mix[element / per_stream]);
       state[element] = after;
       if constexpr (RESIDUAL) after += load(residual + element);
       store(out + element, activate(after));
@@ -56,9 +45,8 @@ extern "C" __global__ void ema_update(float* state, const X* x, const float* mix
   const float own_mix = mix[stream];
 #pragma unroll
   for (u32 i = 0; i < 8; ++i) {
-    const float fresh = fresh_value(values[i], bias, first + i, places);
     const float weight = first + i < end ? own_mix : mix[(first + i) / per_stream];
-    states[i] = update(states[i], fresh, weight);
+    states[i] = update(states[i], values[i], weight);
   }
   store8(state + first, states);
 #pragma unroll

@@ -8,6 +8,7 @@ from salema.export.architecture import (
     Architecture,
     Hint,
     choose_architecture,
+    doubt_of_name,
     effective_coefficient,
     hint_from_name,
 )
@@ -43,13 +44,18 @@ def test_names(architecture, name):
     ("file", "kind", "expected"),
     [
         ("SalEMA30.pt", "salema", EMA30),
-        ("salema7_best.pt", "salema", Architecture("salema", (7,))),
+        ("SalEMA7.pt", "salema", Architecture("salema", (7,))),
+        ("SalEMA61R.pt", "salema", Architecture("salema", (61,), residual=True)),
         ("SalEMA30R.pt", "salema", Architecture("salema", (30,), residual=True)),
         ("SalBCE.pt", "salema", Architecture("salgan")),
-        ("SalGAN_port.pt", "salema", Architecture("salgan")),
+        ("SalGAN.pt", "salema", Architecture("salgan")),
         ("SalCLSTM30R.pt", "salclstm30", Architecture("salclstm30", residual=True)),
         ("SalCLSTM30.pt", "salclstm30", None),
-        ("SalEMA99.pt", "salema", None),
+        *[(f"SalEMA{loc}.pt", "salema", None) for loc in (0, 1, 29, 31, 99, "07", "")],
+        *[(name, "salema", None) for name in ("salema0.pt", "salema7.pt", "SalEMA7_best.pt", "mySalEMA7.pt")],
+        *[(name, "salema", None) for name in ("SalEMA30r.pt", "SalEMA30.pth", "SalEMA30.pt.bak", "SalGAN_port.pt")],
+        ("SalCLSTM30R.pt", "salema", None),
+        ("SalBCE.pt", "salclstm56", None),
         ("SalEMA30.pt", "salclstm30", None),
         ("weights.pt", "salema", None),
     ],
@@ -57,6 +63,46 @@ def test_names(architecture, name):
 def test_hints(file, kind, expected):
     hint = hint_from_name(file, kind)
     assert (hint and hint.architecture) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "doubted"),
+    [
+        ("salema0.pt", "salema", True),
+        ("SalEMA7_best.pt", "salema", True),
+        ("my-sal_ema-54.pt", "salema", True),
+        ("salgan_port.pt", "salema", True),
+        ("salclstm30r.pt", "salclstm30", True),
+        ("SalEMA7.pt", "salema", False),
+        ("SalCLSTM30R.pt", "salclstm30", False),
+        ("SalCLSTM30.pt", "salclstm30", False),
+        ("salema_best.pt", "salema", False),
+        ("weights.pt", "salema", False),
+    ],
+)
+def test_a_name_that_only_looks_published_is_said_not_to_be_believed(file, kind, doubted):
+    doubt = doubt_of_name(file, kind)
+    assert (doubt is not None) == doubted
+    assert doubt is None or doubt.startswith(f"the file's name {file} was not believed")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        (Architecture("salema", (7,)), "the published code's: the state at 7 is kept after the ReLU"),
+        (Architecture("salema", (2, 7)), "the published code's: the state at 2 and 7 is kept after the ReLU"),
+        (Architecture("salema", (1,), residual=True), "the published code's: what is added"),
+        (Architecture("salema", (7,), residual=True), ""),
+        (Architecture("salema", (8,)), ""),
+        (EMA30, ""),
+        (Architecture("salgan"), ""),
+        (Architecture("salema", (7,), plain_recurrence=True), "plain, not the published code's"),
+        (Architecture("salema", (30,), plain_recurrence=True), "plain, which is the published code's here"),
+    ],
+)
+def test_the_recurrence_in_words(architecture, words):
+    assert architecture.recurrence.startswith(words)
+    assert bool(architecture.recurrence) == bool(words)
 
 
 @pytest.mark.parametrize(
