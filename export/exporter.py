@@ -56,6 +56,7 @@ class Options:
     residual: bool | None = None
     alpha: float | None = None
     alpha_sigmoid: bool = False
+    plain_recurrence: bool = False
     reference_fps: float | None = None
     imgsz_hw: tuple[int, int] = (192, 256)
     batch: int | None = 1
