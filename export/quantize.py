@@ -147,7 +147,7 @@ def quantize(
     """
     model = onnx.ModelProto()
     model.CopyFrom(proto)
-    _free_outputs(model)
+    kept_aside = _free_outputs(model)
     layers = {layer: node for layer, node in layers_of(model).items() if layer not in kept}
     tensors = {name: ranges[layer] for layer, node in layers.items() for name in _carried(model, node, layers, scheme)}
     data = {name: TensorData(lowest=np.float32(a), highest=np.float32(b)) for name, (a, b) in tensors.items()}
@@ -175,6 +175,7 @@ def quantize(
             quantizer.quantize_model()
         quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
+    _pass_by(quantized, kept_aside)
     del quantized.graph.value_info[:]  # what was inferred of shapes
     used = {node.domain for node in quantized.graph.node}
     opsets = [opset for opset in quantized.opset_import if opset.domain in used]  # it adds its own, unused
@@ -214,17 +215,25 @@ def _carried(
     return found
 
 
-def _free_outputs(model: onnx.ModelProto) -> None:
-    """Puts an Identity before outputs that the graph itself reads: Q/DQ would round the state that goes out."""
+def _free_outputs(model: onnx.ModelProto) -> dict[str, str]:
+    """Puts an Identity before outputs that the graph itself reads; returns what each of these then stands for."""
     graph = model.graph
     read = {name for node in graph.node for name in node.input}
-    for output in graph.output:
-        if output.name in read:
-            inner = f"{output.name}_kept"
-            for node in graph.node:
-                for names in (node.input, node.output):
-                    names[:] = [inner if name == output.name else name for name in names]
-            graph.node.append(onnx.helper.make_node("Identity", [inner], [output.name], f"node_{output.name}"))
+    inner_names = {output.name: f"{output.name}_kept" for output in graph.output if output.name in read}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [inner_names.get(name, name) for name in names]
+    for name, inner in inner_names.items():
+        graph.node.append(onnx.helper.make_node("Identity", [inner], [name], f"node_{name}"))
+    return inner_names
+
+
+def _pass_by(model: onnx.ModelProto, inner_names: Mapping[str, str]) -> None:
+    """Leads outputs past the Q/DQ that is before all readers of what a convolution reads: it would round a state."""
+    for node in model.graph.node:
+        for name in node.output:
+            if name in inner_names:
+                node.input[:] = [inner_names[name]]
 
 
 @contextmanager
