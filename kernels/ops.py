@@ -24,7 +24,8 @@ def _ema_variant(x: str, *, residual: bool, relu: bool, rectified: bool) -> Vari
 
 EMA_VARIANTS = tuple(
     _ema_variant(x, residual=residual, relu=relu, rectified=rectified)
-    for x, residual, relu, rectified in product(("u16", "float"), *[(False, True)] * 3)
+    for x in _C_TYPES.values()
+    for residual, relu, rectified in product((False, True), repeat=3)
     if not rectified or (relu and not residual)
 )
 """Every variant that can be launched."""
