@@ -39,12 +39,14 @@ def load(
         SalemaError: see `open_session` and `SaliencyStream`.
     """
     # OpenCV takes 0.2 s to import, and the commands pass here on their way to --help.
+    from pathlib import Path  # noqa: PLC0415
+
     from salema.runtime.session import open_session  # noqa: PLC0415
     from salema.runtime.stream import SaliencyStream  # noqa: PLC0415
 
     session = open_session(model, backend, device, graphs=graphs)
     try:
-        return SaliencyStream(session, session.spec.batch or 1 if streams is None else streams)
+        return SaliencyStream(session, session.spec.batch or 1 if streams is None else streams, Path(model))
     except BaseException:
         session.close()
         raise

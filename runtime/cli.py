@@ -226,6 +226,7 @@ def _run_dataset(
                 resume=resume,
                 stop=stop,
                 progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
+                notify=bar.note,
             )
     report_dataset(summary, len(videos), target, as_json=as_json)
 

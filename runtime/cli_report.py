@@ -215,6 +215,12 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
     else:
         skipped = f", {summary.skipped} {_were(summary.skipped)} finished before" if summary.skipped else ""
         show(f"{summary.videos} of {counted(count, 'video')}, {counted(summary.frames, 'map')} -> {target}{skipped}")
+    notes = list(summary.notes)
+    if summary.again:
+        count_again = len(summary.again)
+        notes.append(f"{counted(count_again, 'video')} with maps made otherwise {_were(count_again)} run again")
+    for note in notes:
+        tell(f"note: {note}")
     for name, error in summary.failed.items():
         tell(f"salema-run: {name}: {error}")
     if summary.interrupted:

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from salema.runtime.errors import ModelError
+from salema.runtime.errors import ModelError, OutputError, SalemaError
 from salema.runtime.files import make_folder, write_bytes
 from salema.runtime.jobs import run_jobs
 from salema.runtime.postprocess import to_grey
+from salema.runtime.provenance import (
+    NAME,
+    frames_facts,
+    provenance_of,
+    read_provenance,
+    remove_provenance,
+    video_facts,
+    write_provenance,
+)
 from salema.runtime.recovery import remove_unfinished
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from salema.runtime.datasets import FrameFolder
+    from salema.runtime.provenance import Provenance
     from salema.runtime.stream import SaliencyStream
 
+_OPTIONS = {"normalise": "frame", "map_bits": 8}  # as published; nothing else is to be had
 _PNG_END = b"IEND\xaeB\x60\x82"
 
 
@@ -31,10 +44,12 @@ class DatasetSummary:
 
     Attributes:
         videos: videos that were run to their end.
-        skipped: videos that were finished before.
+        skipped: videos that were finished before, by the same model.
         frames: maps that were written.
         failed: what went wrong, by the video's name.
         interrupted: whether it was ended from outside; videos under way are left unfinished.
+        again: with `--resume`, why videos that had all their maps were run again, by the video's name.
+        notes: what a user should know besides.
     """
 
     videos: int
@@ -42,6 +57,8 @@ class DatasetSummary:
     frames: int
     failed: dict[str, str]
     interrupted: bool
+    again: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def run_dataset(
@@ -52,6 +69,7 @@ def run_dataset(
     resume: bool = False,
     stop: threading.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> DatasetSummary:
     """Writes the map of every frame, as the published code does: network size, stretched to 0..255 per frame.
 
@@ -59,30 +77,75 @@ def run_dataset(
         videos: what to run.
         open_stream: opens the model; each job has one of its own, and each video starts anew.
         jobs: videos at a time.
-        resume: skip videos of which every map is there and whole.
+        resume: skip videos of which every map is there and whole, and made of the same frames by the same model, as the
+            `salema.json` beside them tells.
         stop: ends the run after the frames under way, once it is set.
         progress: takes the videos and frames that were done since it was called last.
+        notify: takes a sentence where maps that are there can't be believed.
 
     Raises:
         SalemaError: the model can't be opened.
     """
-    stop = stop or threading.Event()
-    waiting = [video for video in videos if not (resume and is_finished(video))]
-    failed, done, frames = dict[str, str](), 0, 0
-
-    def work(video: FrameFolder, stream: SaliencyStream) -> int:
-        return run_video(video, stream, stop, progress)
-
-    for video, result in run_jobs(waiting, open_stream, work, jobs):
-        if not isinstance(result, int):
+    work = _Work(resume, stop or threading.Event(), progress or (lambda *_: None), notify)
+    failed, notes = dict[str, str](), list[str]()
+    done = skipped = frames = 0
+    for video, result in run_jobs(videos, open_stream, work, jobs):
+        if isinstance(result, Exception):
             failed[video.name] = str(result)
             continue
-        frames += result
-        if result == len(video.frames) or (video.film and not stop.is_set()):  # a header may be off by some frames
+        skipped += result is None
+        frames += result or 0
+        if result is not None and (result == len(video.frames) or (video.film and not work.stop.is_set())):
             done += 1
-            if progress:
-                progress(1, 0)
-    return DatasetSummary(done, len(videos) - len(waiting), frames, failed, stop.is_set())
+            notes += _leftovers(video)
+            work.progress(1, 0)
+    return DatasetSummary(done, skipped, frames, failed, work.stop.is_set(), work.again, tuple(notes))
+
+
+@dataclass
+class _Work:
+    """Runs a video, or leaves it as it is."""
+
+    resume: bool
+    stop: threading.Event
+    progress: Callable[[int, int], None]
+    notify: Callable[[str], None]
+    again: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, video: FrameFolder, stream: SaliencyStream) -> int | None:
+        """Returns how many maps were written; None where those that are there are to stay."""
+        if self.resume and not self.stop.is_set() and is_finished(video):
+            differs = _made_otherwise(video, stream)
+            if not differs:
+                self.progress(1, len(video.frames))
+                return None
+            if differs not in self.again.values():  # of many videos it is the same
+                self.notify(f"{video.name} has all its maps, but {differs}; it is run again, as are others like it")
+            self.again[video.name] = differs
+        return run_video(video, stream, self.stop, self.progress)
+
+
+def _made_otherwise(video: FrameFolder, stream: SaliencyStream) -> str:
+    """Returns why the maps that are there are not those of this model, or nothing."""
+    before = read_provenance(video.maps[0].parent)
+    if before is None:
+        return f"no {NAME} tells what made them"
+    return before.differs_from(_provenance(video, stream, len(video.frames)))
+
+
+def _provenance(video: FrameFolder, stream: SaliencyStream, frames: int, why: str | None = None) -> Provenance:
+    expected = len(video.frames)
+    source = video_facts(video.film) if video.film else frames_facts(video.frames)
+    return provenance_of(stream, _OPTIONS, source, frames=frames, frames_expected=expected, why_incomplete=why)
+
+
+def _leftovers(video: FrameFolder) -> list[str]:
+    """Says so where maps of another run lie between those of this one."""
+    if video.film:  # its header need not tell how many it holds
+        return []
+    folder, ours = video.maps[0].parent, {path.name for path in video.maps}
+    others = sum(path.name not in ours for path in folder.glob("*.png"))
+    return [f"{folder} also holds {counted(others, 'PNG file')} that this run did not write"] if others else []
 
 
 def run_video(
@@ -99,20 +162,34 @@ def run_video(
         OutputError: a map can't be written.
     """
     stream.reset()
-    make_folder(video.maps[0].parent)
-    remove_unfinished(video.maps[0].parent)
-    count = 0
-    for path, target, image in video.read():
-        if stop.is_set():
-            break
-        saliency = stream.step(image)
-        if not np.isfinite(saliency).all():
-            raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
-        write_bytes(target, cv2.imencode(".png", to_grey(saliency))[1].tobytes())
-        count += 1
-        if progress:
-            progress(0, 1)
+    folder, count, why = video.maps[0].parent, 0, None
+    make_folder(folder)
+    remove_unfinished(folder)
+    try:
+        for path, target, image in video.read():
+            if stop.is_set():
+                why = "interrupted"
+                break
+            if not count:
+                remove_provenance(folder)  # of maps that are about to be others
+            saliency = stream.step(image)
+            if not np.isfinite(saliency).all():
+                raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
+            write_bytes(target, cv2.imencode(".png", to_grey(saliency))[1].tobytes())
+            count += 1
+            if progress:
+                progress(0, 1)
+    except SalemaError as error:
+        with suppress(OutputError):  # the disk is full, perhaps
+            _tell(video, stream, count, str(error))
+        raise
+    _tell(video, stream, count, why)
     return count
+
+
+def _tell(video: FrameFolder, stream: SaliencyStream, count: int, why: str | None) -> None:
+    if count:
+        write_provenance(video.maps[0].parent, _provenance(video, stream, count, why))
 
 
 def is_finished(video: FrameFolder) -> bool:

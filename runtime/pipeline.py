@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from salema.runtime.drawing import Clock, Drawing, RunOptions
 from salema.runtime.errors import OutputError, UsageError, VideoError
+from salema.runtime.provenance import provenance_of, remove_provenance, source_facts, write_provenance
 from salema.runtime.side_by_side import side_by_side
 from salema.runtime.stopping import stop_requested
 from salema.runtime.window import WindowClosedError
@@ -17,8 +18,10 @@ from salema.runtime.wording import counted
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
 
     from salema.runtime.playback import Playback
+    from salema.runtime.provenance import Provenance
     from salema.runtime.sinks import Drawn, Sink
     from salema.runtime.stream import SaliencyStream
     from salema.runtime.targets import Targets
@@ -49,6 +52,7 @@ class Summary:
         interrupted: whether SIGINT or SIGTERM ended it.
         error: why the source or an output broke off, or None.
         lost: outputs of which nothing could be kept.
+        ended_by: `interrupted`, a closed window or the error, where it did not go to its end; else None.
         notes: what a user should know besides: sound that was lost, maps of an earlier run.
     """
 
@@ -71,6 +75,7 @@ class Summary:
     first_damage_s: float | None = None
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    ended_by: str | None = None
 
 
 def process_video(
@@ -110,7 +115,45 @@ def process_video(
     with stopping as asked, targets.opened(source, options.look, asked) as sinks:
         run = _Run(stream, source, sinks, options, asked)
         run.take_all(progress)
-        return run.finish()
+        summary = run.finish()
+        made = _provenance(stream, source, targets, options, summary)
+        kept = [path for path in targets.files if str(path) not in summary.lost]
+        for path in kept:
+            remove_provenance(path)  # of the file that this run's is about to replace
+    return replace(summary, notes=(*summary.notes, *_write_all(kept, made)))
+
+
+def _provenance(
+    stream: SaliencyStream, source: Playback, targets: Targets, options: RunOptions, summary: Summary
+) -> Provenance:
+    rate = options.reference_fps or stream.spec.reference_fps
+    behaviour = {
+        **asdict(options.look),
+        "map_bits": targets.map_bits,
+        "reset_on_cut": options.reset_on_cut,
+        "time_aware": options.time_aware,
+        "reference_fps": rate if options.time_aware else None,
+        **asdict(source.selection),
+    }
+    return provenance_of(
+        stream,
+        behaviour,
+        source_facts(source.source),
+        frames=summary.frames,
+        frames_expected=summary.frames_expected,
+        why_incomplete=summary.ended_by,
+    )
+
+
+def _write_all(outputs: list[Path], made: Provenance) -> list[str]:
+    """Writes what made each output beside it; returns what a user should know where that fails."""
+    notes = []
+    for path in outputs:
+        try:
+            write_provenance(path, made)
+        except OutputError as error:  # noqa: PERF203 - the outputs themselves are there
+            notes.append(f"what made {path} is not kept beside it: {error}")
+    return notes
 
 
 class _Run:
@@ -130,6 +173,7 @@ class _Run:
         self._count = self._cuts = 0
         self._looked_for_cuts = False
         self._error: str | None = None
+        self._ended_by: str | None = None
         self._notes: list[str] = []
         self._lost: list[str] = []
         self._is_whole = False
@@ -150,6 +194,7 @@ class _Run:
                     self._source.end()
             self._is_whole = self._source.has_end_of_sound and not self._stop.is_set()
         except WindowClosedError:
+            self._ended_by = "the window was closed"
             self._notes.append(f"the window was closed after {counted(self._count, 'frame')}")
         except (VideoError, OutputError) as error:
             if not self._count:
@@ -200,6 +245,7 @@ class _Run:
             first_damage_s=damage.first_s,
             lost=tuple(self._lost),
             notes=tuple(self._notes),
+            ended_by=self._error or ("interrupted" if self._stop.is_set() else self._ended_by),
         )
 
     def _finish(self, sink: Sink) -> bool:

@@ -130,6 +130,16 @@ class Playback:
         first = self._first()
         self._selected = itertools.chain([first], self._selected)
 
+    @property
+    def source(self) -> Source:
+        """What is played."""
+        return self._source
+
+    @property
+    def selection(self) -> Selection:
+        """What is chosen of it."""
+        return self._selection
+
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`."""
         if self.sound is not None and not self.sound.has_listener:

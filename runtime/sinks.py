@@ -21,6 +21,7 @@ from salema.runtime.files import append, make_folder, write_bytes, written_aside
 from salema.runtime.measures import Measures, measure
 from salema.runtime.npz_file import NpzFile, times_file
 from salema.runtime.postprocess import to_levels
+from salema.runtime.provenance import remove_provenance
 from salema.runtime.video_writer import VideoWriter
 from salema.runtime.wording import counted
 
@@ -163,6 +164,8 @@ class MapSink(_Stacked):
 
     def write(self, drawn: Drawn) -> None:
         """See `Sink`."""
+        if not self._count:
+            remove_provenance(self._folder)  # of maps that are about to be others
         image = drawn.grey if drawn.saliency is None else to_levels(drawn.saliency, drawn.limits, self._bits)
         path = self._folder / f"{self._count + 1:04d}.png"
         write_bytes(path, cv2.imencode(".png", image)[1].tobytes())

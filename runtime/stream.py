@@ -13,6 +13,7 @@ from salema.runtime.session import PictureSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -29,12 +30,13 @@ class SaliencyStream:
     Args:
         session: the loaded model; freed with the stream.
         streams: how many independent videos run side by side; must equal the model's batch unless that is free.
+        model: the folder or file that it was loaded from, if that is to be told.
 
     Raises:
         UsageError: the model was exported for another batch.
     """
 
-    def __init__(self, session: Session, streams: int = 1) -> None:
+    def __init__(self, session: Session, streams: int = 1, model: Path | None = None) -> None:
         batch = session.spec.batch
         if streams < 1 or batch not in {None, streams}:
             raise UsageError(
@@ -42,7 +44,7 @@ class SaliencyStream:
                 f" load it with streams={batch or 1} or export it with --batch {max(streams, 1)}"
             )
         self._session = session
-        self._streams = streams
+        self._streams, self.model = streams, model
         self.reset()
 
     @property

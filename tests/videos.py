@@ -68,6 +68,11 @@ def write_film(path, frames):
     return path
 
 
+def outputs(folder):
+    """What a run has written there, in order, but for the records of what made it."""
+    return sorted(path for path in folder.iterdir() if not path.name.endswith("salema.json"))
+
+
 def copy(source, target):
     """Reads and writes every frame as it is."""
     with VideoReader(source) as reader, VideoWriter(target, reader, reader.height, reader.width) as writer:

@@ -17,7 +17,7 @@ import onnx
 import pytest
 from limits import run_limited, script
 from onnx import numpy_helper
-from videos import probe, write_clip
+from videos import outputs, probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime import load
@@ -45,7 +45,7 @@ def test_maps_are_the_published_ones(cli, model, small_clip, tmp_path):
     """Every PNG against the rules written out: INTER_AREA, raw map, min-max, times 255, rounded, network size."""
     ran = cli(main, small_clip, "--model", model, "--no-video", "--maps", tmp_path / "maps")
     assert ran.code == 0
-    names = [path.name for path in sorted((tmp_path / "maps").iterdir())]
+    names = [path.name for path in outputs(tmp_path / "maps")]
     assert names == [f"{number:04d}.png" for number in range(1, 13)]
     with av.open(str(small_clip)) as container, load(model) as stream:
         for number, frame in enumerate(container.decode(video=0), 1):
@@ -74,7 +74,7 @@ def test_a_natural_clip_from_end_to_end(cli, model, natural_clip, tmp_path, monk
     before, after = probe(natural_clip), probe(video)
     for fact in ("times", "rate", "duration_s", "size_hw", "aspect"):
         assert after[fact] == before[fact]
-    assert len(list((tmp_path / "maps").iterdir())) == 120
+    assert len(outputs(tmp_path / "maps")) == 120
     assert "untrained" in ran.err
     assert "auto:" in ran.err
 
@@ -180,7 +180,7 @@ def test_an_interrupt_finishes_the_file(model, tmp_path, number):
     after = probe(tmp_path / "out.mp4")
     assert len(after["images"]) == frames
     assert after["sound_s"][0] == pytest.approx(frames / 25, abs=0.1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4", "maps", "out.mp4"]
+    assert [path.name for path in outputs(tmp_path)] == ["long.mp4", "maps", "out.mp4"]
 
 
 @pytest.mark.parametrize("options", [("-o", "out.mp4"), ("--no-video", "--maps", "maps")])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from limits import script
-from videos import DISC, probe, write_clip
+from videos import DISC, outputs, probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime.cli import main
@@ -144,7 +144,7 @@ def test_a_text_that_is_called_a_video(run, tmp_path):
 def test_names(run, tmp_path, name):
     write_clip(tmp_path / "a.mp4", DISC).rename(tmp_path / name)
     run(name, "--maps", f"maps of {name}", out=f"{name}.mp4")
-    assert len(list((tmp_path / f"maps of {name}").iterdir())) == 8
+    assert len(outputs(tmp_path / f"maps of {name}")) == 8
     assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.mp4", f"maps of {name}"}
 
 
@@ -153,7 +153,7 @@ def test_the_usual_name_of_the_output(cli, model, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     write_clip(tmp_path / "in/a.mp4", DISC).rename(tmp_path / "in/ünï cødé.v2.mp4")
     assert cli(main, "in/ünï cødé.v2.mp4", "--model", model).code == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "ünï cødé.v2_saliency.mp4"]
+    assert [path.name for path in outputs(tmp_path)] == ["in", "ünï cødé.v2_saliency.mp4"]
 
 
 def test_mixed_sizes_in_one_folder(run, tmp_path):
@@ -187,7 +187,7 @@ def test_two_runs_into_one_folder(model, tmp_path):
         assert process.returncode == 0, err
         assert out.startswith("60 frames in ")
     assert len(probe(tmp_path / "same.mp4")["images"]) == 60
-    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    names = [path.name for path in outputs(tmp_path / "maps")]
     assert names == [f"{number:04d}.png" for number in range(1, 61)]
     assert all(cv2.imread(str(tmp_path / "maps" / name), cv2.IMREAD_UNCHANGED).shape == (64, 96) for name in names)
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "maps", "same.mp4"}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from limits import script
 from rtsp import RtspServer
-from videos import probe, write_clip
+from videos import outputs, probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime.cli import main
@@ -226,7 +226,7 @@ def test_the_command_on_a_camera_that_comes_and_goes(server, model, tmp_path):
     after = probe(tmp_path / "o.mp4")
     assert len(after["images"]) == summary["frames"]
     assert max(np.diff(after["times"])) == pytest.approx(summary["outage_s"], abs=0.5)
-    assert [path.name for path in tmp_path.iterdir()] == ["o.mp4"]
+    assert [path.name for path in outputs(tmp_path)] == ["o.mp4"]
 
 
 def test_a_slow_network_takes_the_newest_frame(server, cli, model, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from videos import DISC, write_clip
+from videos import DISC, outputs, write_clip
 
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.source_run import usual_jobs
@@ -202,7 +202,7 @@ def test_one_that_fails_is_not_the_end_of_the_others(cli, model, tmp_path, jobs)
     assert ran.code == 1
     assert f"salema-run: {tmp_path}/b.mp4: can't be read as a video" in ran.err
     assert ran.err.endswith("salema-run: 1 of 3 sources failed; the others are done\n")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_saliency.mp4", "c_saliency.mp4"]
+    assert [path.name for path in outputs(tmp_path / "out")] == ["a_saliency.mp4", "c_saliency.mp4"]
 
 
 def test_a_missing_entry_is_a_source_with_a_problem(tmp_path):
@@ -243,7 +243,7 @@ def test_a_missing_source_is_not_the_end_of_the_others(cli, model, tmp_path, way
     prefix = f"{tmp_path}/list.txt: " if way == "list" else ""
     assert f"salema-run: {prefix}{tmp_path}/b.mp4: no such video file" in ran.err.splitlines()
     assert ran.err.endswith("salema-run: 1 of 3 sources failed; the others are done\n")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_saliency.mp4", "c_saliency.mp4"]
+    assert [path.name for path in outputs(tmp_path / "out")] == ["a_saliency.mp4", "c_saliency.mp4"]
     for path in (tmp_path / "out").iterdir():
         path.unlink()
     ran = cli(main, *arguments, "--strict")
@@ -263,5 +263,5 @@ def test_with_strict_the_first_that_fails_is_the_last(cli, model, tmp_path, jobs
     assert ran.code == 1
     assert f"salema-run: {tmp_path}/a.mp4: can't be read as a video" in ran.err
     assert ran.err.endswith("salema-run: 1 of 6 sources failed; stopped there, as --strict asks\n")
-    done = [path.name for path in (tmp_path / "out").iterdir()] if (tmp_path / "out").is_dir() else []
+    done = [path.name for path in outputs(tmp_path / "out")] if (tmp_path / "out").is_dir() else []
     assert len(done) < (1 if jobs == 1 else 5)
