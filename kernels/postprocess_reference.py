@@ -113,7 +113,7 @@ def _levels(saliency: NDArray[np.float32], limits: NDArray[np.float32]) -> NDArr
     if not high > low:
         return np.zeros(saliency.shape, np.uint8)
     with np.errstate(invalid="ignore", over="ignore"):  # infinities: NaN becomes 0
-        scaled = np.rint((saliency - low) / (high - low) * np.float32(255))
+        scaled = np.floor((saliency - low) / (high - low) * np.float32(255) + np.float32(0.5))
     return np.where(scaled > 0, scaled.clip(0, 255), 0).astype(np.uint8)
 
 

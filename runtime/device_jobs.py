@@ -90,15 +90,20 @@ class Pictures:
         grey: uint8 `[H, W]`, the map in levels; with the published look what the published code saves.
         image_bgr: uint8 `[h, w, 3]`, or None where none was asked for.
         limits: the values of the raw map that became 0 and 255.
-        is_finite: whether the raw map held neither NaN nor infinity.
+        range: the raw map's least and greatest value, both NaN where it holds one.
         saliency: float32 `[H, W]`, the raw map, or None where it was not asked for.
     """
 
     grey: NDArray[np.uint8]
     image_bgr: NDArray[np.uint8] | None
     limits: tuple[np.float32, np.float32]
-    is_finite: bool
+    range: tuple[float, float]
     saliency: NDArray[np.float32] | None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the raw map held neither NaN nor infinity."""
+        return bool(np.isfinite(self.range).all())
 
 
 class PictureJob:
@@ -178,7 +183,7 @@ class PictureJob:
         found = self._range.array[0]
         limits = (np.float32(0), np.float32(1)) if self._fixed else (found[0], found[1])
         raw = self._saliency.array[0, 0].copy() if self._raw else None
-        return Pictures(self._grey.array.copy(), image, limits, bool(np.isfinite(found).all()), raw)
+        return Pictures(self._grey.array.copy(), image, limits, (float(found[0]), float(found[1])), raw)
 
     def free(self) -> None:
         """Gives the memory back."""

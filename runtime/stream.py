@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.preprocess import check_frame, to_network_size
 from salema.runtime.session import PictureSession
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from salema.runtime.postprocess import Look
     from salema.runtime.session import Session
     from salema.runtime.spec import ModelSpec
+
+
+_HALF_A_LEVEL = 0.5 / 255  # what a map of 8 bits can't show may be rounding
 
 
 class SaliencyStream:
@@ -97,6 +100,7 @@ class SaliencyStream:
         Raises:
             UsageError: the frame has another dtype or shape, or there are several streams; or `elapsed` is not 1 in a
                 network that has no average, or not above 0.
+            ModelError: the model gave what is no map: values outside 0 to 1.
         """
         saliency: NDArray[np.float32] = self.step_batch([frame], elapsed)[0]
         return saliency
@@ -123,7 +127,25 @@ class SaliencyStream:
             raise UsageError(f"{frames_nhwc.dtype} frames {frames_nhwc.shape} given, uint8 {expected} expected")
         maps, self._states = self._session.step(frames_nhwc, self._states, self._mix(elapsed))
         self._first[:] = False
-        return maps
+        is_inside = self._check_range(maps.min(), maps.max())
+        return maps if is_inside else maps.clip(0, 1)
+
+    def _check_range(self, least: float, greatest: float) -> bool:
+        """Returns whether maps lie in 0 to 1; where only rounding has put them beyond that, they are to be clipped.
+
+        NaN and infinity pass: whoever knows the frame tells them.
+
+        Raises:
+            ModelError: they lie further out than half a grey level, so this is no saliency map.
+        """
+        if not (math.isfinite(least) and math.isfinite(greatest)) or (least >= 0 and greatest <= 1):
+            return True
+        if least < -_HALF_A_LEVEL or greatest > 1 + _HALF_A_LEVEL:
+            raise ModelError(
+                f"{self.spec.weights}: the model gave values from {least:.4g} to {greatest:.4g}, and a saliency map"
+                " lies in 0 to 1; export the model again with salema-export, whose graphs end with the sigmoid"
+            )
+        return False
 
     @property
     def draws_pictures(self) -> bool:
@@ -152,6 +174,8 @@ class SaliencyStream:
         mix = self._mix(elapsed)
         pictures, self._states = session.step_picture(image_bgr, self._states, mix, look, raw=raw)
         self._first[:] = False
+        if not self._check_range(*pictures.range) and pictures.saliency is not None:
+            np.clip(pictures.saliency, 0, 1, out=pictures.saliency)
         return pictures
 
     def _mix(self, elapsed: float) -> NDArray[np.float32]:

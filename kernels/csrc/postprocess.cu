@@ -1,6 +1,6 @@
 // From a map, its range and the source frame to the picture, in one pass; nothing between them is kept:
-//   level = rint((s - low) / (high - low) * 255);  colour = resize(table[level]);  out = (1 - a) * frame + a * colour
-// Each step rounds as OpenCV does for 8-bit images. Frame and picture are BGR [h, w, 3], or NV12: Y [h, w] and UV
+//   level = floor((s - low) / (high - low) * 255 + 0.5);  colour = resize(table[level]);  out = (1 - a) * frame + a * colour
+// The level rounds as the published code does, all else as OpenCV does for 8-bit images. Frame and picture are BGR [h, w, 3], or NV12: Y [h, w] and UV
 // [h / 2, w / 2, 2], even sizes; rows may lie apart. A thread draws one pixel, of NV12 a block of 2x2.
 //
 // Set by the compiler's -D: VIEW (MAP8: levels at the map's size, MAP: grey, OVERLAY), NV12 (of the picture: 0 or 1).
@@ -40,7 +40,7 @@ struct Colour {
 __device__ inline int level(const Drawing& drawing, u32 row, u32 column) {
   if (!(drawing.high > drawing.low)) return 0;  // flat, or NaN
   const float s = drawing.saliency[row * drawing.map_width + column];
-  const float scaled = rintf((s - drawing.low) / (drawing.high - drawing.low) * 255.0f);
+  const float scaled = floorf((s - drawing.low) / (drawing.high - drawing.low) * 255.0f + 0.5f);
   if (!(scaled > 0.0f)) return 0;  // also a NaN, of infinities
   return scaled < 255.0f ? static_cast<int>(scaled) : 255;
 }

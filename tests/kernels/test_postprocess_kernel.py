@@ -113,6 +113,14 @@ def assert_is_opencv(made):
     np.testing.assert_array_equal(planes, cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).ravel())
 
 
+def test_halves_go_up():
+    made = make((2, 511), (2, 511), "map8")
+    halves = (np.arange(511) / 510).astype(np.float32)
+    made["saliency"][:], made["limits"][:] = [halves, np.nextafter(halves, np.float32(0))], [0, 1]
+    assert_is_twin(made)
+    assert made["out"][0, :4].tolist() == [0, 1, 1, 2]
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("view", postprocess_op.VIEWS)
 @pytest.mark.parametrize("gap", [0, 1, 253])

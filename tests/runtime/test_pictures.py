@@ -1,5 +1,7 @@
 """Source frames in, pictures out, with all between them on the device: the kernels' own sources over host memory."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -168,6 +170,26 @@ def test_nan_is_seen(exported, on_device):
         poison["ema30"][:] = np.nan
         stream.restore(poison)
         assert not stream.picture(natural(1, (90, 120))[0], Look()).is_finite
+
+
+def test_maps_outside_0_to_1_are_seen(on_device, monkeypatch):
+    stream, _, session = on_device()
+    step_picture = session.step_picture
+
+    def scaled(by):
+        def step(*arguments, **options):
+            made, states = step_picture(*arguments, **options)
+            high = made.range[1]
+            return replace(made, range=(0, by), saliency=made.saliency * np.float32(by / high)), states
+
+        monkeypatch.setattr(session, "step_picture", step)
+
+    with stream:
+        scaled(1.5)
+        with pytest.raises(ModelError, match=r"values from 0 to 1\.5, and a saliency map lies in 0 to 1"):
+            stream.picture(natural(1, (90, 120))[0], Look(), raw=True)
+        scaled(1.001)
+        assert stream.picture(natural(1, (90, 120))[0], Look(), raw=True).saliency.max() == 1
 
 
 def test_frames_are_checked(on_device, model):

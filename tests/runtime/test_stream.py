@@ -1,9 +1,14 @@
+import re
+
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from salema.export.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.errors import UsageError
+from salema.runtime.cli import main
+from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.preprocess import to_network_size
 
@@ -48,6 +53,44 @@ def test_misuse_is_named(model, exported, disc):
             stream.step_batch([])
     with pytest.raises(UsageError, match="the model is closed"):
         stream.step(disc[0])
+
+
+def ending_with(model, folder, *nodes):
+    """Writes the model with other nodes in its sigmoid's place, each taking what the one before gives."""
+    proto = onnx.load(model / "model.onnx")
+    graph = proto.graph
+    (sigmoid,) = [node for node in graph.node if "saliency" in node.output]
+    assert sigmoid.op_type == "Sigmoid"
+    graph.node.remove(sigmoid)
+    graph.initializer.append(numpy_helper.from_array(np.float32(1.001), "scale"))
+    value = sigmoid.input[0]
+    for index, (kind, *others) in enumerate(nodes, 1):
+        name = "saliency" if index == len(nodes) else f"ending{index}"
+        graph.node.append(helper.make_node(kind, [value, *others], [name]))
+        value = name
+    folder.mkdir()
+    onnx.save(proto, folder / "model.onnx")
+    return folder
+
+
+def test_a_model_without_its_sigmoid_is_refused_wherever_it_runs(cli, model, disc, small_clip, tmp_path):
+    folder = ending_with(model, tmp_path / "m", ("Mul", "scale"))
+    sentence = (
+        r"seeded:16: the model gave values from -?[\d.]+ to [\d.]+, and a saliency map lies in 0 to 1; export the"
+    )
+    with load(folder) as stream, pytest.raises(ModelError, match=sentence):
+        for frame in disc:
+            stream.step(frame)
+    ran = cli(main, small_clip, "--model", folder, "-o", tmp_path / "out/o.mp4", "--npz", tmp_path / "out/o.npz")
+    assert (ran.code, bool(re.search(f"^salema-run: {sentence}", ran.err, re.MULTILINE))) == (1, True), ran.err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_rounding_puts_above_1_is_clipped(model, disc, tmp_path):
+    """A thousandth is less than half a level of 8 bits."""
+    folder = ending_with(model, tmp_path / "m", ("Sigmoid",), ("Ceil",), ("Mul", "scale"))
+    with load(folder) as stream:
+        assert np.unique(stream.step(disc[0])).tolist() == [1]
 
 
 @pytest.mark.parametrize("elapsed", [0.5, 1, 2, 7.25])
