@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,15 +29,22 @@ from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import find_parts
 from salema.runtime.trt_library import KINDS
 from salema.runtime.trt_session import open_engine
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from salema.benchmarks.network import Network
     from salema.runtime.sources import Source
     from salema.runtime.spec import ModelSpec
+
+Turn = Callable[[int, str], None]
+
+
+@contextmanager
+def _no_turns(_: int) -> Iterator[Turn]:
+    yield lambda *_: None
+
 
 CONVENTION = {
     "timing": "wall time of a whole step as a caller sees it: frames in, waited for, maps out, state carried",
@@ -48,12 +56,15 @@ CONVENTION = {
 _LEAST_RUN_FRAMES, _MOST_RUN_FRAMES = 10, 300
 
 
-def run_bench(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def run_bench(
+    plan: Plan, say: Callable[[str], None], turns: Callable[[int], AbstractContextManager[Turn]] = _no_turns
+) -> list[dict[str, Any]]:
     """Measures what is asked for; ratios are against the first peer, or the first model where there is none.
 
     Args:
         plan: what to measure.
         say: takes a line on each step.
+        turns: shows progress: takes the number of turns, and gives what takes each (see `compare_for`).
 
     Returns:
         A record for each case, ready for JSON.
@@ -66,15 +77,20 @@ def run_bench(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
     source = None if plan.source is None else playable(plan.source)
     network = _find_network(plan, spec)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack, EnergyMeter(plan.gpu) as meter:
+        say("opening what is compared")
         cases = open_cases(plan, network, stack, Path(name))
         for case in cases:
             say(f"{case.name}: {case.precision}, {case.description}")
         frames = read_frames(source, spec)
+        say(f"running {counted(len(frames), 'frame')} through each, to compare the maps")
         quality = _judge(cases, frames, network)
-        say(f"timing, {plan.duration_s:g} s each, in {ROUNDS} turns")
+        about = f"{counted(len(cases), 'case')}, {plan.duration_s:g} s each, in {ROUNDS} turns"
+        say(f"timing {about}: {len(cases) * plan.duration_s:.3g} s or more")
         steps = {case.name: _stepper(case, frames) for case in cases}
         work = {case.name: float(case.batch) for case in cases}
-        found = compare_for(steps, cases[0].name, plan.duration_s, work, meter.joules)
+        with turns((ROUNDS + 1) * len(cases)) as turn:
+            found = compare_for(steps, cases[0].name, plan.duration_s, work, meter.joules, turn)
+        say("measuring what this machine can do at most")
         device = "cpu" if plan.gpu is None else f"cuda:{plan.gpu}"
         rates = measure_rates(device, {case.precision for case in cases})
         shared = _shared(cases[0].name, rates, device, meter, environment)
@@ -83,8 +99,8 @@ def run_bench(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
             timing, joules = found[case.name]
             parts = {
                 "limit": _limit(case, network, Path(name), rates, timing),
-                "engine": _time_bare(case, plan),
-                "run": _run_whole(case, source, plan.duration_s, timing),
+                "engine": _time_bare(case, plan, say),
+                "run": _run_whole(case, source, plan.duration_s, timing, say),
             }
             records.append({**_record(case, timing, quality.get(case.name), joules), **parts, **shared})
     return records
@@ -141,23 +157,27 @@ def _stepper(case: Case, frames: NDArray[np.uint8]) -> Callable[[], object]:
     return lambda: case.runner.infer(next(batches))
 
 
-def _time_bare(case: Case, plan: Plan) -> dict[str, Any] | None:
+def _time_bare(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, Any] | None:
     """Times the engine of one of our models alone; None where it runs on no TensorRT engine."""
     if case.folder is None or not isinstance(stream_of(case).session, DeviceSession):
         return None
     kind = next(kind for kind in KINDS.values() if stream_of(case).description.startswith(f"{kind.title} "))
-    engine, device, _ = open_engine(case.folder, kind, plan.gpu or 0)
+    say(f"timing the engine of {case.name} alone")
+    engine, device, launcher = open_engine(case.folder, kind, plan.gpu or 0)
     try:
         with device.active():
             try:
                 return asdict(time_engine(engine, device, case.batch, plan.duration_s))
             finally:
                 engine.close()
+                launcher.close()
     finally:
         device.close()
 
 
-def _run_whole(case: Case, source: Source | None, duration_s: float, timing: Timing) -> dict[str, Any] | None:
+def _run_whole(
+    case: Case, source: Source | None, duration_s: float, timing: Timing, say: Callable[[str], None]
+) -> dict[str, Any] | None:
     """Runs a source through one of our models to an MP4, and returns where the time went; None without a source."""
     if case.folder is None or source is None or case.batch != 1:
         return None
@@ -165,6 +185,7 @@ def _run_whole(case: Case, source: Source | None, duration_s: float, timing: Tim
     from salema.runtime.playback import Playback, Selection  # noqa: PLC0415
     from salema.runtime.targets import Targets  # noqa: PLC0415
 
+    say(f"running the source through {case.name} as salema-run does")
     frames = int(min(max(1e3 * duration_s / timing.mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -62,6 +62,7 @@ def bench(
             refuse_before_command(context)
             return
         from salema.benchmarks.bench import run_bench
+        from salema.benchmarks.bench_progress import TurnBar
         from salema.benchmarks.cases import Plan
         from salema.benchmarks.guard import check_baseline
         from salema.benchmarks.records import read_records, write_records
@@ -82,7 +83,7 @@ def bench(
         if before is not None:
             check_baseline(before, plan)
         _check_outputs(json_, plot)
-        records = run_bench(plan, tell)
+        records = run_bench(plan, tell, TurnBar)
         if json_ is not None:
             write_records(json_, records)
         show(f"{table(records)}\n\n{details(records)}")

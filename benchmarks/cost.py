@@ -33,6 +33,7 @@ BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (10, 30, 100, 300)
 USUAL_HW = (192, 256)
 AXES = {"size": "pixels per frame", "batch": "streams per step", "length": "frames of the video"}
+_QUANTITIES = {"step_ms": "ms per step", "total_s": "s in all", "peak_mb": "peak memory, MB"}
 _RUNS, _WARM_UP = 7, 2
 
 
@@ -176,6 +177,8 @@ def plot_cost(points: Sequence[Point], lines: Sequence[Line], path: Path) -> Non
     Raises:
         OutputError: the file can't be written.
     """
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415 - in the extra `plot`
+
     figure = new_figure(12, 7)
     panels = figure.subplots(2, len(AXES))
     for index, line in enumerate(lines):
@@ -185,6 +188,8 @@ def plot_cost(points: Sequence[Point], lines: Sequence[Line], path: Path) -> Non
         axes.plot(x, [getattr(point, line.quantity) for point in chosen], "o")
         ends = np.array([0, max(x)])
         axes.plot(ends, line.fixed + line.each * ends, label=f"R squared {line.r_squared:.4f}")
-        axes.set(xlabel=AXES[line.axis], ylabel=line.quantity, ylim=(0, None))
+        most = max(*(getattr(point, line.quantity) for point in chosen), line.fixed + line.each * max(x), line.fixed)
+        axes.set(xlabel=AXES[line.axis], ylabel=_QUANTITIES[line.quantity], ylim=(0, most * 1.15))  # none is cut
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", " ")))
         axes.legend()
     save_figure(figure, path)

@@ -74,6 +74,7 @@ def compare_for(
     duration_s: float,
     work: Mapping[str, float] | None = None,
     joules: Callable[[], float | None] = lambda: None,
+    turn: Callable[[int, str], None] = lambda *_: None,
 ) -> dict[str, tuple[Timing, float | None]]:
     """As `compare`, each case for so many seconds in all, in `ROUNDS` turns: what trtexec's options mean.
 
@@ -86,16 +87,19 @@ def compare_for(
         work: how much one call of a case does (frames, say); ratios are of the time for the same work. None: all the
             same.
         joules: what the machine has used so far.
+        turn: takes a round's number, from 1, and a case's name, before each turn; 0 is the warm-up.
 
     Returns:
         For each case its times, and the joules of one of its calls; None where nothing counts them.
     """
-    for call in cases.values():
+    for name, call in cases.items():
+        turn(0, name)
         _repeat(call, WARM_UP_MS, 1)
     times: dict[str, list[list[float]]] = {name: [] for name in cases}
     used: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(ROUNDS):
+    for number in range(1, ROUNDS + 1):
         for name, call in cases.items():
+            turn(number, name)
             call()  # threads and caches are the last case's
             before = joules()
             times[name].append(_repeat(call, 1e3 * duration_s / ROUNDS, LEAST_RUNS // ROUNDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from salema.benchmarks.plotting import new_figure, save_figure
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", "of limit", "J/frame")
 _MARKERS = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
 _LEAST_LOSS = 1e-7  # one minus CC, below which float32 itself ends
+_LEAST_TICKS = 4
+_ROOM = 1.15  # around the outermost points, so that none is cut
 
 
 def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,7 +106,7 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
         OutputError: the file can't be written.
     """
     has_batches = len({record["batch"] for record in records}) > 1
-    figure = new_figure(12 if has_batches else 8, 5)
+    figure = new_figure(16 if has_batches else 10, 5)
     axes = figure.subplots(1, 1 + has_batches, squeeze=False)[0]
     _plot_accuracy(axes[0], records)
     if has_batches:
@@ -117,13 +120,49 @@ def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
 
     axes.set_prop_cycle(color=[colormaps["tab20"](index) for index in range(20)])
     for record in single:
-        loss = max(1 - record["quality"]["cc"], _LEAST_LOSS)
+        loss = _loss(record)
         label, marker = f"{record['case']} {record['precision']}", _MARKERS.get(record["precision"], "x")
         axes.plot(record["timing"]["median_ms"], loss, marker, markersize=8, label=label)
     axes.set(xlabel="ms per frame, median", ylabel="1 - CC against float32", title="Time and accuracy")
     axes.set(xscale="log", yscale="log")
     if single:
-        axes.legend(fontsize=7)
+        _scale([record["timing"]["median_ms"] for record in single], [_loss(record) for record in single], axes)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)  # it would hide points
+
+
+def _loss(record: dict[str, Any]) -> float:
+    return max(1 - float(record["quality"]["cc"]), _LEAST_LOSS)
+
+
+def _scale(times_ms: Sequence[float], losses: Sequence[float], axes: Any) -> None:
+    """Puts plain numbers of ms along the axis, and room below the floor, which is not a value but a bound."""
+    from matplotlib import ticker  # noqa: PLC0415 - see above
+
+    low, high = min(times_ms) / _ROOM, max(times_ms) * _ROOM
+    axes.set(xlim=(low, high), ylim=(_LEAST_LOSS / 3, max(*losses, 10 * _LEAST_LOSS) * 3))
+    axes.xaxis.set_major_locator(ticker.FixedLocator(_plain_ticks(low, high)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    decades = [10.0**power for power in range(-7, 1) if 10.0**power <= axes.get_ylim()[1]]
+    axes.yaxis.set_major_locator(ticker.FixedLocator(decades))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    names = {_LEAST_LOSS: f"{_LEAST_LOSS:g} or less"}
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: names.get(value, f"{value:g}")))
+    axes.axhline(_LEAST_LOSS, color="0.8", linestyle="--", linewidth=1, zorder=0)
+    axes.grid(axis="x", color="0.92")
+
+
+def _plain_ticks(low: float, high: float) -> list[float]:
+    """Returns round numbers between two, evenly on a logarithmic axis: of the fewest per decade that give 4."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - see above
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        found = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(found) >= _LEAST_TICKS:
+            return found
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)  # so narrow that it is nearly straight
+    return [float(f"{tick:.6g}") for tick in ticks if low <= tick <= high]
 
 
 def _plot_batches(axes: Any, records: Sequence[dict[str, Any]]) -> None:
@@ -134,5 +173,6 @@ def _plot_batches(axes: Any, records: Sequence[dict[str, Any]]) -> None:
     for name, points in lines.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
     axes.set_xticks(sorted({record["batch"] for record in records}))
-    axes.set(xlabel="streams per step", ylabel="frames per second", title="Throughput", ylim=(0, None))
-    axes.legend(fontsize=7)
+    most = max(record["fps"] for record in records)
+    axes.set(xlabel="streams per step", ylabel="frames per second", title="Throughput", ylim=(0, most * _ROOM))
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

@@ -53,7 +53,7 @@ def open_engine(folder: Path, kind: Kind, device_index: int = 0) -> tuple[StepEn
     """Loads the engine of a model's folder, whole or in two parts, without a session around it.
 
     Returns:
-        The engine, its device, and what launches our kernels there; the caller closes engine and device.
+        The engine, its device, and what launches our kernels there; the caller closes all three, the device last.
 
     Raises:
         SalemaError: see `open_tensorrt`.
@@ -72,6 +72,7 @@ def open_engine(folder: Path, kind: Kind, device_index: int = 0) -> tuple[StepEn
         with suppress(BackendError), device.active():  # engines must go before the GPU's context does
             for part in engines:
                 part.close()
+            launcher.close()
         device.close()
         raise
     return whole, device, launcher

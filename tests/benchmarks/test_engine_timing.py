@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
-from host_device import HostDevice, open_host
+from host_device import HostDevice, QueuedLauncher, open_host
 
+from salema.benchmarks import bench
+from salema.benchmarks.cases import Case, Plan
 from salema.benchmarks.engine_timing import Spread, time_engine
+from salema.runtime.device_session import DeviceSession
+from salema.runtime.stream import SaliencyStream
 
 
 @pytest.mark.parametrize("options", [{}, {"split": True}, {"batch": None}])
@@ -24,6 +28,27 @@ def test_parts_are_timed_apart_and_all_memory_is_given_back(exported, options, g
     assert found.latency.mean_ms == pytest.approx(parts)
     assert 0 < found.enqueue.median_ms < found.compute.median_ms
     assert 0 < found.throughput_qps < 1e3 / found.compute.mean_ms * 3
+
+
+def test_what_was_opened_for_the_bare_engine_is_closed_again(model, monkeypatch):
+    said, opened = [], []
+
+    def open_engine(folder, kind, gpu):
+        device = HostDevice()
+        with device.active():
+            opened[:] = open_host(folder, device), device, QueuedLauncher(device)
+        monkeypatch.setattr(opened[2], "close", lambda: said.append("the launcher is closed"))
+        return tuple(opened)
+
+    monkeypatch.setattr(bench, "open_engine", open_engine)
+    device = HostDevice()
+    session = DeviceSession(open_host(model, device), device, QueuedLauncher(device), "TensorRT 11.4 on host")
+    with SaliencyStream(session) as stream:
+        case = Case("ours", "tensorrt", "fp32", 1, model, stream, session.description, 0)
+        found = bench._time_bare(case, Plan((model,), duration_s=0.01, device="cpu"), said.append)
+    assert found["runs"] >= 10
+    assert said == ["timing the engine of ours alone", "the launcher is closed"]
+    assert opened[1].closed
 
 
 def test_spread_counts_percentiles_as_trtexec():

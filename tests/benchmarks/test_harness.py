@@ -85,6 +85,13 @@ def test_for_a_duration_each_case_has_its_turns_and_ratios_are_for_the_same_work
     assert order == warm_up + turn * 10
 
 
+def test_every_turn_is_told_before_it_begins(clock):
+    told = []
+    cases = {name: lambda: clock.spend(100) for name in ("a", "b")}
+    harness.compare_for(cases, "a", 1, turn=lambda number, case: told.append((number, case)))
+    assert told == [(number, case) for number in range(harness.ROUNDS + 1) for case in ("a", "b")]
+
+
 def test_without_a_meter_there_are_no_joules(clock):
     ((_, joules),) = harness.compare_for({"one": lambda: clock.spend(1)}, "one", 0.01).values()
     assert joules is None

@@ -43,7 +43,7 @@ def noise(count, height, width, channels=3):
 def test_one_frame(run, tmp_path):
     write_clip(tmp_path / "a.mp4", DISC[:1])
     ran, after = run("a.mp4")
-    assert ran.out.startswith("1 frames in ")
+    assert ran.out.startswith("1 frame in ")
     assert len(after["images"]) == 1
 
 
@@ -145,7 +145,7 @@ def test_names(run, tmp_path, name):
     write_clip(tmp_path / "a.mp4", DISC).rename(tmp_path / name)
     run(name, "--maps", f"maps of {name}", out=f"{name}.mp4")
     assert len(outputs(tmp_path / f"maps of {name}")) == 8
-    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.mp4", f"maps of {name}"}
+    assert {path.name for path in outputs(tmp_path)} == {name, f"{name}.mp4", f"maps of {name}"}
 
 
 def test_the_usual_name_of_the_output(cli, model, tmp_path, monkeypatch):
@@ -190,4 +190,4 @@ def test_two_runs_into_one_folder(model, tmp_path):
     names = [path.name for path in outputs(tmp_path / "maps")]
     assert names == [f"{number:04d}.png" for number in range(1, 61)]
     assert all(cv2.imread(str(tmp_path / "maps" / name), cv2.IMREAD_UNCHANGED).shape == (64, 96) for name in names)
-    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "maps", "same.mp4"}
+    assert {path.name for path in outputs(tmp_path)} == {"a.mp4", "b.mp4", "maps", "same.mp4"}

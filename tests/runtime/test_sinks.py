@@ -395,7 +395,7 @@ def test_names_that_differ_late_do_not_meet(cli, model, small_clip, tmp_path):
         (tmp_path / f"{'x' * 60}{number}.mp4").write_bytes(small_clip.read_bytes())
     ran = cli(main, tmp_path / "x*.mp4", "--model", model, "-o", tmp_path / "out", "--jobs", 2)
     assert ran.code == 0, ran.err
-    for path in (tmp_path / "out").iterdir():
+    for path in outputs(tmp_path / "out"):
         assert len(probe(path)["images"]) == 12
 
 

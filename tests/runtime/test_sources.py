@@ -180,7 +180,9 @@ def test_the_videos_of_a_folder_run_one_after_the_other(cli, model, tmp_path):
         str(tmp_path / "in/b.mp4"),
         str(tmp_path / "one.png"),
     ]
-    out = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*") if path.parent.name != "in")
+    out = sorted(
+        str(path.relative_to(tmp_path)) for name in ("csv", "maps", "out") for path in outputs(tmp_path / name)
+    )
     assert out == [
         *("csv/a.csv", "csv/b.csv", "csv/one.csv"),
         *("maps/a", "maps/b", "maps/one"),

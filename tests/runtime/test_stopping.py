@@ -145,9 +145,9 @@ def begin(command, tmp_path, **options):
 
 @pytest.mark.parametrize("names", ["TERM TERM", "HUP", "INT TERM HUP INT INT"])
 def test_a_run_keeps_what_it_has_whatever_is_repeated(model, long_clip, tmp_path, names):
-    outputs = ["-o", "o.mp4", "--maps", "maps", "--npz", "o.npz", "--csv", "o.csv"]
+    options = ["-o", "o.mp4", "--maps", "maps", "--npz", "o.npz", "--csv", "o.csv"]
     process = begin(
-        [long_clip, "--model", model, *outputs], tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [long_clip, "--model", model, *options], tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     for name in names.split():
         process.send_signal(signal.Signals[f"SIG{name}"])
