@@ -135,6 +135,7 @@ def notes(found: Evaluation) -> Iterator[str]:
         videos = model.videos.values()
         frames = sum(len(video.frames) for video in videos)
         yield f"{model.label}: {counted(frames, 'frame')} of {counted(len(videos), 'video')} scored"
+        yield from (f"{model.label}: {maker}" for maker in model.made_by)
         if model.without_truth:
             yield f"{model.label}: {_some(model.without_truth)} without ground truth skipped"
         if model.without_maps:
@@ -219,6 +220,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
 def _model_json(model: DatasetScores) -> dict[str, Any]:
     return {
         "label": model.label,
+        "made_by": list(model.made_by),
         "mean_over_videos": _known(METRICS, model.mean("videos")),
         "mean_over_frames": _known(METRICS, model.mean("frames")),
         "frames": sum(len(video.frames) for video in model.videos.values()),

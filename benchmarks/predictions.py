@@ -14,6 +14,7 @@ from salema.benchmarks.map_files import read_map
 from salema.runtime.datasets import IN_IMAGES, NAMINGS, is_wanted, list_videos, testing_folder
 from salema.runtime.errors import MapError, ModelError, UsageError, VideoError
 from salema.runtime.postprocess import to_grey
+from salema.runtime.provenance import makers, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,11 +51,13 @@ class MapSource(Protocol):
         label: what it is called in tables.
         videos: what it has of each video, by `video_key`.
         without_truth: its videos that have no ground truth.
+        made_by: what made its maps, a sentence each; empty where nothing tells.
     """
 
     label: str
     videos: dict[str, Matched]
     without_truth: tuple[str, ...]
+    made_by: tuple[str, ...]
 
     def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
         """Yields, for one video, indices of frames in the ground truth, and how to get the map `(H, W)` of each."""
@@ -97,16 +100,18 @@ class PredictedMaps:
         place = root if dataset in IN_IMAGES else find_predictions(root, weights)
         label = weights or place.resolve().name
         self.videos: dict[str, Matched] = {}
-        without = []
+        without, folders = [], []
         for key, name, files in _predictions(dataset, place, weights, start, end):
             inner = next(iter(files.values())).parent
             if inner.name.endswith("_predictions"):
                 label = inner.name
             if key in truth:
+                folders.append(inner)
                 self.videos[key] = _match(dataset, truth[key], name, files, naming)
             else:
                 without.append(name)
         self.label, self.without_truth = label.removesuffix("_predictions"), tuple(without)
+        self.made_by = makers(folders)
         if not any(video.files for video in self.videos.values()):
             what = "no maps in <video>/"
             if self.videos:
@@ -237,6 +242,7 @@ class ModelMaps:
         end: int | None = None,
     ) -> None:
         self.label, self._stream = label, stream
+        self.made_by: tuple[str, ...] = (f"the maps are made, as they are scored, by {title_of(stream)}",)
         self.videos: dict[str, Matched] = {}
         self._videos: dict[str, FrameFolder] = {}
         names: dict[str, str] = {}

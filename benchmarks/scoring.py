@@ -76,6 +76,7 @@ class DatasetScores:
         without_maps: videos of the ground truth with no maps: skipped.
         unshared: videos left out with maps of which none fits a frame, or a frame that the other model has too.
         failed: what could not be read, by the names of video and frame: of whichever model, or of the ground truth.
+        made_by: what made the maps, a sentence each; empty where nothing tells.
         few_others: how many frames there were to draw shuffled AUC's from, if fewer than the protocol takes.
     """
 
@@ -85,6 +86,7 @@ class DatasetScores:
     without_maps: tuple[str, ...]
     unshared: tuple[str, ...] = ()
     few_others: int | None = None
+    made_by: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
 
     def mean(self, over: Mean) -> Scores:
@@ -296,7 +298,7 @@ def _of_dataset(
 ) -> DatasetScores:
     without = tuple(video.name for key, video in truth.items() if key not in source.videos)
     unshared = tuple(video.name for key, video in truth.items() if key in source.videos and key not in keys)
-    return DatasetScores(source.label, videos, source.without_truth, without, unshared)
+    return DatasetScores(source.label, videos, source.without_truth, without, unshared, made_by=source.made_by)
 
 
 def _score(

@@ -12,6 +12,7 @@ from salema.runtime.bounded_files import MOST_IMAGE_BYTES, check_file
 from salema.runtime.datasets import list_videos
 from salema.runtime.errors import MapError, MissingDependencyError, UsageError, reason
 from salema.runtime.files import written_aside
+from salema.runtime.provenance import NAME
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: 
 def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, Path], list[str]]:
     """Returns a video's maps by the names they should have, in order, and what is wrong with the names they have."""
     images = {path for path in folder.iterdir() if path.suffix == ".png" and path.stem.isdecimal()}
-    strange = sorted(path.name for path in folder.iterdir() if path not in images)
+    strange = sorted(path.name for path in folder.iterdir() if path not in images and path.name != NAME)
     problems = [f"{folder}: holds {_first(strange)}; only numbered .png files belong here"] if strange else []
     by_key: Mapping[str, Path] = {frame_key(path.stem): path for path in images}
     if len(by_key) < len(images):

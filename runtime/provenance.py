@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -17,9 +18,10 @@ from salema.runtime.engine_files import sha256_of
 from salema.runtime.files import write_bytes
 from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
 from salema.runtime.spec import salema_version
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from salema.runtime.sources import Source
     from salema.runtime.stream import SaliencyStream
@@ -84,6 +86,25 @@ class Provenance:
         unusual = (key for key, usual in _USUAL.items() if options.get(key, usual) != usual)
         differing = [f"{key.replace('_', ' ')} {options[key]}" for key in unusual]
         return ", ".join([told, *differing, self.backend.partition(" (")[0], f"salema {self.salema_version}"])
+
+
+def title_of(stream: SaliencyStream) -> str:
+    """Returns what `title` will say of the maps of a model as it runs."""
+    facts = {name: getattr(stream.spec, name) for name in _FACTS}
+    return Provenance(salema_version(), facts, stream.description, {}, {}, 0, None, complete=True).title
+
+
+def makers(folders: Iterable[Path]) -> tuple[str, ...]:
+    """Says what made the maps in some folders, a video in each; nothing where none tells."""
+    told = [read_provenance(folder) for folder in folders]
+    if not any(told):
+        return ()
+    unfinished = ", not finished"
+    titles = Counter(
+        "nothing that is known" if made is None else f"{made.title}{'' if made.complete else unfinished}"
+        for made in told
+    )
+    return tuple(f"the maps of {counted(count, 'video')} were made by {title}" for title, count in titles.items())
 
 
 _USUAL = {"normalise": "frame", "reset_on_cut": False, "time_aware": False, "stride": 1, "start_s": 0}

@@ -1,10 +1,12 @@
 import csv
 import itertools
 import json
+import re
 import shutil
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 from eval_maps import predict, scored
 from videos import write_film
@@ -91,6 +93,29 @@ def test_export_run_eval(cli, model, tmp_path, dataset):
     for name, values in scores.items():
         assert means[name] == pytest.approx(np.mean(values), abs=1e-6)
         assert abs(np.mean(values)) > 1e-4
+
+
+def test_what_made_the_maps_is_told(cli, model, exported, tmp_path):
+    made = write_dataset(tmp_path / "data", "other")
+    arguments = ("--dataset", "other", "--src", made.source)
+    assert cli(run_main, *arguments, "--dst", tmp_path / "maps", "--model", model).code == 0
+    title = f"seeded:16, SalEMA30 fp32, coefficient 0.1, ONNX Runtime {onnxruntime.__version__} on cpu, salema"
+    score = ("--dataset", "other", "--gt", made.truth, "--pred", tmp_path / "maps")
+    file = tmp_path / "scores.json"
+    ran = cli(main, *score, "--json", file)
+    count = len(made.videos)
+    assert f"note: seeded-16: the maps of {count} videos were made by {title}" in ran.err
+    (told,) = json.loads(file.read_text())["models"][0]["made_by"]
+    assert told.startswith(f"the maps of {count} videos were made by {title}")
+
+    first, second = (tmp_path / "maps/seeded-16_predictions" / video / "salema.json" for video in made.videos[:2])
+    first.unlink()
+    second.write_text(second.read_text().replace('"complete": true', '"complete": false'))
+    ran = cli(main, *score)
+    assert "note: seeded-16: the maps of 1 video were made by nothing that is known\n" in ran.err
+    assert re.search(r"note: seeded-16: the maps of 1 video were made by seeded:16, .*, not finished\n", ran.err)
+    ran = cli(main, *arguments, "--model", exported(alpha=0.3))
+    assert "the maps are made, as they are scored, by seeded:16, SalEMA30 fp32, coefficient 0.3, ONNX" in ran.err
 
 
 def test_dhf1ks_own_videos_score_as_their_frames_do(cli, model, tmp_path):

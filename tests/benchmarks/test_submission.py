@@ -27,6 +27,8 @@ def pack(cli, tmp_path, *arguments, end=702):
 @pytest.mark.parametrize("pattern", ["{:04d}/{:04d}.png", "SalEMA30_predictions/{}/{}.png"])
 def test_a_good_submission_is_packed_under_the_names_of_the_frames(cli, tmp_path, pattern):
     submission(tmp_path / "maps", pattern=pattern)
+    for folder in {path.parent for path in (tmp_path / "maps").rglob("*.png")}:
+        (folder / "salema.json").write_text("{}")  # what salema-run writes beside them stays here
     ran = pack(cli, tmp_path, "--method", "SalEMA30")
     assert (ran.code, ran.out) == (0, f"2 videos, 6 maps -> {tmp_path / 'out.zip'}\n")
     assert "note: maps are 8x6; DHF1K's frames are 640x360" in ran.err
