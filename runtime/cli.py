@@ -105,7 +105,9 @@ def run(
     naming: Annotated[
         str, typer.Option(help="With --dataset: published (counted from 1) or groundtruth (the frames' names).")
     ] = "published",
-    resume: Annotated[bool, typer.Option("--resume", help="With --dataset: skip finished videos.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --dataset: skip videos that this model has finished.")
+    ] = False,
     recover: Annotated[
         Path | None,
         typer.Option(
