@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from salema.runtime.errors import UsageError, VideoError
-from salema.runtime.playback import Playback, Selection
+from salema.runtime.playback import NoFrameError, Playback, Selection
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.sources import find_sources
 
 if TYPE_CHECKING:
-    from fractions import Fraction
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -90,7 +91,15 @@ def gather(given: str, frames: int, height: int, width: int) -> Footage:
     ]
     most = -(-MOST_HELD_OUT // len(clips))
     held_out = [_take(clip, clip.room, min(clip.frames - clip.room, most), height, width) for clip in clips]
-    return Footage(tuple(runs), np.concatenate(held_out), tuple(clip.source.shown for clip in clips))
+    found = Footage(
+        tuple(run for run in runs if len(run)), np.concatenate(held_out), tuple(clip.source.shown for clip in clips)
+    )
+    if 2 * found.count < frames or len(found.held_out) < LEAST_HELD_OUT:
+        raise VideoError(
+            f"--calib {given}: its frames lie unevenly in time, and where its rate puts them only {found.count} of"
+            f" {frames} to calibrate on and {len(found.held_out)} to check on were found; give a folder of its frames"
+        )
+    return found
 
 
 def _choose(sources: list[Source], frames: int) -> list[_Clip]:
@@ -98,7 +107,7 @@ def _choose(sources: list[Source], frames: int) -> list[_Clip]:
     runs = -(-frames // RUN)
     step = max(len(sources) // runs, 1)
     clips: list[_Clip] = []
-    for source in sorted(sources, key=lambda one: sources.index(one) % step):
+    for source in (sources[index] for first in range(step) for index in range(first, len(sources), step)):
         if not source.repeatable:
             raise UsageError(f"--calib {source.shown}: give a video file, or a folder of videos or frames")
         clips.append(_look_at(source))
@@ -132,8 +141,26 @@ def _spread(lengths: list[int], room: int) -> list[int]:
 
 
 def _take(clip: _Clip, first: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
-    source, start_s = clip.source, float(first / clip.rate)
-    if source.images:
-        source, start_s = replace(source, images=source.images[first : first + count]), 0.0
-    with Playback(source, Selection(start_s=start_s, max_frames=count)) as playback:
-        return np.stack([to_network_size(frame.image_bgr, height, width) for frame in playback])
+    """Reads so many frames, or fewer where the rate varies: what lies in other frames' time is never taken."""
+    found = np.empty((count, height, width, 3), np.uint8)
+    taken = 0
+    for taken, image_bgr in enumerate(_read(clip, first, count), 1):
+        found[taken - 1] = to_network_size(image_bgr, height, width)
+    return found[:taken]
+
+
+def _read(clip: _Clip, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
+    if clip.source.images:
+        with Playback(replace(clip.source, images=clip.source.images[first : first + count])) as playback:
+            yield from (frame.image_bgr for frame in playback)
+        return
+    # A quarter of a frame early: containers round times, Matroska to milliseconds.
+    start_s, end_s = (max(float((number - Fraction(1, 4)) / clip.rate), 0) for number in (first, first + count))
+    try:
+        with Playback(clip.source, Selection(start_s=start_s, max_frames=count)) as playback:
+            for frame in playback:
+                if playback.sound_start_s + frame.pts * playback.time_base >= end_s:
+                    return
+                yield frame.image_bgr
+    except NoFrameError:
+        return

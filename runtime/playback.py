@@ -29,6 +29,10 @@ _EARLY_S = 1e-6  # time stamps are rounded
 _LEAST_S, _LONGEST_S, _MOST = 1e-3, 1e6, 10**9
 
 
+class NoFrameError(VideoError):
+    """A source that ends before the first frame that is selected."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """Which frames of a source are run.
@@ -158,7 +162,7 @@ class Playback:
             self.close()
             if self._stop.is_set():
                 raise VideoError(f"{self.name}: stopped before its first frame")
-            raise VideoError(f"{self.name}: has no frame at --start-time {self._selection.start_s:g} or after")
+            raise NoFrameError(f"{self.name}: has no frame at --start-time {self._selection.start_s:g} or after")
         return first
 
     def _play(self) -> Iterator[Frame]:

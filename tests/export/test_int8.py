@@ -4,7 +4,9 @@ import itertools
 import json
 import re
 import tempfile
+import time
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -33,6 +35,7 @@ from salema.runtime.errors import BackendError, UsageError, VerificationError, V
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.openvino_session import ov
 from salema.runtime.ort_session import OrtSession
+from salema.runtime.sources import Source
 from salema.runtime.trt_library import TENSORRT_RTX
 
 TARGETS = [target for target in SCHEMES if target != "ncnn"]  # it has its own test, and no ONNX file in INT8
@@ -289,6 +292,51 @@ def test_frames_are_spread_and_none_is_held_out_that_is_calibrated_on(clip, tmp_
     both = gather(str(tmp_path), 40, *SIZE_HW)
     assert ([len(run) for run in both.runs], len(both.sources)) == ([16, 8, 16], 2)
     assert len(both.held_out) == 32
+
+
+def numbered(path, pts):
+    """A video whose frames tell their number by their grey, at 20 a second; `pts` are their times in frames."""
+    frames = np.empty((len(pts), *SIZE_HW, 3), np.uint8)
+    frames[:] = np.arange(len(pts), dtype=np.uint8)[:, None, None, None] * 4 + 5
+    write_clip(path, frames, rate=Fraction(20), pts=pts)
+    return str(path)
+
+
+def numbers(frames):
+    return np.rint((frames.mean((1, 2, 3)) - 2.5) / 4).astype(int).tolist()  # H.264 makes them darker by 2 or 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_frames_of_a_video_are_spread_as_those_of_a_folder(tmp_path, name):
+    found = gather(numbered(tmp_path / name, range(48)), 24, *SIZE_HW)
+    assert [numbers(run) for run in found.runs] == [list(range(16)), list(range(20, 28))]
+    assert numbers(found.held_out) == list(range(32, 48))
+
+
+def test_what_is_held_out_of_an_uneven_video_is_not_calibrated_on_either(tmp_path):
+    """The first half in a second, the rest ever slower: frames are not where the mean rate puts them."""
+    times = [*range(30), *(30 + 3 * late for late in range(30))]
+    found = gather(numbered(tmp_path / "a.mp4", times), 32, *SIZE_HW)
+    runs, held_out = [numbers(run) for run in found.runs], numbers(found.held_out)
+    assert held_out[-1] == 59
+    flat = [number for run in runs for number in run] + held_out
+    assert flat == sorted(set(flat))
+    assert 16 <= found.count == sum(map(len, runs)) < 32
+    times = [*range(56), 2000, 2001, 2002, 4000]
+    with pytest.raises(
+        VideoError, match=r"lie unevenly in time, .* only \d+ of 32 to calibrate on and \d+ to check on"
+    ):
+        gather(numbered(tmp_path / "b.mp4", times), 32, *SIZE_HW)
+
+
+def test_a_folder_of_many_videos_is_chosen_from_at_once(tmp_path, monkeypatch):
+    """Sources from all over the list, in turns; the list itself may be long."""
+    sources = [Source("video", f"{index}.mp4", str(index)) for index in range(20_000)]
+    monkeypatch.setattr(footage_module, "_look_at", lambda source: footage_module._Clip(source, 48, Fraction(25)))
+    start_s = time.process_time()
+    chosen = footage_module._choose(sources, 64)
+    assert [clip.source.shown for clip in chosen] == ["0.mp4", "5000.mp4", "10000.mp4", "15000.mp4"]
+    assert time.process_time() - start_s < 1
 
 
 def test_footage_refuses_what_has_too_few_frames(tmp_path):
