@@ -91,15 +91,15 @@ def gather(given: str, frames: int, height: int, width: int) -> Footage:
     ]
     most = -(-MOST_HELD_OUT // len(clips))
     held_out = [_take(clip, clip.room, min(clip.frames - clip.room, most), height, width) for clip in clips]
-    found = Footage(
+    footage = Footage(
         tuple(run for run in runs if len(run)), np.concatenate(held_out), tuple(clip.source.shown for clip in clips)
     )
-    if 2 * found.count < frames or len(found.held_out) < LEAST_HELD_OUT:
+    if 2 * footage.count < frames or len(footage.held_out) < LEAST_HELD_OUT:
         raise VideoError(
-            f"--calib {given}: its frames lie unevenly in time, and where its rate puts them only {found.count} of"
-            f" {frames} to calibrate on and {len(found.held_out)} to check on were found; give a folder of its frames"
+            f"--calib {given}: its frames lie unevenly in time, and where its rate puts them only {footage.count} of"
+            f" {frames} to calibrate on and {len(footage.held_out)} to check on were found; give a folder of its frames"
         )
-    return found
+    return footage
 
 
 def _choose(sources: list[Source], frames: int) -> list[_Clip]:
@@ -159,7 +159,7 @@ def _read(clip: _Clip, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
     try:
         with Playback(clip.source, Selection(start_s=start_s, max_frames=count)) as playback:
             for frame in playback:
-                if playback.sound_start_s + frame.pts * playback.time_base >= end_s:
+                if playback.start_s + frame.pts * playback.time_base >= end_s:
                     return
                 yield frame.image_bgr
     except NoFrameError:
