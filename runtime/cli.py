@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 
 from salema.runtime.cli_main import run_app
 from salema.runtime.errors import UsageError, exit_on_error
-from salema.runtime.side_by_side import SOURCE_THREAD
+from salema.runtime.side_by_side import is_something_left
 
 if TYPE_CHECKING:
     from salema.runtime.drawing import RunOptions
@@ -198,7 +197,7 @@ def _run_sources(
             report.add(source, targets, result, open_stream.description)
             if strict and report.has_failed:
                 stop.set()  # what is under way is finished and kept
-    report.exit(interrupted=stop.is_set(), strict=strict)
+    report.exit(strict=strict)
 
 
 def _run_dataset(
@@ -247,7 +246,7 @@ def main_of_process() -> None:
     try:
         main()
     except SystemExit as end:
-        if any(thread.name == SOURCE_THREAD and thread.is_alive() for thread in threading.enumerate()):
+        if is_something_left():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)

@@ -111,13 +111,14 @@ class Report:
     def __init__(self, count: int, *, as_json: bool, file: TextIO | None = None) -> None:
         self._count, self._as_json, self._file = count, as_json, file
         self._failed = 0
-        self._has_reported = False
+        self._has_reported = self._is_interrupted = False
 
     def add(
         self, source: Source, targets: Targets, result: Summary | SalemaError | OSError | None, backend: str
     ) -> None:
         """Says what became of one source."""
         if result is None:
+            self._is_interrupted = True
             return
         self._has_reported = True
         if isinstance(result, OSError | SalemaError):
@@ -133,6 +134,7 @@ class Report:
             but = f", but for {' and '.join(result.lost)}" if result.lost else ""
             self._fail(f"{result.error}; what came before is written{but}")
         elif result.interrupted:
+            self._is_interrupted = True
             frames = counted(result.frames, "frame")
             if result.frames_expected:
                 frames = f"{result.frames} of {counted(result.frames_expected, 'frame')}"
@@ -144,15 +146,15 @@ class Report:
         """Whether a source failed."""
         return bool(self._failed)
 
-    def exit(self, *, interrupted: bool, strict: bool = False) -> None:
+    def exit(self, *, strict: bool = False) -> None:
         """Ends the command if not all went well; `strict`: the first failure was to end it."""
         if self._failed and self._count > 1:
-            others = "the others are done" if not interrupted else "interrupted"
+            others = "the others are done" if not self._is_interrupted else "interrupted"
             others = "stopped there, as --strict asks" if strict else others
             tell(f"salema-run: {self._failed} of {self._count} sources failed; {others}")
         if self._failed:
             raise SystemExit(1)
-        if interrupted:
+        if self._is_interrupted:
             if not self._has_reported:
                 tell("salema-run: interrupted")
             raise SystemExit(INTERRUPTED_EXIT_CODE)

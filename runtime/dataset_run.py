@@ -99,7 +99,8 @@ def run_dataset(
             done += 1
             notes += _leftovers(video)
             work.progress(1, 0)
-    return DatasetSummary(done, skipped, frames, failed, work.stop.is_set(), work.again, tuple(notes))
+    is_interrupted = work.stop.is_set() and done + skipped + len(failed) < len(videos)
+    return DatasetSummary(done, skipped, frames, failed, is_interrupted, work.again, tuple(notes))
 
 
 @dataclass

@@ -134,15 +134,15 @@ class Reconnecting:
 class Newest:
     """Reads frames in a thread of its own, and gives the newest one whenever it is asked; the others are dropped."""
 
-    def __init__(self, frames: Iterator[Frame], stop: threading.Event, losses: Losses) -> None:
-        self._frames, self._stop, self._losses = frames, stop, losses
+    def __init__(self, frames: Iterator[Frame], is_over: Callable[[], bool], losses: Losses) -> None:
+        self._frames, self._is_over, self._losses = frames, is_over, losses
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._error: BaseException | None = None
         self._ended = self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields the newest frame each time, once; ends with the source, or when a stop is asked for."""
+        """Yields the newest frame each time, once; ends with the source, or once `is_over` says so."""
         threading.Thread(target=self._read, daemon=True, name=SOURCE_THREAD).start()
         try:
             while (frame := self._take()) is not None:
@@ -154,15 +154,15 @@ class Newest:
 
     def _take(self) -> Frame | None:
         with self._changed:
-            while self._newest is None and not (self._ended or self._stop.is_set()):
+            while self._newest is None and not (self._ended or self._is_over()):
                 self._changed.wait(_POLL_S)
             frame, self._newest = self._newest, None
-            return None if self._stop.is_set() else frame
+            return None if self._is_over() else frame
 
     def _read(self) -> None:
         try:
             for frame in self._frames:
-                if self._closed or self._stop.is_set():
+                if self._closed or self._is_over():
                     return
                 self._put(frame)
         except BaseException as error:  # noqa: BLE001 - it is raised where the frames are taken

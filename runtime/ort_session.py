@@ -87,6 +87,7 @@ class OrtSession:
         self.spec = _read_spec(self._session, model)
         if self.spec.part != "model":
             raise ModelError(f"{model}: the {self.spec.part} of a split model; name its folder, with both parts in it")
+        self._running: Any = None
         self._device = "cpu" if active == CPU else "cuda"
         self.description = f"ONNX Runtime {ort.__version__} on {self._device}{' with TensorRT' * with_tensorrt}"
         if device == "auto" and not with_tensorrt:
@@ -122,7 +123,8 @@ class OrtSession:
         binding.bind_output("saliency", "cpu")
         for state in self.spec.states:
             binding.bind_output(f"{state.name}_out", self._device, self._index)
-        self._session.run_with_iobinding(binding)
+        self._running = ort.RunOptions()
+        self._session.run_with_iobinding(binding, self._running)
         saliency, *after = binding.get_outputs()
         return saliency.numpy()[:, 0].copy(), tuple(after)  # numpy() is a view of ONNX Runtime's memory
 
@@ -140,6 +142,11 @@ class OrtSession:
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
         """See `Session.to_host`."""
         return {state.name: value.numpy().copy() for state, value in zip(self.spec.states, states, strict=True)}
+
+    def abort(self) -> None:
+        """See `AbortableSession.abort`."""
+        if self._running is not None:
+            self._running.terminate = True
 
     def close(self) -> None:
         """See `Session.close`."""

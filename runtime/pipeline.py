@@ -49,7 +49,7 @@ class Summary:
         outages: how often a live source was lost and found again.
         outage_s: for how long in all.
         frames_lost: how many frames would have come in that time.
-        interrupted: whether SIGINT or SIGTERM ended it.
+        interrupted: whether SIGINT, SIGTERM or SIGHUP ended it.
         error: why the source or an output broke off, or None.
         lost: outputs of which nothing could be kept.
         ended_by: `interrupted`, a closed window or the error, where it did not go to its end; else None.
@@ -89,8 +89,8 @@ def process_video(
 ) -> Summary:
     """Runs a stream from a source's first frame to its last, and writes what was asked for.
 
-    SIGINT, SIGTERM, a source that breaks off, an output that can't be written any more and a window that is closed end
-    it early: what was written until then is finished and kept.
+    SIGINT, SIGTERM, SIGHUP, a source that breaks off, an output that can't be written any more and a window that is
+    closed end it early: what was written until then is finished and kept.
 
     Args:
         stream: the model, for one video; its state starts anew.
@@ -168,7 +168,7 @@ class _Run:
         stop: threading.Event,
     ) -> None:
         self._source, self._sinks, self._stop, self._clock = source, sinks, stop, Clock()
-        self._options = options
+        self._stream, self._options = stream, options
         self._drawing = Drawing(stream, source, sinks, options, self._clock)
         self._count = self._cuts = 0
         self._looked_for_cuts = False
@@ -176,7 +176,7 @@ class _Run:
         self._ended_by: str | None = None
         self._notes: list[str] = []
         self._lost: list[str] = []
-        self._is_whole = False
+        self._is_whole = self._was_stopped = False
         self._start_s = time.perf_counter()
 
     def take_all(self, progress: Callable[[int], None] | None) -> None:
@@ -201,12 +201,15 @@ class _Run:
                 raise
             if isinstance(error, OutputError) or not self._stop.is_set():  # a source that is stopped is not broken
                 self._error = str(error)
+        finally:  # what comes later comes while files are finished, and has ended nothing
+            self._was_stopped = self._stop.is_set()
 
     def _drawn(self) -> Generator[Drawn, None, None]:
         frames = self._clock.timed("decode", self._source)
         if self._source.drops:
-            return side_by_side(map(self._drawing.all_stages, frames), [], depth=1, stop=self._stop)
-        return side_by_side(frames, self._drawing.stages, stop=self._stop)
+            made = map(self._drawing.all_stages, frames)
+            return side_by_side(made, [], 1, self._stop, self._stream.abort, works_in_source=True)
+        return side_by_side(frames, self._drawing.stages, stop=self._stop, abort=self._stream.abort)
 
     def _write(self, item: Drawn) -> None:
         with self._clock.time("encode"):
@@ -236,7 +239,7 @@ class _Run:
             outages=losses.outages,
             outage_s=losses.outage_s,
             frames_lost=round(losses.outage_s * self._source.source_rate),
-            interrupted=self._stop.is_set(),
+            interrupted=self._was_stopped,
             error=self._error,
             cuts_reset=self._options.reset_on_cut if self._looked_for_cuts else None,
             source_start_s=self._source.start_s,

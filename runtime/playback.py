@@ -150,7 +150,7 @@ class Playback:
             self.sound.close()  # it would wait for one
         if not self.drops:
             return self._selected
-        return itertools.islice(iter(Newest(self._selected, self._stop, self.losses)), self._selection.max_frames)
+        return itertools.islice(iter(Newest(self._selected, self._is_over, self.losses)), self._selection.max_frames)
 
     def _first(self) -> Frame:
         try:

@@ -75,6 +75,15 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class AbortableSession(Protocol):
+    """A session whose step can be ended from another thread."""
+
+    def abort(self) -> None:
+        """Makes a step that is under way fail, if there is one; states that it was given are good still."""
+        ...
+
+
+@runtime_checkable
 class PictureSession(Session, Protocol):
     """A session that also resizes source frames and draws pictures where the network runs."""
 

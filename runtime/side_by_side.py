@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,8 +12,10 @@ if TYPE_CHECKING:
 
 _DEPTH = 3  # items between two stages: enough to even out their times, few enough to hold at 8K
 _POLL_S = 0.05
-_JOIN_S, _HURRIED_JOIN_S = 10, 0.5
+_SOURCE_JOIN_S, _HURRIED_JOIN_S = 10, 0.5
+_STAGE_JOIN_S = 60  # a step of a large network takes some seconds, and what it works on is not to be closed meanwhile
 SOURCE_THREAD = "source"  # the name of threads that may wait for a source
+_STAGE_THREAD = "stage"
 
 
 class _Failure:
@@ -30,6 +33,9 @@ def side_by_side(
     stages: Sequence[Callable[[Any], Any]],
     depth: int = _DEPTH,
     stop: threading.Event | None = None,
+    abort: Callable[[], None] | None = None,
+    *,
+    works_in_source: bool = False,
 ) -> Generator[Any, None, None]:
     """Yields what the last stage makes of each item, in the source's order.
 
@@ -42,12 +48,17 @@ def side_by_side(
         stages: functions of one item, in order.
         depth: how many items may wait between two stages.
         stop: ends the results, also while the source is waited for.
+        abort: ends what a stage is doing, if nobody wants it any more; may be called often.
+        works_in_source: whether the source does a stage's work, and waits for nothing once it is stopped.
     """
     halt = threading.Event()
     queues: list[queue.Queue[Any]] = [queue.Queue(depth) for _ in range(len(stages) + 1)]
-    threads = [threading.Thread(target=_produce, args=(source, queues[0], halt), daemon=True, name=SOURCE_THREAD)]
+    source_name = _STAGE_THREAD if works_in_source else SOURCE_THREAD
+    threads = [threading.Thread(target=_produce, args=(source, queues[0], halt), daemon=True, name=source_name)]
     for stage, inbox, outbox in zip(stages, queues, queues[1:], strict=False):
-        threads.append(threading.Thread(target=_work, args=(stage, inbox, outbox, halt), daemon=True))
+        threads.append(
+            threading.Thread(target=_work, args=(stage, inbox, outbox, halt), daemon=True, name=_STAGE_THREAD)
+        )
     for thread in threads:
         thread.start()
     try:
@@ -58,9 +69,24 @@ def side_by_side(
     finally:
         halt.set()
         for thread in threads:
-            # One that waits for a camera is left behind, sooner if somebody wants to go.
-            is_waiting = thread is threads[0] and stop is not None and stop.is_set()
-            thread.join(_HURRIED_JOIN_S if is_waiting else _JOIN_S)
+            _join(thread, abort, in_a_hurry=stop is not None and stop.is_set())
+
+
+def is_something_left() -> bool:
+    """Whether a thread is left behind, which waits for a source, or is in a step that does not end."""
+    return any(thread.name in {SOURCE_THREAD, _STAGE_THREAD} and thread.is_alive() for thread in threading.enumerate())
+
+
+def _join(thread: threading.Thread, abort: Callable[[], None] | None, *, in_a_hurry: bool) -> None:
+    """Waits for a thread's end. One that waits for a camera is left behind, sooner if somebody wants to go."""
+    if thread.name == SOURCE_THREAD:
+        thread.join(_HURRIED_JOIN_S if in_a_hurry else _SOURCE_JOIN_S)
+        return
+    until_s = time.monotonic() + _STAGE_JOIN_S
+    while thread.is_alive() and time.monotonic() < until_s:
+        if abort is not None:
+            abort()  # again and again: it may be between two of them
+        thread.join(_POLL_S)
 
 
 def _produce(source: Iterable[Any], outbox: queue.Queue[Any], halt: threading.Event) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.preprocess import check_frame, to_network_size
-from salema.runtime.session import PictureSession
+from salema.runtime.session import AbortableSession, PictureSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -209,6 +209,11 @@ class SaliencyStream:
             raise UsageError(f"the snapshot is of another model: it holds {found}, {shapes} expected")
         self._first = snapshot["first"].astype(bool)
         self._states = self._session.from_host({state.name: snapshot[state.name] for state in self.spec.states})
+
+    def abort(self) -> None:
+        """Ends a step that another thread is in, where the backend can: the step raises what that backend does."""
+        if isinstance(self._session, AbortableSession):
+            self._session.abort()
 
     def close(self) -> None:
         """Frees the state and the model."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ESCAPE, _Q = 27, ord("q")
 _POLL_MS = 50
+_TRIAL_S = 20
 
 
 class WindowClosedError(Exception):
@@ -98,4 +99,8 @@ def _has_display() -> bool:
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     trial = "import cv2; cv2.namedWindow('trial'); cv2.destroyAllWindows()"
-    return subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode >= 0  # noqa: S603
+    try:
+        ran = subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False, timeout=_TRIAL_S)  # noqa: S603
+    except subprocess.TimeoutExpired:  # a display whose server does not answer, as over a lost ssh -X
+        return False
+    return ran.returncode >= 0

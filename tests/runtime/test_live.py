@@ -147,7 +147,7 @@ def test_the_newest_frame_is_taken_and_a_gap_is_not_lost():
         time.sleep(0.5)
         yield frames(2, 200)[1]
 
-    newest = iter(Newest(source(), stop, losses))
+    newest = iter(Newest(source(), stop.is_set, losses))
     assert next(newest).pts == 0
     taken.set()
     time.sleep(0.2)
@@ -159,7 +159,7 @@ def test_the_newest_frame_is_taken_and_a_gap_is_not_lost():
 
 
 def test_an_error_comes_after_the_last_frame():
-    newest = iter(Newest(iter(Scripted(1, "gone")), threading.Event(), Losses()))
+    newest = iter(Newest(iter(Scripted(1, "gone")), threading.Event().is_set, Losses()))
     assert next(newest).pts == 0
     with pytest.raises(VideoError, match="gone"):
         next(newest)
@@ -174,7 +174,7 @@ def test_a_stop_ends_a_wait_for_a_frame():
 
     threading.Timer(0.1, stop.set).start()
     start = time.monotonic()
-    assert list(Newest(silent(), stop, Losses())) == []
+    assert list(Newest(silent(), stop.is_set, Losses())) == []
     assert time.monotonic() - start < 5
     go_on.set()
 

@@ -102,3 +102,41 @@ def test_an_exception_of_the_taker_stops_all():
         for x in results:
             if x == 3:
                 raise BrokenError
+
+
+def test_a_stage_that_takes_long_is_waited_for_and_not_abandoned():
+    """Ten seconds were the limit, and steps of eight are usual on a small machine."""
+    ended = []
+
+    def step(x):
+        if x == 2:
+            time.sleep(0.8)  # longer than what a source is given when it has to go
+            ended.append(x)
+        return x
+
+    stop = threading.Event()
+    for in_source in (False, True):
+        stop.clear()
+        source = map(step, itertools.count()) if in_source else itertools.count()
+        with closing(side_by_side(source, [] if in_source else [step], 1, stop, works_in_source=in_source)) as results:
+            assert [next(results), next(results)] == [0, 1]
+            time.sleep(0.1)
+            stop.set()
+        assert ended.pop() == 2
+
+
+def test_a_step_without_end_is_aborted():
+    aborted = threading.Event()
+    stop = threading.Event()
+
+    def step(x):
+        if x and not aborted.wait(60):
+            raise AssertionError
+        return x
+
+    with closing(side_by_side(itertools.count(), [step], stop=stop, abort=aborted.set)) as results:
+        assert next(results) == 0
+        stop.set()
+        begun_s = time.monotonic()
+        assert list(results) == []
+    assert time.monotonic() - begun_s < 5

@@ -1,6 +1,7 @@
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from contextlib import closing
 
 import numpy as np
+import onnx
 import pytest
 from limits import script
 from videos import outputs, probe, write_clip
@@ -17,12 +19,18 @@ from videos import outputs, probe, write_clip
 from salema.export.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.jobs import run_jobs
+from salema.runtime.pipeline import process_video
+from salema.runtime.playback import Playback
+from salema.runtime.sinks import CsvSink
+from salema.runtime.sources import find_sources
 from salema.runtime.stopping import signals_taken, stop_requested
+from salema.runtime.targets import Targets
 
 # What a command does when it is asked to end, said aloud: begins, is asked, takes its time, ends.
 SLOW_TO_END = """
 import sys, time
 from salema.runtime.stopping import signals_taken, stop_requested
+from salema.runtime.targets import Targets
 with signals_taken(to_the_end=True), stop_requested() as stop:
     print("begun", flush=True)
     while not stop.wait(0.01): pass
@@ -191,3 +199,57 @@ def test_jobs_that_nobody_waits_for_are_not_begun(model):
     with closing(run_jobs(range(100), lambda: load(model), work, jobs=2)) as results:
         next(results)
     assert len(begun) < 8
+
+
+def test_a_signal_while_files_are_finished_has_ended_nothing(model, small_clip, tmp_path, monkeypatch):
+    stop = threading.Event()
+    finish = CsvSink.finish
+
+    def late(sink, **options):
+        stop.set()
+        return finish(sink, **options)
+
+    monkeypatch.setattr(CsvSink, "finish", late)
+    (source,) = find_sources([str(small_clip)])
+    with load(model) as stream, Playback(source, stop=stop) as playback:
+        summary = process_video(stream, playback, Targets(csv=tmp_path / "o.csv"), stop=stop)
+    assert (summary.frames, summary.interrupted, stop.is_set()) == (12, False, True)
+
+
+def test_a_step_that_never_ends_does_not_keep_a_signal_waiting(model, small_clip, tmp_path):
+    """A graph with a `Loop` of 2^62 turns: what comes from strangers may have one."""
+    shutil.copytree(model, tmp_path / "hostile")
+    proto = onnx.load(tmp_path / "hostile/model.onnx")
+    for node in proto.graph.node:
+        node.output[:] = ["made" if name == "saliency" else name for name in node.output]
+    helper, kinds = onnx.helper, onnx.TensorProto
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Cos", ["x"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", kinds.INT64, []),
+            helper.make_tensor_value_info("go", kinds.BOOL, []),
+            helper.make_tensor_value_info("x", kinds.FLOAT, None),
+        ],
+        [helper.make_tensor_value_info("go_on", kinds.BOOL, []), helper.make_tensor_value_info("y", kinds.FLOAT, None)],
+    )
+    proto.graph.initializer.append(helper.make_tensor("turns", kinds.INT64, [], [2**62]))
+    proto.graph.initializer.append(helper.make_tensor("yes", kinds.BOOL, [], [True]))
+    proto.graph.node.append(helper.make_node("Loop", ["turns", "yes", "made"], ["saliency"], body=body))
+    onnx.save(proto, tmp_path / "hostile/model.onnx")
+    command = [script("salema-run"), small_clip, "--model", "hostile", "--backend", "onnxruntime", "-o", "o.mp4"]
+    process = subprocess.Popen(
+        list(map(str, command)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".o.*.partial.mp4")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    begun_s = time.monotonic()
+    process.terminate()
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 130, err
+    assert time.monotonic() - begun_s < 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile"]

@@ -1,7 +1,9 @@
 """`--show` by a stand-in for OpenCV's window functions: there is no display where the tests run."""
 
 import json
+import socket
 import time
+from pathlib import Path
 
 import cv2
 import pytest
@@ -112,3 +114,17 @@ def test_a_display_that_nobody_serves_is_none(cli, model, small_clip, tmp_path, 
     assert ran.code == 1
     assert "--show: there is no display that can be opened" in ran.err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_display_that_does_not_answer_is_none(cli, model, small_clip, tmp_path, monkeypatch):
+    """As over a lost `ssh -X`: a server that takes the connection and says nothing."""
+    number = next(n for n in range(900, 1000) if not Path(f"/tmp/.X11-unix/X{n}").exists())
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 6000 + number))
+        server.listen()
+        monkeypatch.setenv("DISPLAY", f"127.0.0.1:{number}")
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        monkeypatch.setattr("salema.runtime.window._TRIAL_S", 2)
+        ran = cli(main, small_clip, "--model", model, "--no-video", "--show")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("salema-run: --show: there is no display that can be opened")
