@@ -41,8 +41,11 @@ def run(
             "-o", "--output", help="MP4 to write, or a folder for them [default: <source>_saliency.mp4, here]."
         ),
     ] = None,
-    maps: Annotated[Path | None, typer.Option(help="Folder for the maps as PNG at network size.")] = None,
+    maps: Annotated[Path | None, typer.Option(help="Folder for the maps as PNG.")] = None,
     map_bits: Annotated[int, typer.Option(help="Of the PNG maps: 8 or 16.")] = 8,
+    map_size: Annotated[
+        str, typer.Option(help="Of the PNG maps, also of a dataset: network, or source, resized as MATLAB does.")
+    ] = "network",
     npz: Annotated[Path | None, typer.Option(help="NPZ file for the raw maps, float32, and their times.")] = None,
     csv: Annotated[
         Path | None,
@@ -130,7 +133,8 @@ def run(
             if src is None or dst is None or any((output, maps, npz, csv, show)):
                 raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR, and no other output")
             options = {"naming": naming, "start": start, "end": end}
-            _run_dataset(dataset, src, dst, options, opening, jobs=jobs or 1, resume=resume, as_json=json_)
+            how = {"jobs": jobs or 1, "resume": resume, "map_size": map_size, "strict": strict}
+            _run_dataset(dataset, src, dst, options, opening, how, as_json=json_)
             return
         from salema.runtime.drawing import RunOptions
         from salema.runtime.playback import Selection
@@ -144,7 +148,15 @@ def run(
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
         found = find_sources(sources or [], strict=strict)
         targets = plan_targets(
-            found, output=output, video=video, maps=maps, map_bits=map_bits, npz=npz, csv=csv, show=show
+            found,
+            output=output,
+            video=video,
+            maps=maps,
+            map_bits=map_bits,
+            map_size=map_size,  # type: ignore[arg-type] # it checks them
+            npz=npz,
+            csv=csv,
+            show=show,
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
@@ -156,11 +168,12 @@ def run(
 
 def _recover(folder: Path, *, has_more: bool) -> None:
     from salema.runtime.recovery import recover_folder
+    from salema.runtime.telling import show
 
     if has_more:
         raise UsageError(f"--recover {folder}: give no sources and no --dataset with it; nothing is run")
     for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
-        print(note)
+        show(note)
 
 
 def _run_sources(
@@ -206,26 +219,26 @@ def _run_dataset(
     target: Path,
     options: dict[str, Any],
     opening: dict[str, Any],
+    how: dict[str, Any],
     *,
-    jobs: int,
-    resume: bool,
     as_json: bool,
 ) -> None:
     from salema.runtime.cli_report import Announced, FrameBar, report_dataset
     from salema.runtime.dataset_run import run_dataset
     from salema.runtime.datasets import check_dataset, list_videos
+    from salema.runtime.map_size import check_map_size
     from salema.runtime.stopping import stop_requested
 
     check_dataset(dataset, **options)
+    check_map_size(how["map_size"])
     with Announced(**opening, streams=1) as open_stream:
         videos = list_videos(dataset, source, target, open_stream.ahead().weights, **options)
         with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
             summary = run_dataset(
                 videos,
                 open_stream,
-                jobs=jobs,
-                resume=resume,
                 stop=stop,
+                **how,
                 progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
                 notify=bar.note,
             )

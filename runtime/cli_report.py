@@ -229,7 +229,8 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
         tell("salema-run: interrupted; go on with --resume")
         raise SystemExit(INTERRUPTED_EXIT_CODE)
     if summary.failed:
-        tell(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed; the others are done")
+        others = "stopped there, as --strict asks; go on with --resume" if summary.stopped else "the others are done"
+        tell(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed; {others}")
         raise SystemExit(1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from salema.runtime.errors import ModelError, OutputError, SalemaError
 from salema.runtime.files import make_folder, write_bytes
 from salema.runtime.jobs import run_jobs
-from salema.runtime.postprocess import to_grey
+from salema.runtime.map_size import levels_at
 from salema.runtime.provenance import (
     NAME,
     frames_facts,
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from salema.runtime.datasets import FrameFolder
+    from salema.runtime.map_size import MapSize
     from salema.runtime.provenance import Provenance
     from salema.runtime.stream import SaliencyStream
 
-_OPTIONS = {"normalise": "frame", "map_bits": 8}  # as published; nothing else is to be had
 _PNG_END = b"IEND\xaeB\x60\x82"
 
 
@@ -48,6 +48,7 @@ class DatasetSummary:
         frames: maps that were written.
         failed: what went wrong, by the video's name.
         interrupted: whether it was ended from outside; videos under way are left unfinished.
+        stopped: whether a failure ended it, as was asked for; the same goes for videos under way.
         again: with `--resume`, why videos that had all their maps were run again, by the video's name.
         notes: what a user should know besides.
     """
@@ -57,6 +58,7 @@ class DatasetSummary:
     frames: int
     failed: dict[str, str]
     interrupted: bool
+    stopped: bool = False
     again: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -67,11 +69,13 @@ def run_dataset(
     *,
     jobs: int = 1,
     resume: bool = False,
+    map_size: MapSize = "network",
+    strict: bool = False,
     stop: threading.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> DatasetSummary:
-    """Writes the map of every frame, as the published code does: network size, stretched to 0..255 per frame.
+    """Writes the map of every frame, as the published code does: stretched to 0..255 per frame, of network size.
 
     Args:
         videos: what to run.
@@ -79,6 +83,8 @@ def run_dataset(
         jobs: videos at a time.
         resume: skip videos of which every map is there and whole, and made of the same frames by the same model, as the
             `salema.json` beside them tells.
+        map_size: one of `MAP_SIZES`: the published one, or each frame's own.
+        strict: whether the first video that fails ends the run.
         stop: ends the run after the frames under way, once it is set.
         progress: takes the videos and frames that were done since it was called last.
         notify: takes a sentence where maps that are there can't be believed.
@@ -86,12 +92,16 @@ def run_dataset(
     Raises:
         SalemaError: the model can't be opened.
     """
-    work = _Work(resume, stop or threading.Event(), progress or (lambda *_: None), notify)
+    work = _Work(resume, map_size, stop or threading.Event(), progress or (lambda *_: None), notify)
     failed, notes = dict[str, str](), list[str]()
     done = skipped = frames = 0
+    is_stopped = False
     for video, result in run_jobs(videos, open_stream, work, jobs):
         if isinstance(result, Exception):
             failed[video.name] = str(result)
+            if strict and not work.stop.is_set():
+                is_stopped = True
+                work.stop.set()
             continue
         skipped += result is None
         frames += result or 0
@@ -99,8 +109,8 @@ def run_dataset(
             done += 1
             notes += _leftovers(video)
             work.progress(1, 0)
-    is_interrupted = work.stop.is_set() and done + skipped + len(failed) < len(videos)
-    return DatasetSummary(done, skipped, frames, failed, is_interrupted, work.again, tuple(notes))
+    is_interrupted = work.stop.is_set() and not is_stopped and done + skipped + len(failed) < len(videos)
+    return DatasetSummary(done, skipped, frames, failed, is_interrupted, is_stopped, work.again, tuple(notes))
 
 
 @dataclass
@@ -108,6 +118,7 @@ class _Work:
     """Runs a video, or leaves it as it is."""
 
     resume: bool
+    map_size: MapSize
     stop: threading.Event
     progress: Callable[[int, int], None]
     notify: Callable[[str], None]
@@ -115,29 +126,34 @@ class _Work:
 
     def __call__(self, video: FrameFolder, stream: SaliencyStream) -> int | None:
         """Returns how many maps were written; None where those that are there are to stay."""
-        if self.resume and not self.stop.is_set() and is_finished(video):
-            differs = _made_otherwise(video, stream)
+        if self.stop.is_set():
+            return 0
+        if self.resume and is_finished(video):
+            differs = _made_otherwise(video, stream, self.map_size)
             if not differs:
                 self.progress(1, len(video.frames))
                 return None
             if differs not in self.again.values():  # of many videos it is the same
                 self.notify(f"{video.name} has all its maps, but {differs}; it is run again, as are others like it")
             self.again[video.name] = differs
-        return run_video(video, stream, self.stop, self.progress)
+        return run_video(video, stream, self.stop, self.progress, self.map_size)
 
 
-def _made_otherwise(video: FrameFolder, stream: SaliencyStream) -> str:
+def _made_otherwise(video: FrameFolder, stream: SaliencyStream, map_size: MapSize) -> str:
     """Returns why the maps that are there are not those of this model, or nothing."""
     before = read_provenance(video.maps[0].parent)
     if before is None:
         return f"no {NAME} tells what made them"
-    return before.differs_from(_provenance(video, stream, len(video.frames)))
+    return before.differs_from(_provenance(video, stream, map_size, len(video.frames)))
 
 
-def _provenance(video: FrameFolder, stream: SaliencyStream, frames: int, why: str | None = None) -> Provenance:
+def _provenance(
+    video: FrameFolder, stream: SaliencyStream, map_size: MapSize, frames: int, why: str | None = None
+) -> Provenance:
+    options = {"normalise": "frame", "map_bits": 8, "map_size": map_size}  # as published, but for the last
     expected = len(video.frames)
     source = video_facts(video.film) if video.film else frames_facts(video.frames)
-    return provenance_of(stream, _OPTIONS, source, frames=frames, frames_expected=expected, why_incomplete=why)
+    return provenance_of(stream, options, source, frames=frames, frames_expected=expected, why_incomplete=why)
 
 
 def _leftovers(video: FrameFolder) -> list[str]:
@@ -154,6 +170,7 @@ def run_video(
     stream: SaliencyStream,
     stop: threading.Event,
     progress: Callable[[int, int], None] | None = None,
+    map_size: MapSize = "network",
 ) -> int:
     """Writes the maps of one video; returns how many.
 
@@ -176,21 +193,23 @@ def run_video(
             saliency = stream.step(image)
             if not np.isfinite(saliency).all():
                 raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
-            write_bytes(target, cv2.imencode(".png", to_grey(saliency))[1].tobytes())
+            size_hw = saliency.shape if map_size == "network" else image.shape
+            levels = levels_at(saliency, (saliency.min(), saliency.max()), (size_hw[0], size_hw[1]))
+            write_bytes(target, cv2.imencode(".png", levels)[1].tobytes())
             count += 1
             if progress:
                 progress(0, 1)
     except SalemaError as error:
         with suppress(OutputError):  # the disk is full, perhaps
-            _tell(video, stream, count, str(error))
+            _tell(video, stream, map_size, count, str(error))
         raise
-    _tell(video, stream, count, why)
+    _tell(video, stream, map_size, count, why)
     return count
 
 
-def _tell(video: FrameFolder, stream: SaliencyStream, count: int, why: str | None) -> None:
+def _tell(video: FrameFolder, stream: SaliencyStream, map_size: MapSize, count: int, why: str | None) -> None:
     if count:
-        write_provenance(video.maps[0].parent, _provenance(video, stream, count, why))
+        write_provenance(video.maps[0].parent, _provenance(video, stream, map_size, count, why))
 
 
 def is_finished(video: FrameFolder) -> bool:

@@ -130,6 +130,7 @@ def _provenance(
     behaviour = {
         **asdict(options.look),
         "map_bits": targets.map_bits,
+        "map_size": targets.map_size,
         "reset_on_cut": options.reset_on_cut,
         "time_aware": options.time_aware,
         "reference_fps": rate if options.time_aware else None,

@@ -18,6 +18,7 @@ import numpy as np
 from salema.runtime.disk_sync import sync_soon
 from salema.runtime.errors import OutputError, SalemaError, reason
 from salema.runtime.files import append, make_folder, write_bytes, written_aside
+from salema.runtime.map_size import levels_at
 from salema.runtime.measures import Measures, measure
 from salema.runtime.npz_file import NpzFile, times_file
 from salema.runtime.postprocess import to_levels
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from salema.runtime.map_size import MapSize
     from salema.runtime.playback import Playback
     from salema.runtime.postprocess import Look
     from salema.runtime.reader import Frame
@@ -152,12 +154,13 @@ class VideoSink(_Stacked):
 
 
 class MapSink(_Stacked):
-    """A folder of PNG files at network size, named as published."""
+    """A folder of PNG files at network size, or that of the source, named as published."""
 
-    def __init__(self, folder: Path, bits: int) -> None:
+    def __init__(self, folder: Path, bits: int, map_size: MapSize = "network") -> None:
         self.path: Path | None = folder
         self._folder, self._bits, self._count = folder, bits, 0
-        self.wants_raw = bits != MAP_BITS[0]
+        self._is_large = map_size == "source"
+        self.wants_raw = self._is_large or bits != MAP_BITS[0]
 
     def _open(self, stack: ExitStack) -> None:  # noqa: ARG002
         make_folder(self._folder)
@@ -166,11 +169,18 @@ class MapSink(_Stacked):
         """See `Sink`."""
         if not self._count:
             remove_provenance(self._folder)  # of maps that are about to be others
-        image = drawn.grey if drawn.saliency is None else to_levels(drawn.saliency, drawn.limits, self._bits)
         path = self._folder / f"{self._count + 1:04d}.png"
-        write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
+        write_bytes(path, cv2.imencode(".png", self._image(drawn))[1].tobytes())
         sync_soon(path)
         self._count += 1
+
+    def _image(self, drawn: Drawn) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        if drawn.saliency is None:
+            return drawn.grey
+        if self._is_large:
+            height, width = drawn.frame.image_bgr.shape[:2]
+            return levels_at(drawn.saliency, drawn.limits, (height, width), self._bits)
+        return to_levels(drawn.saliency, drawn.limits, self._bits)
 
     def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
         """See `Sink`."""

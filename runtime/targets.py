@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError
+from salema.runtime.map_size import check_map_size
 from salema.runtime.sinks import MAP_BITS, CsvSink, MapSink, NpzSink, StdoutCsvSink, VideoSink
 from salema.runtime.window import WindowSink
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
+    from salema.runtime.map_size import MapSize
     from salema.runtime.playback import Playback
     from salema.runtime.postprocess import Look
     from salema.runtime.sinks import Sink
@@ -32,8 +34,9 @@ class Targets:
 
     Attributes:
         video: MP4 file, or None.
-        maps: folder for PNG files at network size, or None.
+        maps: folder for PNG files, or None.
         map_bits: 8 or 16, of these.
+        map_size: one of `MAP_SIZES`, of these.
         npz: NPZ file with the raw maps, or None.
         csv: CSV file with a line for each frame, `STDOUT`, or None.
         show: whether to show the picture in a window.
@@ -48,12 +51,14 @@ class Targets:
     npz: Path | None = None
     csv: Path | None = None
     show: bool = False
+    map_size: MapSize = "network"
 
     def __post_init__(self) -> None:
         if not (self.files or self.show or self.csv):
             raise UsageError("--no-video leaves nothing to write; give --maps DIR, --npz, --csv or --show, and no -o")
         if self.map_bits not in MAP_BITS:
             raise UsageError(f"--map-bits {self.map_bits}: not one of 8, 16")
+        check_map_size(self.map_size)
         for option, path, suffix in (
             ("-o", self.video, ".mp4"),
             ("--npz", self.npz, ".npz"),
@@ -81,7 +86,7 @@ class Targets:
         if self.video is not None:
             sinks.append(VideoSink(self.video, source, look))
         if self.maps is not None:
-            sinks.append(MapSink(self.maps, self.map_bits))
+            sinks.append(MapSink(self.maps, self.map_bits, self.map_size))
         if self.npz is not None:
             sinks.append(NpzSink(self.npz, source.time_base))
         if self.csv is not None:
@@ -98,6 +103,7 @@ def plan_targets(
     video: bool = True,
     maps: Path | None = None,
     map_bits: int = 8,
+    map_size: MapSize = "network",
     npz: Path | None = None,
     csv: Path | None = None,
     show: bool = False,
@@ -110,6 +116,7 @@ def plan_targets(
         video: whether to write MP4 at all.
         maps: folder for the PNG files, or for folders of them.
         map_bits: 8 or 16.
+        map_size: one of `MAP_SIZES`.
         npz: the NPZ file, or the folder for `<name>.npz`.
         csv: the CSV file, the folder for `<name>.csv`, or `STDOUT`.
         show: whether to show the pictures.
@@ -130,6 +137,7 @@ def plan_targets(
             None if npz is None else _named(npz, several, f"{source.name}.npz", "--npz"),
             csv if csv is None or csv == STDOUT else _named(csv, several, f"{source.name}.csv", "--csv"),
             show,
+            map_size,
         )
         for source in sources
     ]

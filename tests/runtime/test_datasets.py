@@ -239,6 +239,36 @@ def test_one_failure_is_not_the_end_of_the_others(cli, model, tmp_path, jobs):
     assert len(maps_under(tmp_path / "dst")) == 10  # and the frame before b's broken one
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_with_strict_the_first_that_fails_is_the_last(cli, model, tmp_path, jobs):
+    for name in "abcdefgh":
+        write_frames(tmp_path / "src" / name, numbered(3))
+    (tmp_path / "src/b/0002.png").write_bytes(b"no image")
+    arguments = ("--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    ran = cli(main, *arguments, "--jobs", jobs, "--strict")
+    assert ran.code == 1
+    assert "b/0002.png: can't be read as an image" in ran.err
+    assert ran.err.endswith("salema-run: 1 of 8 videos failed; stopped there, as --strict asks; go on with --resume\n")
+    assert not (tmp_path / "dst/seeded-16_predictions/h").exists()
+    write_frames(tmp_path / "b", numbered(3))
+    (tmp_path / "b/0002.png").replace(tmp_path / "src/b/0002.png")
+    ran = cli(main, *arguments, "--resume", "--strict")
+    assert ran.code == 0, ran.err
+    assert len([name for name in names_under(tmp_path / "dst") if name.endswith(".png")]) == 24
+
+
+def test_resume_does_not_believe_maps_of_another_size(cli, model, tmp_path):
+    write_frames(tmp_path / "src/v", numbered(2))
+    arguments = ("--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    assert cli(main, *arguments).code == 0
+    ran = cli(main, *arguments, "--resume", "--map-size", "source")
+    assert ran.out.startswith("1 of 1 video, 2 maps")
+    assert "map_size" in ran.err
+    found = cv2.imread(str(tmp_path / "dst/seeded-16_predictions/v/00001.png"), cv2.IMREAD_UNCHANGED)
+    assert found.shape == (48, 64)
+    assert cli(main, *arguments, "--resume", "--map-size", "source").out.startswith("0 of 1 video, 0 maps")
+
+
 def test_resume_skips_videos_whose_maps_are_all_there_and_whole(cli, model, tmp_path):
     for name in "abc":
         write_frames(tmp_path / "src" / name, numbered(2))
