@@ -70,7 +70,7 @@ def make_frame(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDA
     noise = cv2.GaussianBlur(rng.random(MAP_HW), (0, 0), 12)
     seen = cv2.GaussianBlur(cv2.resize(density, MAP_HW[::-1], interpolation=cv2.INTER_AREA), (0, 0), 6)
     raw = 0.7 * seen / seen.max() + 2 * (noise - noise.min()) * rng.uniform(0.2, 1)
-    return (raw / max(raw.max(), 1)).astype(np.float32), np.uint8(density / density.max() * 255), fixated
+    return (raw / max(raw.max(), 1)).astype(np.float32), (density / density.max() * 255).astype(np.uint8), fixated
 
 
 def measure() -> dict[str, Any]:

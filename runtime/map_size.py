@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
@@ -44,8 +44,7 @@ def levels_at(
         return to_levels(saliency, limits, bits)
     low, high = map(np.float64, limits)
     kind, most = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)  # noqa: PLR2004
-    if not high > low:
-        return np.zeros(size_hw, kind)
-    resized = matlab_bicubic((saliency - low) / (high - low) * most, size_hw)
-    levels: Levels = np.floor(resized.clip(0, most) + 0.5).astype(kind)
-    return levels
+    resized = np.zeros(size_hw)
+    if high > low:
+        resized = matlab_bicubic((saliency - low) / (high - low) * most, size_hw)
+    return cast("Levels", np.floor(resized.clip(0, most) + 0.5).astype(kind))
