@@ -68,6 +68,9 @@ def run(
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Of live sources too, not the newest frame whenever there is time.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="URLs without a length are live; of RTSP, HLS and the like that is known.")
+    ] = False,
     reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
     strict: Annotated[
         bool,
@@ -144,7 +147,9 @@ def run(
         from salema.runtime.targets import STDOUT, plan_targets
 
         look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
-        selection = Selection(start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects, strict)
+        selection = Selection(
+            start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects, strict, live
+        )
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
         found = find_sources(sources or [], strict=strict)
         targets = plan_targets(

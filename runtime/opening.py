@@ -6,6 +6,7 @@ import queue
 import threading
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,9 @@ def open_reader(
     if source.kind == "video":
         return VideoReader(Path(given), None, selection.start_s, damage, sound_damage)
     if source.kind == "url":
-        return _open_stoppably(lambda: VideoReader(given, shown, 0, damage, sound_damage), shown, stop)
+        return _open_stoppably(
+            partial(VideoReader, given, shown, 0, damage, sound_damage, is_live=selection.live), shown, stop
+        )
     is_live = source.is_live_pipeline
     pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop, is_live=is_live)
     return PipeReader(pipe, shown, damage, sound_damage, is_live=is_live)

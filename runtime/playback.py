@@ -47,6 +47,7 @@ class Selection:
         every_frame: of live sources too, instead of the newest one whenever the network is free.
         reconnects: how often to try to connect again after each loss of a live source.
         strict: whether the first place that is damaged ends it, instead of being left out.
+        live: whether URLs without a length are live; of some that is known anyway.
     """
 
     start_s: float = 0
@@ -58,6 +59,7 @@ class Selection:
     every_frame: bool = False
     reconnects: int = 10
     strict: bool = False
+    live: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= _LONGEST_S:

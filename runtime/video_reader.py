@@ -35,6 +35,22 @@ if TYPE_CHECKING:
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
 _GAP_S = 1.0  # more time without a picture is a gap: what was seen before it says nothing of what comes after
 _UNTIMED = "mpjpeg"  # its pictures have no times, and FFmpeg makes it 25 a second
+_LIVE_SCHEMES = {
+    "rtsp",
+    "rtsps",
+    "rtmp",
+    "rtmps",
+    "rtmpt",
+    "rtmpe",
+    "rtmpte",
+    "rtp",
+    "srtp",
+    "srt",
+    "rist",
+    "udp",
+    "mms",
+}
+_LIVE_FORMATS = {"hls", "dash", _UNTIMED}  # playlists tell a length as soon as there is an end
 _SEEK_FROM_S = 5.0  # decoding less than this is quicker than it is hard
 
 
@@ -47,6 +63,7 @@ class VideoReader:
         start_s: where to begin. A file is decoded from the key frame before it: frames before that are not yielded.
         damage: where it is counted what can't be decoded.
         sound_damage: the same of the sound.
+        is_live: whether a URL without a length comes at its own pace and has no end. Of some that is known anyway.
 
     Attributes:
         sound: the sound, with the frames' times; None where there is none, and for live sources.
@@ -62,6 +79,8 @@ class VideoReader:
         start_s: float = 0,
         damage: Damage | None = None,
         sound_damage: Damage | None = None,
+        *,
+        is_live: bool = False,
     ) -> None:
         self.name = str(target) if name is None else name
         self._reading, self._closed = threading.Lock(), False
@@ -82,7 +101,8 @@ class VideoReader:
         self.time_base = stream.time_base or 1 / self.rate
         self.frame_count = stream.frames or None
         has_length = self._container.duration is not None or self._container.size > 0  # as web servers tell of a file
-        self.is_live = isinstance(target, str) and not has_length
+        self.is_live = isinstance(target, str) and not has_length and (is_live or _is_live(target, self._container))
+        self._may_be_live = isinstance(target, str) and not has_length and not self.is_live
         self._is_untimed = self.is_live and self._container.format.name == _UNTIMED
         if self._is_untimed:
             self.time_base = Fraction(1, 1000)
@@ -130,7 +150,9 @@ class VideoReader:
         except VideoError:
             raise
         except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{self.name}: breaks off after {counted(count, 'frame')} ({_reason(error)})") from error
+            advice = "; if it is live, --live connects again" if self._may_be_live else ""
+            broken = f"{self.name}: breaks off after {counted(count, 'frame')} ({_reason(error)}){advice}"
+            raise VideoError(broken) from error
         self._check_end(count, end, usual)
 
     def _next(self) -> av.VideoFrame | None:
@@ -204,6 +226,11 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_live(url: str, container: InputContainer) -> bool:
+    """Whether a source without a length has no end either. What a web server sends may be a file as well."""
+    return url.partition("://")[0].lower() in _LIVE_SCHEMES or container.format.name in _LIVE_FORMATS
 
 
 def _reason(error: Exception) -> str:

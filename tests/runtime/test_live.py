@@ -342,6 +342,58 @@ class _Mjpeg(http.server.BaseHTTPRequestHandler):
                 time.sleep(0.1)
 
 
+class _Chunked(http.server.BaseHTTPRequestHandler):
+    """Sends a file as it comes, without telling how long it is."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.requests += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp2t")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for start in range(0, len(self.server.data), 4000):
+                chunk = self.server.data[start : start + 4000]
+                self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+            self.wfile.write(b"0\r\n\r\n")
+
+
+@pytest.fixture
+def chunked(tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Chunked) as web:
+        web.daemon_threads, web.block_on_close, web.requests = True, False, 0
+        web.data = write_clip(tmp_path / "a.ts", moving_disc(40, 64, 96), audio="aac").read_bytes()
+        web.url = f"http://127.0.0.1:{web.server_address[1]}/stream"
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield web
+        web.shutdown()
+
+
+def test_a_stream_without_length_that_ends_has_ended(chunked, cli, model, tmp_path):
+    ran = cli(main, chunked.url, "--model", model, "-o", tmp_path / "o.mp4", "--reconnects", 1)
+    assert ran.code == 0, ran.err
+    assert chunked.requests == 1
+    assert "dropped" not in ran.err
+    after = probe(tmp_path / "o.mp4")
+    assert len(after["images"]) == 40
+    assert after["sound_s"][0] == pytest.approx(40 / 25, abs=0.1)
+
+
+def test_a_stream_that_is_said_to_be_live_is_fetched_again(chunked, cli, model, tmp_path):
+    arguments = ("--live", "--every-frame", "--max-frames", 60)
+    ran = cli(main, chunked.url, "--model", model, "-o", tmp_path / "o.mp4", *arguments)
+    assert ran.code == 0, ran.err
+    assert chunked.requests == 2
+    assert "lost after 40 frames (the stream ended); connecting again" in ran.err
+    assert "note: the sound is left out: that of a live source is not kept" in ran.err
+    assert len(probe(tmp_path / "o.mp4")["images"]) == 60
+
+
 def test_pictures_without_times_are_timed_as_they_come(cli, model, tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Mjpeg) as web:
         web.daemon_threads = True
