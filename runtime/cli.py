@@ -78,6 +78,9 @@ def run(
             "--strict", help="Stop at the first fault, a missing source or a damaged packet, and don't go on."
         ),
     ] = False,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones (FFmpeg's bwdif).")
+    ] = False,
     reset_on_cut: Annotated[bool, typer.Option("--reset-on-cut", help="Empty the memory where a shot begins.")] = False,
     time_aware: Annotated[
         bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
@@ -148,7 +151,17 @@ def run(
 
         look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
         selection = Selection(
-            start_time, duration, vid_stride, max_frames, loop, fps, every_frame, reconnects, strict, live
+            start_time,
+            duration,
+            vid_stride,
+            max_frames,
+            loop,
+            fps,
+            every_frame,
+            reconnects,
+            strict,
+            live,
+            deinterlace,
         )
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
         found = find_sources(sources or [], strict=strict)

@@ -11,6 +11,7 @@ import av
 import av.error
 
 from salema.runtime.containers import open_container
+from salema.runtime.deinterlace import deinterlaced
 from salema.runtime.packets import Damage, demuxed, is_end
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from salema.runtime.containers import Pipe
 
+_HDR = {16: "PQ", 18: "HLG"}  # H.273's transfer characteristics
 _MOST_FAULTS = 1000  # since a key frame; the last ones are counted anew
 
 
@@ -33,14 +35,23 @@ class Decoder:
         film: the stream of pictures.
         start: its time that is zero.
         damage: where faults are counted.
+        deinterlace: whether interlaced pictures are made whole ones.
 
     Attributes:
         damaged_until_s: when the last packet that was left out came.
     """
 
     def __init__(
-        self, target: str | Path | Pipe, container: InputContainer, film: av.VideoStream, start: int, damage: Damage
+        self,
+        target: str | Path | Pipe,
+        container: InputContainer,
+        film: av.VideoStream,
+        start: int,
+        damage: Damage,
+        *,
+        deinterlace: bool = False,
     ) -> None:
+        self._deinterlace = deinterlace
         self._path = target if isinstance(target, Path) else None
         self._container, self._film, self._start, self._damage = container, film, start, damage
         self._time_base = film.time_base or Fraction(1, 25)
@@ -66,6 +77,9 @@ class Decoder:
             av.error.FFmpegError, OSError: it can't be read on.
             VideoError: see `Damage`.
         """
+        return deinterlaced(self._frames(), self._time_base) if self._deinterlace else self._frames()
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
         streams: list[Stream] = [self._film, *([self._side[0]] if self._side else [])]
         for packet in demuxed(self._container, streams, self._damage):
             if packet.stream is self._film:
@@ -98,6 +112,8 @@ class Decoder:
         for frame in frames:
             if frame.pts is not None:
                 self._given = self._latest(self._given, frame.pts)
+            self._damage.interlaced += frame.interlaced_frame and not self._deinterlace
+            self._damage.hdr = self._damage.hdr or _HDR.get(frame.color_trc)
             if frame.is_corrupt:
                 self._damage.mend(self._time_s(frame.pts))
         return frames

@@ -8,7 +8,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from salema.runtime.camera import CameraReader
 from salema.runtime.errors import VideoError
@@ -50,20 +50,21 @@ def open_reader(
         UsageError, MissingDependencyError: see `GStreamerPipe` and `open_stdin`.
     """
     given, shown = source.given, source.shown
+    how: dict[str, Any] = {"damage": damage, "sound_damage": sound_damage, "deinterlace": selection.deinterlace}
     if source.kind == "images":
         return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001))
     if source.kind == "camera":
         camera = int(given) if given.isdigit() else given
         return _open_stoppably(lambda: CameraReader(camera), shown, stop)
     if source.kind == "video":
-        return VideoReader(Path(given), None, selection.start_s, damage, sound_damage)
-    if source.kind == "url":
-        return _open_stoppably(
-            partial(VideoReader, given, shown, 0, damage, sound_damage, is_live=selection.live), shown, stop
+        return VideoReader(
+            Path(given), None, selection.start_s, damage, sound_damage, deinterlace=selection.deinterlace
         )
+    if source.kind == "url":
+        return _open_stoppably(partial(VideoReader, given, shown, is_live=selection.live, **how), shown, stop)
     is_live = source.is_live_pipeline
     pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop, is_live=is_live)
-    return PipeReader(pipe, shown, damage, sound_damage, is_live=is_live)
+    return PipeReader(pipe, shown, is_live=is_live, **how)
 
 
 def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.Event) -> Reader:
@@ -89,18 +90,10 @@ def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.E
 class PipeReader(VideoReader):
     """A video that comes through a pipe, which is closed with it."""
 
-    def __init__(
-        self,
-        pipe: StdinPipe | GStreamerPipe,
-        name: str,
-        damage: Damage | None = None,
-        sound_damage: Damage | None = None,
-        *,
-        is_live: bool,
-    ) -> None:
+    def __init__(self, pipe: StdinPipe | GStreamerPipe, name: str, *, is_live: bool, **how: Any) -> None:
         self._pipe, self._is_open = pipe, False
         try:
-            super().__init__(pipe, name, 0, damage, sound_damage)
+            super().__init__(pipe, name, **how)
             self._is_open = True
         except VideoError as error:
             if pipe.failure is not None:

@@ -8,6 +8,7 @@ import av
 import av.error
 
 from salema.runtime.errors import VideoError, reason
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ _MOST_IN_A_ROW = 100  # faults of a demuxer without a packet between them: by th
 
 
 class Damage:
-    """Counts what of a source could not be decoded, and was left out.
+    """Counts what of a source could not be decoded or shown as it was meant.
 
     Args:
         name: the source, for messages.
@@ -30,6 +31,8 @@ class Damage:
         pictures: how many the decoder gave all the same, filled up as it could.
         first_s: when the first of either came, in seconds from the start; None where it had no time.
         why: what was wrong with the first packet that was left out.
+        interlaced: pictures whose odd and even lines are of two moments, and were shown so.
+        hdr: the curve (PQ or HLG) of pictures whose brightness was taken for that of ordinary ones, or None.
     """
 
     def __init__(self, name: str = "", *, is_fatal: bool = False) -> None:
@@ -37,6 +40,8 @@ class Damage:
         self.packets = self.pictures = 0
         self.first_s: float | None = None
         self.why: str | None = None
+        self.interlaced = 0
+        self.hdr: str | None = None
 
     def leave_out(self, time_s: float | None, error: Exception) -> None:
         """Counts a packet.
@@ -56,6 +61,16 @@ class Damage:
         """
         self._note(time_s, "the decoder had to fill up a picture")
         self.pictures += 1
+
+    @property
+    def looks(self) -> list[str]:
+        """Why pictures look odd, in words."""
+        told = []
+        if self.interlaced:
+            told.append(f"{counted(self.interlaced, 'picture')} interlaced: edges look like combs; give --deinterlace")
+        if self.hdr:
+            told.append(f"the video is HDR ({self.hdr}), and its colours look pale here; convert it to SDR before")
+        return told
 
     def _note(self, time_s: float | None, why: str) -> None:
         if self.is_fatal:

@@ -248,7 +248,7 @@ class _Run:
             damaged_pictures=damage.pictures,
             first_damage_s=damage.first_s,
             lost=tuple(self._lost),
-            notes=tuple(self._notes),
+            notes=(*damage.looks, *self._notes),
             ended_by=self._error or ("interrupted" if self._stop.is_set() else self._ended_by),
         )
 

@@ -48,6 +48,7 @@ class Selection:
         reconnects: how often to try to connect again after each loss of a live source.
         strict: whether the first place that is damaged ends it, instead of being left out.
         live: whether URLs without a length are live; of some that is known anyway.
+        deinterlace: whether interlaced pictures are made whole ones.
     """
 
     start_s: float = 0
@@ -60,6 +61,7 @@ class Selection:
     reconnects: int = 10
     strict: bool = False
     live: bool = False
+    deinterlace: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= _LONGEST_S:

@@ -64,6 +64,7 @@ class VideoReader:
         damage: where it is counted what can't be decoded.
         sound_damage: the same of the sound.
         is_live: whether a URL without a length comes at its own pace and has no end. Of some that is known anyway.
+        deinterlace: whether interlaced pictures are made whole ones.
 
     Attributes:
         sound: the sound, with the frames' times; None where there is none, and for live sources.
@@ -81,6 +82,7 @@ class VideoReader:
         sound_damage: Damage | None = None,
         *,
         is_live: bool = False,
+        deinterlace: bool = False,
     ) -> None:
         self.name = str(target) if name is None else name
         self._reading, self._closed = threading.Lock(), False
@@ -108,7 +110,7 @@ class VideoReader:
             self.time_base = Fraction(1, 1000)
         self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
         self._declared_s = _declared_s(self._container, stream)
-        self._decoder = Decoder(target, self._container, stream, self._start, self._damage)
+        self._decoder = Decoder(target, self._container, stream, self._start, self._damage, deinterlace=deinterlace)
         self.sound = self._find_sound(target, sound_damage or Damage(self.name))
         self._decoded = self._decoder.frames()
         first = self._decode_first()
