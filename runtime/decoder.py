@@ -113,7 +113,7 @@ class Decoder:
             if frame.pts is not None:
                 self._given = self._latest(self._given, frame.pts)
             self._damage.interlaced += frame.interlaced_frame and not self._deinterlace
-            self._damage.hdr = self._damage.hdr or _HDR.get(frame.color_trc)
+            self._damage.hdr = self._damage.hdr or _HDR.get(self._film.codec_context.color_trc)
             if frame.is_corrupt:
                 self._damage.mend(self._time_s(frame.pts))
         return frames

@@ -33,6 +33,13 @@ _JUMP_S = 1  # as for pictures
 _NEAR_S = 10  # sound and pictures of one recording begin together, to within this
 
 
+class _StaysOpen(io.BytesIO):
+    """Memory that a container may still write to when Python's collector has taken all else."""
+
+    def close(self) -> None:
+        """Does nothing: PyAV 15 would complain when it ends the container."""
+
+
 class SoundFormat:
     """What the packets of a stream are; it lasts longer than the file that they are read from.
 
@@ -54,7 +61,7 @@ class SoundFormat:
             av.error.FFmpegError, ValueError: the parameters are damaged (of FLAC or Opus, say), and no MP4 takes them.
         """
         if self._trial is None:
-            container = av.open(io.BytesIO(), "w", format="mp4")
+            container = av.open(_StaysOpen(), "w", format="mp4")
             template = container.add_stream_from_template(self._stream)
             container.start_encoding()  # what is refused later would cost the pictures
             self._trial = container, template

@@ -46,6 +46,7 @@ class Upright:
             format="bgr24",
             interpolation="BICUBIC",
             src_colorspace=_matrix_of(decoded),
+            dst_colorspace=Colorspace.DEFAULT,  # PyAV 15 looks at the source's only where the other differs
             src_color_range=decoded.color_range,
         )
         image = cast("NDArray[np.uint8]", converted.to_ndarray())

@@ -11,7 +11,7 @@ import av
 import av.error
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from salema.runtime.audio import AudioTrack
 from salema.runtime.disk_sync import sync_soon
@@ -44,6 +44,8 @@ _LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
 _X264 = {"preset": "veryfast", "crf": "20", "bf": "0", "rc-lookahead": "3", "x264-params": "sliced-threads=1"}
 _X264_LIVE = _X264 | {"tune": "zerolatency"}  # none: a frame may be a second's
 _LATE_S = 0.5  # sound that begins after that
+# Without it FFmpeg's colours are up to 3 levels off.
+_EXACT = 2 | 0x40000  # SWS_BILINEAR, SWS_ACCURATE_RND; PyAV 15 has no name for the latter
 
 
 class VideoWriter:
@@ -75,6 +77,7 @@ class VideoWriter:
                 f"{path}: {width}x{height} pixels, and H.264 goes to {_MOST_COLUMNS} either way; give --view overlay or"
                 " --no-video"
             )
+        self._reformatter = VideoReformatter()  # a frame's own would start threads for each frame
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._size_wh = (width, height)
 
@@ -96,8 +99,12 @@ class VideoWriter:
         if image_bgr.shape[1::-1] != self._size_wh:  # the source changed its size on the way
             image_bgr = cast("NDArray[np.uint8]", cv2.resize(image_bgr, self._size_wh))
         padded = np.pad(image_bgr, self._padding, mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="bgr24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="bgr24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_EXACT,
         )
         picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self._time_base
         with self._translated():

@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace
 from videos import DISC, copy, probe, write_clip
 
 from salema.runtime.cli import main
@@ -68,9 +68,10 @@ def test_colours_survive_the_way_through(tmp_path, size_hw, matrix, tag, colour_
     assert np.abs(patches(frames[0].image_bgr) - BGR).max() <= 5
     with av.open(str(tmp_path / "b.mp4")) as container:
         decoded = next(container.decode(video=0))
-        assert (decoded.colorspace, decoded.color_range, decoded.color_trc, decoded.color_primaries) == (1, 1, 1, 1)
-        exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-        shown = decoded.to_ndarray(format="bgr24", src_colorspace=Colorspace.ITU709, interpolation=exact)
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_range, context.color_trc, context.color_primaries) == (1, 1, 1, 1)
+        exact = {"interpolation": 4 | 0x40000, "dst_colorspace": Colorspace.DEFAULT}  # bicubic, accurately rounded
+        shown = decoded.to_ndarray(format="bgr24", src_colorspace=Colorspace.ITU709, **exact)
     assert np.abs(patches(shown) - patches(frames[0].image_bgr)).max() <= 2
 
 
