@@ -207,9 +207,8 @@ def _run_sources(
     from salema.runtime.cli_report import Announced, FrameBar, Report
     from salema.runtime.source_run import run_sources
     from salema.runtime.stopping import stop_requested
-    from salema.runtime.targets import STDOUT
 
-    to_stderr = any(targets.csv == STDOUT for _, targets in planned)
+    to_stderr = any(targets.csv_to_stdout for _, targets in planned)
     report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
     open_stream = Announced(**opening)
     with stop_requested() as stop, FrameBar(len(planned)) as bar:

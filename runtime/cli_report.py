@@ -12,7 +12,6 @@ from tqdm import tqdm
 from salema.runtime import load
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
 from salema.runtime.session import warn_untrained
-from salema.runtime.targets import STDOUT
 from salema.runtime.telling import harmless, show, tell
 from salema.runtime.wording import counted
 
@@ -174,7 +173,7 @@ class Report:
             return
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
         places = [str(path) for path in targets.files if str(path) not in summary.lost]
-        places += ["standard output"] if targets.csv == STDOUT else []
+        places += ["standard output"] if targets.csv_to_stdout else []
         name = f"{source.shown}: " if self._count > 1 else ""
         show(
             f"{name}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s,"

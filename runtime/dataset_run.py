@@ -213,8 +213,14 @@ def _tell(video: FrameFolder, stream: SaliencyStream, map_size: MapSize, count: 
 
 
 def is_finished(video: FrameFolder) -> bool:
-    """Whether every map of a video is there, and whole: a PNG that ends as one."""
-    return all(_is_whole(path) for path in video.maps)
+    """Whether every map of a video is there, and whole: a PNG that ends as one.
+
+    How many a video file has is known once it was read to its end: the header may say more.
+    """
+    maps = video.maps
+    if video.film and (made := read_provenance(maps[0].parent)) is not None and made.complete:
+        maps = video.maps_of_film(made.frames)
+    return all(_is_whole(path) for path in maps)
 
 
 def _is_whole(path: Path) -> bool:

@@ -54,6 +54,10 @@ class FrameFolder:
     maps: tuple[Path, ...]
     film: Path | None = None
 
+    def maps_of_film(self, count: int) -> tuple[Path, ...]:
+        """Returns where the maps of a video file go that turned out to hold so many frames."""
+        return tuple(self.maps[0].with_name(_COUNTED.format(number)) for number in range(1, count + 1))
+
     def read(self) -> Iterator[tuple[Path, Path, NDArray[np.uint8]]]:
         """Yields each frame's name, where its map goes, and the image, uint8 BGR `(h, w, 3)`.
 

@@ -68,6 +68,11 @@ class Targets:
                 raise UsageError(f"{option} {path}: not a name that ends in {suffix}")
 
     @property
+    def csv_to_stdout(self) -> bool:
+        """Whether the CSV goes to standard output, so that nothing else can."""
+        return self.csv == STDOUT
+
+    @property
     def files(self) -> list[Path]:
         """Everything that is written, but for standard output."""
         return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None and path != STDOUT]
@@ -90,7 +95,7 @@ class Targets:
         if self.npz is not None:
             sinks.append(NpzSink(self.npz, source.time_base))
         if self.csv is not None:
-            kind = StdoutCsvSink if self.csv == STDOUT else CsvSink
+            kind = StdoutCsvSink if self.csv_to_stdout else CsvSink
             sinks.append(kind(self.csv, source.time_base))
         with ExitStack() as stack:
             yield [stack.enter_context(sink) for sink in sinks]

@@ -17,6 +17,17 @@ with salema.runtime.load({str(model)!r}) as stream:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "(64, 96)\n", "")
 
 
+def test_maps_are_scored_where_pyav_is_not_installed():
+    code = """
+import sys
+sys.modules["av"] = None
+import salema.benchmarks.eval_cli, salema.benchmarks.eval_report, salema.benchmarks.predictions
+import salema.benchmarks.scoring, salema.benchmarks.submission, salema.runtime.cli_report
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_without_onnx_runtime_the_sentence_says_how_to_install_it(model, small_clip):
     code = f"""
 import sys

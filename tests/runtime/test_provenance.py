@@ -9,11 +9,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from videos import write_clip
+from videos import write_clip, write_film
 
 from salema.export.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.cli import main
+from salema.runtime.dataset_run import run_dataset
+from salema.runtime.datasets import list_videos
 from salema.runtime.provenance import (
     frames_facts,
     model_facts,
@@ -101,6 +103,20 @@ def test_maps_of_which_nothing_tells_are_run_again(dataset, tmp_path, content):
     code, summary, _ = dataset("--resume")
     assert (code, summary["again"]) == (0, {"a": "no salema.json tells what made them"})
     assert read_provenance(maps_of(tmp_path, "a")).complete
+
+
+def test_a_video_file_with_fewer_frames_than_its_header_says_is_finished(model, tmp_path):
+    write_film(tmp_path / "DHF1K/video/001.AVI", moving_disc(4, 48, 64))
+    (video,) = list_videos("DHF1K", tmp_path / "DHF1K", tmp_path / "dst", "w")
+    video = replace(video, maps=(*video.maps, video.maps[0].with_name("0005.png")))
+    assert run_dataset([video], lambda: load(model)).frames == 4
+    made = read_provenance(video.maps[0].parent)
+    assert (made.frames, made.frames_expected, made.complete) == (4, 4, True)
+    assert made.source["name"] == "001.AVI"
+    again = run_dataset([video], lambda: load(model), resume=True)
+    assert (again.skipped, again.frames, again.again) == (1, 0, {})
+    video.maps[2].unlink()
+    assert run_dataset([video], lambda: load(model), resume=True).frames == 4
 
 
 def test_a_video_that_fails_on_the_way_says_so(dataset, tmp_path):
