@@ -177,7 +177,7 @@ def plot_cost(points: Sequence[Point], lines: Sequence[Line], path: Path) -> Non
     Raises:
         OutputError: the file can't be written.
     """
-    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415 - in the extra `plot`
+    from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415 - in the extra `plot`
 
     figure = new_figure(12, 7)
     panels = figure.subplots(2, len(AXES))
@@ -190,6 +190,7 @@ def plot_cost(points: Sequence[Point], lines: Sequence[Line], path: Path) -> Non
         axes.plot(ends, line.fixed + line.each * ends, label=f"R squared {line.r_squared:.4f}")
         most = max(*(getattr(point, line.quantity) for point in chosen), line.fixed + line.each * max(x), line.fixed)
         axes.set(xlabel=AXES[line.axis], ylabel=_QUANTITIES[line.quantity], ylim=(0, most * 1.15))  # none is cut
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # more long numbers would run into each other
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", " ")))
         axes.legend()
     save_figure(figure, path)
