@@ -248,8 +248,9 @@ def _end(failed: dict[str, str]) -> None:
         tell(f"{_PROGRAM}: {sentence}")
     if len(sentences) > _MOST_SENTENCES:
         tell(f"{_PROGRAM}: and {len(sentences) - _MOST_SENTENCES} more; --json lists all")
-    files = "1 file is" if len(sentences) == 1 else f"{len(sentences)} files are"
-    tell(f"{_PROGRAM}: {files} at fault, and what they belong to is left out; the rest is scored")
+    files = "1 file is at fault, and what it belongs" if len(sentences) == 1 else ""
+    files = files or f"{len(sentences)} files are at fault, and what they belong"
+    tell(f"{_PROGRAM}: {files} to is left out; the rest is scored")
     raise SystemExit(1)
 
 
