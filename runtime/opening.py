@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salema.runtime.animation_reader import AnimationReader, is_animated_webp
 from salema.runtime.camera import CameraReader
 from salema.runtime.errors import VideoError
 from salema.runtime.image_reader import ImageReader
@@ -56,6 +57,8 @@ def open_reader(
     if source.kind == "camera":
         camera = int(given) if given.isdigit() else given
         return _open_stoppably(lambda: CameraReader(camera), shown, stop)
+    if source.kind == "video" and is_animated_webp(Path(given)):
+        return AnimationReader(Path(given))
     if source.kind == "video":
         return VideoReader(
             Path(given), None, selection.start_s, damage, sound_damage, deinterlace=selection.deinterlace

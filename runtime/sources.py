@@ -6,7 +6,7 @@ import glob
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -23,12 +23,13 @@ Kind = Literal["video", "images", "camera", "url", "pipeline", "stdin"]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 VIDEOS = {
     *(".3gp", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
-    *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
+    *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m", ".gif", ".apng"),
 }
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _CAMERA = re.compile(r"\d{1,3}|/dev/video\d+")
 _PLAIN_CAMERA = re.compile(r"-|\d{1,2}|/dev/video\d+")
 _LIST = ".txt"
+_MOST_CHUNKS = 1000  # before a PNG's picture
 _TOLD = 5  # problems in one sentence
 _FILE_SOURCES = re.compile(r"\b(filesrc|multifilesrc|splitfilesrc|splitmuxsrc)\b")
 
@@ -154,14 +155,29 @@ def _in_files(text: str, path: Path, *, in_list: bool, strict: bool) -> list[Sou
 
 
 def _is_image(path: Path) -> bool:
-    """Whether it is a PNG or JPEG by name and content: videos have been seen under such names."""
+    """Whether it is a still PNG or JPEG by name and content: videos have been seen under such names."""
     if path.suffix.lower() not in IMAGES:
         return False
     try:
         with path.open("rb") as file:
-            return file.read(len(PNG_START)).startswith((PNG_START, JPEG_START))
+            return file.read(len(PNG_START)).startswith((PNG_START, JPEG_START)) and not _is_animated_png(file)
     except OSError:  # told where it is opened
         return False
+
+
+def _is_animated_png(file: BinaryIO) -> bool:
+    """Whether a PNG has the chunk that tells of more frames, which comes before the first one."""
+    file.seek(0)
+    if file.read(len(PNG_START)) != PNG_START:
+        return False
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8 or head[4:] in {b"IDAT", b"IEND"}:  # noqa: PLR2004 - its length and name
+            return False
+        if head[4:] == b"acTL":
+            return True
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)  # a checksum follows
+    return False
 
 
 def _without_user(url: str) -> str:
