@@ -67,7 +67,9 @@ class Damage:
         """Why pictures look odd, in words."""
         told = []
         if self.interlaced:
-            told.append(f"{counted(self.interlaced, 'picture')} interlaced: edges look like combs; give --deinterlace")
+            are = "is" if self.interlaced == 1 else "are"
+            of = counted(self.interlaced, "picture")
+            told.append(f"{of} {are} interlaced, so that moving edges look like combs; --deinterlace makes them whole")
         if self.hdr:
             told.append(f"the video is HDR ({self.hdr}), and its colours look pale here; convert it to SDR before")
         return told

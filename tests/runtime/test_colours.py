@@ -113,7 +113,10 @@ def combs(image):
 def test_interlaced_pictures_are_told_and_made_whole(cli, model, tmp_path):
     clip = write_interlaced(tmp_path / "a.mkv")
     ran = cli(main, clip, "--model", model, "-o", tmp_path / "b.mp4", "--opacity", 0)
-    assert "note: 16 pictures interlaced: edges look like combs; give --deinterlace" in ran.err
+    assert (
+        "note: 16 pictures are interlaced, so that moving edges look like combs; --deinterlace makes them whole"
+        in ran.err
+    )
     combed = probe(tmp_path / "b.mp4")
     ran = cli(main, clip, "--model", model, "-o", tmp_path / "c.mp4", "--opacity", 0, "--deinterlace")
     assert ran.code == 0, ran.err
