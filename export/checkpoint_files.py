@@ -66,9 +66,14 @@ def download(url: str) -> Path:
         )
     except requests.HTTPError as error:
         raise CheckpointError(f"{url}: can't be downloaded ({reason(error)}); check the address") from error
-    except (requests.RequestException, OSError, ValueError) as error:
+    except (requests.RequestException, ValueError) as error:
         raise CheckpointError(
             f"{url}: can't be downloaded (the server can't be reached); check the network, or download it by hand"
+        ) from error
+    except OSError as error:  # after the above, which are such too: the disk
+        raise CheckpointError(
+            f"{url}: can't be kept in {pooch.os_cache('salema')} ({reason(error)}); make room there, or name another"
+            " folder with XDG_CACHE_HOME"
         ) from error
 
 

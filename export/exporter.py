@@ -30,7 +30,7 @@ from salema.export.to_ncnn import write_ncnn
 from salema.export.to_onnx import DTYPES, to_onnx
 from salema.export.verify import Report, verify
 from salema.runtime.errors import OutputError, UsageError
-from salema.runtime.files import make_folder, written_aside
+from salema.runtime.files import check_writable, make_folder, written_aside
 from salema.runtime.ncnn_files import NcnnFiles, describe
 from salema.runtime.ort_session import OrtSession
 from salema.runtime.ort_split_session import OrtSplitSession
@@ -225,9 +225,18 @@ def _check_options(options: Options) -> None:
             )
     if options.reference_fps is not None:
         check_fps("--reference-fps", options.reference_fps)
-    saved = options.save_weights
-    if saved is not None and saved.exists() and Path(options.weights).exists() and saved.samefile(options.weights):
+    if options.save_weights is not None:
+        _check_saved(options.save_weights, options)
+
+
+def _check_saved(saved: Path, options: Options) -> None:
+    if saved.exists() and Path(options.weights).exists() and saved.samefile(options.weights):
         raise UsageError(f"--save-weights {saved}: is the checkpoint itself; choose another name")
+    if saved.parent.resolve() == options.folder.resolve():
+        if saved.name in {MODEL_FILE, *PART_FILES, *NCNN_FILES}:
+            raise UsageError(f"--save-weights {saved}: is a file of the model itself; choose another name")
+        return  # whose folder may yet have to be made
+    check_writable(saved)
 
 
 def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelSpec, SaliencyStep]:

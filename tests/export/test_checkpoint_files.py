@@ -162,6 +162,20 @@ def test_a_url_is_downloaded_once(tmp_path, weights, monkeypatch):
         load_checkpoint(url.replace("SalEMA30R", "other"))
 
 
+def test_a_cache_that_cannot_be_written_is_not_the_network_s_fault(tmp_path, weights, monkeypatch):
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    torch.save(weights["salema"], tmp_path / "served/SalEMA30.pt")
+    with _Server(tmp_path / "served") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(CheckpointError, match=r"can't be kept in \S+/cache/salema \(.*; make room there, or"):
+                load_checkpoint(f"http://127.0.0.1:{server.server_port}/SalEMA30.pt")
+        finally:
+            server.shutdown()
+
+
 def test_a_download_that_is_no_checkpoint_does_not_stay(tmp_path, weights, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "served").mkdir()

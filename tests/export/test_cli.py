@@ -215,11 +215,23 @@ def test_the_smallest_size_passes_its_check(cli, tmp_path, options):
     assert ran.code == 0
 
 
-def test_weights_that_cannot_be_saved_leave_no_model(cli, tmp_path):
+def test_weights_that_cannot_be_saved_are_told_before_the_export_and_leave_no_model(cli, tmp_path):
     ran = cli(export_cli.main, *NARROW, "-o", tmp_path / "model", "--save-weights", tmp_path / "absent/a.safetensors")
     assert ran.code == 1
-    assert ran.err.splitlines()[-1].endswith("(No such file or directory); make room or choose another place")
+    assert ran.err.startswith(
+        f"salema-export: {tmp_path}/absent/a.safetensors: can't be written (its folder is missing"
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_not_saved_over_the_model_they_make(cli, tmp_path):
+    for name in ("model.onnx", "../model/model.ncnn.param"):
+        ran = cli(export_cli.main, *NARROW, "-o", tmp_path / "model", "--save-weights", tmp_path / "model" / name)
+        assert (ran.code, "is a file of the model itself; choose another name" in ran.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+    inside = tmp_path / "model/weights.safetensors"
+    assert cli(export_cli.main, *NARROW, "-o", tmp_path / "model", "--save-weights", inside).code == 0
+    assert inside.is_file()
 
 
 def test_help_is_fast_because_it_loads_no_torch():
