@@ -9,13 +9,13 @@ import numpy as np
 
 from salema.benchmarks.fixations import seeded
 from salema.benchmarks.protocols import METRICS
-from salema.benchmarks.scoring import mean_known
+from salema.benchmarks.scores import mean_known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salema.benchmarks.protocols import Mean
-    from salema.benchmarks.scoring import DatasetScores
+    from salema.benchmarks.scores import DatasetScores
 
 RESAMPLES = 10_000
 LEVEL = 0.95

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from salema.benchmarks.protocols import Mean
-    from salema.benchmarks.scoring import DatasetScores, VideoScores
+    from salema.benchmarks.scores import DatasetScores, VideoScores
 
 _LISTED = 5  # names in a sentence
 _NOT_DEFINED = "-"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salema.benchmarks.scoring import DatasetScores
+    from salema.benchmarks.scores import DatasetScores
 
 FIVE = tuple(METRICS)[:5]
 FIRST_VIDEO, LAST_VIDEO = 601, 700

@@ -7,7 +7,7 @@ import numpy as np
 
 from salema.benchmarks.eval_cli import main
 from salema.benchmarks.protocols import METRICS
-from salema.benchmarks.scoring import DatasetScores, VideoScores
+from salema.benchmarks.scores import DatasetScores, VideoScores
 
 
 def predict(made, folder, change=lambda density: density):

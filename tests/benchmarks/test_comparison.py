@@ -6,7 +6,7 @@ from scipy.stats import bootstrap
 from salema.benchmarks.comparison import compare_scores, frame_differences, video_differences
 from salema.benchmarks.protocols import METRICS
 from salema.benchmarks.published import ROWS, against_published, check_published, published_videos
-from salema.benchmarks.scoring import mean_known
+from salema.benchmarks.scores import mean_known
 from salema.runtime.errors import MapError, UsageError
 
 
