@@ -1,6 +1,7 @@
 """Areas under the ROC curve of a saliency map: how well its values tell fixated places from others.
 
-Every function takes values in any range, finite. A flat map can't tell anything: 0.5.
+Every function takes values in any range, finite, or the `Counting` of a map, which several can share. A flat map can't
+tell anything: 0.5.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.benchmarks.counting import Counting
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,38 +19,47 @@ if TYPE_CHECKING:
 
 SPLITS = 100
 STEPS = 10  # thresholds are 0, 1/10, ... of the map's range
-_COUNTED = (np.uint8, np.uint16)
 JITTER = 1e-7
-_FINEST = 2.0**30  # steps to a level, each a hundredth of the jitter
+_FINEST = 2.0**-30  # a hundredth of the jitter
 # The chance that it takes a float32 of 1 to the next one: 1.19e-7 away, so it must be more than half of that.
 RAISED = 1 - 2**-24 / JITTER
 
 
-def exact_auc(positives: Map, negatives: Map, weights: Map | None = None) -> float:
+def exact_auc(positives: Map, negatives: Map | Counting, weights: Map | None = None) -> float:
     """Returns the chance that a positive value is above a negative one, ties counting half: AUC at every threshold.
 
     Args:
         positives: `(n,)`, at least one.
-        negatives: `(m,)`, at least one.
+        negatives: `(m,)`, at least one; or a map that is counted, and holds the positives.
         weights: `(m,)`, at least 0: how often each negative counts; None for once.
     """
-    if negatives.dtype in _COUNTED and positives.dtype in _COUNTED:
-        levels = int(max(negatives.max(), positives.max())) + 1
-        upto_level = np.concatenate([[0], np.cumsum(np.bincount(negatives, weights, minlength=levels))])
-        at = positives.astype(np.intp)
-        return float((upto_level[at] + upto_level[at + 1]).mean() / (2 * upto_level[-1]))
-    if weights is None:
-        ordered = np.sort(negatives)
-        below, upto = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))
-        return float((below + upto).mean() / (2 * len(ordered)))
+    if isinstance(negatives, Counting):
+        if not negatives.high > negatives.low:
+            return 0.5
+        higher, above = negatives.above(positives, weights)
+        total = negatives.values.size if weights is None else weights.sum()
+        return 1 - float((higher + above).mean() / (2 * total))
+    weights = np.ones(negatives.shape) if weights is None else weights
     order = np.argsort(negatives)
-    ordered, total = negatives[order], np.concatenate([[0], np.cumsum(weights[order], dtype=np.float64)])
-    below, upto = (total[np.searchsorted(ordered, positives, side)] for side in ("left", "right"))
-    return float((below + upto).mean() / (2 * total[-1]))
+    ordered, sums = negatives[order], np.concatenate([[0], np.cumsum(weights[order], dtype=np.float64)])
+    below, upto = (sums[np.searchsorted(ordered, positives, side)] for side in ("left", "right"))
+    return float((below + upto).mean() / (2 * sums[-1]))
+
+
+def without_positives(auc: float, positives: int, pixels: int) -> float:
+    """Returns `exact_auc` against the other pixels from that against all, the positives among them.
+
+    Among themselves positives score a half, as for each pair that one wins the other loses.
+    """
+    return (pixels * auc - positives / 2) / (pixels - positives)
 
 
 def auc_judd(
-    saliency: Map, fixated: NDArray[np.bool_], rng: np.random.Generator | None = None, *, in_float32: bool = False
+    saliency: Map | Counting,
+    fixated: NDArray[np.bool_],
+    rng: np.random.Generator | None = None,
+    *,
+    in_float32: bool = False,
 ) -> float:
     """AUC-Judd with a threshold at each fixated value, as the published code and the MIT benchmark have it.
 
@@ -66,34 +78,34 @@ def auc_judd(
     Returns:
         0 to 1 where fixated values differ; many equal ones can bring it below.
     """
-    if not np.ptp(saliency) > 0:
+    counted = counting(saliency)
+    if not counted.high > counted.low:
         return 0.5
-    if rng is not None and saliency.dtype not in _COUNTED:
-        if in_float32:
-            saliency, rng = (saliency.astype(np.float32) + rng.random(saliency.shape) * JITTER).astype(np.float32), None
-        else:  # pixels of one level that was resized differ by less than 1e-12, and jitter mixes them all the same
-            saliency = np.rint(saliency * _FINEST)
-    thresholds = np.sort(saliency[fixated])
-    higher, above = _count_above(saliency, thresholds)
+    if rng is not None and in_float32 and not counted.by_value:
+        counted, rng = Counting(_jittered(counted.values, rng)), None
+    # Pixels of one level that was resized differ by less than 1e-12, and jitter mixes them all the same.
+    step = _FINEST if rng is not None else None
+    thresholds = np.sort(counted.values[fixated.ravel()])
+    higher, above = counted.above(thresholds, step=step)
     if rng is not None:
-        _break_ties(above, thresholds, higher, rng, black_only=in_float32)
+        levels = thresholds if counted.by_value else np.rint(thresholds / _FINEST)
+        _break_ties(above, levels, higher, rng, black_only=in_float32)
         if in_float32:
             _raise_ones(above, thresholds, higher, rng)
     found = np.arange(1, len(thresholds) + 1)
     hits = found / len(thresholds)
-    false_alarms = (above[::-1] - found) / (saliency.size - len(thresholds))
+    false_alarms = (above[::-1] - found) / (counted.values.size - len(thresholds))
     return _area(false_alarms, hits)
 
 
-def _count_above(saliency: Map, thresholds: Map) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Counts the pixels above each threshold `(n,)`, and those above it or equal."""
-    if saliency.dtype in _COUNTED:  # nearly three times as fast as sorting
-        counts = np.bincount(saliency.ravel(), minlength=int(saliency.max()) + 1)
-        above = np.cumsum(counts[::-1])[::-1]
-        return (above - counts)[thresholds], above[thresholds]
-    ordered = np.sort(saliency, axis=None)
-    below, upto = (np.searchsorted(ordered, thresholds, side) for side in ("left", "right"))
-    return saliency.size - upto, saliency.size - below
+def counting(saliency: Map | Counting) -> Counting:
+    """Returns the map counted, itself if it is."""
+    return saliency if isinstance(saliency, Counting) else Counting(saliency)
+
+
+def _jittered(values: Map, rng: np.random.Generator) -> NDArray[np.float32]:
+    jittered: NDArray[np.float32] = (values.astype(np.float32) + rng.random(values.shape) * JITTER).astype(np.float32)
+    return jittered
 
 
 def _break_ties(
@@ -126,7 +138,7 @@ def _raise_ones(above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.int
 
 
 def shuffled_auc(
-    saliency: Map, fixated: NDArray[np.bool_], others: Map, rng: np.random.Generator, *, at_top: bool
+    saliency: Map | Counting, fixated: NDArray[np.bool_], others: Map, rng: np.random.Generator, *, at_top: bool
 ) -> float:
     """Shuffled AUC: negatives are places that were fixated in other frames.
 
@@ -140,40 +152,60 @@ def shuffled_auc(
         rng: draws the splits.
         at_top: whether the map's maximum is a threshold too (MATLAB's ranges end there, NumPy's before).
     """
-    if not np.ptp(saliency) > 0:
+    counted = counting(saliency)
+    if not counted.high > counted.low:
         return 0.5
-    values = saliency.ravel()
-    positives = _reached(values[fixated.ravel()], saliency, at_top=at_top)
+    positives = _reached(counted, counted.values[fixated.ravel()], at_top=at_top)
     count = min(int(positives.sum()), len(others))
-    pool = _reached(values[others], saliency, at_top=at_top)
-    return _stepped(positives, rng.multivariate_hypergeometric(pool, count, SPLITS))
+    pool = _reached(counted, counted.values[others], at_top=at_top)
+    return _stepped(positives, rng.multivariate_hypergeometric(pool, count, SPLITS).sum(axis=0))
 
 
-def auc_borji(saliency: Map, fixated: NDArray[np.bool_], rng: np.random.Generator, *, at_top: bool) -> float:
+def auc_borji(
+    saliency: Map | Counting, fixated: NDArray[np.bool_], rng: np.random.Generator, *, at_top: bool
+) -> float:
     """AUC-Borji: the mean over 100 splits, each with as many random pixels as fixations for negatives.
 
     Arguments are those of `shuffled_auc`; pixels are drawn with replacement, fixated ones too.
     """
-    if not np.ptp(saliency) > 0:
+    counted = counting(saliency)
+    if not counted.high > counted.low:
         return 0.5
-    positives = _reached(saliency[fixated], saliency, at_top=at_top)
-    everywhere = _reached(saliency.ravel(), saliency, at_top=at_top)
-    return _stepped(positives, rng.multinomial(int(positives.sum()), everywhere / saliency.size, SPLITS))
+    positives = _reached(counted, counted.values[fixated.ravel()], at_top=at_top)
+    everywhere = _reached_of_all(counted, at_top=at_top) / counted.values.size
+    return _stepped(positives, rng.multinomial(SPLITS * int(positives.sum()), everywhere))
 
 
-def _reached(values: Map, saliency: Map, *, at_top: bool) -> NDArray[np.int64]:
+def _reached(counted: Counting, values: Map, *, at_top: bool) -> NDArray[np.int64]:
     """Counts values by the highest threshold they reach: of 0, 1/10, ... 9/10 of the map's range, and perhaps 1."""
-    low, high = float(saliency.min()), float(saliency.max())
-    thresholds = np.arange(STEPS + at_top) / STEPS
-    reached = np.searchsorted(thresholds, (values.astype(np.float64) - low) / (high - low), "right")
-    return np.bincount(reached - 1, minlength=len(thresholds))
+    stretched = (values.astype(np.float64) - counted.low) / (counted.high - counted.low)
+    reached = np.searchsorted(_thresholds(at_top=at_top), stretched, "right")
+    return np.bincount(reached - 1, minlength=STEPS + at_top)
 
 
-def _stepped(positives: NDArray[np.int64], splits: NDArray[np.int64]) -> float:
-    """Returns the mean area over splits `(splits, thresholds)`; at fixed thresholds it is that of the mean curve."""
-    hits, false_alarms = (
-        np.cumsum(counts[::-1]) / counts.sum() for counts in (positives, splits.sum(axis=0, dtype=np.int64))
-    )
+def _reached_of_all(counted: Counting, *, at_top: bool) -> NDArray[np.int64]:
+    """Counts all values of a map as `_reached` does."""
+    if counted.by_value:
+        levels = np.flatnonzero(counted.counts).astype(np.float64)
+        stretched = (levels - counted.low) / (counted.high - counted.low)
+        reached = np.searchsorted(_thresholds(at_top=at_top), stretched, "right")
+        found = np.bincount(reached - 1, counted.counts[counted.counts > 0], minlength=STEPS + at_top)
+        return found.astype(np.int64)
+    thresholds = counted.low + _thresholds(at_top=at_top) * (counted.high - counted.low)
+    _, above = counted.above(thresholds.clip(counted.low, counted.high).astype(counted.values.dtype))
+    return above - np.append(above[1:], 0)
+
+
+def _thresholds(*, at_top: bool) -> NDArray[np.float64]:
+    return np.arange(STEPS + at_top) / STEPS
+
+
+def _stepped(positives: NDArray[np.int64], drawn: NDArray[np.int64]) -> float:
+    """Returns the mean area over splits, of which `drawn` is the sum: at fixed thresholds it is that of the mean curve.
+
+    Both count by the threshold that is reached, `(thresholds,)`.
+    """
+    hits, false_alarms = (np.cumsum(counts[::-1]) / counts.sum() for counts in (positives, drawn))
     return _area(false_alarms, hits)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from salema.benchmarks.auc import auc_borji, auc_judd, exact_auc, shuffled_auc
+from salema.benchmarks.auc import auc_borji, auc_judd, exact_auc, shuffled_auc, without_positives
+from salema.benchmarks.counting import Counting
 from salema.benchmarks.resizing import Resize, halve, halve_places, resize
 from salema.runtime.datasets import IN_IMAGES
 from salema.runtime.errors import UsageError
@@ -196,25 +197,25 @@ def _sampled_aucs(
 ) -> dict[str, Callable[[], float]]:
     # Each has draws of its own: how many AUC-Judd takes depends on the map, and the others' are to be the same for all.
     judd, borji, shuffled = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=3))
+    counted = Counting(saliency)
     aucs: dict[str, Callable[[], float]] = {
-        "auc_judd": partial(auc_judd, saliency, fixated, judd, in_float32=protocol.in_float32),
-        "auc_borji": partial(auc_borji, saliency, fixated, borji, at_top=protocol.at_top),
+        "auc_judd": partial(auc_judd, counted, fixated, judd, in_float32=protocol.in_float32),
+        "auc_borji": partial(auc_borji, counted, fixated, borji, at_top=protocol.at_top),
     }
-    if others is not None and others.any():
-        aucs["s_auc"] = lambda: shuffled_auc(
-            saliency, fixated, np.flatnonzero(others), shuffled, at_top=protocol.at_top
-        )
+    places = np.flatnonzero(others) if others is not None else ()
+    if len(places):
+        aucs["s_auc"] = partial(shuffled_auc, counted, fixated, places, shuffled, at_top=protocol.at_top)
     return aucs
 
 
 def _exact_aucs(
     saliency: Map, fixated: NDArray[np.bool_], others: Map | None, _: Protocol, __: np.random.Generator
 ) -> dict[str, Callable[[], float]]:
-    positives = saliency[fixated]
+    positives, counted = saliency[fixated], Counting(saliency)
     aucs: dict[str, Callable[[], float]] = {
-        "auc_judd": lambda: exact_auc(positives, saliency[~fixated]),
-        "auc_borji": lambda: exact_auc(positives, saliency.ravel()),
+        "auc_judd": lambda: without_positives(exact_auc(positives, counted), positives.size, saliency.size),
+        "auc_borji": lambda: exact_auc(positives, counted),
     }
     if others is not None and others.any():
-        aucs["s_auc"] = lambda: exact_auc(positives, saliency[others > 0], others[others > 0])
+        aucs["s_auc"] = lambda: exact_auc(positives, counted, others.ravel())
     return aucs

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Map = NDArray[Any]
 
 _KL_EPSILON = 2.2204e-16  # the MIT benchmark's
+_LEVELS = 256
 
 
 def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
@@ -37,18 +38,16 @@ def cc(saliency: Map, density: Map) -> float:
     """Pearson's correlation of two maps `(H, W)`, -1 to 1."""
     if not (np.ptp(saliency) > 0 and np.ptp(density) > 0):
         return 0.0
-    a, b = _centred(saliency), _centred(density)
-    return float(_dot(a, b) / np.sqrt(_dot(a, a) * _dot(b, b)))
+    centred = _centred(saliency)  # of one of the two is enough
+    product = _dot(centred, density.astype(np.float64).ravel()) / centred.size
+    deviation = (_dot(centred, centred) / centred.size) ** 0.5
+    return float(product / (deviation * _mean_and_deviation(density, 0)[1]))
 
 
 def sim(saliency: Map, density: Map) -> float:
     """Similarity, 0 to 1: what two maps `(H, W)`, each taken to [0, 1] and then to a sum of 1, have in common."""
-    first, second = (values.astype(np.float64) for values in (saliency, density))
-    first -= first.min()
-    second -= second.min()
-    _share(first)
-    _share(second)
-    return float(np.minimum(first, second, out=first).sum())
+    first, second = (_shares(values, float(values.min())) for values in (saliency, density))
+    return max(1 - cv2.norm(first, second, cv2.NORM_L1) / 2, 0.0)  # the sum of the lesser ones, as both sums are 1
 
 
 def kl_divergence(saliency: Map, density: Map) -> float:
@@ -56,10 +55,23 @@ def kl_divergence(saliency: Map, density: Map) -> float:
 
     Each is taken to a sum of 1, and not to [0, 1] first, as the MIT benchmark has it.
     """
-    found, wanted = (values.astype(np.float64) for values in (saliency, density))
-    _share(found)
-    _share(wanted)
+    if saliency.dtype == density.dtype == np.uint8:
+        return _kl_of_levels(saliency, density)
+    places = np.flatnonzero(density)  # the others add nothing
+    if not places.size:
+        places = np.arange(density.size)
+    found, wanted = (_shares(values, 0.0).ravel()[places] for values in (saliency, density))
     return float((wanted * np.log(_KL_EPSILON + wanted / (found + _KL_EPSILON))).sum())
+
+
+def _kl_of_levels(saliency: NDArray[np.uint8], density: NDArray[np.uint8]) -> float:
+    """As 256 levels have no more logarithms; the epsilon within the logarithm is lost beside what it is added to."""
+    found, wanted = (_share_of_level(values, 0.0) for values in (saliency, density))
+    counts = np.bincount(density.ravel(), minlength=_LEVELS)
+    own = counts * wanted
+    entropy = float((own[own > 0] * np.log(wanted[own > 0])).sum())
+    logarithms = cv2.LUT(np.ascontiguousarray(saliency), np.log(found + _KL_EPSILON))
+    return entropy - _dot(_shares(density, 0.0).ravel(), logarithms.ravel())
 
 
 def _mean_and_deviation(values: Map, ddof: int) -> tuple[float, float]:
@@ -82,10 +94,25 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.einsum("i,i->", a, b))
 
 
-def _share(values: NDArray[np.float64]) -> None:
-    """Takes a map's values to a sum of 1, in place; evenly where all are 0."""
-    total = values.sum()
+def _shares(values: Map, low: float) -> NDArray[np.float64]:
+    """Takes a map less `low` to a sum of 1; evenly where nothing is left."""
+    if values.dtype == np.uint8:
+        shares: NDArray[np.float64] = cv2.LUT(np.ascontiguousarray(values), _share_of_level(values, low))
+        return shares
+    shares = values.astype(np.float64)
+    if low:
+        shares -= low
+    total = shares.sum()
     if total > 0:
-        values /= total
+        shares /= total
     else:
-        values[:] = 1 / values.size
+        shares[:] = 1 / values.size
+    return shares
+
+
+def _share_of_level(values: NDArray[np.uint8], low: float) -> NDArray[np.float64]:
+    """Returns what each of the 256 levels has of the sum; levels below `low` do not occur."""
+    total = cv2.sumElems(np.ascontiguousarray(values))[0] - low * values.size
+    if not total > 0:
+        return np.full(_LEVELS, 1 / values.size)
+    return (np.arange(_LEVELS) - low).clip(0) / total
