@@ -121,7 +121,7 @@ def _break_ties(
     ranks = ranks[np.lexsort((-ranks, levels))]
     # Where one was drawn twice, all of that value are drawn again, this time without putting back.
     twice = (levels[1:] == levels[:-1]) & (ranks[1:] == ranks[:-1])
-    for level in np.unique(levels[1:][twice]):
+    for level in set(levels[1:][twice].tolist()):
         own = np.flatnonzero(levels == level)
         ranks[own] = np.sort(rng.choice(equal[own[0]], len(own), replace=False, shuffle=False))[::-1]
     above[free] = higher[free] + ranks + 1
@@ -161,9 +161,7 @@ def shuffled_auc(
     return _stepped(positives, rng.multivariate_hypergeometric(pool, count, SPLITS).sum(axis=0))
 
 
-def auc_borji(
-    saliency: Map | Counting, fixated: NDArray[np.bool_], rng: np.random.Generator, *, at_top: bool
-) -> float:
+def auc_borji(saliency: Map | Counting, fixated: NDArray[np.bool_], rng: np.random.Generator, *, at_top: bool) -> float:
     """AUC-Borji: the mean over 100 splits, each with as many random pixels as fixations for negatives.
 
     Arguments are those of `shuffled_auc`; pixels are drawn with replacement, fixated ones too.

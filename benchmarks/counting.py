@@ -66,7 +66,7 @@ class Counting:
         # A black background is one level: to compare all of it with its threshold is faster than to look each up.
         crowded = self.counts[at] > self.values.size // _CROWDED
         higher, above = (np.empty(len(thresholds), counts.dtype) for _ in range(2))
-        for level in np.unique(thresholds[crowded]):
+        for level in set(thresholds[crowded].tolist()):
             own = thresholds == level
             higher[own], above[own] = self._compared(level, weights, (step or 0) / 2)
         higher[~crowded], above[~crowded] = self._looked_up(thresholds[~crowded], at[~crowded], counts, weights, step)
@@ -86,7 +86,8 @@ class Counting:
         values = self.values[near]
         if step:
             values = np.rint(values / step) * step
-        distinct, place = np.unique(thresholds, return_inverse=True)
+        distinct = np.array(sorted(set(thresholds.tolist())), thresholds.dtype)
+        place = np.searchsorted(distinct, thresholds)
         # How many of the distinct thresholds a value reaches, and how many of them it is above.
         reached, passed = (np.searchsorted(distinct, values, side) for side in ("right", "left"))
         own = None if weights is None else weights[near]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salema.benchmarks.cli_options import given, refuse_before_command
+from salema.benchmarks.freed_memory import keep_freed_memory
 from salema.runtime.cli_main import run_app
 from salema.runtime.errors import OutputError, UsageError, exit_on_error
 from salema.runtime.telling import show, tell
@@ -127,8 +128,8 @@ def pack(
     """Check maps against what DHF1K's benchmark asks for, and pack them for submission; say all that is wrong."""
     with exit_on_error(_PROGRAM):
         from salema.benchmarks.submission import check_submission, pack_submission
-        from salema.runtime.cli_report import FrameBar
         from salema.runtime.files import check_writable
+        from salema.runtime.frame_bar import FrameBar
         from salema.runtime.wording import counted
 
         check_writable(output)
@@ -233,7 +234,7 @@ def _told_apart(sources: Any, places: list[Path]) -> list[MapSource]:
 
 def _score(sources: list[MapSource], truth: dict[str, VideoTruth], options: dict[str, Any]) -> Any:
     from salema.benchmarks.scoring import frame_count, score_dataset
-    from salema.runtime.cli_report import FrameBar
+    from salema.runtime.frame_bar import FrameBar
 
     with FrameBar(1, frame_count(sources, truth)) as bar:
         return score_dataset(sources, truth, **options, progress=bar.advance)
@@ -260,4 +261,5 @@ def _cores() -> int:
 
 def main() -> None:
     """Runs the command."""
+    keep_freed_memory()
     run_app(app, _PROGRAM)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from salema.benchmarks.protocols import Protocol
 
 _KEPT_VIDEOS = 16  # those that workers are in at a time
+_KEPT_FRAMES = 4096  # some hundred indices each
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class OtherFixations:
         self._all_frames = [(video, index) for video, indices in self._known.items() for index in indices]
         self._of_video = functools.lru_cache(_KEPT_VIDEOS)(self._for_video)
         self._of_all = functools.lru_cache(_KEPT_VIDEOS)(self._for_all)
+        self._read_once = functools.lru_cache(_KEPT_FRAMES)(self._read_drawn)
 
     def at(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[Any] | None:
         """Returns how often each place was fixated in other frames, int32 `(H, W)`; None if that is nowhere known.
@@ -136,10 +138,11 @@ class OtherFixations:
     def _read(self, frames: Iterable[tuple[str, int]]) -> Iterator[Places | None]:
         for video, index in frames:
             found = self._places[video][index]
-            if not isinstance(found, Path):
-                yield found
-            else:
-                yield self._read_one(video, index) if self._read_one else read_places(found)
+            yield self._read_once(video, index) if isinstance(found, Path) else found
+
+    def _read_drawn(self, video: str, index: int) -> Places | None:
+        path = self._places[video][index]
+        return self._read_one(video, index) if self._read_one else read_places(path if isinstance(path, Path) else None)
 
 
 def seeded(seed: int, *names: object) -> np.random.Generator:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from salema.benchmarks.grey_png import decode_grey_png
 from salema.benchmarks.matlab_file import read_matlab
+from salema.runtime.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.errors import MapError
-from salema.runtime.image_file import decode_file
+from salema.runtime.image_file import decode_image
 from salema.runtime.sources import IMAGES
 
 if TYPE_CHECKING:
@@ -61,18 +63,22 @@ def read_fixations(path: Path) -> NDArray[np.bool_]:
     """
     values = read_map(path)
     fixated: NDArray[np.bool_] = values > 0
-    levels = np.unique(values[fixated])
-    if len(levels) > 1:
+    levels = values[fixated]
+    if levels.size and levels.min() < levels.max():
         raise MapError(
-            f"{path}: is no fixation map: it holds {len(levels)} values besides 0, and a fixation map one"
+            f"{path}: is no fixation map: it holds {len(np.unique(levels))} values besides 0, and a fixation map one"
             " (is it the density, or was it saved as JPEG?)"
         )
     return fixated
 
 
 def _read_image(path: Path) -> Map:
+    data = read_file(path, MOST_IMAGE_BYTES, MapError)
+    grey = decode_grey_png(data)
+    if grey is not None:
+        return grey
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    image: Map = decode_file(path, flags, MapError)
+    image: Map = decode_image(path, data, flags, MapError)
     if image.ndim == 2:  # noqa: PLR2004 - rows and columns
         return image
     if (image != image[..., :1]).any():

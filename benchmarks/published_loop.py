@@ -7,7 +7,6 @@ is left out in its favour: it imports PyTorch and scikit-image, and starts four 
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     others = average_of_others(truth, video, rng)
     folders = (truth / video / "maps", truth / video / "fixation", pred / video)
-    names = [sorted(os.listdir(folder)) for folder in folders]
+    names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
     rows = []
     for frame in zip(*names, strict=True):
         density, fixation, saliency = (_read(folder / name) for folder, name in zip(folders, frame, strict=True))
@@ -42,11 +41,11 @@ def main() -> None:
 
 def average_of_others(truth: Path, video: str, rng: np.random.Generator) -> Map:
     """Averages one fixation map of each of 40 other videos; uint8."""
-    videos = sorted(set(os.listdir(truth)) - {video})
+    videos = sorted({path.name for path in truth.iterdir()} - {video})
     total: Any = 0
     for name in rng.choice(videos, OTHER_VIDEOS, replace=False):
         folder = truth / name / "fixation"
-        total = total + _read(folder / rng.choice(os.listdir(folder))).astype(np.float32)
+        total = total + _read(folder / rng.choice([path.name for path in folder.iterdir()])).astype(np.float32)
     averaged: Map = (total / OTHER_VIDEOS).astype(np.uint8)
     return averaged
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def score_dataset(
     def read(key: str, index: int) -> Places | None:
         return failures.attempt(key, index, lambda: read_places(everywhere[key].frames[index].fixation))
 
-    with ThreadPoolExecutor(jobs, "score") as pool:
+    with ThreadPoolExecutor(jobs, "score") if jobs > 1 else _AtOnce() as pool:
         frames = _Frames(pool, jobs * _AHEAD, progress)
         reading = _in_turn(
             keys, lambda key: [frames.submit(read, key, index) for index in range(len(truth[key].frames))]
@@ -107,10 +107,22 @@ def _with_unread(
     }
 
 
+class _AtOnce(Executor):
+    """One job at a time: done when it is submitted, as handing it to another thread would take a tenth longer."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*arguments, **named))
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+        return future
+
+
 class _Frames:
     """Work on frames in a pool, never far ahead of what is done; the first failure ends it."""
 
-    def __init__(self, pool: ThreadPoolExecutor, ahead: int, progress: Callable[[int], None]) -> None:
+    def __init__(self, pool: Executor, ahead: int, progress: Callable[[int], None]) -> None:
         self._pool, self._progress = pool, progress
         self._room, self._failure = threading.Semaphore(ahead), list[BaseException]()
 

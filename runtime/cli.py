@@ -204,7 +204,8 @@ def _run_sources(
     strict: bool,
     as_json: bool,
 ) -> None:
-    from salema.runtime.cli_report import Announced, FrameBar, Report
+    from salema.runtime.cli_report import Announced, Report
+    from salema.runtime.frame_bar import FrameBar
     from salema.runtime.source_run import run_sources
     from salema.runtime.stopping import stop_requested
 
@@ -240,9 +241,10 @@ def _run_dataset(
     *,
     as_json: bool,
 ) -> None:
-    from salema.runtime.cli_report import Announced, FrameBar, report_dataset
+    from salema.runtime.cli_report import Announced, report_dataset
     from salema.runtime.dataset_run import run_dataset
     from salema.runtime.datasets import check_dataset, list_videos
+    from salema.runtime.frame_bar import FrameBar
     from salema.runtime.map_size import check_map_size
     from salema.runtime.stopping import stop_requested
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
-
-from tqdm import tqdm
 
 from salema.runtime import load
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
 from salema.runtime.session import warn_untrained
-from salema.runtime.telling import harmless, show, tell
+from salema.runtime.telling import show, tell
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 
     from salema.runtime.dataset_run import DatasetSummary
     from salema.runtime.pipeline import Summary
-    from salema.runtime.playback import Playback
     from salema.runtime.sources import Source
     from salema.runtime.spec import ModelSpec
     from salema.runtime.stream import SaliencyStream
@@ -66,42 +62,6 @@ class Announced:
             tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
             warn_untrained(stream.spec)
         return stream
-
-
-class FrameBar:
-    """A progress bar over frames, with the number of videos if there are several; none where stderr is no terminal."""
-
-    def __init__(self, videos: int, frames: int | None = None) -> None:
-        self._videos, self._done = videos, 0
-        self._is_known = True
-        self._bar = tqdm(total=frames, unit=" frames", disable=None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def begun(self, source: Playback) -> None:
-        """Adds a source's frames to those expected."""
-        self._is_known = self._is_known and source.frame_count is not None
-        self._bar.total = (self._bar.total or 0) + (source.frame_count or 0) if self._is_known else None
-        self._bar.refresh()
-
-    def advance(self, frames: int, videos: int = 0) -> None:
-        """Counts what was done."""
-        self._done += videos
-        self._bar.update(frames)
-        if self._videos > 1:
-            self._bar.set_postfix_str(f"{self._done} of {self._videos} videos", refresh=bool(videos))
-
-    def finished(self) -> None:
-        """Counts a video."""
-        self.advance(0, 1)
-
-    def note(self, sentence: str) -> None:
-        """Says something while the bar is there."""
-        self._bar.write(harmless(f"note: {sentence}"), file=sys.stderr)
 
 
 class Report:

@@ -29,7 +29,12 @@ def decode_file(path: Path, flags: int, kind: type[SalemaError]) -> NDArray[np.g
     Raises:
         SalemaError: it is no ordinary file, none of the images that are read, damaged, or too big; of this `kind`.
     """
-    data = read_file(path, MOST_IMAGE_BYTES, kind)  # imread takes no name that is not in the system's encoding
+    # imread takes no name that is not in the system's encoding
+    return decode_image(path, read_file(path, MOST_IMAGE_BYTES, kind), flags, kind)
+
+
+def decode_image(path: Path, data: bytes, flags: int, kind: type[SalemaError]) -> NDArray[np.generic]:
+    """Decodes what a file holds; see `decode_file`."""
     if breaks_off(data):
         raise kind(f"{path}: breaks off; copy or make it anew")
     size_wh = image_size_wh(data)

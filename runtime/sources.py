@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from natsort import natsorted, ns
 
@@ -196,6 +195,8 @@ def _of_url(text: str, *, in_list: bool) -> list[Source]:
         advice = "in a user's name or password write [ as %5B, ] as %5D, and other signs likewise"
         raise UsageError(f"this {text.partition(':')[0]} URL can't be read; {advice}") from None
     if parts.scheme == "file":
+        from urllib.request import url2pathname  # noqa: PLC0415 - it imports http, ssl and email
+
         return _find(url2pathname(parts.path), in_list=in_list)
     name = Path(parts.path).stem or parts.hostname or parts.scheme
     return [Source("url", text, re.sub(r"[^\w.-]", "_", name))]

@@ -1,0 +1,88 @@
+"""Grey PNGs of 8 bits, decoded two to ten times as fast as OpenCV does it; the rest is left to OpenCV.
+
+Most of an evaluation's time on one core is libpng's: a fixation map is almost empty, and takes as long as a picture.
+Rows that are stored as they are, or as differences to the left or from above, are put together by whole rows. zlib-ng
+unpacks them where it is installed.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+try:
+    from zlib_ng import zlib_ng as zlib
+except ImportError:
+    import zlib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_START = b"\x89PNG\r\n\x1a\n"
+_GREY_8_BITS = (8, 0, 0, 0, 0)  # depth, colours, compression, filters, no interlacing
+_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"tEXt", b"zTXt", b"iTXt", b"gAMA", b"sRGB", b"cHRM", b"iCCP"}
+_LEFT, _ABOVE = 1, 2  # what a row's differences are from; further filters mix both
+_MOST_PIXELS = 2**23  # of which the sums of 255 fit in an int32
+
+
+def decode_grey_png(data: bytes) -> NDArray[np.uint8] | None:
+    """Returns an image's pixels `(H, W)`; None where it is anything else, or damaged, for another decoder to say."""
+    try:
+        chunks = list(_chunks(data))
+        if not chunks or chunks[0][0] != b"IHDR" or {kind for kind, _ in chunks} - _HARMLESS:
+            return None
+        width, height, *form = struct.unpack(">IIBBBBB", chunks[0][1])
+        if tuple(form) != _GREY_8_BITS or not 0 < width * height <= _MOST_PIXELS:
+            return None
+        rows = _unpacked(b"".join(content for kind, content in chunks if kind == b"IDAT"), height * (width + 1))
+    except (struct.error, ValueError, zlib.error):
+        return None
+    return None if rows is None else _unfiltered(rows.reshape(height, width + 1))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields kinds and contents up to the end.
+
+    Raises:
+        ValueError: a check sum is wrong, or the data is no PNG.
+        struct.error: it breaks off.
+    """
+    if not data.startswith(_START):
+        raise ValueError("no PNG")
+    at, kind = len(_START), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, at)
+        content = data[at + 8 : at + 8 + length]
+        (check_sum,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(content, zlib.crc32(kind)) != check_sum:
+            raise ValueError("a wrong check sum")
+        at += length + 12
+        yield kind, content
+
+
+def _unpacked(packed: bytes, expected_bytes: int) -> NDArray[np.uint8] | None:
+    unpacking = zlib.decompressobj()
+    found = unpacking.decompress(packed, expected_bytes + 1)  # no more, whatever a bomb holds
+    if len(found) != expected_bytes or not unpacking.eof:
+        return None
+    return np.frombuffer(found, np.uint8)
+
+
+def _unfiltered(rows: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Takes rows `(H, 1 + W)`, each after the number of its filter, to pixels."""
+    filters, pixels = rows[:, 0], rows[:, 1:].copy()
+    if filters.max() > _ABOVE:
+        return None
+    left = np.flatnonzero((filters == _LEFT) & pixels.any(axis=1))
+    if left.size:
+        sums: NDArray[Any] = cv2.integral(pixels if left.size == len(pixels) else pixels[left])[:, 1:]
+        pixels[left] = (sums[1:] - sums[:-1]).astype(np.uint8)  # modulo 256, as PNG has it
+    for row in np.flatnonzero(filters == _ABOVE):
+        if row:
+            pixels[row] += pixels[row - 1]
+    return pixels
