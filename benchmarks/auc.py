@@ -191,7 +191,8 @@ def _reached_of_all(counted: Counting, *, at_top: bool) -> NDArray[np.int64]:
         return found.astype(np.int64)
     thresholds = counted.low + _thresholds(at_top=at_top) * (counted.high - counted.low)
     _, above = counted.above(thresholds.clip(counted.low, counted.high).astype(counted.values.dtype))
-    return above - np.append(above[1:], 0)
+    counts: NDArray[np.int64] = above - np.append(above[1:], 0)
+    return counts
 
 
 def _thresholds(*, at_top: bool) -> NDArray[np.float64]:

@@ -58,8 +58,7 @@ class Counting:
         counts = self.counts if weights is None else np.bincount(self.levels, weights, minlength=self._size)
         if self.by_value:
             above = counts[::-1].cumsum()[::-1]
-            at = thresholds.astype(np.intp)
-            return (above - counts)[at], above[at]
+            return (above - counts)[thresholds], above[thresholds]
         at = self._levels_of(thresholds)
         if step:
             thresholds = np.rint(thresholds / step) * step
@@ -105,4 +104,5 @@ class Counting:
         scaled /= number(self.high - self.low)  # first, as its inverse can be too great
         scaled *= number(_LEVELS - 2)
         scaled += number(0.5)
-        return scaled.astype(np.uint16)
+        levels: NDArray[np.uint16] = scaled.astype(np.uint16)
+        return levels

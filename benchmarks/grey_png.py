@@ -7,21 +7,23 @@ unpacks them where it is installed.
 
 from __future__ import annotations
 
+import importlib
 import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-try:
-    from zlib_ng import zlib_ng as zlib
-except ImportError:
-    import zlib
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+try:  # the same functions, three to ten times as fast
+    _zlib: Any = importlib.import_module("zlib_ng.zlib_ng")
+except ImportError:
+    _zlib = zlib
 
 _START = b"\x89PNG\r\n\x1a\n"
 _GREY_8_BITS = (8, 0, 0, 0, 0)  # depth, colours, compression, filters, no interlacing
@@ -40,7 +42,7 @@ def decode_grey_png(data: bytes) -> NDArray[np.uint8] | None:
         if tuple(form) != _GREY_8_BITS or not 0 < width * height <= _MOST_PIXELS:
             return None
         rows = _unpacked(b"".join(content for kind, content in chunks if kind == b"IDAT"), height * (width + 1))
-    except (struct.error, ValueError, zlib.error):
+    except (struct.error, ValueError, zlib.error, _zlib.error):
         return None
     return None if rows is None else _unfiltered(rows.reshape(height, width + 1))
 
@@ -59,14 +61,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, kind = struct.unpack_from(">I4s", data, at)
         content = data[at + 8 : at + 8 + length]
         (check_sum,) = struct.unpack_from(">I", data, at + 8 + length)
-        if zlib.crc32(content, zlib.crc32(kind)) != check_sum:
+        if _zlib.crc32(content, _zlib.crc32(kind)) != check_sum:
             raise ValueError("a wrong check sum")
         at += length + 12
         yield kind, content
 
 
 def _unpacked(packed: bytes, expected_bytes: int) -> NDArray[np.uint8] | None:
-    unpacking = zlib.decompressobj()
+    unpacking = _zlib.decompressobj()
     found = unpacking.decompress(packed, expected_bytes + 1)  # no more, whatever a bomb holds
     if len(found) != expected_bytes or not unpacking.eof:
         return None

@@ -36,6 +36,7 @@ METRICS = {
     "auc_borji": "AUC-B",
 }
 Mean = Literal["videos", "frames"]
+_DENSE = 16  # from one pixel of so many on, counting all is faster than sorting some
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,8 @@ def _sampled_aucs(
         "auc_judd": partial(auc_judd, counted, fixated, judd, in_float32=protocol.in_float32),
         "auc_borji": partial(auc_borji, counted, fixated, borji, at_top=protocol.at_top),
     }
-    places = np.flatnonzero(others) if others is not None else ()
-    if len(places):
+    places = np.flatnonzero(others) if others is not None else np.empty(0, np.intp)
+    if places.size:
         aucs["s_auc"] = partial(shuffled_auc, counted, fixated, places, shuffled, at_top=protocol.at_top)
     return aucs
 
@@ -216,6 +217,13 @@ def _exact_aucs(
         "auc_judd": lambda: without_positives(exact_auc(positives, counted), positives.size, saliency.size),
         "auc_borji": lambda: exact_auc(positives, counted),
     }
-    if others is not None and others.any():
-        aucs["s_auc"] = lambda: exact_auc(positives, counted, others.ravel())
+    places = np.flatnonzero(others) if others is not None else np.empty(0, np.intp)
+    if others is not None and places.size:
+        weights = others.ravel()
+        is_dense = places.size > saliency.size // _DENSE
+        aucs["s_auc"] = lambda: (
+            exact_auc(positives, counted, weights)
+            if is_dense
+            else exact_auc(positives, counted.values[places], weights[places])
+        )
     return aucs

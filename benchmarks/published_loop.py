@@ -68,8 +68,7 @@ def score(saliency: Map, density: Map, fixation: Map, others: Map, rng: np.rando
 
 
 def _read(path: Path) -> Map:
-    image: Map = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    return image
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from salema.runtime.telling import harmless, tell
 
@@ -57,9 +57,10 @@ class FrameBar:
             self._bar.write(harmless(f"note: {sentence}"), file=sys.stderr)
 
 
-def _bar(frames: int | None) -> tqdm[None] | None:
+def _bar(frames: int | None) -> tqdm[Any] | None:
     if not (sys.stderr and sys.stderr.isatty()):
         return None
     from tqdm import tqdm  # noqa: PLC0415 - with multiprocessing, which it imports, a tenth of a short command's time
 
-    return tqdm(total=frames, unit=" frames")
+    bar: tqdm[Any] = tqdm(total=frames, unit=" frames")
+    return bar

@@ -70,8 +70,7 @@ def _kl_of_levels(saliency: NDArray[np.uint8], density: NDArray[np.uint8]) -> fl
     counts = np.bincount(density.ravel(), minlength=_LEVELS)
     own = counts * wanted
     entropy = float((own[own > 0] * np.log(wanted[own > 0])).sum())
-    logarithms = cv2.LUT(np.ascontiguousarray(saliency), np.log(found + _KL_EPSILON))
-    return entropy - _dot(_shares(density, 0.0).ravel(), logarithms.ravel())
+    return entropy - _dot(_shares(density, 0.0).ravel(), _looked_up(saliency, np.log(found + _KL_EPSILON)).ravel())
 
 
 def _mean_and_deviation(values: Map, ddof: int) -> tuple[float, float]:
@@ -97,8 +96,7 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def _shares(values: Map, low: float) -> NDArray[np.float64]:
     """Takes a map less `low` to a sum of 1; evenly where nothing is left."""
     if values.dtype == np.uint8:
-        shares: NDArray[np.float64] = cv2.LUT(np.ascontiguousarray(values), _share_of_level(values, low))
-        return shares
+        return _looked_up(values, _share_of_level(values, low))
     shares = values.astype(np.float64)
     if low:
         shares -= low
@@ -108,6 +106,10 @@ def _shares(values: Map, low: float) -> NDArray[np.float64]:
     else:
         shares[:] = 1 / values.size
     return shares
+
+
+def _looked_up(levels: NDArray[np.uint8], table: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(cv2.LUT(np.ascontiguousarray(levels), table), np.float64)
 
 
 def _share_of_level(values: NDArray[np.uint8], low: float) -> NDArray[np.float64]:

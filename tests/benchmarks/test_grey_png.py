@@ -66,7 +66,9 @@ def test_what_other_programs_write():
 
 def test_all_else_is_left_to_opencv(tmp_path):
     mixed = png(PICTURE, [3] * 9)
-    others = [cv2.imencode(".png", image)[1].tobytes() for image in (PICTURE.astype(np.uint16), np.dstack([PICTURE] * 3))]
+    others = [
+        cv2.imencode(".png", image)[1].tobytes() for image in (PICTURE.astype(np.uint16), np.dstack([PICTURE] * 3))
+    ]
     for data in (mixed, *others):
         assert decode_grey_png(data) is None
         (tmp_path / "a.png").write_bytes(data)
