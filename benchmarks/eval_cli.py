@@ -79,7 +79,7 @@ def evaluate(
         from salema.benchmarks.ground_truth import list_truth
         from salema.benchmarks.protocols import find_protocol
         from salema.benchmarks.published import check_published
-        from salema.benchmarks.scoring import whole_videos
+        from salema.benchmarks.scoring import draws_beyond, whole_videos
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
         _check_numbers(start, end)
@@ -90,7 +90,8 @@ def evaluate(
         chosen, write = find_protocol(protocol, dataset or ""), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)
-        everywhere = list_truth(dataset or "", truth_root) if chosen.other_frames else truth
+        is_part = (start, end) != (None, None) and draws_beyond(chosen, truth)
+        everywhere = list_truth(dataset or "", truth_root) if is_part else truth
         options: dict[str, Any] = {"dataset": dataset, "truth": truth, **numbers}
         places = [place for place in (pred or model, compare) if place is not None]
         if pred is not None:

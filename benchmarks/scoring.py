@@ -92,6 +92,14 @@ def score_dataset(
     return [replace(scores, few_others=others.fewest(keys), failed=failed) for scores in found]
 
 
+def draws_beyond(protocol: Protocol, truth: Mapping[str, VideoTruth]) -> bool:
+    """Whether s-AUC's negatives are drawn of more videos than these: to list all of DHF1K's files takes seconds."""
+    if protocol.other_frames is None:
+        return False
+    known = sum(any(frame.fixation for frame in video.frames) for video in truth.values())
+    return not protocol.per_video or known <= protocol.other_frames
+
+
 def _attempt(
     failures: Failures, score: Callable[..., Scores], key: str, index: int, gets: list[Callable[[], Any]]
 ) -> Scores | None:

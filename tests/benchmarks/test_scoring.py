@@ -9,7 +9,7 @@ from salema.benchmarks import slow_metrics as slow
 from salema.benchmarks.ground_truth import list_truth
 from salema.benchmarks.predictions import PredictedMaps
 from salema.benchmarks.protocols import PROTOCOLS
-from salema.benchmarks.scoring import score_dataset
+from salema.benchmarks.scoring import draws_beyond, score_dataset
 from salema.benchmarks.synthetic import write_dataset
 
 
@@ -72,3 +72,10 @@ def test_the_command_resizes_as_the_dataset_is_resized(cli, tmp_path, dataset):
         own, other = other, own
     assert found == pytest.approx(wanted[own], abs=1e-9)
     assert abs(found - wanted[other]) > 1e-4
+
+
+def test_all_ground_truth_is_listed_only_where_more_of_it_is_drawn(tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K", videos=42, frames=1)
+    whole, part = (list_truth("DHF1K", made.source, end=end) for end in (41, 40))
+    assert [draws_beyond(PROTOCOLS["salema"], truth) for truth in (whole, part)] == [False, True]
+    assert [draws_beyond(PROTOCOLS[name], whole) for name in ("dhf1k", "exact")] == [True, False]
