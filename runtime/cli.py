@@ -53,6 +53,10 @@ def run(
     ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Write the MP4.")] = True,
     show: Annotated[bool, typer.Option("--show", help="Show the picture in a window; q closes it.")] = False,
+    split_minutes: Annotated[
+        float | None,
+        typer.Option(help="Begin new files every so many minutes of video: MP4, NPZ and CSV.", show_default=False),
+    ] = None,
     view: Annotated[str, typer.Option(help="What the picture shows: overlay, map or side-by-side.")] = "overlay",
     normalise: Annotated[
         str, typer.Option(help="A map's range: frame (its own, as published), running (the last second's) or none.")
@@ -136,7 +140,7 @@ def run(
         if bool(sources) == (dataset is not None):
             raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
         if dataset is not None:
-            if src is None or dst is None or any((output, maps, npz, csv, show)):
+            if src is None or dst is None or any((output, maps, npz, csv, show, split_minutes)):
                 raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR, and no other output")
             options = {"naming": naming, "start": start, "end": end}
             how = {"jobs": jobs or 1, "resume": resume, "map_size": map_size, "strict": strict}
@@ -175,6 +179,7 @@ def run(
             npz=npz,
             csv=csv,
             show=show,
+            split_minutes=split_minutes,
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from salema.runtime.errors import UsageError, reason
 from salema.runtime.files import taken_over
 from salema.runtime.mp4 import copy_for_players, cut_to_whole_fragments
 from salema.runtime.npz_file import recover_npz
+from salema.runtime.split_sink import is_part_of
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 # As `files.written_aside` names them.
 _NAME = re.compile(r"\.(?P<stem>.+)\.\d+\.\d+\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)
-_STEM_LENGTH = 50
 _HELPERS = {".times", ".copy"}  # they belong to another file, and go with it
 
 
@@ -43,7 +44,7 @@ def recover_beside(targets: Sequence[Path]) -> list[str]:
         if real.is_dir():
             notes += remove_unfinished(real)
         elif real.parent.is_dir():
-            notes += _recover(real.parent, _PartOf(real))
+            notes += _recover(real.parent, partial(_is_of, real))
     return notes
 
 
@@ -67,15 +68,8 @@ def _folders(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_dir() and not path.is_symlink())
 
 
-class _PartOf:
-    """Whether a file was to become a target, or one of the parts that it was split into."""
-
-    def __init__(self, target: Path) -> None:
-        stem = re.escape(target.stem[:_STEM_LENGTH])
-        self._stem, self._suffix = re.compile(rf"{stem}(_\d{{4}}.*)?", re.DOTALL), target.suffix
-
-    def __call__(self, left: _Left) -> bool:
-        return bool(self._stem.fullmatch(left.stem)) and left.suffix == self._suffix
+def _is_of(target: Path, left: _Left) -> bool:
+    return is_part_of(target, left.stem) and left.suffix == target.suffix
 
 
 def _recover(folder: Path, is_wanted: Callable[[_Left], bool]) -> list[str]:

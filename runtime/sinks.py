@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from array import array
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -120,11 +120,11 @@ class VideoSink(_Stacked):
 
     wants_picture = True
 
-    def __init__(self, path: Path, source: Playback, look: Look) -> None:
+    def __init__(self, path: Path, source: Playback, look: Look, start_pts: int = 0) -> None:
         self.path: Path | None = path
-        self._folder, self._source, self._count = path.parent, source, 0
+        self._folder, self._source, self._count, self._start_pts = path.parent, source, 0, start_pts
         width = source.width * (2 if look.view == "side-by-side" else 1)
-        self._writer = VideoWriter(path, source, source.height, width)
+        self._writer = VideoWriter(path, source, source.height, width, float(start_pts * source.time_base))
         self._has_failed = False
 
     def _open(self, stack: ExitStack) -> None:
@@ -135,7 +135,8 @@ class VideoSink(_Stacked):
         """See `Sink`."""
         assert drawn.picture is not None
         try:
-            self._writer.write(drawn.picture, drawn.frame)
+            frame = replace(drawn.frame, pts=drawn.frame.pts - self._start_pts)  # a part of a video begins at zero
+            self._writer.write(drawn.picture, frame)
             self._count += 1
         except OutputError:
             self._has_failed = True
@@ -228,9 +229,9 @@ class CsvSink(_Stacked):
 
     wants_raw = wants_cuts = True
 
-    def __init__(self, path: Path, time_base: Fraction) -> None:
+    def __init__(self, path: Path, time_base: Fraction, count: int = 0) -> None:
         self.path: Path | None = path
-        self._path, self._time_base, self._count = path, time_base, 0
+        self._path, self._time_base, self._count = path, time_base, count
 
     def _open(self, stack: ExitStack) -> None:
         make_folder(self._path.parent)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from salema.runtime.errors import UsageError
 from salema.runtime.map_size import check_map_size
 from salema.runtime.sinks import MAP_BITS, CsvSink, MapSink, NpzSink, StdoutCsvSink, VideoSink
+from salema.runtime.split_sink import SplitSink, is_part_of
 from salema.runtime.window import WindowSink
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from salema.runtime.map_size import MapSize
     from salema.runtime.playback import Playback
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from salema.runtime.sources import Source
 
 
+_LEAST_MIN, _MOST_MIN = 0.01, 100_000.0
 STDOUT = Path("-")
 """In place of the CSV file: standard output."""
 
@@ -40,6 +42,7 @@ class Targets:
         npz: NPZ file with the raw maps, or None.
         csv: CSV file with a line for each frame, `STDOUT`, or None.
         show: whether to show the picture in a window.
+        split_minutes: how long each of the parts is that MP4, NPZ and CSV come in, or None for one whole.
 
     Raises:
         UsageError: nothing is asked for, or a name can't be right.
@@ -52,8 +55,16 @@ class Targets:
     csv: Path | None = None
     show: bool = False
     map_size: MapSize = "network"
+    split_minutes: float | None = None
 
     def __post_init__(self) -> None:
+        if self.split_minutes is not None:
+            if not _LEAST_MIN <= self.split_minutes <= _MOST_MIN:
+                raise UsageError(
+                    f"--split-minutes {self.split_minutes:g}: give minutes, {_LEAST_MIN:g} to {_MOST_MIN:g}"
+                )
+            if not {*self.files} - {self.maps}:
+                raise UsageError("--split-minutes: there is nothing to split; give -o, --npz or --csv a file")
         if not (self.files or self.show or self.csv):
             raise UsageError("--no-video leaves nothing to write; give --maps DIR, --npz, --csv or --show, and no -o")
         if self.map_bits not in MAP_BITS:
@@ -89,16 +100,22 @@ class Targets:
         if self.show:
             sinks.append(WindowSink(source, stop))
         if self.video is not None:
-            sinks.append(VideoSink(self.video, source, look))
+            sinks.append(self._split(self.video, source, lambda path, pts, _: VideoSink(path, source, look, pts)))
         if self.maps is not None:
             sinks.append(MapSink(self.maps, self.map_bits, self.map_size))
         if self.npz is not None:
-            sinks.append(NpzSink(self.npz, source.time_base))
-        if self.csv is not None:
-            kind = StdoutCsvSink if self.csv_to_stdout else CsvSink
-            sinks.append(kind(self.csv, source.time_base))
+            sinks.append(self._split(self.npz, source, lambda path, *_: NpzSink(path, source.time_base)))
+        if self.csv is not None and self.csv_to_stdout:
+            sinks.append(StdoutCsvSink(self.csv, source.time_base))
+        elif self.csv is not None:
+            sinks.append(self._split(self.csv, source, lambda path, _, count: CsvSink(path, source.time_base, count)))
         with ExitStack() as stack:
             yield [stack.enter_context(sink) for sink in sinks]
+
+    def _split(self, path: Path, source: Playback, open_part: Callable[[Path, int, int], Sink]) -> Sink:
+        if self.split_minutes is None:
+            return open_part(path, 0, 0)
+        return SplitSink(path, self.split_minutes, open_part, source.time_base, is_live=source.is_live)
 
 
 def plan_targets(
@@ -112,6 +129,7 @@ def plan_targets(
     npz: Path | None = None,
     csv: Path | None = None,
     show: bool = False,
+    split_minutes: float | None = None,
 ) -> list[Targets]:
     """Gives each source its own names: with several sources, each option names a folder.
 
@@ -125,6 +143,7 @@ def plan_targets(
         npz: the NPZ file, or the folder for `<name>.npz`.
         csv: the CSV file, the folder for `<name>.csv`, or `STDOUT`.
         show: whether to show the pictures.
+        split_minutes: how long a part is, or None for whole files.
 
     Raises:
         UsageError: nothing is asked for, a name can't be right, or a source would be overwritten.
@@ -143,6 +162,7 @@ def plan_targets(
             csv if csv is None or csv == STDOUT else _named(csv, several, f"{source.name}.csv", "--csv"),
             show,
             map_size,
+            split_minutes,
         )
         for source in sources
     ]
@@ -156,12 +176,17 @@ def _check_sources_are_safe(sources: Sequence[Source], planned: Sequence[Targets
     for targets in planned:
         for path in targets.files:
             real = os.path.realpath(path)
-            if real in read:
+            is_split = targets.split_minutes is not None and path != targets.maps
+            if real in read or (is_split and any(_is_part(Path(real), Path(other)) for other in read)):
                 raise UsageError(f"{path}: is the source itself; choose another name with -o")
             if path == targets.maps and real in folders:
                 raise UsageError(
                     f"{path}: holds the frames of a source, which maps would overwrite; choose another --maps"
                 )
+
+
+def _is_part(target: Path, other: Path) -> bool:
+    return (other.parent, other.suffix) == (target.parent, target.suffix) and is_part_of(target, other.stem)
 
 
 def _named(path: Path, is_folder: bool, name: str, option: str) -> Path:

@@ -72,6 +72,8 @@ class VideoWriter:
         self._sound, self._options = source.sound, _X264_LIVE if source.is_live else _X264
         self._has_begun = False
         self._durations = deque[int]()  # of the pictures that the encoder holds
+        if self._sound is not None:
+            self._sound.has_listener = True  # the writer may be entered later, for a part
         if max(width, height) > _MOST_COLUMNS:
             raise OutputError(
                 f"{path}: {width}x{height} pixels, and H.264 goes to {_MOST_COLUMNS} either way; give --view overlay or"
