@@ -152,7 +152,9 @@ class AudioTrack:
             except (av.error.FFmpegError, ValueError) as error:
                 self._problem = f"the sound is left out: it is damaged ({reason(error)})"
                 return None
-        channels = _make_layout_native(decoder)
+        if sound.form.channels is None:  # once: the decoder is open after that, and parts of a video share it
+            sound.form.channels = _make_layout_native(decoder)
+        channels = sound.form.channels
         if channels not in _LAYOUTS:
             self._problem = f"the sound is left out: it has {channels} channels, and more than 8 can't be folded to two"
             return None

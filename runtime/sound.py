@@ -46,11 +46,13 @@ class SoundFormat:
     Attributes:
         decoder: FFmpeg's, or None where it does not know the codec.
         codec: the codec's name, or None.
+        channels: how many it has, once somebody has found out.
     """
 
     def __init__(self, stream: AudioStream) -> None:
         self.decoder = cast("AudioCodecContext | None", stream.codec_context)
         self.codec = None if self.decoder is None else self.decoder.codec.canonical_name
+        self.channels: int | None = None
         self._stream = stream
         self._trial: tuple[Any, AudioStream] | None = None
 
