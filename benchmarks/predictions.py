@@ -242,7 +242,6 @@ class ModelMaps:
         end: int | None = None,
     ) -> None:
         self.label, self._stream = label, stream
-        self.made_by: tuple[str, ...] = (f"the maps are made, as they are scored, by {title_of(stream)}",)
         self.videos: dict[str, Matched] = {}
         self._videos: dict[str, FrameFolder] = {}
         names: dict[str, str] = {}
@@ -265,6 +264,7 @@ class ModelMaps:
                 f"{source}: holds no frames of {dataset} that can be scored"
                 " (no name of a frame fits a frame of the ground truth)"
             )
+        self.made_by: tuple[str, ...] = (f"the maps are made, as they are scored, by {title_of(stream)}",)
 
     def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
         """See `MapSource`; frames without ground truth are run too, for the state's sake.

@@ -8,6 +8,7 @@ from scipy import io, sparse
 from salema.benchmarks.ground_truth import list_truth
 from salema.benchmarks.map_files import read_fixations, read_map
 from salema.benchmarks.predictions import ModelMaps, PredictedMaps
+from salema.runtime import load
 from salema.runtime.errors import MapError
 
 MAP = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
@@ -219,14 +220,13 @@ def test_videos_without_these_weights_are_left_out_and_the_weights_name_the_row(
 
 
 @pytest.mark.parametrize("inner", ["", "testing", "UCF-sports/testing"])
-def test_predictions_and_frames_are_found_in_testing_as_the_ground_truth_is(tmp_path, inner):
+def test_predictions_and_frames_are_found_in_testing_as_the_ground_truth_is(model, tmp_path, inner):
     for root, kind in (("gt", "maps"), ("pred", "w_predictions"), ("src", "images")):
         write(tmp_path / root / inner / "v" / kind / "1.png")
     truth = list_truth("UCF-sports", tmp_path / "gt")
-    for found in (
-        PredictedMaps("UCF-sports", tmp_path / "pred", truth),
-        ModelMaps("UCF-sports", tmp_path / "src", truth, None, "m"),
-    ):
+    with load(model) as stream:
+        running = ModelMaps("UCF-sports", tmp_path / "src", truth, stream, "m")
+    for found in (PredictedMaps("UCF-sports", tmp_path / "pred", truth), running):
         assert [len(video.files) for video in found.videos.values()] == [1]
 
 
