@@ -12,9 +12,9 @@ PYSALIENCY := .cache/pysaliency-0.2.22
 demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py $(if $(QUICK),--quick)
 
-# All tests. ARGS goes to pytest: make test ARGS="-k video -x".
+# All tests, as many files side by side as there are cores. ARGS goes to pytest: make test ARGS="-k video -x".
 test: $(INSTALLED) clips $(PYSALIENCY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 # pysaliency's metrics, which ours are held to: two modules of it, which need none of its dependencies (numba, PyTorch).
 $(PYSALIENCY): $(INSTALLED)
