@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salema.runtime.cli_main import run_app
+from salema.runtime.cli_options import typed_options
 from salema.runtime.errors import MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
 from salema.runtime.telling import tell
 
@@ -262,9 +263,8 @@ def _check_source(context: typer.Context, weights: str | None, folder: Path | No
         raise UsageError("--from DIR --engine none leaves nothing to do; leave one of them out")
     if folder.is_file() and folder.name not in {MODEL_FILE, *PART_FILES}:
         raise UsageError(f"--from {folder}: not {MODEL_FILE} or the folder that holds it")
-    for name, source in ((name, context.get_parameter_source(name)) for name in context.params):
-        if source is not None and source.name == "COMMANDLINE" and name not in _WITH_FROM:
-            option = f"--{name.replace('_', '-').rstrip('-')}"
+    for name, option in typed_options(context).items():
+        if name not in _WITH_FROM:
             advice = "; for an engine it is --batch-profile" if name == "batch" else ""
             raise UsageError(f"{option}: the export in {folder} has settled that; leave it out{advice}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salema.runtime.cli_main import run_app
+from salema.runtime.cli_options import refuse_others
 from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.side_by_side import is_something_left
 
@@ -19,11 +20,19 @@ if TYPE_CHECKING:
     from salema.runtime.sources import Source
     from salema.runtime.targets import Targets
 
+# What goes with --dataset and with --recover; all else is of sources.
+_WITH_DATASET = {
+    *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
+    *("map_size", "jobs", "strict", "json_"),
+}
+_DATASET_ONLY = {"src", "dst", "start", "end", "naming", "resume"}
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def run(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -134,18 +143,20 @@ def run(
     """Lay the saliency of videos over them, with their sound kept, and save maps and numbers; or run a dataset."""
     with exit_on_error("salema-run", "give fewer --jobs, or a --model exported with a smaller --imgsz"):
         if recover is not None:
-            _recover(recover, has_more=bool(sources or dataset))
+            _recover(recover, context, sources)
             return
         opening = {"model": model, "backend": backend, "device": device, "graphs": cuda_graph}
         if bool(sources) == (dataset is not None):
             raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
         if dataset is not None:
-            if src is None or dst is None or any((output, maps, npz, csv, show, split_minutes)):
-                raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR, and no other output")
+            refuse_others(context, _WITH_DATASET, f"not for --dataset {dataset}")
+            if src is None or dst is None:
+                raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR")
             options = {"naming": naming, "start": start, "end": end}
             how = {"jobs": jobs or 1, "resume": resume, "map_size": map_size, "strict": strict}
             _run_dataset(dataset, src, dst, options, opening, how, as_json=json_)
             return
+        refuse_others(context, {*context.params} - _DATASET_ONLY, "for --dataset only")
         from salema.runtime.drawing import RunOptions
         from salema.runtime.playback import Selection
         from salema.runtime.postprocess import Look
@@ -154,19 +165,8 @@ def run(
         from salema.runtime.targets import STDOUT, plan_targets
 
         look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
-        selection = Selection(
-            start_time,
-            duration,
-            vid_stride,
-            max_frames,
-            loop,
-            fps,
-            every_frame,
-            reconnects,
-            strict,
-            live,
-            deinterlace,
-        )
+        of_time = (start_time, duration, vid_stride, max_frames, loop, fps)
+        selection = Selection(*of_time, every_frame, reconnects, strict, live, deinterlace)
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
         found = find_sources(sources or [], strict=strict)
         targets = plan_targets(
@@ -189,12 +189,13 @@ def run(
         )
 
 
-def _recover(folder: Path, *, has_more: bool) -> None:
+def _recover(folder: Path, context: typer.Context, sources: list[str] | None) -> None:
     from salema.runtime.recovery import recover_folder
     from salema.runtime.telling import show
 
-    if has_more:
-        raise UsageError(f"--recover {folder}: give no sources and no --dataset with it; nothing is run")
+    refuse_others(context, {"recover"}, f"not for --recover {folder}, which runs nothing")
+    if sources:
+        raise UsageError(f"--recover {folder}: give no sources with it; nothing is run")
     for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
         show(note)
 

@@ -337,6 +337,9 @@ def test_ctrl_c_ends_the_command_with_130(model, tmp_path):
     assert not list((tmp_path / "dst").rglob(".*"))
 
 
+_OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -346,13 +349,31 @@ def test_ctrl_c_ends_the_command_with_130(model, tmp_path):
         (("--dataset", "LEDOV", "--src", "s", "--dst", "d"), 2, "--dataset LEDOV: not one of DHF1K, Hollywood-2"),
         (("--dataset", "other", "--src", "s", "--dst", "d", "--naming", "x"), 2, "--naming x: not one of published"),
         (("--dataset", "other", "--src", "s", "--dst", "d", "--start", 1), 2, "--start and --end number the videos"),
+        *(
+            ((*_OTHER, *options), 2, f"{options[0]}: not for --dataset other; leave it out")
+            for options in (
+                ("--map-bits", 16),
+                ("--map-bits", 8),
+                ("--normalise", "none"),
+                ("--npz", "x.npz"),
+                ("--no-video",),
+                ("--max-frames", 3),
+                ("--time-aware",),
+                ("-o", "x.mp4"),
+            )
+        ),
+        ((*_OTHER, "--fps", 1, "--loop", 2), 2, "--loop and --fps: not for --dataset other; leave them out"),
+        (("v.mp4", "--resume"), 2, "--resume: for --dataset only; leave it out"),
+        (("v.mp4", "--src", "s", "--naming", "published"), 2, "--src and --naming: for --dataset only; leave them"),
+        (("--recover", ".", "--jobs", 2), 2, "--jobs: not for --recover ., which runs nothing; leave it out"),
+        (("--recover", ".", "v.mp4"), 2, "--recover .: give no sources with it; nothing is run"),
         (("--dataset", "other", "--src", "absent", "--dst", "d"), 1, "absent: no such folder"),
         (("--dataset", "UCF-sports", "--src", ".", "--dst", "d"), 1, r"holds no video of UCF-sports"),
     ],
 )
 def test_usage(cli, model, tmp_path, monkeypatch, arguments, code, sentence):
     monkeypatch.chdir(tmp_path)
-    ran = cli(main, *arguments, "--model", model)
+    ran = cli(main, *arguments, *(() if "--recover" in arguments else ("--model", model)))
     assert ran.code == code
     assert sentence in ran.err
     assert names_under(tmp_path) == []
