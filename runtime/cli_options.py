@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def typed_options(context: typer.Context) -> dict[str, str]:
-    """Returns the options on the command line, as they are called there, by their parameters' names."""
+    """Returns the options on the command line, by their parameters' names: each under its first long name."""
     typed = {}
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if parameter.param_type_name == "option" and source is not None and source.name == "COMMANDLINE":
             is_off = parameter.secondary_opts and not context.params[name]
-            typed[name] = (parameter.secondary_opts if is_off else parameter.opts)[0]
+            options = parameter.secondary_opts if is_off else parameter.opts
+            typed[name] = next(option for option in options if option.startswith("--"))
     return typed
 
 

@@ -359,7 +359,7 @@ _OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
                 ("--no-video",),
                 ("--max-frames", 3),
                 ("--time-aware",),
-                ("-o", "x.mp4"),
+                ("--output", "x.mp4"),
             )
         ),
         ((*_OTHER, "--fps", 1, "--loop", 2), 2, "--loop and --fps: not for --dataset other; leave them out"),
