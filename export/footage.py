@@ -151,7 +151,8 @@ def _take(clip: _Clip, first: int, count: int, height: int, width: int) -> NDArr
 
 def _read(clip: _Clip, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
     if clip.source.images:
-        with Playback(replace(clip.source, images=clip.source.images[first : first + count])) as playback:
+        strict = Selection(strict=True)  # an image that can't be read is not to be missed
+        with Playback(replace(clip.source, images=clip.source.images[first : first + count]), strict) as playback:
             yield from (frame.image_bgr for frame in playback)
         return
     # A quarter of a frame early: containers round times, Matroska to milliseconds.

@@ -147,6 +147,9 @@ def _damage(summary: Summary) -> Iterator[str]:
     if packets := summary.damaged_packets:
         yield f"{counted(packets, 'damaged packet')} could not be decoded, and {_were(packets)} left out{at}"
         at = ""
+    if images := summary.damaged_images:
+        yield f"{counted(images, 'image')} could not be read, and {_were(images)} left out{at} ({summary.damage_why})"
+        at = ""
     if pictures := summary.damaged_pictures:
         yield f"{counted(pictures, 'damaged picture')} {_were(pictures)} filled up by the decoder{at}"
 

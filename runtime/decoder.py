@@ -15,6 +15,7 @@ from salema.runtime.deinterlace import deinterlaced
 from salema.runtime.packets import Damage, demuxed, is_end
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
 
     from av.container import InputContainer
@@ -35,6 +36,7 @@ class Decoder:
         film: the stream of pictures.
         start: its time that is zero.
         damage: where faults are counted.
+        stop: ends the frames.
         deinterlace: whether interlaced pictures are made whole ones.
 
     Attributes:
@@ -48,6 +50,7 @@ class Decoder:
         film: av.VideoStream,
         start: int,
         damage: Damage,
+        stop: threading.Event,
         *,
         deinterlace: bool = False,
     ) -> None:
@@ -59,7 +62,7 @@ class Decoder:
         self._given: int | None = None
         self._faults: deque[int] = deque(maxlen=_MOST_FAULTS)
         self._side: tuple[Stream, Callable[[av.Packet[Any]], None]] | None = None
-        self._is_closed = False
+        self._is_closed, self._stop = False, stop
         self.damaged_until_s = 0.0
 
     def tap(self, stream: Stream, put: Callable[[av.Packet[Any]], None]) -> None:
@@ -86,7 +89,7 @@ class Decoder:
                 yield from self._seen(self._decode(packet))
             elif self._side:
                 self._side[1](packet)
-            if self._is_closed:
+            if self._is_closed or self._stop.is_set():
                 return
         yield from self._tail()
 
@@ -132,6 +135,8 @@ class Decoder:
             film.thread_type = "SLICE"
             container.seek(given, stream=film)
             for packet in demuxed(container, [film], Damage()):
+                if self._is_closed or self._stop.is_set():
+                    return
                 if self._faults and packet.dts is not None:
                     self._damage.packets -= sum(dts >= packet.dts for dts in self._faults)  # they come again
                     self._faults.clear()

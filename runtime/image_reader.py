@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,8 @@ import numpy as np
 
 from salema.runtime.errors import VideoError
 from salema.runtime.image_file import decode_file
-from salema.runtime.reader import Frame
+from salema.runtime.packets import Damage
+from salema.runtime.reader import GAP_S, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,15 +26,17 @@ if TYPE_CHECKING:
 
 
 class ImageReader:
-    """Reads images one after the other; a `Reader`.
+    """Reads images one after the other; a `Reader`. Where one can't be read, the one before is shown for longer.
 
     Args:
         paths: the images, in order; at least one.
         name: what to call them in messages.
         rate: frames per second.
+        damage: where it is counted what can't be read.
+        stop: ends the frames, also where none can be read.
 
     Raises:
-        VideoError: the first image is missing or can't be read.
+        VideoError: no image can be read.
     """
 
     is_live = False
@@ -38,23 +44,60 @@ class ImageReader:
     has_lost_sound = False
     aspect = Fraction(1)
 
-    def __init__(self, paths: Sequence[Path], name: str, rate: Fraction) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        name: str,
+        rate: Fraction,
+        damage: Damage | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
         self.name, self.rate, self._paths = name, rate, paths
+        self._damage, self._stop = damage or Damage(name), stop or threading.Event()
         self.time_base = 1 / rate
         self.frame_count: int | None = len(paths)
-        self.height, self.width = read_image(paths[0]).shape[:2]
+        self._readable = self._read_all()
+        first = next(self._readable, None)
+        if first is None:
+            others = f"; none of {len(paths)} images can be read" if len(paths) > 1 else ""
+            raise VideoError(f"{self._damage.why or f'{name}: stopped before its first frame'}{others}")
+        self.height, self.width = first[1].shape[:2]
+        self._readable = itertools.chain([first], self._readable)
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`.
 
         Raises:
-            VideoError: an image is missing or can't be read.
+            VideoError: an image can't be read, and the first such is to end it.
         """
-        shape: tuple[int, ...] = ()
+        gap = GAP_S * self.rate
+        end, shape = 0, ()
+        held: Frame | None = None  # until it is known how long it is shown
+        broken: VideoError | None = None
+        try:
+            for index, image in self._readable:
+                if held is not None:
+                    yield replace(held, duration=index - held.pts)
+                held = Frame(image, index, 1, starts_anew=image.shape != shape or index > end + gap)
+                end, shape = index + 1, image.shape
+        except VideoError as error:
+            broken = error
+        if held is not None:
+            is_cut_short = broken is not None or self._stop.is_set()
+            yield held if is_cut_short else replace(held, duration=len(self._paths) - held.pts)
+        if broken is not None:
+            raise broken
+
+    def _read_all(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for index, path in enumerate(self._paths):
-            image = read_image(path)
-            yield Frame(image, index, 1, starts_anew=image.shape != shape)
-            shape = image.shape
+            if self._stop.is_set():
+                return
+            try:
+                image = read_image(path)
+            except VideoError as error:
+                self._damage.leave_out_image(float(index * self.time_base), error)
+                continue
+            yield index, image
 
     def close(self) -> None:
         """See `Reader`."""

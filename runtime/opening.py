@@ -42,7 +42,7 @@ def open_reader(
     Args:
         source: what was named.
         selection: the rate of images, and where a file is entered.
-        stop: ends the waiting for what may take its time.
+        stop: ends the waiting for what may take its time, and the frames.
         damage: where it is counted what can't be decoded; None for a count of its own.
         sound_damage: the same of the sound.
 
@@ -51,18 +51,17 @@ def open_reader(
         UsageError, MissingDependencyError: see `GStreamerPipe` and `open_stdin`.
     """
     given, shown = source.given, source.shown
-    how: dict[str, Any] = {"damage": damage, "sound_damage": sound_damage, "deinterlace": selection.deinterlace}
+    deinterlace = selection.deinterlace
+    how: dict[str, Any] = {"damage": damage, "sound_damage": sound_damage, "deinterlace": deinterlace, "stop": stop}
     if source.kind == "images":
-        return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001))
+        return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001), damage, stop)
     if source.kind == "camera":
         camera = int(given) if given.isdigit() else given
         return _open_stoppably(lambda: CameraReader(camera), shown, stop)
     if source.kind == "video" and is_animated_webp(Path(given)):
         return AnimationReader(Path(given))
     if source.kind == "video":
-        return VideoReader(
-            Path(given), None, selection.start_s, damage, sound_damage, deinterlace=selection.deinterlace
-        )
+        return VideoReader(Path(given), None, selection.start_s, **how)
     if source.kind == "url":
         return _open_stoppably(partial(VideoReader, given, shown, is_live=selection.live, **how), shown, stop)
     is_live = source.is_live_pipeline

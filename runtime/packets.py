@@ -1,4 +1,4 @@
-"""Packets of a media file one after the other, over places that are damaged."""
+"""Packets of a media file one after the other, over places that are damaged, and the count of these."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ class Damage:
 
     Attributes:
         packets: how many were left out.
+        images: how many image files were left out.
         pictures: how many the decoder gave all the same, filled up as it could.
-        first_s: when the first of either came, in seconds from the start; None where it had no time.
-        why: what was wrong with the first packet that was left out.
+        first_s: when the first of these came, in seconds from the start; None where it had no time.
+        why: what was wrong with the first packet or image that was left out.
         interlaced: pictures whose odd and even lines are of two moments, and were shown so.
         hdr: the curve (PQ or HLG) of pictures whose brightness was taken for that of ordinary ones, or None.
     """
 
     def __init__(self, name: str = "", *, is_fatal: bool = False) -> None:
         self.name, self.is_fatal = name, is_fatal
-        self.packets = self.pictures = 0
+        self.packets = self.images = self.pictures = 0
         self.first_s: float | None = None
         self.why: str | None = None
         self.interlaced = 0
@@ -52,6 +53,18 @@ class Damage:
         self._note(time_s, reason(error))
         self.packets += 1
         self.why = self.why or reason(error)
+
+    def leave_out_image(self, time_s: float, error: VideoError) -> None:
+        """Counts an image file.
+
+        Raises:
+            VideoError: this error, where the first fault is to end it.
+        """
+        if self.is_fatal:
+            raise error
+        self._note(time_s, str(error))
+        self.images += 1
+        self.why = self.why or str(error)
 
     def mend(self, time_s: float | None) -> None:
         """Counts a picture.
@@ -78,7 +91,7 @@ class Damage:
         if self.is_fatal:
             at = "" if time_s is None else f" at {time_s:.2f} s"
             raise VideoError(f"{self.name}: is damaged{at} ({why}); without --strict such places are left out")
-        if not (self.packets or self.pictures):
+        if not (self.packets or self.images or self.pictures):
             self.first_s = time_s
 
 

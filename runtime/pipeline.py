@@ -44,7 +44,9 @@ class Summary:
         source_start_s: where in the source the times of the outputs begin.
         damaged_packets: packets of the pictures that could not be decoded, and were left out.
         damaged_pictures: pictures that the decoder filled up as it could.
-        first_damage_s: when the first of either came, in seconds of the source; None where nobody knows.
+        damaged_images: image files that could not be read, and were left out.
+        first_damage_s: when the first of these came, in seconds of the source; None where nobody knows.
+        damage_why: what was wrong with the first packet or image that was left out, or None.
         dropped: frames of a live source that came while the network was busy.
         outages: how often a live source was lost and found again.
         outage_s: for how long in all.
@@ -72,7 +74,9 @@ class Summary:
     source_start_s: float = 0
     damaged_packets: int = 0
     damaged_pictures: int = 0
+    damaged_images: int = 0
     first_damage_s: float | None = None
+    damage_why: str | None = None
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ended_by: str | None = None
@@ -246,7 +250,9 @@ class _Run:
             source_start_s=self._source.start_s,
             damaged_packets=damage.packets,
             damaged_pictures=damage.pictures,
+            damaged_images=damage.images,
             first_damage_s=damage.first_s,
+            damage_why=damage.why,
             lost=tuple(self._lost),
             notes=(*damage.looks, *self._notes),
             ended_by=self._error or ("interrupted" if self._stop.is_set() else self._ended_by),

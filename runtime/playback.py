@@ -171,7 +171,7 @@ class Playback:
 
     def _play(self) -> Iterator[Frame]:
         """Yields the frames of every pass, one after the other in time."""
-        end = given = passes = 0
+        end = given = passes = before = 0
         most = None if self.drops else self._selection.max_frames  # dropped frames don't count
         while True:
             offset = self._offset = end
@@ -184,6 +184,9 @@ class Playback:
             passes += 1
             if passes == self._selection.loop or self._is_over() or not given:
                 return
+            if given == before:
+                raise VideoError(f"{self.name}: gives no frame any more when it is played again; it has been changed")
+            before = given
             if self.sound is not None:
                 self.sound.end(end * self.time_base)
             self._reader.close()

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from salema.runtime.sound import Sound, Track
 
 
+GAP_S = 1.0  # more time without a picture is a gap: what was seen before it says nothing of what comes after
+
+
 @dataclass(frozen=True)
 class Frame:
     """One upright frame.

@@ -18,7 +18,7 @@ from salema.runtime.containers import open_container
 from salema.runtime.decoder import Decoder
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.packets import Damage
-from salema.runtime.reader import Frame
+from salema.runtime.reader import GAP_S, Frame
 from salema.runtime.sound import SecondReading, SoundFormat, Tap, Track
 from salema.runtime.upright import Upright, display_matrix, is_turned
 from salema.runtime.wording import counted
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 # Headers are off by a frame or two in healthy files (AVI, fragmented MP4); a cut-off file lacks more than this.
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
-_GAP_S = 1.0  # more time without a picture is a gap: what was seen before it says nothing of what comes after
 _UNTIMED = "mpjpeg"  # its pictures have no times, and FFmpeg makes it 25 a second
 _LIVE_SCHEMES = {
     "rtsp",
@@ -65,6 +64,7 @@ class VideoReader:
         sound_damage: the same of the sound.
         is_live: whether a URL without a length comes at its own pace and has no end. Of some that is known anyway.
         deinterlace: whether interlaced pictures are made whole ones.
+        stop: ends the frames, also where none can be decoded.
 
     Attributes:
         sound: the sound, with the frames' times; None where there is none, and for live sources.
@@ -83,6 +83,7 @@ class VideoReader:
         *,
         is_live: bool = False,
         deinterlace: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
         self.name = str(target) if name is None else name
         self._reading, self._closed = threading.Lock(), False
@@ -110,7 +111,10 @@ class VideoReader:
             self.time_base = Fraction(1, 1000)
         self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
         self._declared_s = _declared_s(self._container, stream)
-        self._decoder = Decoder(target, self._container, stream, self._start, self._damage, deinterlace=deinterlace)
+        self._stop = stop or threading.Event()
+        self._decoder = Decoder(
+            target, self._container, stream, self._start, self._damage, self._stop, deinterlace=deinterlace
+        )
         self.sound = self._find_sound(target, sound_damage or Damage(self.name))
         self._decoded = self._decoder.frames()
         first = self._decode_first()
@@ -131,7 +135,7 @@ class VideoReader:
         """
         usual = max(round(1 / (self.rate * self.time_base)), 1)
         jump = round(1 / self.time_base)  # one second back: another recording begins, as in joined transport streams
-        gap = _GAP_S / self.time_base
+        gap = GAP_S / self.time_base
         count, start, earliest, end, shape = 0, 0 if self._is_untimed else self._start, 0, 0, ()
         opened_s = time.monotonic()
         try:
@@ -177,7 +181,8 @@ class VideoReader:
     def _check_end(self, count: int, end: int, usual: int) -> None:
         """FFmpeg ends a file that was cut off as if it were whole; what the header declares tells the two apart."""
         declared_s, end_s = self._declared_s, max(float(end * self.time_base), self._decoder.damaged_until_s)
-        if self._closed or declared_s is None or (self.frame_count is not None and count >= self.frame_count):
+        is_ended = self._closed or self._stop.is_set()
+        if is_ended or declared_s is None or (self.frame_count is not None and count >= self.frame_count):
             return
         if declared_s - end_s > max(float(_MISSING_FRAMES * usual * self.time_base), _MISSING_SHARE * declared_s):
             raise VideoError(
@@ -196,6 +201,8 @@ class VideoReader:
             first, why = None, reason(error)
         if first is None:
             self._container.close()
+            if self._stop.is_set():
+                raise VideoError(f"{self.name}: stopped before its first frame")
             why = why or self._damage.why or "the stream is empty"
             raise VideoError(f"{self.name}: holds no frame that can be decoded ({why})")
         return first

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from limits import script
@@ -252,3 +253,21 @@ def test_sound_of_a_pipe_is_carried(model, tmp_path):
     after = probe(tmp_path / "b.mp4")
     bright = [time for time, image in zip(after["times"], after["images"], strict=True) if image.mean() > 128]
     np.testing.assert_allclose(np.nonzero(np.diff(loud.astype(int)) == 1)[0] / 100, bright[:1], atol=0.06)
+
+
+def test_the_command_says_which_image_was_damaged_and_goes_on(cli, model, tmp_path, frames):
+    (tmp_path / "in").mkdir()
+    for index, image in enumerate(frames[:10]):
+        cv2.imwrite(str(tmp_path / f"in/{index}.png"), image)
+    (tmp_path / "in/4.png").write_bytes((tmp_path / "in/4.png").read_bytes()[:500])
+    (tmp_path / "in/9.png").write_bytes(b"")
+    ran = cli(main, tmp_path / "in", "--fps", 10, "--model", model, "-o", tmp_path / "b.mp4", "--json")
+    assert ran.code == 0, ran.err
+    why = f"{tmp_path}/in/4.png: breaks off; copy or make it anew"
+    assert f"note: 2 images could not be read, and were left out, the first at 0.4 s ({why})\n" in ran.err
+    summary = json.loads(ran.out)
+    assert (summary["frames"], summary["damaged_images"], summary["damage_why"]) == (8, 2, why)
+    assert probe(tmp_path / "b.mp4")["duration_s"] == pytest.approx(1.0, abs=1e-3)
+    ran = cli(main, tmp_path / "in", "--model", model, "-o", tmp_path / "c.mp4", "--strict")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1] == f"salema-run: {why}; what came before is written"

@@ -6,11 +6,13 @@ import av
 import cv2
 import numpy as np
 import pytest
-from videos import DISC, probe, write_clip
+from videos import DISC, damage, probe, write_clip
 
 from salema.export.seeded import moving_disc
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.image_reader import read_image
+from salema.runtime.opening import open_reader
+from salema.runtime.packets import Damage
 from salema.runtime.playback import Playback, Selection
 from salema.runtime.sources import find_sources
 from salema.runtime.video_reader import VideoReader
@@ -103,7 +105,7 @@ def test_a_stride_keeps_the_last_frame_of_a_file_that_breaks_off(tmp_path):
         cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((16, 16, 3), index, np.uint8))
     (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:-20])
     (source,) = find_sources([str(tmp_path)])
-    with Playback(source, Selection(stride=3, fps=10)) as playback:
+    with Playback(source, Selection(stride=3, fps=10, strict=True)) as playback:
         found = []
         with pytest.raises(VideoError, match="4.png: breaks off"):
             found.extend(playback)
@@ -276,7 +278,7 @@ def test_an_image_with_more_pixels_than_opencv_takes(tmp_path):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     (tmp_path / "1.png").write_bytes(png)
-    with pytest.raises(VideoError, match=r"1\.png: can't be read as an image"):
+    with pytest.raises(VideoError, match=r"1\.png: is 100000x100000 by its header"):
         play(tmp_path)
 
 
@@ -296,15 +298,91 @@ def test_half_an_image_is_not_made_up(tmp_path, suffix):
         read_image(half)
 
 
-def test_a_damaged_image_ends_the_video_there(tmp_path):
-    for index in range(3):
-        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((8, 8, 3), index, np.uint8))
-    (tmp_path / "2.png").write_bytes(b"no image")
-    (source,) = find_sources([str(tmp_path)])
+GIVE = "give a whole PNG, JPEG, BMP, TIFF or WebP"
+
+
+def write_images(folder, count, damaged):
+    for index in range(count):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((8, 8, 3), index, np.uint8))
+    for index in damaged:
+        (folder / f"{index}.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("damaged", "expected"),
+    [
+        ([2], [(0, 1), (1, 2), (3, 1), (4, 1)]),
+        ([3, 4], [(0, 1), (1, 1), (2, 3)]),
+        ([0, 2], [(1, 2), (3, 1), (4, 1)]),
+        ([0, 1, 2, 4], [(3, 2)]),
+    ],
+)
+def test_a_damaged_image_is_left_out_and_its_time_passes(tmp_path, damaged, expected):
+    playback, frames = play(write_images(tmp_path, 5, damaged), fps=10)
+    assert [(frame.pts, frame.duration) for frame in frames] == expected
+    assert [frame.image_bgr[0, 0, 0] for frame in frames] == [pts for pts, _ in expected]
+    assert [frame.starts_anew for frame in frames] == [True] + [False] * (len(expected) - 1)
+    assert (playback.damage.images, playback.damage.first_s) == (len(damaged), damaged[0] / 10)
+    assert playback.damage.why == f"{tmp_path}/{damaged[0]}.png: can't be read as an image; {GIVE}"
+    _, frames = play(tmp_path, fps=10, loop=2)
+    assert [frame.pts for frame in frames] == [pts + start for start in (0, 5) for pts, _ in expected]
+
+
+def test_more_than_a_second_of_damaged_images_is_a_gap(tmp_path):
+    _, frames = play(write_images(tmp_path, 9, [1, 2, 4, 5, 6]), fps=2)
+    assert [(frame.pts, frame.starts_anew) for frame in frames] == [(0, True), (3, False), (7, True), (8, False)]
+
+
+def test_with_strict_a_damaged_image_ends_the_video_there(tmp_path):
+    (source,) = find_sources([str(write_images(tmp_path, 4, [2]))])
     seen = []
-    with Playback(source) as playback, pytest.raises(VideoError, match=r"2\.png: can't be read as an image"):
+    with (
+        Playback(source, Selection(strict=True)) as playback,
+        pytest.raises(VideoError, match=r"2\.png: can't be read as an image"),
+    ):
         seen.extend(playback)
-    assert len(seen) == 2
+    assert [frame.pts for frame in seen] == [0, 1]
+
+
+def test_images_of_which_none_can_be_read(tmp_path):
+    (source,) = find_sources([str(write_images(tmp_path, 3, range(3)))])
+    for loop in (0, 1):
+        with pytest.raises(VideoError, match=r"0\.png: can't be read .*; none of 3 images can be read"):
+            Playback(source, Selection(loop=loop))
+
+
+def test_a_loop_over_what_gives_no_frame_any_more_ends(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", moving_disc(20, 64, 96))
+    (source,) = find_sources([str(clip)])
+    with Playback(source, Selection(loop=0, start_s=0.6)) as playback:
+        seen = []
+        with pytest.raises(VideoError, match=r"a\.mp4: gives no frame any more when it is played again"):
+            for frame in playback:
+                seen.append(frame)
+                if len(seen) == 2:
+                    short = write_clip(tmp_path / "b.mp4", moving_disc(5, 64, 96))
+                    short.replace(clip)
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("kind", ["video", "images"])
+def test_a_stop_ends_a_search_through_damage(tmp_path, kind):
+    """The search would read all of a file, however large, before anybody looked up."""
+    is_folder = kind == "images"
+    damaged = (
+        write_images(tmp_path, 8, range(8)) if is_folder else damage(write_clip(tmp_path / "a.mp4", DISC), range(8))
+    )
+    (source,) = find_sources([str(damaged)])
+    seen, stop = Damage(), threading.Event()
+    with pytest.raises(VideoError):
+        open_reader(source, Selection(loop=0), stop, seen)
+    assert max(seen.packets, seen.images) >= 6
+    seen = Damage()
+    stop.set()
+    with pytest.raises(VideoError, match="stopped before its first frame"):
+        open_reader(source, Selection(loop=0), stop, seen)
+    assert (seen.packets, seen.images) in {(0, 0), (1, 0)}
 
 
 @pytest.mark.parametrize(("codec", "start_s"), [("aac", 1.0), ("aac", 6.6), ("mp2", 6.6), ("libopus", 6.6)])
