@@ -11,8 +11,7 @@ import av.error
 from av.bitstream import BitStreamFilterContext
 
 from salema.runtime.errors import VideoError, reason
-from salema.runtime.packets import is_end
-from salema.runtime.sound import shift
+from salema.runtime.packets import is_end, shift
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
 
-    from salema.runtime.packets import Damage
+    from salema.runtime.damage import Damage
     from salema.runtime.sound import Sound, Track
 
     Packet = av.Packet[AudioStream]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from salema.runtime.errors import VideoError
-from salema.runtime.reader import Frame
+from salema.runtime.reader import GAP_S, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from salema.runtime.sound import Track
 
 _USUAL_RATE = 30
-_GAP_S = 1.0  # see VideoReader
 
 
 class CameraReader:
@@ -65,7 +64,7 @@ class CameraReader:
         self._first = None
         while image is not None:
             pts = max(round(1000 * (time.monotonic() - start)), pts + 1)
-            yield Frame(image, pts, usual, starts_anew=waited_s > _GAP_S or image.shape != shape)
+            yield Frame(image, pts, usual, starts_anew=waited_s > GAP_S or image.shape != shape)
             shape, asked = image.shape, time.monotonic()
             with self._reading:
                 if self._closed:

@@ -11,8 +11,9 @@ import av
 import av.error
 
 from salema.runtime.containers import open_container
+from salema.runtime.damage import Damage
 from salema.runtime.deinterlace import deinterlaced
-from salema.runtime.packets import Damage, demuxed, is_end
+from salema.runtime.packets import demuxed, is_end
 
 if TYPE_CHECKING:
     import threading

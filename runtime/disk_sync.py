@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -52,11 +53,13 @@ def sync_soon(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk.
+    """Waits until a file's content, or a folder's names, are on the disk; on Windows it does nothing.
 
     Raises:
         OSError: it is not there, or its file system can't do that.
     """
+    if sys.platform == "win32":  # it syncs no folder, and no file that is open for reading only
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

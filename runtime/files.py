@@ -58,7 +58,8 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a hidden name beside `path` to write to: renamed to `path` at the end, removed on any error.
 
     The name holds the process number and a count, so that no two writers share a file, and keeps the suffix. The file
-    is locked as long as it is written, so that it is known what a killed process has left (see `recovery.py`).
+    is locked as long as it is written, so that it is known what a killed process has left (see `recovery.py`). Windows
+    has no such locks, and there nothing is recovered.
 
     Args:
         path: the file to write.
@@ -90,9 +91,12 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("wb") as file:
+        has_locks = fcntl is not None
         if fcntl is not None:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not has_locks:  # Windows renames no file that is open
+            file.close()
         yield
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from salema.runtime.damage import Damage
 from salema.runtime.errors import VideoError
 from salema.runtime.image_file import decode_file
-from salema.runtime.packets import Damage
 from salema.runtime.reader import GAP_S, Frame
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from salema.runtime.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from salema.runtime.packets import Damage
+    from salema.runtime.damage import Damage
     from salema.runtime.playback import Selection
     from salema.runtime.reader import Frame, Reader
     from salema.runtime.sources import Source

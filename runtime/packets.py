@@ -1,4 +1,4 @@
-"""Packets of a media file one after the other, over places that are damaged, and the count of these."""
+"""Packets of a media file one after the other, over places that are damaged."""
 
 from __future__ import annotations
 
@@ -7,92 +7,16 @@ from typing import TYPE_CHECKING, Any
 import av
 import av.error
 
-from salema.runtime.errors import VideoError, reason
-from salema.runtime.wording import counted
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from fractions import Fraction
 
     from av.container import InputContainer
     from av.stream import Stream
 
+    from salema.runtime.damage import Damage
+
 _MOST_IN_A_ROW = 100  # faults of a demuxer without a packet between them: by then it stands still
-
-
-class Damage:
-    """Counts what of a source could not be decoded or shown as it was meant.
-
-    Args:
-        name: the source, for messages.
-        is_fatal: whether the first fault ends it.
-
-    Attributes:
-        packets: how many were left out.
-        images: how many image files were left out.
-        pictures: how many the decoder gave all the same, filled up as it could.
-        first_s: when the first of these came, in seconds from the start; None where it had no time.
-        why: what was wrong with the first packet or image that was left out.
-        interlaced: pictures whose odd and even lines are of two moments, and were shown so.
-        hdr: the curve (PQ or HLG) of pictures whose brightness was taken for that of ordinary ones, or None.
-    """
-
-    def __init__(self, name: str = "", *, is_fatal: bool = False) -> None:
-        self.name, self.is_fatal = name, is_fatal
-        self.packets = self.images = self.pictures = 0
-        self.first_s: float | None = None
-        self.why: str | None = None
-        self.interlaced = 0
-        self.hdr: str | None = None
-
-    def leave_out(self, time_s: float | None, error: Exception) -> None:
-        """Counts a packet.
-
-        Raises:
-            VideoError: the first fault is to end it.
-        """
-        self._note(time_s, reason(error))
-        self.packets += 1
-        self.why = self.why or reason(error)
-
-    def leave_out_image(self, time_s: float, error: VideoError) -> None:
-        """Counts an image file.
-
-        Raises:
-            VideoError: this error, where the first fault is to end it.
-        """
-        if self.is_fatal:
-            raise error
-        self._note(time_s, str(error))
-        self.images += 1
-        self.why = self.why or str(error)
-
-    def mend(self, time_s: float | None) -> None:
-        """Counts a picture.
-
-        Raises:
-            VideoError: the first fault is to end it.
-        """
-        self._note(time_s, "the decoder had to fill up a picture")
-        self.pictures += 1
-
-    @property
-    def looks(self) -> list[str]:
-        """Why pictures look odd, in words."""
-        told = []
-        if self.interlaced:
-            are = "is" if self.interlaced == 1 else "are"
-            of = counted(self.interlaced, "picture")
-            told.append(f"{of} {are} interlaced, so that moving edges look like combs; --deinterlace makes them whole")
-        if self.hdr:
-            told.append(f"the video is HDR ({self.hdr}), and its colours look pale here; convert it to SDR before")
-        return told
-
-    def _note(self, time_s: float | None, why: str) -> None:
-        if self.is_fatal:
-            at = "" if time_s is None else f" at {time_s:.2f} s"
-            raise VideoError(f"{self.name}: is damaged{at} ({why}); without --strict such places are left out")
-        if not (self.packets or self.images or self.pictures):
-            self.first_s = time_s
 
 
 def demuxed(container: InputContainer, streams: Sequence[Stream], damage: Damage) -> Iterator[av.Packet[Any]]:
@@ -122,3 +46,21 @@ def demuxed(container: InputContainer, streams: Sequence[Stream], damage: Damage
 def is_end(error: Exception) -> bool:
     """Whether a decoder's error is no fault of a packet: it has no more to give, or the machine no memory."""
     return isinstance(error, EOFError | MemoryError | av.error.ExitError)
+
+
+def shift(packet: av.Packet[Any], by_s: Fraction) -> None:
+    """Moves a packet in time."""
+    assert packet.pts is not None
+    assert packet.dts is not None
+    ticks = round(by_s / packet.time_base)
+    packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+
+
+def begin_of(packet: av.Packet[Any]) -> Fraction:
+    """When a packet begins, in seconds."""
+    return (packet.dts or 0) * packet.time_base
+
+
+def end_of(packet: av.Packet[Any]) -> Fraction:
+    """When it ends, in seconds."""
+    return begin_of(packet) + (packet.duration or 0) * packet.time_base

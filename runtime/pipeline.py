@@ -255,7 +255,7 @@ class _Run:
             damage_why=damage.why,
             lost=tuple(self._lost),
             notes=(*damage.looks, *self._notes),
-            ended_by=self._error or ("interrupted" if self._stop.is_set() else self._ended_by),
+            ended_by=self._error or ("interrupted" if self._was_stopped else self._ended_by),
         )
 
     def _finish(self, sink: Sink) -> bool:

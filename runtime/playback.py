@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from salema.runtime.damage import Damage
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.live import Losses, Newest, Reconnecting
 from salema.runtime.opening import open_reader
-from salema.runtime.packets import Damage
 from salema.runtime.sound import Sound, Track
 from salema.runtime.spec import check_fps
 from salema.runtime.strides import strided, strided_at_once

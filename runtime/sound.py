@@ -13,7 +13,7 @@ import av.error
 
 from salema.runtime.containers import open_container
 from salema.runtime.errors import reason
-from salema.runtime.packets import demuxed
+from salema.runtime.packets import begin_of, demuxed, end_of, shift
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-    from salema.runtime.packets import Damage
+    from salema.runtime.damage import Damage
 
     Packet = av.Packet[Any]
 
@@ -269,7 +269,7 @@ class Sound:
             now = self._passes[0]
             end_s = now.end_s  # asked first: once it is known, all packets are there
             packet = now.track.take()
-            while packet is not None and now.base_s and _end_of(packet) <= now.base_s:
+            while packet is not None and now.base_s and end_of(packet) <= now.base_s:
                 packet = now.track.take()  # between the place that a file was entered at and the start
             if packet is not None:
                 shift(packet, now.offset_s - now.base_s)
@@ -289,20 +289,3 @@ class Sound:
         """Gives no more."""
         while self._passes:
             self._passes.popleft().track.packets.close()
-
-
-def shift(packet: Packet, by_s: Fraction) -> None:
-    """Moves a packet in time."""
-    assert packet.pts is not None
-    assert packet.dts is not None
-    ticks = round(by_s / packet.time_base)
-    packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
-
-
-def begin_of(packet: Packet) -> Fraction:
-    """When a packet begins, in seconds."""
-    return (packet.dts or 0) * packet.time_base
-
-
-def _end_of(packet: Packet) -> Fraction:
-    return begin_of(packet) + (packet.duration or 0) * packet.time_base

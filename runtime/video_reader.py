@@ -15,9 +15,9 @@ import av.error
 from av.stream import Disposition
 
 from salema.runtime.containers import open_container
+from salema.runtime.damage import Damage
 from salema.runtime.decoder import Decoder
 from salema.runtime.errors import VideoError, reason
-from salema.runtime.packets import Damage
 from salema.runtime.reader import GAP_S, Frame
 from salema.runtime.sound import SecondReading, SoundFormat, Tap, Track
 from salema.runtime.upright import Upright, display_matrix, is_turned

@@ -1,9 +1,14 @@
+import os
 import stat
+from pathlib import Path
 
 import pytest
 
+from salema.runtime import files
 from salema.runtime.errors import OutputError, VideoError
 from salema.runtime.files import make_folder, write_bytes, written_aside
+
+OPEN = Path("/proc/self/fd")
 
 
 def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):
@@ -34,3 +39,17 @@ def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="can't make this folder"):
         make_folder(tmp_path / "file/sub")
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="what a process holds open can't be seen without /proc")
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_file_is_held_open_only_where_that_locks_it(tmp_path, monkeypatch, has_locks):
+    """Windows has no `fcntl`, and renames no file that is open."""
+    if not has_locks:
+        monkeypatch.setattr(files, "fcntl", None)
+    with written_aside(tmp_path / "a.png") as aside:
+        held = {os.path.realpath(link) for link in OPEN.iterdir()}
+        assert (str(aside.resolve()) in held) == has_locks
+        with files.taken_over(aside) as is_left:
+            assert not is_left
+    assert (tmp_path / "a.png").exists()

@@ -9,10 +9,10 @@ import pytest
 from videos import DISC, damage, probe, write_clip
 
 from salema.export.seeded import moving_disc
+from salema.runtime.damage import Damage
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.image_reader import read_image
 from salema.runtime.opening import open_reader
-from salema.runtime.packets import Damage
 from salema.runtime.playback import Playback, Selection
 from salema.runtime.sources import find_sources
 from salema.runtime.video_reader import VideoReader

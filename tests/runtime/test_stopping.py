@@ -21,6 +21,7 @@ from salema.runtime import load
 from salema.runtime.jobs import run_jobs
 from salema.runtime.pipeline import process_video
 from salema.runtime.playback import Playback
+from salema.runtime.provenance import read_provenance
 from salema.runtime.sinks import CsvSink
 from salema.runtime.sources import find_sources
 from salema.runtime.stopping import signals_taken, stop_requested
@@ -214,6 +215,8 @@ def test_a_signal_while_files_are_finished_has_ended_nothing(model, small_clip, 
     with load(model) as stream, Playback(source, stop=stop) as playback:
         summary = process_video(stream, playback, Targets(csv=tmp_path / "o.csv"), stop=stop)
     assert (summary.frames, summary.interrupted, stop.is_set()) == (12, False, True)
+    made = read_provenance(tmp_path / "o.csv")
+    assert (made.complete, made.why_incomplete) == (True, None)
 
 
 def test_a_step_that_never_ends_does_not_keep_a_signal_waiting(model, small_clip, tmp_path):
