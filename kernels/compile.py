@@ -69,10 +69,10 @@ def compile_kernel(variant: Variant, target: str, compiler: str = "auto") -> Com
     Args:
         variant: the kernel.
         target: compute capability such as `sm89`.
-        compiler: `nvrtc`, `nvcc`, or `auto` for NVRTC where it is installed, else nvcc.
+        compiler: `nvrtc`, `nvcc`, or `auto` for NVRTC where it is installed and knows the GPU, else nvcc.
 
     Raises:
-        MissingDependencyError: there is no such compiler.
+        MissingDependencyError: there is no such compiler, or NVRTC is of a version that does not know the GPU.
         BackendError: the compiler refuses the source; the message holds its log.
     """
     if compiler not in COMPILERS:
@@ -120,7 +120,7 @@ def _key(variant: Variant, target: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.read_bytes())
-    digest.update(repr((variant.arguments, target, _COMMON, _compiler_version())).encode())
+    digest.update(repr((variant.arguments, target, _COMMON, _compiler_version(target))).encode())
     return digest.hexdigest()[:16]
 
 
@@ -136,10 +136,23 @@ def _import_nvrtc() -> Any:
     return nvrtc
 
 
-def _compiler_version() -> tuple[int, ...] | str | None:
+def _nvrtc_for(target: str) -> Any:
+    """Returns NVRTC if it compiles for this GPU; each version knows some generations."""
+    nvrtc = _import_nvrtc()
+    known = _check(nvrtc, nvrtc.nvrtcGetSupportedArchs())
+    if int(target.removeprefix("sm")) not in known:
+        version = ".".join(map(str, nvrtc.nvrtcVersion()[1:]))
+        raise MissingDependencyError(
+            f"NVRTC {version} does not compile for {target}, but for sm{min(known)} to sm{max(known)}; install the"
+            " version that does, say the newest with: pip install -U nvidia-cuda-nvrtc"
+        )
+    return nvrtc
+
+
+def _compiler_version(target: str) -> tuple[int, ...] | str | None:
     """Returns the version of what `auto` compiles with: NVRTC's, or what nvcc says of itself."""
     try:
-        _, *version = _import_nvrtc().nvrtcVersion()
+        _, *version = _nvrtc_for(target).nvrtcVersion()
     except MissingDependencyError:
         nvcc = _find_nvcc()
         return None if nvcc is None else _run_nvcc(nvcc, "--version").stdout
@@ -147,7 +160,7 @@ def _compiler_version() -> tuple[int, ...] | str | None:
 
 
 def _with_nvrtc(variant: Variant, target: str) -> Compiled:
-    nvrtc = _import_nvrtc()
+    nvrtc = _nvrtc_for(target)
     headers = sorted(SOURCES.glob("*.cuh"))
     source = (SOURCES / f"{variant.name}.cu").read_bytes()
     program = _check(
@@ -160,6 +173,13 @@ def _with_nvrtc(variant: Variant, target: str) -> Compiled:
             [path.name.encode() for path in headers],
         ),
     )
+    try:
+        return _compile(nvrtc, program, variant, target)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _compile(nvrtc: Any, program: Any, variant: Variant, target: str) -> Compiled:
     options = [*_COMMON, f"--gpu-architecture={target.replace('sm', 'sm_')}", "--ptxas-options=-v", *variant.arguments]
     status = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])[0]
     log = bytes(_check(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
@@ -169,7 +189,6 @@ def _with_nvrtc(variant: Variant, target: str) -> Compiled:
         raise BackendError(f"the kernel {variant.name} does not compile for {target}: {text}")
     cubin = bytes(_check(nvrtc, nvrtc.nvrtcGetCUBINSize(program)))
     _check(nvrtc, nvrtc.nvrtcGetCUBIN(program, cubin))
-    nvrtc.nvrtcDestroyProgram(program)
     return Compiled(cubin, text)
 
 

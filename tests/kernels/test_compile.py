@@ -58,6 +58,29 @@ def test_a_source_that_is_wrong_is_refused_with_the_compilers_words(tmp_path, mo
         compile_kernel(Variant("broken"), "sm89", compiler)
 
 
+def test_what_nvrtc_refuses_is_let_go_too(tmp_path, monkeypatch):
+    nvrtc = kernel_compile._import_nvrtc()
+    programs = {"made": [], "freed": []}
+    create, destroy = nvrtc.nvrtcCreateProgram, nvrtc.nvrtcDestroyProgram
+
+    def noted(kind, done, program):
+        programs[kind].append(int(program))
+        return done
+
+    def created(*arguments):
+        done = create(*arguments)
+        return noted("made", done, done[1])
+
+    monkeypatch.setattr(nvrtc, "nvrtcCreateProgram", created)
+    monkeypatch.setattr(nvrtc, "nvrtcDestroyProgram", lambda program: noted("freed", destroy(program), program))
+    broken(tmp_path, monkeypatch, "nonsense\n")
+    with pytest.raises(BackendError):
+        compile_kernel(Variant("broken"), "sm89", "nvrtc")
+    compile_kernel(ONE, "sm89", "nvrtc")
+    assert len(programs["made"]) == 2
+    assert programs["freed"] == programs["made"]
+
+
 def test_a_spill_is_seen(tmp_path, monkeypatch):
     body = "float kept[64]; for (int i = 0; i < 64; ++i) kept[i] = x[i * n]; "
     body += (
@@ -73,8 +96,10 @@ def test_a_spill_is_seen(tmp_path, monkeypatch):
     assert "stack frame" in compiled.log
 
 
-def test_an_unknown_gpu_or_compiler(tmp_path):
-    with pytest.raises(BackendError, match="does not compile for sm42|NVRTC failed"):
+def test_an_unknown_gpu_or_compiler():
+    with pytest.raises(
+        MissingDependencyError, match=r"NVRTC \d+\.\d+ does not compile for sm42, but for sm\d+ to sm\d+"
+    ):
         compile_kernel(ONE, "sm42", "nvrtc")
     with pytest.raises(ValueError, match="compiler clang: not one of auto, nvrtc, nvcc"):
         compile_kernel(ONE, "sm89", "clang")
@@ -126,6 +151,18 @@ if [ "$1" = --version ]; then echo "release {version}"; exit; fi
 while [ "$1" != -o ]; do shift; done
 printf '\\177ELF of {version}' > "$2"
 """
+
+
+def test_auto_takes_nvcc_where_nvrtc_is_of_a_version_that_does_not_know_the_gpu(tmp_path, monkeypatch):
+    read = kernel_compile._import_nvrtc
+    nvcc_that(tmp_path, monkeypatch, NVCC.format(version="99.0"))
+    monkeypatch.setattr(kernel_compile, "_import_nvrtc", read)
+    assert compile_kernel(ONE, "sm999").cubin == b"\x7fELF of 99.0"
+    assert load_kernel(ONE, "sm999", tmp_path / "cache") == b"\x7fELF of 99.0"
+    assert compile_kernel(ONE, "sm89").cubin != b"\x7fELF of 99.0"
+    monkeypatch.setattr(kernel_compile, "_find_nvcc", lambda: None)
+    with pytest.raises(MissingDependencyError, match=r"does not compile for sm999.*pip install -U nvidia-cuda-nvrtc"):
+        compile_kernel(ONE, "sm999")
 
 
 def test_another_nvcc_in_the_same_place_is_another_compiler(tmp_path, monkeypatch):
