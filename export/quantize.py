@@ -176,11 +176,7 @@ def quantize(
         quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
     _pass_by(quantized, kept_aside)
-    del quantized.graph.value_info[:]  # what was inferred of shapes
-    used = {node.domain for node in quantized.graph.node}
-    opsets = [opset for opset in quantized.opset_import if opset.domain in used]  # it adds its own, unused
-    del quantized.opset_import[:]
-    quantized.opset_import.extend(opsets)
+    _tidy(quantized)
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
 
@@ -191,8 +187,8 @@ def _carried(
     """Names what is to be quantised before a convolution: what enters it, and back to the one before, what led there.
 
     All of it takes the range of what enters, so that rounding a second time changes nothing, and rounding before a ReLU
-    loses nothing: what it would set to zero is all that the range leaves out. A state is never among it: it is no
-    carrier's result.
+    loses nothing: what it would set to zero is all that the range leaves out. A state that a ReLU gives may be among
+    it; what leaves the graph is led past its rounding by `_pass_by`.
     """
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     ours = {id(layer) for layer in layers.values()}
@@ -234,6 +230,15 @@ def _pass_by(model: onnx.ModelProto, inner_names: Mapping[str, str]) -> None:
         for name in node.output:
             if name in inner_names:
                 node.input[:] = [inner_names[name]]
+
+
+def _tidy(model: onnx.ModelProto) -> None:
+    """Takes out what the quantiser has added and nothing uses: inferred shapes, and operator sets of its own."""
+    del model.graph.value_info[:]
+    used = {node.domain for node in model.graph.node}
+    opsets = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """The published recurrence inside the encoder, in every form that is exported and on every way to run it."""
 
 import numpy as np
+import onnx
 import pytest
 from host_device import HostDevice, QueuedLauncher, open_host
 from reference import salema
 
 from salema.export.checkpoints import load_checkpoint
 from salema.export.cli import main
+from salema.export.quantize import SCHEMES, layers_of, quantize
 from salema.export.seeded import moving_disc
 from salema.runtime.device_session import DeviceSession
 from salema.runtime.onnx_metadata import read_spec
@@ -99,6 +101,22 @@ def test_int8_leaves_the_state_in_float(int8):
         for state in stream.spec.states:
             values = stream.snapshot()[state.name]
             assert len(np.unique(values[values > 0])) > 1000  # INT8 would leave 127 or 255
+
+
+@pytest.mark.parametrize(("name", "split"), [("7", False), ("28", False), ("7R", True)])
+@pytest.mark.parametrize("target", [target for target in SCHEMES if target != "ncnn"])
+def test_int8_rounds_no_state_on_its_way_out(exported, target, name, split):
+    folder = exported(**VARIANTS[name], split=split)
+    for path in folder.glob("*.onnx"):
+        proto = onnx.load(path)
+        graph = quantize(proto, dict.fromkeys(layers_of(proto), (-3.0, 3.0)), SCHEMES[target]).graph
+        makers = {output: node for node in graph.node for output in node.output}
+        assert sum(node.op_type == "DequantizeLinear" for node in graph.node) > len(layers_of(proto))
+        for output in graph.output:
+            maker = makers[output.name]
+            while maker.op_type == "Identity":
+                maker = makers[maker.input[0]]
+            assert maker.op_type != "DequantizeLinear", (path.name, output.name)
 
 
 @pytest.mark.parametrize(
