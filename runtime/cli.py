@@ -51,20 +51,21 @@ def run(
         ),
     ] = None,
     maps: Annotated[Path | None, typer.Option(help="Folder for the maps as PNG.")] = None,
-    map_bits: Annotated[int, typer.Option(help="Of the PNG maps: 8 or 16.")] = 8,
+    map_bits: Annotated[int, typer.Option(help="Bits of the PNG maps: 8 or 16.")] = 8,
     map_size: Annotated[
-        str, typer.Option(help="Of the PNG maps, also of a dataset: network, or source, resized as MATLAB does.")
+        str,
+        typer.Option(help="Size of the PNG maps, also of a dataset's: network, or source (resized as MATLAB does)."),
     ] = "network",
     npz: Annotated[Path | None, typer.Option(help="NPZ file for the raw maps, float32, and their times.")] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(help="CSV file, or - for standard output: a line for each frame, from its time to its cuts."),
+        typer.Option(help="CSV file, or - for standard output: times and measures, a line for each frame."),
     ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Write the MP4.")] = True,
     show: Annotated[bool, typer.Option("--show", help="Show the picture in a window; q closes it.")] = False,
     split_minutes: Annotated[
         float | None,
-        typer.Option(help="Begin new files every so many minutes of video: MP4, NPZ and CSV.", show_default=False),
+        typer.Option(help="Begin a new MP4, NPZ and CSV after this many minutes of video.", show_default=False),
     ] = None,
     view: Annotated[str, typer.Option(help="What the picture shows: overlay, map or side-by-side.")] = "overlay",
     normalise: Annotated[
@@ -79,17 +80,19 @@ def run(
     loop: Annotated[int, typer.Option(help="How often to play each file; 0 until interrupted.")] = 1,
     fps: Annotated[float, typer.Option(help="Frames per second of folders of images.")] = 25,
     every_frame: Annotated[
-        bool, typer.Option("--every-frame", help="Of live sources too, not the newest frame whenever there is time.")
+        bool,
+        typer.Option(
+            "--every-frame", help="Run every frame of live sources, not the newest one whenever there is time."
+        ),
     ] = False,
     live: Annotated[
-        bool, typer.Option("--live", help="URLs without a length are live; of RTSP, HLS and the like that is known.")
+        bool,
+        typer.Option("--live", help="Take URLs without a length for live; of RTSP, HLS and the like that is known."),
     ] = False,
     reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
     strict: Annotated[
         bool,
-        typer.Option(
-            "--strict", help="Stop at the first fault, a missing source or a damaged packet, and don't go on."
-        ),
+        typer.Option("--strict", help="Stop at the first fault: a missing source, or a damaged packet or image."),
     ] = False,
     deinterlace: Annotated[
         bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones (FFmpeg's bwdif).")
@@ -100,7 +103,9 @@ def run(
     ] = False,
     reference_fps: Annotated[
         float | None,
-        typer.Option(help="With --time-aware: rate at which weights are the model's own [default: the model's]."),
+        typer.Option(
+            help="With --time-aware: frame rate at which a frame weighs what the model says [default: the model's]."
+        ),
     ] = None,
     backend: Annotated[
         str,
@@ -132,7 +137,8 @@ def run(
     recover: Annotated[
         Path | None,
         typer.Option(
-            help="Instead: keep what killed runs have left in this folder and those in it.", show_default=False
+            help="Run nothing, but recover what killed runs have left in this folder and those in it.",
+            show_default=False,
         ),
     ] = None,
     jobs: Annotated[
