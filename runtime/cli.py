@@ -189,10 +189,9 @@ def run(
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
+        how_many = jobs or usual_jobs(found)
         planned = list(zip(found, targets, strict=True))
-        _run_sources(
-            planned, selection, behaviour, opening, jobs=jobs or usual_jobs(found), strict=strict, as_json=json_
-        )
+        _run_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
 
 
 def _recover(folder: Path, context: typer.Context, sources: list[str] | None) -> None:

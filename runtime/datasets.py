@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from natsort import natsorted, ns
 
+from salema.runtime.damage import Damage
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.image_reader import read_image
 from salema.runtime.sources import IMAGES, VIDEOS
@@ -64,7 +65,7 @@ class FrameFolder:
         A video file may hold some frames more or less than its header said: it is read to its end.
 
         Raises:
-            VideoError: a frame can't be read.
+            VideoError: a frame can't be read. In a video file, maps after it would have other frames' numbers.
         """
         if self.film is None:
             for path, target in zip(self.frames, self.maps, strict=True):
@@ -72,10 +73,22 @@ class FrameFolder:
             return
         from salema.runtime.video_reader import VideoReader  # noqa: PLC0415 - PyAV, for those who have no frames
 
-        with VideoReader(self.film) as reader:
+        damage = Damage(str(self.film))
+        with VideoReader(self.film, damage=damage) as reader:
             for number, frame in enumerate(reader, 1):
+                _check_none_is_lost(damage)
                 name = _COUNTED.format(number)
                 yield self.film / name, self.maps[0].with_name(name), frame.image_bgr
+        _check_none_is_lost(damage)
+
+
+def _check_none_is_lost(damage: Damage) -> None:
+    if damage.packets:
+        at = "" if damage.first_s is None else f" at {damage.first_s:.2f} s"
+        raise VideoError(
+            f"{damage.name}: is damaged{at} ({damage.why}), and maps after that would have other frames' numbers; copy"
+            " or download it anew"
+        )
 
 
 def check_dataset(dataset: str, *, naming: str = "published", start: int | None = None, end: int | None = None) -> None:

@@ -94,12 +94,7 @@ class VideoReader:
             self._container = open_container(target)
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(f"{self.name}: can't be read as a video ({_reason(error)})") from error
-        films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not films or films[0].codec_context is None:
-            self._container.close()
-            raise VideoError(f"{self.name}: holds no video stream that can be decoded (cover art does not count)")
-        stream = films[0]
-        stream.thread_type = "AUTO"
+        stream = self._choose_stream()
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.time_base = stream.time_base or 1 / self.rate
         self.frame_count = stream.frames or None
@@ -126,6 +121,14 @@ class VideoReader:
         self._decoded = itertools.chain([first], self._decoded)
         if start_s > _SEEK_FROM_S and isinstance(target, Path) and first.pts is not None:
             self._seek(start_s)
+
+    def _choose_stream(self) -> av.VideoStream:
+        films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not films or films[0].codec_context is None:
+            self._container.close()
+            raise VideoError(f"{self.name}: holds no video stream that can be decoded (cover art does not count)")
+        films[0].thread_type = "AUTO"
+        return films[0]
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`.

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from videos import write_film
+from videos import damage, write_clip, write_film
 
 from salema.export.seeded import moving_disc
 from salema.runtime import cli_report, load
@@ -19,6 +19,7 @@ from salema.runtime.dataset_run import is_finished, run_dataset
 from salema.runtime.datasets import list_videos
 from salema.runtime.errors import BackendError, UsageError, VideoError
 from salema.runtime.image_reader import read_image
+from salema.runtime.provenance import read_provenance
 
 
 def write_frames(folder, names, size=(48, 64), seed=0):
@@ -194,6 +195,21 @@ def test_a_film_is_run_to_its_end_whatever_its_header_says(model, tmp_path):
     summary = run_dataset([video], lambda: load(model))
     assert (summary.videos, summary.frames, summary.failed) == (1, 6, {})
     assert sorted(path.name for path in video.maps[0].parent.glob("*.png")) == numbered(6)
+
+
+@pytest.mark.parametrize("lost", [5, 23])
+def test_a_film_with_a_damaged_picture_fails_since_later_maps_would_have_other_numbers(cli, model, tmp_path, lost):
+    (tmp_path / "src/video").mkdir(parents=True)
+    write_clip(tmp_path / "src/video/001.mp4", moving_disc(3, 64, 96))
+    clip = damage(write_clip(tmp_path / "src/video/002.mp4", moving_disc(24, 64, 96), options={"bf": "0"}), [lost])
+    arguments = ("--dataset", "DHF1K", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    ran = cli(main, *arguments)
+    assert ran.code == 1
+    assert f"salema-run: 002: {clip}: is damaged at 0." in ran.err
+    assert "and maps after that would have other frames' numbers; copy or download it anew" in ran.err
+    assert ran.err.splitlines()[-1] == "salema-run: 1 of 2 videos failed; the others are done"
+    made = [read_provenance(tmp_path / f"dst/seeded-16_predictions/{name}") for name in ("0001", "0002")]
+    assert [one.complete for one in made] == [True, False]
 
 
 def test_a_film_that_cannot_be_read_is_not_the_end_of_the_others(cli, model, tmp_path):
