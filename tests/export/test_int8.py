@@ -294,6 +294,14 @@ def test_frames_are_spread_and_none_is_held_out_that_is_calibrated_on(clip, tmp_
     assert len(both.held_out) == 32
 
 
+def test_a_calibration_image_that_cannot_be_read_is_named_and_not_missed(tmp_path):
+    for number in range(40):
+        cv2.imwrite(str(tmp_path / f"{number:04d}.png"), np.full((*SIZE_HW, 3), number, np.uint8))
+    (tmp_path / "0003.png").write_bytes(b"no image")
+    with pytest.raises(VideoError, match=r"0003\.png: can't be read as an image"):
+        gather(str(tmp_path), 24, *SIZE_HW)
+
+
 def numbered(path, pts):
     """A video whose frames tell their number by their grey, at 20 a second; `pts` are their times in frames."""
     frames = np.empty((len(pts), *SIZE_HW, 3), np.uint8)
