@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.runtime.metrics import level_counts
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -41,6 +43,8 @@ class Counting:
     @cached_property
     def counts(self) -> NDArray[np.intp]:
         """How many values each level has."""
+        if self.values.dtype == np.uint8:
+            return level_counts(self.values)[: self._size]
         return np.bincount(self.levels, minlength=self._size)
 
     @property

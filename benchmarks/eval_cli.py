@@ -177,17 +177,23 @@ def _check_numbers(start: int | None, end: int | None) -> None:
 
 
 def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
-    from salema.benchmarks.eval_plot import write_plot
     from salema.benchmarks.eval_report import write_csv, write_json
-    from salema.benchmarks.plotting import check_plot
     from salema.runtime.files import check_writable
 
-    writers = [(path, write) for path, write in ((json_, write_json), (csv, write_csv), (plot, write_plot)) if path]
+    writers: list[tuple[Path, Any]] = [
+        (path, write) for path, write in ((json_, write_json), (csv, write_csv)) if path is not None
+    ]
+    if plot is not None:
+        from salema.benchmarks.eval_plot import write_plot
+
+        writers.append((plot, write_plot))
     if len({path.resolve() for path, _ in writers}) < len(writers):
         raise UsageError("--json, --csv and --plot: two of them name the same file; give each its own")
     for path, _ in writers:
         check_writable(path)
     if plot is not None:
+        from salema.benchmarks.plotting import check_plot
+
         check_plot(plot)
 
     def write_all(found: Any) -> None:

@@ -4,7 +4,8 @@ The whole command under each protocol, and `published_loop.py`, in turns, each a
 time from start to end, imports and reading included. One video of DHF1K's layout with 30 and with 200 frames (maps
 192x256, ground truth 640x360, 50 fixations a frame) is scored beside 60 others of 5 frames, which s-AUC draws from.
 The peer takes the five metrics of the published table at 320x180 under every protocol; `salema-eval` takes KL and
-AUC-Borji too, and under `dhf1k` and `exact` all at 640x360.
+AUC-Borji too, and under `dhf1k` and `exact` all at 640x360. `ratio` is against the peer with the published script's
+imports, as far as they are installed, `lean_ratio` against the one that leaves out those that it doesn't need.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from salema.benchmarks.environment import describe_environment
 from salema.benchmarks.harness import summarise
 from salema.benchmarks.protocols import PROTOCOLS
+from salema.benchmarks.published_loop import LEAN, import_as_published
 from salema.runtime.files import make_folder
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ FRAMES = (30, 200)
 OTHER_VIDEOS, OTHER_FRAMES = 60, 5
 FIXATIONS = 50
 PEER = "published loop"
+LEAN_PEER = "published loop without unused imports"
 _SIZE_HW, _NETWORK_HW = (360, 640), (192, 256)
 
 
@@ -77,7 +80,7 @@ def commands(root: Path) -> dict[str, list[str]]:
     program = shutil.which("salema-eval", path=str(Path(sys.executable).parent)) or "salema-eval"
     ours = [program, "--pred", str(pred), "--gt", str(home), "--dataset", "DHF1K", "--end", "1"]
     peer = [sys.executable, "-m", "salema.benchmarks.published_loop", str(pred), str(home / "annotation"), "0001"]
-    return {PEER: peer} | {name: [*ours, "--protocol", name] for name in PROTOCOLS}
+    return {PEER: peer, LEAN_PEER: [*peer, LEAN]} | {name: [*ours, "--protocol", name] for name in PROTOCOLS}
 
 
 def cpu_ms(command: list[str]) -> float:
@@ -104,11 +107,14 @@ def main() -> None:
             for _ in range(ROUNDS):
                 for name, command in cases.items():
                     times[name].append([cpu_ms(command)])
+        lean = summarise(times, LEAN_PEER)
         for name, timing in summarise(times, PEER).items():
-            timings[f"{name}, {frames} frames"] = asdict(timing)
+            timings[f"{name}, {frames} frames"] = asdict(timing) | {"lean_ratio": lean[name].ratio}
             ratio = f"{timing.ratio:.1f} x ({timing.ratio_low:.1f} to {timing.ratio_high:.1f})"
-            print(f"{frames:4d} frames  {name:15s} {timing.median_ms:8.0f} ms  {ratio}", flush=True)
-    record = {"environment": describe_environment(), "rounds": ROUNDS, "timings": timings}
+            print(f"{frames:4d} frames  {name:38s} {timing.median_ms:8.0f} ms  {ratio}", end="")
+            print(f", lean {lean[name].ratio:.1f} x", flush=True)
+    missing = import_as_published()
+    record = {"environment": describe_environment(), "rounds": ROUNDS, "not_installed": missing, "timings": timings}
     Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 

@@ -93,21 +93,27 @@ class OtherFixations:
             for video, frames in places.items()
         }
         self._all_frames = [(video, index) for video, indices in self._known.items() for index in indices]
-        self._of_video = functools.lru_cache(_KEPT_VIDEOS)(self._for_video)
+        self._of_video = functools.lru_cache(_KEPT_VIDEOS)(self._for_video_or_none)
         self._of_all = functools.lru_cache(_KEPT_VIDEOS)(self._for_all)
         self._read_once = functools.lru_cache(_KEPT_FRAMES)(self._read_drawn)
 
     def at(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[Any] | None:
         """Returns how often each place was fixated in other frames, int32 `(H, W)`; None if that is nowhere known.
 
-        Where the protocol draws frames, places of several of them count once; where it draws them for a whole video,
-        it is the average of their maps of 0 and 255, uint8 as in the published code.
+        Where the protocol draws frames, places of several of them count once, as bool; where it draws them for a whole
+        video, it is the average of their maps of 0 and 255, uint8 as in the published code.
         """
-        counts = self._of_video(video, size_hw) if self._protocol.per_video else self._for_frame(video, index, size_hw)
+        if self._protocol.per_video:
+            return self._of_video(video, size_hw)
+        counts = self._for_frame(video, index, size_hw)
         return counts if counts.any() else None
 
     def _for_all(self, size_hw: tuple[int, int]) -> NDArray[np.int32]:
         return _count(self._read(self._all_frames), size_hw)
+
+    def _for_video_or_none(self, video: str, size_hw: tuple[int, int]) -> NDArray[Any] | None:
+        counts = self._for_video(video, size_hw)
+        return counts if counts.any() else None
 
     def _for_video(self, video: str, size_hw: tuple[int, int]) -> NDArray[Any]:
         if self._protocol.other_frames is None:
@@ -122,7 +128,7 @@ class OtherFixations:
         frames = self._read(islice(in_turn, self._protocol.other_frames))
         return _average(frames, size_hw, by_area=self._protocol.resize == "area")
 
-    def _for_frame(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[np.int32]:
+    def _for_frame(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
         count, rng = self._protocol.other_frames or 0, seeded(self._seed, "others", video, index)
         drawn = rng.choice(len(self._all_frames), min(count + 1, len(self._all_frames)), replace=False)
         others = [self._all_frames[number] for number in drawn if self._all_frames[number] != (video, index)]
@@ -156,8 +162,12 @@ def _count(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray
     return total.reshape(size_hw).astype(np.int32)
 
 
-def _union(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.int32]:
-    return np.minimum(_count(frames, size_hw), 1)
+def _union(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    union = np.zeros(size_hw, bool)
+    for frame in frames:
+        if frame is not None:
+            union.ravel()[frame.at(size_hw)] = True
+    return union
 
 
 def _average(frames: Iterable[Places | None], size_hw: tuple[int, int], *, by_area: bool) -> NDArray[np.uint8]:

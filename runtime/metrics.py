@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _KL_EPSILON = 2.2204e-16  # the MIT benchmark's
 _LEVELS = 256
+_MOST_COUNTED = 2**24  # OpenCV counts in float32
 
 
 def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
@@ -38,7 +39,7 @@ def cc(saliency: Map, density: Map) -> float:
     """Pearson's correlation of two maps `(H, W)`, -1 to 1."""
     if not (np.ptp(saliency) > 0 and np.ptp(density) > 0):
         return 0.0
-    centred = _centred(saliency)  # of one of the two is enough
+    centred = _less(saliency, float(saliency.mean(dtype=np.float64)))  # of one of the two is enough
     product = _dot(centred, density.astype(np.float64).ravel()) / centred.size
     deviation = (_dot(centred, centred) / centred.size) ** 0.5
     return float(product / (deviation * _mean_and_deviation(density, 0)[1]))
@@ -55,8 +56,8 @@ def kl_divergence(saliency: Map, density: Map) -> float:
 
     Each is taken to a sum of 1, and not to [0, 1] first, as the MIT benchmark has it.
     """
-    if saliency.dtype == density.dtype == np.uint8:
-        return _kl_of_levels(saliency, density)
+    if density.dtype == np.uint8:
+        return _kl_from_levels(saliency, density)
     places = np.flatnonzero(density)  # the others add nothing
     if not places.size:
         places = np.arange(density.size)
@@ -64,28 +65,41 @@ def kl_divergence(saliency: Map, density: Map) -> float:
     return float((wanted * np.log(_KL_EPSILON + wanted / (found + _KL_EPSILON))).sum())
 
 
-def _kl_of_levels(saliency: NDArray[np.uint8], density: NDArray[np.uint8]) -> float:
-    """As 256 levels have no more logarithms; the epsilon within the logarithm is lost beside what it is added to."""
-    found, wanted = (_share_of_level(values, 0.0) for values in (saliency, density))
-    counts = np.bincount(density.ravel(), minlength=_LEVELS)
-    own = counts * wanted
+def _kl_from_levels(saliency: Map, density: NDArray[np.uint8]) -> float:
+    """As 256 levels have no more logarithms; the epsilon within the outer logarithm, `wanted * epsilon`, is lost."""
+    wanted = _share_of_level(density, 0.0)
+    own = level_counts(density) * wanted
     entropy = float((own[own > 0] * np.log(wanted[own > 0])).sum())
-    return entropy - _dot(_shares(density, 0.0).ravel(), _looked_up(saliency, np.log(found + _KL_EPSILON)).ravel())
+    if saliency.dtype == np.uint8:
+        logarithms = _looked_up(saliency, np.log(_share_of_level(saliency, 0.0) + _KL_EPSILON))
+    else:
+        found = _shares(saliency, 0.0)
+        found += _KL_EPSILON
+        # To 4e-15 as NumPy's, and four times as fast where that has no AVX-512.
+        logarithms = np.asarray(cv2.log(found), np.float64)
+    return entropy - _dot(_looked_up(density, wanted).ravel(), logarithms.ravel())
+
+
+def level_counts(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Counts how many pixels of a map `(H, W)` have each of the 256 levels."""
+    if levels.size > _MOST_COUNTED:
+        return np.bincount(levels.ravel(), minlength=_LEVELS)
+    counts = cv2.calcHist([np.ascontiguousarray(levels)], [0], None, [_LEVELS], [0, _LEVELS])
+    return np.asarray(counts).ravel().astype(np.intp)
 
 
 def _mean_and_deviation(values: Map, ddof: int) -> tuple[float, float]:
     if values.dtype == np.uint8:  # OpenCV's sums are exact, and take no copy
         mean, deviation = cv2.meanStdDev(values)
         return float(mean[0, 0]), float(deviation[0, 0]) * (values.size / (values.size - ddof)) ** 0.5
-    centred = _centred(values)
-    return float(values.mean(dtype=np.float64)), float((_dot(centred, centred) / (values.size - ddof)) ** 0.5)
+    average = float(values.mean(dtype=np.float64))
+    centred = _less(values, average)
+    return average, float((_dot(centred, centred) / (values.size - ddof)) ** 0.5)
 
 
-def _centred(values: Map) -> NDArray[np.float64]:
+def _less(values: Map, mean: float) -> NDArray[np.float64]:
     """Returns a map's values `(n,)` less their mean."""
-    centred: NDArray[np.float64] = values.astype(np.float64).ravel()
-    centred -= centred.mean()
-    return centred
+    return np.asarray(np.subtract(values, mean, dtype=np.float64), np.float64).ravel()
 
 
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

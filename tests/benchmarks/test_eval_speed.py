@@ -1,10 +1,12 @@
 import json
 import subprocess
+import sys
 
 import pytest
 
-from salema.benchmarks.eval_speed import PEER, commands, cpu_ms, write_data
+from salema.benchmarks.eval_speed import LEAN_PEER, PEER, commands, cpu_ms, write_data
 from salema.benchmarks.protocols import METRICS
+from salema.benchmarks.published_loop import import_as_published
 
 
 @pytest.fixture(scope="module")
@@ -28,4 +30,17 @@ def test_the_peer_and_the_command_score_the_same(data, tmp_path):
 
 
 def test_what_a_command_took_is_its_own_time(data):
-    assert cpu_ms(commands(data)[PEER]) > 50
+    assert cpu_ms(commands(data)[LEAN_PEER]) > 50
+
+
+def test_the_lean_peer_scores_as_the_other_without_its_imports(data):
+    cases = commands(data)
+    whole, lean = (subprocess.run(cases[name], check=True, capture_output=True).stdout for name in (PEER, LEAN_PEER))
+    assert whole == lean
+    seen = subprocess.run([sys.executable, "-X", "importtime", *cases[LEAN_PEER][1:]], check=True, capture_output=True)
+    assert b"| torch" not in seen.stderr
+
+
+def test_what_is_not_installed_is_told_and_the_rest_imported():
+    assert import_as_published(["salema.benchmarks.slow_metrics", "no_such_module_at_all"]) == ["no_such_module_at_all"]
+    assert "salema.benchmarks.slow_metrics" in sys.modules

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import io, sparse
 
-from salema.benchmarks.ground_truth import list_truth
+from salema.benchmarks.ground_truth import list_truth, map_files
 from salema.benchmarks.map_files import read_fixations, read_map
 from salema.benchmarks.predictions import ModelMaps, PredictedMaps
 from salema.runtime import load
@@ -251,3 +251,9 @@ def test_a_picture_in_colours_is_no_map(tmp_path):
     picture[0, 0, 2] += 1
     with pytest.raises(MapError, match="is a picture in colours"):
         read_map(write(path, picture))
+
+
+def test_a_link_to_itself_is_listed_for_the_reader_to_refuse(tmp_path):
+    (tmp_path / "0001.png").symlink_to(tmp_path / "0001.png")
+    (tmp_path / "2.png").mkdir()
+    assert map_files(tmp_path) == {"1": tmp_path / "0001.png"}

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from salema.benchmarks import slow_metrics as slow
-from salema.runtime.metrics import cc, kl_divergence, nss, sim
+from salema.runtime import metrics
+from salema.runtime.metrics import cc, kl_divergence, level_counts, nss, sim
 
 GOLDEN = Path(__file__).parents[1] / "golden/metrics.npz"
 MAPS = arrays(np.uint8, (5, 7)).filter(lambda values: np.ptp(values) > 0)
@@ -31,6 +32,22 @@ def test_the_textbook_gives_the_same(saliency, density, fixated):
     assert cc(saliency, density) == pytest.approx(slow.cc(saliency, density), abs=1e-9)
     assert sim(saliency, density) == pytest.approx(slow.sim(saliency, density))
     assert kl_divergence(saliency, density) == pytest.approx(slow.kl_divergence(saliency, density), abs=1e-9)
+
+
+@given(MAPS, MAPS, st.sampled_from([np.float32, np.float64]))
+def test_kl_of_maps_that_are_not_levels_is_the_textbooks(saliency, density, dtype):
+    resized = (saliency / 3).astype(dtype)
+    assert kl_divergence(resized, density) == pytest.approx(slow.kl_divergence(resized, density), abs=1e-12)
+    assert kl_divergence(resized, density.astype(np.uint16)) == pytest.approx(
+        kl_divergence(resized, density), abs=1e-12
+    )
+
+
+def test_levels_are_counted_whatever_the_size(monkeypatch):
+    levels = np.array([[0, 3, 255], [3, 3, 0]], np.uint8)
+    for most in (6, 5):  # by OpenCV, and by NumPy
+        monkeypatch.setattr(metrics, "_MOST_COUNTED", most)
+        assert {level: int(count) for level, count in enumerate(level_counts(levels)) if count} == {0: 2, 3: 3, 255: 1}
 
 
 @given(MAPS, MAPS, st.floats(0.01, 100), st.floats(-100, 100))
