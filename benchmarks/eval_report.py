@@ -80,6 +80,8 @@ def text_lines(found: Evaluation) -> Iterator[str]:
     if len(found.models) > 1:
         yield from _difference_lines(found)
     for label, agreements in found.agreements.items():
+        if not agreements:  # frames that could not be read have left no video whole: a note says so
+            continue
         yield ""
         yield f"{label} against the published scores of SalEMA30, {counted(_videos(agreements), 'video')}"
         yield from _table("", (METRICS[name] for name in agreements), _agreement_rows(agreements))

@@ -328,6 +328,22 @@ def test_only_whole_videos_are_compared_with_the_published_ones(cli, tmp_path):
     assert ran.err.startswith("salema-eval: --against-published: none of DHF1K's 601 to 700 has a map of every frame;")
 
 
+def test_where_no_video_is_left_whole_there_is_no_empty_table(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K", first_video=698)
+    pred = predict(made, tmp_path / "pred")
+    for video in made.videos:
+        (pred / video / "0003.png").write_bytes(b"")
+    arguments = ("--dataset", "DHF1K", "--gt", made.source, "--pred", pred, "--against-published")
+    ran = cli(main, *arguments, "--naming", "groundtruth", "--json", tmp_path / "scores.json")
+    assert ran.code == 1
+    assert "not scored whole, and not compared with the published scores" in ran.err
+    assert "against the published scores" not in ran.out
+    assert json.loads((tmp_path / "scores.json").read_text())["against_published"]["pred"] == {
+        "metrics": {},
+        "videos": {},
+    }
+
+
 def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
     made = write_dataset(tmp_path / "data", "other", videos=6)
     pred = predict(made, tmp_path / "pred")
