@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 _DEPTH = 3  # items between two stages: enough to even out their times, few enough to hold at 8K
 _POLL_S = 0.05
 _SOURCE_JOIN_S, _HURRIED_JOIN_S = 10, 0.5
-_STAGE_JOIN_S = 60  # a step of a large network takes some seconds, and what it works on is not to be closed meanwhile
+# A step of a large network takes some seconds, and what it works on is not to be closed meanwhile. OpenVINO and ncnn
+# can't end one: where somebody wants to go, files are finished before systems that wait for 30 s kill the process.
+_STAGE_JOIN_S, _HURRIED_STAGE_JOIN_S = 60, 20
 SOURCE_THREAD = "source"  # the name of threads that may wait for a source
 _STAGE_THREAD = "stage"
 
@@ -78,11 +80,11 @@ def is_something_left() -> bool:
 
 
 def _join(thread: threading.Thread, abort: Callable[[], None] | None, *, in_a_hurry: bool) -> None:
-    """Waits for a thread's end. One that waits for a camera is left behind, sooner if somebody wants to go."""
+    """Waits for a thread's end. One that does not come to it is left behind, sooner if somebody wants to go."""
     if thread.name == SOURCE_THREAD:
         thread.join(_HURRIED_JOIN_S if in_a_hurry else _SOURCE_JOIN_S)
         return
-    until_s = time.monotonic() + _STAGE_JOIN_S
+    until_s = time.monotonic() + (_HURRIED_STAGE_JOIN_S if in_a_hurry else _STAGE_JOIN_S)
     while thread.is_alive() and time.monotonic() < until_s:
         if abort is not None:
             abort()  # again and again: it may be between two of them

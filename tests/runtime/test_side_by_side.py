@@ -5,7 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from salema.runtime.side_by_side import side_by_side
+from salema.runtime import side_by_side as module
+from salema.runtime.side_by_side import is_something_left, side_by_side
 
 
 def threads():
@@ -140,3 +141,20 @@ def test_a_step_without_end_is_aborted():
         begun_s = time.monotonic()
         assert list(results) == []
     assert time.monotonic() - begun_s < 5
+
+
+def test_a_step_that_never_ends_is_left_behind_sooner_where_somebody_wants_to_go(monkeypatch):
+    monkeypatch.setattr(module, "_HURRIED_STAGE_JOIN_S", 0.2)
+    stop, go_on = threading.Event(), threading.Event()
+
+    def step(x):
+        if x == 1:
+            go_on.wait(60)
+        return x
+
+    with closing(side_by_side(itertools.count(), [step], stop=stop)) as results:
+        assert next(results) == 0
+        stop.set()
+        assert list(results) == []
+        assert is_something_left()
+        go_on.set()
