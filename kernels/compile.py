@@ -140,11 +140,13 @@ def _nvrtc_for(target: str) -> Any:
     """Returns NVRTC if it compiles for this GPU; each version knows some generations."""
     nvrtc = _import_nvrtc()
     known = _check(nvrtc, nvrtc.nvrtcGetSupportedArchs())
-    if int(target.removeprefix("sm")) not in known:
+    number = int(target.removeprefix("sm"))
+    if number not in known:
         version = ".".join(map(str, nvrtc.nvrtcVersion()[1:]))
+        newer = "a newer one with: pip install -U nvidia-cuda-nvrtc"
         raise MissingDependencyError(
-            f"NVRTC {version} does not compile for {target}, but for sm{min(known)} to sm{max(known)}; install the"
-            " version that does, say the newest with: pip install -U nvidia-cuda-nvrtc"
+            f"NVRTC {version} compiles for sm{min(known)} to sm{max(known)}, and not for {target}; install"
+            f" {'an older version of it' if number < min(known) else newer}"
         )
     return nvrtc
 
