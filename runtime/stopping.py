@@ -19,6 +19,17 @@ _ENOUGH = 3
 _WARNING = b"still finishing files; press Ctrl-C once more to end at once\n"
 
 
+class _Stop(threading.Event):
+    """An event that a signal's handler can set while the main thread, which it has come into, waits for it.
+
+    A plain one's lock can't be taken twice by one thread: the handler would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = threading.Condition(threading.RLock())  # Python 3.10 to 3.13 have it under this name
+
+
 class _Requests:
     """The signals that have come, and who wants to know."""
 
@@ -91,7 +102,7 @@ def _ignore(numbers: list[signal.Signals]) -> None:
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
     """Turns the first SIGINT, SIGTERM or SIGHUP into an event; see `signals_taken` for what follows."""
-    event = threading.Event()
+    event = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return

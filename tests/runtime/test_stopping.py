@@ -65,6 +65,19 @@ def test_the_first_signal_asks_and_repeats_change_nothing(names):
     assert (process.returncode, out, err) == (130, "asked\nfinished\n", "")
 
 
+def test_a_signal_that_comes_into_the_waiting_for_it_is_taken():
+    """The handler sets the event in the thread that has its lock: with a plain event it waited for ever."""
+    code = """
+import os, signal
+from salema.runtime.stopping import stop_requested
+with stop_requested() as stop:
+    with stop._cond:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.wait(0)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 0
+
+
 def test_repeats_while_python_ends_change_nothing():
     process = start(0)
     process.terminate()
