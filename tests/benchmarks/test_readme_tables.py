@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from salema.benchmarks import eval_speed
 from salema.benchmarks.cli import main
 from salema.benchmarks.cost import Point, cost_table, fit_lines
 from salema.benchmarks.metric_speed import SETTINGS
@@ -42,6 +43,11 @@ def test_speed_of_the_metrics():
         ratio = f"{ours['ratio']:.1f} ({ours['ratio_low']:.1f}-{ours['ratio_high']:.1f})"
         row = f"| {setting} | {loops['median_ms']:.1f} | {ours['median_ms']:.2f} | {ratio} |"
         assert row in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_speed_of_the_whole_evaluation():
+    timings = json.loads((ROOT / "benchmarks/results/eval_speed.json").read_text())["timings"]
+    assert eval_speed.table(timings) in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_accuracy_of_int8():
