@@ -285,11 +285,15 @@ def test_a_build_reports_progress_and_ends_when_interrupted(folder, monkeypatch)
 
     monkeypatch.setattr(engine_builder, "BuildProgress", Interrupted)
     before = (folder / "model.rtx.engine").read_bytes()
+    handler = signal.getsignal(signal.SIGINT)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        handler = signal.getsignal(number)
-        with pytest.raises(KeyboardInterrupt):
-            build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
-        assert signal.getsignal(number) == handler
+        before_test = signal.signal(number, handler)  # nohup has SIGHUP ignored
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                build_engine(folder / "model.onnx", TENSORRT_RTX, SM89, quiet)
+            assert signal.getsignal(number) == handler
+        finally:
+            signal.signal(number, before_test)
     assert (folder / "model.rtx.engine").read_bytes() == before
 
 
