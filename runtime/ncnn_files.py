@@ -54,13 +54,15 @@ class NcnnInfo:
         """Reads what `to_json` wrote; `where` names the file in messages.
 
         Raises:
+            NewerModelError: the model is of a newer version.
             ModelError: the record is damaged, or of another version.
         """
         try:
             record: dict[str, Any] = json.loads(text)
+            if isinstance(record, dict) and "spec" in record:  # first: a newer one is to be told as such
+                spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
             if set(record) != {field.name for field in fields(cls)} or record["record_version"] != RECORD_VERSION:
                 raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
-            spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, ModelError):
                 raise

@@ -18,7 +18,7 @@ from salema.export.seeded import moving_disc
 from salema.export.to_ncnn import write_ncnn
 from salema.runtime import load
 from salema.runtime.engine_files import sha256_of
-from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.errors import ModelError, NewerModelError, UsageError
 from salema.runtime.ncnn_files import NcnnFiles, NcnnInfo
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import NCNN_FILES, open_session
@@ -127,6 +127,14 @@ def test_files_that_are_damaged_missing_or_of_another_model(folder, disc, name, 
         assert stream.description.startswith("ONNX Runtime")
         assert "ncnn, which is faster on the CPU, passed over: " in stream.description
         assert stream.step(disc[0]).shape == (64, 96)
+
+
+def test_a_newer_model_is_told_as_such_whatever_else_its_record_has(folder):
+    facts = json.loads((folder / FACTS).read_text()) | {"record_version": 9, "more": 1}
+    facts["spec"]["spec_version"] = 99
+    (folder / FACTS).write_text(json.dumps(facts))
+    with pytest.raises(NewerModelError, match="in model format 99, and this version reads up to .*; upgrade with: pip"):
+        open_session(folder, "ncnn")
 
 
 def test_the_three_files_run_without_the_onnx_file(folder, whole, disc):
