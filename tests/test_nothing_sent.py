@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,19 @@ def no_network(tmp_path_factory):
 
 
 @pytest.fixture
-def alone(tmp_path, no_network):
+def scratch():
+    """A folder for temporary files, of a short name: a socket's path may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="s") as folder:
+        yield folder
+
+
+@pytest.fixture
+def alone(tmp_path, no_network, scratch):
     """Runs Python code with arguments; gives what it tried to reach, and what it left in its home."""
-    home, scratch, log = tmp_path / "home", tmp_path / "scratch", tmp_path / "reached"
+    home, log = tmp_path / "home", tmp_path / "reached"
 
     def run(code, *arguments):
-        for folder in (home, scratch):
-            folder.mkdir()
+        home.mkdir()
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
         own = {"HOME": home, "TMPDIR": scratch, "LD_PRELOAD": no_network, "NO_NETWORK_LOG": log}
         env = kept | {name: str(path) for name, path in own.items()}

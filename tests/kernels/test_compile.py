@@ -63,16 +63,17 @@ def test_what_nvrtc_refuses_is_let_go_too(tmp_path, monkeypatch):
     programs = {"made": [], "freed": []}
     create, destroy = nvrtc.nvrtcCreateProgram, nvrtc.nvrtcDestroyProgram
 
-    def noted(kind, done, program):
-        programs[kind].append(int(program))
-        return done
-
     def created(*arguments):
         done = create(*arguments)
-        return noted("made", done, done[1])
+        programs["made"].append(int(done[1]))
+        return done
+
+    def destroyed(program):
+        programs["freed"].append(int(program))  # before it, as it becomes 0
+        return destroy(program)
 
     monkeypatch.setattr(nvrtc, "nvrtcCreateProgram", created)
-    monkeypatch.setattr(nvrtc, "nvrtcDestroyProgram", lambda program: noted("freed", destroy(program), program))
+    monkeypatch.setattr(nvrtc, "nvrtcDestroyProgram", destroyed)
     broken(tmp_path, monkeypatch, "nonsense\n")
     with pytest.raises(BackendError):
         compile_kernel(Variant("broken"), "sm89", "nvrtc")

@@ -29,6 +29,11 @@ def raw(model, small_clip):
         return np.stack([stream.step(frame.image_bgr) for frame in playback])
 
 
+def arrays_of(path):
+    with np.load(path) as archive:
+        return dict(archive)
+
+
 def run(cli, model, clip, *options):
     ran = cli(main, clip, "--model", model, "--no-video", *options)
     assert ran.code == 0, ran.err
@@ -113,7 +118,7 @@ def test_cuts_are_found_and_empty_the_memory_on_request(cli, model, cut_clip, tm
     assert [int(row["frame"]) for row in rows if row["new_state"] == "1"] == ([1, 21] if reset else [1])
     of_memory = "each emptied the memory" if reset else "the memory went on; --reset-on-cut empties it"
     assert f"note: 1 scene cut: {of_memory}\n" in ran.err
-    maps = np.load(tmp_path / "t.npz")["maps"]
+    maps = arrays_of(tmp_path / "t.npz")["maps"]
     with load(model) as stream:
         white = stream.step(np.full((64, 96, 3), 255, np.uint8))
     assert (np.abs(maps[20] - white).max() < 0.01) == reset
@@ -126,7 +131,7 @@ def test_time_aware_weights_follow_the_formula(cli, model, small_clip, tmp_path)
     uneven = write_clip(tmp_path / "u.mkv", moving_disc(6, 64, 96), pts=pts, rate=Fraction(25))
     run(cli, model, uneven, "--npz", tmp_path / "b.npz", "--time-aware")
     for name, clip, stride in (("a", small_clip, 3), ("b", uneven, 1)):
-        found = np.load(tmp_path / f"{name}.npz")
+        found = arrays_of(tmp_path / f"{name}.npz")
         (source,) = find_sources([str(clip)])
         with load(model) as stream, Playback(source) as playback:
             frames = list(playback)[::stride]
@@ -160,14 +165,14 @@ def test_dropped_frames_leave_the_memory_as_long_in_seconds(cli, model, tmp_path
     """The frames that a variable rate has kept give the maps that they give in the whole video at its constant rate."""
     whole = dropped(list(range(60)), tmp_path / "whole.mkv")
     run(cli, model, whole, "--npz", tmp_path / "plain.npz")
-    plain = np.load(tmp_path / "plain.npz")["maps"]
+    plain = arrays_of(tmp_path / "plain.npz")["maps"]
     least = {}
     for name, keep in (("vfr", [0, 1, 2, 3, 4, 19, 20, 37, 38, 39, 58, 59]), ("stride", list(range(0, 60, 5)))):
         clip = dropped(keep, tmp_path / f"{name}.mkv")
         run(cli, model, clip, "--npz", tmp_path / "aware.npz", "--time-aware")
         run(cli, model, clip, "--npz", tmp_path / "unaware.npz")
-        np.testing.assert_allclose(np.load(tmp_path / "aware.npz")["maps"], plain[keep], atol=2e-4)
-        least[name] = np.abs(np.load(tmp_path / "unaware.npz")["maps"] - plain[keep]).max()
+        np.testing.assert_allclose(arrays_of(tmp_path / "aware.npz")["maps"], plain[keep], atol=2e-4)
+        least[name] = np.abs(arrays_of(tmp_path / "unaware.npz")["maps"] - plain[keep]).max()
     assert min(least.values()) > 0.01, least
 
 
@@ -179,7 +184,7 @@ def test_the_reference_rate_is_the_models_or_the_users(cli, exported, small_clip
     run(cli, plain, small_clip, "--npz", tmp_path / "given.npz", "--time-aware", "--reference-fps", 25)
     run(cli, plain, small_clip, "--npz", tmp_path / "twice.npz", "--time-aware")
     expected, same, given, twice = (
-        np.load(tmp_path / f"{name}.npz")["maps"] for name in ("plain", "stored", "given", "twice")
+        arrays_of(tmp_path / f"{name}.npz")["maps"] for name in ("plain", "stored", "given", "twice")
     )
     np.testing.assert_allclose(same, expected, atol=1e-6)
     np.testing.assert_array_equal(given, same)
@@ -336,7 +341,7 @@ def test_an_archive_that_fills_the_disk_keeps_what_it_has(model, noisy_clip, raw
     (source,) = find_sources([str(noisy_clip)])
     with load(model) as stream, Playback(source) as playback:
         expected = [stream.step(frame.image_bgr) for frame, _ in zip(playback, range(frames), strict=False)]
-    np.testing.assert_array_equal(np.load(tmp_path / "o.npz")["maps"], np.stack(expected))
+    np.testing.assert_array_equal(arrays_of(tmp_path / "o.npz")["maps"], np.stack(expected))
 
 
 def test_colours_and_opacity(cli, model, small_clip, tmp_path):
