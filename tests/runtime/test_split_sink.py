@@ -37,7 +37,7 @@ def test_the_parts_are_the_whole(cli, model, tmp_path, monkeypatch, audio):
     whole = probe(tmp_path / "o.mp4")["images"]
     images = [image.astype(int) for part in parts for image in part["images"]]
     assert np.mean([np.abs(a - b).mean() for a, b in zip(images, whole, strict=True)]) < 6
-    maps = [np.load(tmp_path / f"o_000{number}.npz") for number in (1, 2, 3, 4)]
+    maps = [dict(np.load(tmp_path / f"o_000{number}.npz")) for number in (1, 2, 3, 4)]
     for name in ("maps", "times_s"):
         np.testing.assert_array_equal(np.concatenate([part[name] for part in maps]), np.load(tmp_path / "o.npz")[name])
     rows = [row for n in (1, 2, 3, 4) for row in csv.reader((tmp_path / f"o_000{n}.csv").read_text().splitlines()[1:])]
