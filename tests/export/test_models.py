@@ -59,6 +59,13 @@ def test_an_ema_at_every_location_is_the_published_recurrence(locations, residua
         np.testing.assert_allclose(state, expected, atol=1e-5)
 
 
+def test_the_plain_rule_is_as_far_from_the_published_maps_as_the_readme_says(golden, seeded_arrays, disc):
+    weights = {key: torch.from_numpy(array) for key, array in seeded_arrays("salema").items()}
+    step = SaliencyStep(Architecture("salema", (7,), plain_recurrence=True), weights).eval()
+    maps, _ = run(step, disc, SIGMOID_01)
+    assert round(float(np.abs(maps - golden["salema7_logit0.1"]).max()), 3) == 0.018
+
+
 def test_the_two_rules_differ_where_a_relu_of_the_encoder_overwrites_and_nowhere_else():
     frames = moving_disc(2, *SMALL_HW)
     differ = set()
