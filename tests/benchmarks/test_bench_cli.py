@@ -73,7 +73,7 @@ def test_report_prints_the_last_record_of_each_case_and_draws_them(measured, cli
     assert ran.code == 0, ran.err
     rows = [line for line in ran.out.splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 4
-    assert [row.split(" | ")[5] for row in rows if whole.name in row] == ["12345.7"]
+    assert [row.split(" | ")[5] for row in rows if f"| {whole.name}: " in row] == ["12345.7"]
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "r.png").read_bytes().startswith(b"\x89PNG")
 
