@@ -44,7 +44,7 @@ GPU_PYTHON ?= .venv-gpu/bin/python
 gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed))
 	mkdir -p .cache/mypy/salema
 	for folder in $(PACKAGES); do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
-	PYTHONPATH=.cache/mypy$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m salema.benchmarks.gpu_check --out $(OUT) $(ARGS)
+	PYTHONPATH=.cache/mypy$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m salema.benchmarks.gpu.check --out $(OUT) $(ARGS)
 
 .venv-gpu/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-gpu

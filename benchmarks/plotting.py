@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import MissingDependencyError, UsageError, reason
-from salema.runtime.files import check_writable, written_aside
+from salema.runtime.files.whole_files import check_writable, written_aside
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from fetch_clips import CLIPS, ROOT, fetch
 
-from salema.export.seeded import moving_disc
+from salema.export.weights.seeded import moving_disc
 
 OUT = ROOT / "demo-output"
 BIN = Path(sys.executable).parent

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salema.runtime.cli_main import run_app
-from salema.runtime.cli_options import typed_options
+from salema.runtime.cli.options import typed_options
+from salema.runtime.cli.start import run_app
 from salema.runtime.errors import MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
 from salema.runtime.telling import tell
 
@@ -167,8 +167,8 @@ def export(
     """Export SalEMA, SalGAN or SalCLSTM as a single-step ONNX graph, checked against PyTorch, and build its engine."""
     with exit_on_error("salema-export", "use a smaller --imgsz or --batch"):
         from salema.export.cli_report import report
-        from salema.export.engine_builder import EngineOptions
-        from salema.export.to_engine import ENGINES, build_chosen, check_ready
+        from salema.export.engine.builder import EngineOptions
+        from salema.export.engine.to_engine import ENGINES, build_chosen, check_ready
 
         if engine not in ENGINES:
             raise UsageError(f"--engine {engine}: not one of {', '.join(ENGINES)}")

@@ -6,14 +6,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from salema.export.architecture import Architecture
+from salema.export.weights.architecture import Architecture
 from salema.runtime.telling import show
 
 if TYPE_CHECKING:
+    from salema.export.engine.to_engine import Built
     from salema.export.exporter import Result
-    from salema.export.int8 import Int8Report
-    from salema.export.to_engine import Built
-    from salema.export.verify import Report
+    from salema.export.graph.verify import Report
+    from salema.export.int8.to_int8 import Int8Report
 
 
 def report(result: Result | None, built: tuple[Built, ...], *, as_json: bool) -> None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from salema.export.architecture import (
+from salema.export.graph.models import Decoder, Encoder, SaliencyStep
+from salema.export.graph.rewrite import FOR, FOR_INT8, MEAN
+from salema.export.graph.to_ncnn import write_ncnn
+from salema.export.graph.to_onnx import DTYPES, to_onnx
+from salema.export.graph.verify import Report, verify
+from salema.export.int8.footage import Footage, gather
+from salema.export.int8.forms import check_runtime
+from salema.export.int8.to_int8 import Int8Options, Int8Report, to_int8
+from salema.export.weights.architecture import (
     KINDS,
     MULTIPLE,
     Architecture,
@@ -19,22 +27,14 @@ from salema.export.architecture import (
     doubt_of_name,
     effective_coefficient,
 )
-from salema.export.checkpoint_files import save_safetensors
-from salema.export.checkpoints import Checkpoint, load_checkpoint
-from salema.export.footage import Footage, gather
-from salema.export.int8 import Int8Options, Int8Report, to_int8
-from salema.export.int8_forms import check_runtime
-from salema.export.models import Decoder, Encoder, SaliencyStep
-from salema.export.rewrite import FOR, FOR_INT8, MEAN
-from salema.export.to_ncnn import write_ncnn
-from salema.export.to_onnx import DTYPES, to_onnx
-from salema.export.verify import Report, verify
+from salema.export.weights.checkpoint_files import save_safetensors
+from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
+from salema.runtime.backends.ncnn_files import NcnnFiles, describe
+from salema.runtime.backends.ort_session import OrtSession
+from salema.runtime.backends.ort_split_session import OrtSplitSession
 from salema.runtime.errors import OutputError, UsageError
-from salema.runtime.files import check_writable, make_folder, written_aside
-from salema.runtime.ncnn_files import NcnnFiles, describe
-from salema.runtime.ort_session import OrtSession
-from salema.runtime.ort_split_session import OrtSplitSession
-from salema.runtime.recovery import remove_unfinished
+from salema.runtime.files.whole_files import check_writable, make_folder, written_aside
+from salema.runtime.output.recovery import remove_unfinished
 from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
 from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema_version
 
@@ -143,7 +143,7 @@ def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, s
 
 def _save_and_open_ncnn(model: SaliencyStep, spec: ModelSpec, aside: list[Path]) -> Session:
     """Writes ncnn's files, the last three of `aside`, and loads them again."""
-    from salema.runtime.ncnn_session import NcnnSession  # noqa: PLC0415 - only where it was asked for
+    from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - only where it was asked for
 
     onnx_file, param, weights, facts = aside
     files = NcnnFiles(param, weights, facts, onnx_file)

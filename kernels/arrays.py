@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salema.kernels.compile import Variant
-    from salema.kernels.device import Buffer, Device
+    from salema.kernels.device.interface import Buffer, Device
 
 ALIGNMENT_BYTES = 16  # of 128-bit accesses
 _MOST_ELEMENTS = (1 << 31) - 1  # indices are 32-bit

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from salema.runtime.device_jobs import Pictures
+    from salema.runtime.gpu.step_io import Pictures
     from salema.runtime.postprocess import Look
     from salema.runtime.spec import ModelSpec
 
@@ -156,7 +156,7 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
         raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
     if not Path(path).exists():
         raise ModelError(f"{path}: no such model; make one with: salema-export --weights FILE -o {_folder_of(path)}")
-    from salema.runtime.backends import open_first, open_named  # noqa: PLC0415 - they know what is in this file
+    from salema.runtime.backends.opening import open_first, open_named  # noqa: PLC0415 - they know what is in this file
 
     if backend == "auto":
         return open_first(Path(path), device, graphs=graphs)

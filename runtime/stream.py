@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from salema.runtime.device_jobs import Pictures
+    from salema.runtime.gpu.step_io import Pictures
     from salema.runtime.postprocess import Look
     from salema.runtime.session import Session
     from salema.runtime.spec import ModelSpec

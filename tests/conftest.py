@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from salema.export.exporter import Options, export_model
-from salema.export.seeded import moving_disc, seeded_state_dict
+from salema.export.weights.seeded import moving_disc, seeded_state_dict
 from salema.kernels.errors import BackendError
 from salema.kernels.gpus import list_gpus
 
@@ -26,7 +26,7 @@ def pytest_runtest_setup(item):
         except BackendError as error:
             pytest.skip(str(error))
     if item.get_closest_marker("bf16"):
-        from salema.runtime.openvino_session import capabilities, ov
+        from salema.runtime.backends.openvino_session import capabilities, ov
 
         if "BF16" not in capabilities(ov.Core()):
             pytest.skip("this CPU has no bfloat16")

@@ -3,9 +3,9 @@
 import numpy as np
 
 from salema.kernels.arrays import place_array
-from salema.runtime.device_session import DeviceSession
+from salema.runtime.gpu.device_session import DeviceSession
+from salema.runtime.gpu.split_engine import SplitEngine
 from salema.runtime.spec import ModelSpec, SplitSpec, StateSpec
-from salema.runtime.split_engine import SplitEngine
 
 STATE = (8, 4, 6)
 SIZE_HW = (64, 96)

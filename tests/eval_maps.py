@@ -5,9 +5,9 @@ import json
 import cv2
 import numpy as np
 
-from salema.benchmarks.eval_cli import main
-from salema.benchmarks.protocols import METRICS
-from salema.benchmarks.scores import DatasetScores, VideoScores
+from salema.benchmarks.metrics.protocols import METRICS
+from salema.benchmarks.scores.cli import main
+from salema.benchmarks.scores.results import DatasetScores, VideoScores
 
 
 def predict(made, folder, change=lambda density: density):

@@ -1,4 +1,4 @@
-"""A device over host memory: the interface of `salema.kernels.device`, strict where CUDA is.
+"""A device over host memory: the interface of `salema.kernels.device.interface`, strict where CUDA is.
 
 Work on the stream is queued and done only when somebody waits, so a missing wait shows as old data; memory comes
 filled with NaN, and every address is looked up; recording does nothing but record. The engine is an ONNX Runtime
@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime as ort
 from host_kernels import HostLauncher
 
+from salema.runtime.gpu.split_engine import SplitEngine
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import find_parts
-from salema.runtime.split_engine import SplitEngine
 
 
 class HostBuffer:

@@ -8,14 +8,15 @@ import sys
 import numpy as np
 from host_kernels import HostLauncher, aligned, on_host
 
-from salema.kernels import ops, reference
-from salema.kernels.postprocess_op import ResizeTables, map_range, postprocess
-from salema.kernels.postprocess_reference import linear_tables
-from salema.kernels.postprocess_reference import map_range as map_range_twin
-from salema.kernels.postprocess_reference import postprocess as postprocess_twin
-from salema.kernels.preprocess_op import preprocess
-from salema.kernels.preprocess_reference import preprocess as preprocess_twin
-from salema.kernels.preprocess_reference import resize_tables
+from salema.kernels.ops import ema as ops
+from salema.kernels.ops.postprocess import ResizeTables, map_range, postprocess
+from salema.kernels.ops.preprocess import preprocess
+from salema.kernels.twins import ema as reference
+from salema.kernels.twins.postprocess import linear_tables
+from salema.kernels.twins.postprocess import map_range as map_range_twin
+from salema.kernels.twins.postprocess import postprocess as postprocess_twin
+from salema.kernels.twins.preprocess import preprocess as preprocess_twin
+from salema.kernels.twins.preprocess import resize_tables
 
 
 def check_ema(launcher, rng):

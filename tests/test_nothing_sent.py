@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 from int8_model import SIZE_HW, WEIGHTS
+from synthetic import write_dataset
 from videos import write_clip
 
-from salema.benchmarks.synthetic import write_dataset
-from salema.export.seeded import moving_disc
+from salema.export.weights.seeded import moving_disc
 
 HERE = Path(__file__).parent
 MAINS = {
-    "salema-bench": "salema.benchmarks.cli:main",
-    "salema-doctor": "salema.runtime.doctor_cli:main",
-    "salema-eval": "salema.benchmarks.eval_cli:main",
+    "salema-bench": "salema.benchmarks.speed.cli:main",
+    "salema-doctor": "salema.runtime.doctor.cli:main",
+    "salema-eval": "salema.benchmarks.scores.cli:main",
     "salema-export": "salema.export.cli:main",
-    "salema-run": "salema.runtime.cli:main_of_process",
+    "salema-run": "salema.runtime.cli.run:main_of_process",
 }
 PLOT = [".cache", ".config"]  # Matplotlib's list of fonts, with --plot; the README says so
 
@@ -114,7 +114,9 @@ def test_every_command_keeps_to_itself(alone, exported, small_clip, tmp_path, na
     assert left == (PLOT if "--plot" in arguments else [])
 
 
-@pytest.mark.parametrize("module", ["salema.export.quantize", "salema.benchmarks.peers", "salema.runtime.ort_session"])
+@pytest.mark.parametrize(
+    "module", ["salema.export.int8.quantize", "salema.benchmarks.peers.peers", "salema.runtime.backends.ort_session"]
+)
 def test_whatever_is_imported_first_asks_for_no_telemetry_before_onnx_runtime_is_there(alone, module):
     code = f"""
 import os, sys
@@ -124,7 +126,7 @@ class Watch:
             print(os.environ["ORT_DISABLE_TELEMETRY"])
 sys.meta_path.insert(0, Watch())
 import {module}
-assert {module != "salema.benchmarks.peers"} == ("onnxruntime" in sys.modules)
+assert {module != "salema.benchmarks.peers.peers"} == ("onnxruntime" in sys.modules)
 """
     assert alone(code) == ([], [])
 

@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RUNTIME = ("runtime/trt_engine.py", "runtime/trt_library.py")
-BUILDER = ("export/engine_builder.py", "export/engine_progress.py")
+RUNTIME = ("runtime/gpu/trt_engine.py", "runtime/gpu/trt_library.py")
+BUILDER = ("export/engine/builder.py", "export/engine/progress.py")
 # What our variables hold, by their names.
 CLASSES = {
     "builder": "Builder",

@@ -5,9 +5,9 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from salema.export.seeded import moving_disc
-from salema.runtime.video_reader import VideoReader
-from salema.runtime.video_writer import VideoWriter
+from salema.export.weights.seeded import moving_disc
+from salema.runtime.video.video_reader import VideoReader
+from salema.runtime.video.video_writer import VideoWriter
 
 DISC = moving_disc(8, 64, 96)
 

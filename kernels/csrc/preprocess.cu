@@ -1,6 +1,6 @@
 // A source frame -> the network's frame, uint8 BGR [height, width, 3], as OpenCV's cvtColor (of NV12) and resize with
 // INTER_AREA give it on x86, to the bit. A thread makes one output pixel, of the source pixels in its row's and its
-// column's span. Spans and weights are made on the host: preprocess_reference.py, which says where all this is from.
+// column's span. Spans and weights are made on the host: twins/preprocess.py, which says where all this is from.
 //
 // Set by the compiler's -D: NV12 (0: source is BGR and uv is null; 1), MODE (WHOLE, AREA, LINEAR).
 #include "common.cuh"

@@ -3,7 +3,7 @@ from int8_model import SIZE_HW, WEIGHTS
 from videos import write_clip
 
 from salema.export.exporter import Options, export_model
-from salema.export.seeded import moving_disc
+from salema.export.weights.seeded import moving_disc
 
 
 @pytest.fixture(scope="session")

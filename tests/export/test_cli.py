@@ -13,9 +13,9 @@ from reference import salema
 
 from salema.export import cli as export_cli
 from salema.export import exporter
-from salema.export.architecture import Architecture
-from salema.export.checkpoints import load_checkpoint
-from salema.export.seeded import moving_disc
+from salema.export.weights.architecture import Architecture
+from salema.export.weights.checkpoints import load_checkpoint
+from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.errors import VerificationError
 
@@ -235,7 +235,7 @@ def test_weights_are_not_saved_over_the_model_they_make(cli, tmp_path):
 
 
 def test_help_is_fast_because_it_loads_no_torch():
-    code = "import sys, salema.export.cli, salema.runtime.cli; sys.exit(bool({'torch', 'cv2'} & set(sys.modules)))"
+    code = "import sys, salema.export.cli, salema.runtime.cli.run; sys.exit(bool({'torch', 'cv2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     ran = subprocess.run(
         [script("salema-export"), "--help"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}

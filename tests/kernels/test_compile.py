@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from salema.kernels import compile as kernel_compile
-from salema.kernels import postprocess_op, preprocess_op
 from salema.kernels.compile import SOURCES, Variant, compile_kernel, load_kernel
 from salema.kernels.errors import BackendError, MissingDependencyError
-from salema.kernels.ops import EMA_VARIANTS
+from salema.kernels.ops import postprocess as postprocess_op
+from salema.kernels.ops import preprocess as preprocess_op
+from salema.kernels.ops.ema import EMA_VARIANTS
 
 TARGETS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm110", "sm120")
 MOST_REGISTERS = 64  # of 65536: with 256 threads a block, four blocks on a multiprocessor

@@ -32,14 +32,14 @@ def test_every_error_is_a_sentence_and_a_code(capsys, error, code, line):
 
 
 MAINS = {
-    "salema-run": ("salema.runtime.cli", "salema.runtime.sources.find_sources", ["v.mp4"]),
+    "salema-run": ("salema.runtime.cli.run", "salema.runtime.sources.source.find_sources", ["v.mp4"]),
     "salema-eval": (
-        *("salema.benchmarks.eval_cli", "salema.benchmarks.ground_truth.list_truth"),
+        *("salema.benchmarks.scores.cli", "salema.benchmarks.maps.ground_truth.list_truth"),
         ["--pred", "p", "--gt", "g", "--dataset", "other"],
     ),
-    "salema-bench": ("salema.benchmarks.cli", "salema.benchmarks.bench.run_bench", []),
+    "salema-bench": ("salema.benchmarks.speed.cli", "salema.benchmarks.speed.bench.run_bench", []),
     "salema-export": ("salema.export.cli", "salema.export.exporter.export_model", ["--weights", "seeded:16"]),
-    "salema-doctor": ("salema.runtime.doctor_cli", "salema.runtime.doctor.examine", []),
+    "salema-doctor": ("salema.runtime.doctor.cli", "salema.runtime.doctor.report.examine", []),
 }
 
 

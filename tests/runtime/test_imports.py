@@ -9,7 +9,7 @@ import sys
 for name in ("torch", "onnx", "onnxscript", "safetensors", "pooch"):
     sys.modules[name] = None  # makes `import name` raise ImportError
 import numpy as np
-import salema.runtime, salema.runtime.cli, salema.runtime.pipeline, salema.runtime.source_run
+import salema.runtime, salema.runtime.cli.run, salema.runtime.run.pipeline, salema.runtime.run.videos
 with salema.runtime.load({str(model)!r}) as stream:
     print(stream.step(np.zeros((48, 64, 3), np.uint8)).shape)
 """
@@ -21,8 +21,8 @@ def test_maps_are_scored_where_pyav_is_not_installed():
     code = """
 import sys
 sys.modules["av"] = None
-import salema.benchmarks.eval_cli, salema.benchmarks.eval_report, salema.benchmarks.predictions
-import salema.benchmarks.scoring, salema.benchmarks.submission, salema.runtime.cli_report
+import salema.benchmarks.scores.cli, salema.benchmarks.scores.report, salema.benchmarks.maps.predictions
+import salema.benchmarks.scores.scoring, salema.benchmarks.scores.submission, salema.runtime.cli.run_report
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -32,7 +32,7 @@ def test_without_onnx_runtime_the_sentence_says_how_to_install_it(model, small_c
     code = f"""
 import sys
 sys.modules["onnxruntime"] = None
-from salema.runtime.cli import main
+from salema.runtime.cli.run import main
 sys.argv = ["salema-run", {str(small_clip)!r}, "--model", {str(model)!r}]
 main()
 """

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from salema.benchmarks import slow_metrics as slow
+from salema.benchmarks.studies import slow_metrics as slow
 from salema.runtime import metrics
 from salema.runtime.metrics import cc, kl_divergence, level_counts, nss, sim
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from salema.kernels import postprocess_reference as twins
+from salema.kernels.twins import postprocess as twins
 from salema.runtime.postprocess import Look, render, to_grey, to_levels
 
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from host_device import HostDevice, QueuedLauncher, open_host
 
-from salema.export.engine_builder import EngineOptions
-from salema.export.seeded import moving_disc
-from salema.export.to_engine import build_chosen
-from salema.runtime.device_session import DeviceSession
+from salema.export.engine.builder import EngineOptions
+from salema.export.engine.to_engine import build_chosen
+from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import UsageError
+from salema.runtime.gpu.device_session import DeviceSession
+from salema.runtime.gpu.trt_library import KINDS
+from salema.runtime.gpu.trt_session import open_tensorrt
 from salema.runtime.session import open_session
 from salema.runtime.stream import SaliencyStream
-from salema.runtime.trt_library import KINDS
-from salema.runtime.trt_session import open_tensorrt
 
 VARIANTS = {
     "SalGAN": {"arch": "salgan"},

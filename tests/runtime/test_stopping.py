@@ -16,22 +16,22 @@ import pytest
 from limits import script
 from videos import outputs, probe, write_clip
 
-from salema.export.seeded import moving_disc
+from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.jobs import run_jobs
-from salema.runtime.pipeline import process_video
-from salema.runtime.playback import Playback
-from salema.runtime.provenance import read_provenance
-from salema.runtime.sinks import CsvSink
-from salema.runtime.sources import find_sources
+from salema.runtime.output.outputs import Targets
+from salema.runtime.output.provenance import read_provenance
+from salema.runtime.output.sinks import CsvSink
+from salema.runtime.run.jobs import run_jobs
+from salema.runtime.run.pipeline import process_video
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.source import find_sources
 from salema.runtime.stopping import signals_taken, stop_requested
-from salema.runtime.targets import Targets
 
 # What a command does when it is asked to end, said aloud: begins, is asked, takes its time, ends.
 SLOW_TO_END = """
 import sys, time
 from salema.runtime.stopping import signals_taken, stop_requested
-from salema.runtime.targets import Targets
+from salema.runtime.output.outputs import Targets
 with signals_taken(to_the_end=True), stop_requested() as stop:
     print("begun", flush=True)
     while not stop.wait(0.01): pass

@@ -5,11 +5,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from salema.export.seeded import moving_disc
+from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.cli import main
+from salema.runtime.backends.ort_session import OrtSession
+from salema.runtime.cli.run import main
 from salema.runtime.errors import ModelError, UsageError
-from salema.runtime.ort_session import OrtSession
 from salema.runtime.preprocess import to_network_size
 
 

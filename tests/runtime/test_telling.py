@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salema.benchmarks.eval_cli import main as eval_main
+from salema.benchmarks.scores.cli import main as eval_main
 from salema.export.cli import main as export_main
-from salema.runtime.cli import main
-from salema.runtime.doctor_cli import main as doctor_main
+from salema.runtime.cli.run import main
+from salema.runtime.doctor.cli import main as doctor_main
 from salema.runtime.telling import csv_text, from_csv_text, harmless, show
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def test_everything_that_is_said_goes_through_one_place():
     """Of what a command prints, only JSON, which has no control characters, is printed without it."""
     found = []
     for path in (
-        path for room in ("runtime", "export", "benchmarks", "kernels") for path in (ROOT / room).glob("*.py")
+        path for room in ("runtime", "export", "benchmarks", "kernels") for path in (ROOT / room).rglob("*.py")
     ):
         is_script = '__name__ == "__main__"' in path.read_text()  # these print numbers of their own
         if path.name == "telling.py" or is_script:

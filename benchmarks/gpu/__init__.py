@@ -1,0 +1,1 @@
+"""`make gpu-check`: everything that needs a GPU, in one go."""

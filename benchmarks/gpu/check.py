@@ -1,0 +1,175 @@
+"""`make gpu-check`: everything that needs a GPU in one go, as JSON.
+
+The tests marked `gpu`; PyTorch parity of maps and states over a long video in FP32 and FP16 on every backend that runs
+here, with graphs on and off and both state schemes; and frames per second against PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from salema.runtime.errors import exit_on_error
+from salema.runtime.telling import tell
+
+ROOT = Path(__file__).resolve().parents[2]
+PRECISIONS = ("fp32", "fp16")
+GPU_TESTS = (
+    "tests/benchmarks/gpu/test_check.py",
+    "tests/export/engine/test_to_engine.py",
+    "tests/kernels/device/test_cuda.py",
+    "tests/kernels/test_gpus.py",
+    "tests/kernels/device/test_on_gpu.py",
+    "tests/runtime/gpu/test_on_devices.py",
+    "tests/runtime/test_session.py",
+)
+"""The files that hold tests marked `gpu`: others may need packages that a GPU machine lacks."""
+# Libraries of other versions than the suite was written against may warn.
+_PYTEST = (sys.executable, "-m", "pytest", "-q", "-W", "default")
+_SANITIZED = ("tests/kernels/device/test_on_gpu.py", "tests/runtime/gpu/test_on_devices.py")
+_RUN_S, _TIMED_OUT = 480, 124
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def check(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("gpu-check"),
+    weights: Annotated[str, typer.Option(help="Checkpoint, or seeded.")] = "seeded",
+    frames: Annotated[int, typer.Option(help="Frames of the comparison with PyTorch.")] = 300,
+    rounds: Annotated[int, typer.Option(help="Rounds of the timing.")] = 15,
+    device: Annotated[str, typer.Option(help="cuda, or cpu to try the script itself.")] = "cuda",
+    imgsz: Annotated[tuple[int, int], typer.Option(metavar="HEIGHT WIDTH", help="Size of the network.")] = (192, 256),
+    seconds: Annotated[float, typer.Option(help="Of each case of salema-bench.")] = 3,
+    tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Run the tests marked gpu.")] = True,
+    sanitizers: Annotated[
+        bool, typer.Option("--sanitizers/--no-sanitizers", help="Run the kernels' tests under compute-sanitizer.")
+    ] = True,
+) -> None:
+    """Run everything that needs a GPU, and leave the results as JSON."""
+    with exit_on_error("gpu-check", "use a smaller --imgsz"):
+        from salema.benchmarks.gpu.cases import check_precision
+        from salema.benchmarks.machine.environment import describe_environment
+        from salema.export.exporter import Options
+        from salema.kernels.gpus import list_gpus
+        from salema.runtime.files.whole_files import make_folder, write_bytes
+
+        if device == "cuda":
+            list_gpus()
+        make_folder(out)
+        record: dict[str, Any] = {"environment": describe_environment(), "weights": weights, "device": device}
+
+        def keep(name: str, value: object) -> None:
+            """What is done is kept, whatever comes after."""
+            record[name] = value
+            write_bytes(out / "gpu-check.json", json.dumps(record, indent=1).encode())
+
+        keep("tests", _run_tests(out) if tests else None)
+        keep("sanitizers", _run_sanitizers(out) if sanitizers else None)
+        keep("kernels", None if device == "cpu" else _time_kernels())
+        for precision in PRECISIONS:
+            options = Options(weights, out, precision=precision, imgsz_hw=imgsz)
+            keep(precision, check_precision(options, device, frames, rounds, tell))
+        keep("bench", _run_bench(out, weights, imgsz, device, seconds))
+    codes = [record["tests"]["exit_code"] if tests else 0, *(record["sanitizers"] or {}).values()]
+    raise SystemExit(int(any(codes)))
+
+
+def _run_tests(out: Path) -> dict[str, Any]:
+    """Runs what this machine can: tests of TensorRT only where a library is installed."""
+    there = [name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name)]
+    chosen = "gpu" if there else "gpu and not tensorrt"
+    report = (out / "gpu-tests.xml").resolve()
+    done = _run([*_PYTEST, "-m", chosen, f"--junitxml={report}", *GPU_TESTS], sys.stderr)
+    return {"exit_code": done, "chosen": chosen, "libraries": there}
+
+
+def _run_sanitizers(out: Path) -> dict[str, int] | None:
+    """Runs the kernels' GPU tests under compute-sanitizer; returns exit codes by tool, None where it is not there."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return None
+    codes = {}
+    for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
+        command = [program, "--tool", tool, "--error-exitcode", "1", "--target-processes", "all"]
+        with (out / f"{tool}.log").open("w") as log:
+            codes[tool] = _run([*command, *_PYTEST, "-m", "gpu", *_SANITIZED], log)
+    return codes
+
+
+def _run(command: list[str], output: TextIO) -> int:
+    try:
+        done = subprocess.run(command, cwd=ROOT, check=False, stdout=output, stderr=output, timeout=_RUN_S)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return _TIMED_OUT
+    return done.returncode
+
+
+def _run_bench(out: Path, weights: str, imgsz: tuple[int, int], device: str, seconds: float) -> list[str]:
+    """Runs salema-bench over a whole and a split model in FP16 (on a CPU, FP32); returns the names of its cases."""
+    from tempfile import TemporaryDirectory
+
+    from salema.benchmarks.speed.bench import run_bench
+    from salema.benchmarks.speed.cases import Plan
+    from salema.benchmarks.speed.records import write_records
+    from salema.export.engine.builder import EngineOptions
+    from salema.export.engine.to_engine import build_chosen
+    from salema.export.exporter import Options, export_model
+
+    with TemporaryDirectory() as name:
+        folders = Path(name) / "whole", Path(name) / "split"
+        for folder in folders:
+            precision = "fp32" if device == "cpu" else "fp16"
+            options = Options(weights, folder, precision=precision, imgsz_hw=imgsz, split=folder.name == "split")
+            export_model(options, tell)
+            if device != "cpu":
+                build_chosen(folder, "auto", EngineOptions(), tell)
+        # Without an engine, ONNX Runtime runs split models on the CPU only.
+        models = folders if device == "cpu" or list(folders[1].glob("*.engine")) else folders[:1]
+        peers = ("pytorch",) if device == "cpu" else ("pytorch-fp16", "pytorch", "pytorch-cuda-graph")
+        plan = Plan(models, peers=peers, duration_s=seconds, device=device, weights=weights)
+        records = run_bench(plan, tell)
+    write_records(out / "bench.jsonl", records)
+    return [record["case"] for record in records]
+
+
+def _time_kernels() -> list[dict[str, Any]] | dict[str, str]:
+    """Returns the kernels' speeds, or why there are none."""
+    from salema.benchmarks.gpu.kernel_speed import KernelBench
+    from salema.kernels.device.cuda import CudaDevice
+    from salema.kernels.device.launcher import CudaLauncher
+    from salema.kernels.errors import SalemaError
+
+    try:
+        device = CudaDevice()
+    except SalemaError as error:
+        return {"error": str(error)}
+    launcher = CudaLauncher(device)
+    bench = KernelBench(device, launcher, with_torch=True)
+    try:
+        with device.active():
+            try:
+                return [asdict(speed) for speed in bench.measure()]
+            finally:
+                bench.free()
+                launcher.close()
+    except SalemaError as error:
+        return {"error": str(error)}
+    finally:
+        device.close()
+
+
+def main() -> None:
+    """Runs the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

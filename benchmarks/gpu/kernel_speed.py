@@ -1,0 +1,186 @@
+"""How near the kernels come to the memory's own speed: bytes per second as a share of a device-to-device copy's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from salema.kernels.arrays import Array, place_array
+from salema.kernels.ops.ema import ema_update
+from salema.kernels.ops.postprocess import ResizeTables, map_range, postprocess
+from salema.kernels.ops.preprocess import preprocess
+from salema.kernels.twins.postprocess import linear_tables
+from salema.kernels.twins.preprocess import resize_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from salema.kernels.arrays import Launcher
+    from salema.kernels.device.cuda import CudaDevice
+    from salema.kernels.device.interface import Buffer
+
+NETWORK_HW = (192, 256)
+SOURCES_HW = {"360p": (360, 640), "1080p": (1080, 1920), "4K": (2160, 3840)}
+# The state of the published network; and sizes on both sides of any L2 cache.
+STATES = {"1 stream": (1, 512, 12, 16), "64 streams": (64, 512, 12, 16), "1024 streams": (1024, 512, 12, 16)}
+_RUNS = 20
+_REPEATS = 7
+
+
+@dataclass(frozen=True)
+class KernelSpeed:
+    """One kernel at one size.
+
+    Attributes:
+        kernel: its name and types.
+        size: what it ran on.
+        mbytes: what must be read and written once.
+        us: microseconds of a launch, the median of repeats, each the mean of launches in a row.
+        share_of_copy: its bytes per second over those of a device-to-device copy of as many bytes.
+        torch_us: the same of the plain PyTorch operations that it replaces; None where it was not measured.
+    """
+
+    kernel: str
+    size: str
+    mbytes: float
+    us: float
+    share_of_copy: float
+    torch_us: float | None = None
+
+
+def torch_ema_update(
+    state: torch.Tensor, x: torch.Tensor, mix: torch.Tensor, residual: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What one would write in PyTorch: returns the state after the step, and what the next layer reads."""
+    weight = mix[:, None, None, None]
+    fresh = x.float()
+    state = torch.where(weight == 1, fresh, state + weight * (fresh - state))
+    return state, torch.relu(state + residual.float()).to(x.dtype)
+
+
+def torch_ema_us(shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
+    """Times `torch_ema_update` on the GPU, in microseconds: the median of repeats, each the mean of calls in a row."""
+    kind = getattr(torch, dtype.name)
+    x, residual = (torch.rand(shape, dtype=kind, device="cuda") for _ in range(2))
+    state, mix = torch.rand(shape, device="cuda"), torch.rand(shape[0], device="cuda")
+    event: Any = torch.cuda.Event
+    start, end = (event(enable_timing=True) for _ in range(2))
+    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(side):
+        torch_ema_update(state, x, mix, residual)
+    torch.cuda.synchronize()
+    graph: Any = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # recorded, as ours are: eager launches would count the host
+        for _ in range(_RUNS):
+            state, _ = torch_ema_update(state, x, mix, residual)
+    times = []
+    for _ in range(_REPEATS + 1):  # the first warms up
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(1e3 * start.elapsed_time(end) / _RUNS)
+    del graph
+    torch.cuda.empty_cache()
+    return float(np.median(times[1:]))
+
+
+class KernelBench:
+    """Times kernels on a device, with the memory they need."""
+
+    def __init__(self, device: CudaDevice, launcher: Launcher, *, with_torch: bool) -> None:
+        self._device, self._launcher = device, launcher
+        self._with_torch = with_torch  # on a GPU
+        self._buffers: list[Buffer] = []
+
+    def measure(self) -> list[KernelSpeed]:
+        """Times every kernel at every size. Needs the device's `active()` around it."""
+        found = []
+        for size, shape in STATES.items():
+            for dtype in (np.float16, np.float32):
+                found.append(self._ema(size, shape, np.dtype(dtype)))
+                self.free()
+        for size, source_hw in SOURCES_HW.items():
+            for measure in (self._preprocess, self._overlay):
+                found.append(measure(size, source_hw))
+                self.free()
+        found.append(self._map_range())
+        self.free()
+        return found
+
+    def _ema(self, size: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> KernelSpeed:
+        x, out, residual = (self._random(shape, dtype) for _ in range(3))
+        state, mix = (self._random(part, np.dtype(np.float32)) for part in (shape, shape[:1]))
+        work = lambda: ema_update(self._launcher, state, x, mix, out, residual=residual)  # noqa: E731
+        speed = self._record(f"ema_update {dtype}", size, 3 * x.nbytes + 2 * state.nbytes, work)
+        return replace(speed, torch_us=torch_ema_us(shape, dtype) if self._with_torch else None)
+
+    def _preprocess(self, size: str, source_hw: tuple[int, int]) -> KernelSpeed:
+        source, out = (self._random((*hw, 3), np.dtype(np.uint8)) for hw in (source_hw, NETWORK_HW))
+        tables = resize_tables(source_hw, NETWORK_HW).placed(self._place)
+        work = lambda: preprocess(self._launcher, source, out, tables)  # noqa: E731
+        return self._record("preprocess BGR", size, source.nbytes + out.nbytes, work)
+
+    def _overlay(self, size: str, source_hw: tuple[int, int]) -> KernelSpeed:
+        frame, out = (self._random((*source_hw, 3), np.dtype(np.uint8)) for _ in range(2))
+        saliency = self._random(NETWORK_HW, np.dtype(np.float32))
+        limits = self._place(np.array([0, 1], np.float32))
+        colours = self._random((256, 3), np.dtype(np.uint8))
+        rows, columns = map(self._place, linear_tables(NETWORK_HW, source_hw))
+        tables = ResizeTables(rows, columns, NETWORK_HW)
+        options: dict[str, Any] = {"view": "overlay", "frame": frame, "colours": colours, "tables": tables}
+        work = lambda: postprocess(self._launcher, saliency, limits, out, **options)  # noqa: E731
+        return self._record("postprocess overlay", size, frame.nbytes + out.nbytes + saliency.nbytes, work)
+
+    def _map_range(self) -> KernelSpeed:
+        saliency = self._random((1, *NETWORK_HW), np.dtype(np.float32))
+        out = self._random((1, 2), np.dtype(np.float32))
+        work = lambda: map_range(self._launcher, saliency, out)  # noqa: E731
+        return self._record("map_range", "192x256", saliency.nbytes, work)
+
+    def _record(self, kernel: str, size: str, nbytes: int, work: Callable[[], None]) -> KernelSpeed:
+        source, target = self._device.allocate(nbytes // 2 + 1), self._device.allocate(nbytes // 2 + 1)
+        self._buffers += [source, target]
+        work()  # compiles it
+        own = self._recorded(work)
+        copy = self._recorded(lambda: self._device.copy(target.address, source.address, nbytes // 2))
+        # In turns, so that both meet the same clocks; a copy of half the bytes moves as many.
+        pairs = [(self._us(own), self._us(copy)) for _ in range(_REPEATS + 1)][1:]  # the first warms up
+        share = float(np.median([copied / taken for taken, copied in pairs]))
+        return KernelSpeed(kernel, size, nbytes / 1e6, float(np.median([taken for taken, _ in pairs])), share)
+
+    def _recorded(self, work: Callable[[], None]) -> Any:
+        """Records launches in a row: checking arguments on the host takes longer than a small kernel."""
+
+        def many() -> None:
+            for _ in range(_RUNS):
+                work()
+
+        return self._device.capture(many)
+
+    def _us(self, graph: Any) -> float:
+        return 1e3 * self._device.elapsed_ms(lambda: self._device.launch(graph)) / _RUNS
+
+    def _random(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory with random bytes in it, of which floats take numbers in [0, 1): zeros would hide what they cost."""
+        rng = np.random.default_rng(0)
+        block = rng.integers(0, 256, 1 << 16, np.uint8) if dtype == np.uint8 else rng.random(1 << 14).astype(dtype)
+        count = prod(shape)
+        return self._place(np.resize(block, count).reshape(shape))
+
+    def _place(self, array: NDArray[Any]) -> Array:
+        placed, buffer = place_array(self._device, array, self._launcher.device)
+        self._buffers.append(buffer)
+        return placed
+
+    def free(self) -> None:
+        """Gives the memory back."""
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()

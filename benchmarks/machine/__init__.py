@@ -1,0 +1,1 @@
+"""What a machine is, draws and can do at most."""

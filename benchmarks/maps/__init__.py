@@ -1,0 +1,1 @@
+"""Maps, densities and fixations as they lie on disk."""

@@ -1,0 +1,164 @@
+"""Where the datasets keep what people looked at.
+
+A video is a folder with `maps` (density) and `fixation` (binary) in it; fixations may also be MATLAB files in
+`fixation/maps`. The two may lie outside as well: `maps/<video>`, `fixation/<video>`. Numbers may have any padding.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from os.path import splitext
+from pathlib import Path
+
+from salema.benchmarks.maps.map_files import MAP_FILES, MATLAB
+from salema.runtime.errors import MapError, VideoError
+from salema.runtime.files.natural import by_name, natural_key
+from salema.runtime.run.dataset_layouts import check_dataset, is_wanted, list_videos, testing_folder
+
+_DENSITY = ("maps",)
+_FIXATION = ("fixation", "fixations")
+
+
+@dataclass(frozen=True)
+class FrameTruth:
+    """What is known of one frame.
+
+    Attributes:
+        name: the stem of its files, which is the frame's own.
+        density: the map that CC, SIM and KL take, if there is one.
+        fixation: the binary map that NSS and the AUCs take, if there is one.
+    """
+
+    name: str
+    density: Path | None
+    fixation: Path | None
+
+
+@dataclass(frozen=True)
+class VideoTruth:
+    """What is known of one video.
+
+    Attributes:
+        name: the video's in the ground truth.
+        frames: what is known of its frames, in order.
+        images: the stems of all its frames, in order, where the dataset's images lie there too; empty where not.
+    """
+
+    name: str
+    frames: tuple[FrameTruth, ...]
+    images: tuple[str, ...] = ()
+
+
+def video_key(dataset: str, name: str) -> str:
+    """Returns what a video is known by: DHF1K's by their number, whatever its padding."""
+    return str(int(name)) if dataset == "DHF1K" and name.isdecimal() else name
+
+
+def list_truth(dataset: str, root: Path, start: int | None = None, end: int | None = None) -> dict[str, VideoTruth]:
+    """Lists the ground truth of a dataset, by `video_key`, in natural order.
+
+    Args:
+        dataset: one of `DATASETS`.
+        root: the dataset's folder, or its `annotation`, or for Hollywood-2 and UCF-sports its `testing`.
+        start: least number of a video of DHF1K.
+        end: greatest number of a video of DHF1K, itself included.
+
+    Raises:
+        UsageError: there is no such dataset, or numbers were given for one that has none.
+        MapError: there is no such folder, no ground truth in it, or two videos of one number.
+    """
+    check_dataset(dataset, start=start, end=end)
+    inner = root / "annotation" if dataset == "DHF1K" else testing_folder(dataset, root)
+    root = inner if inner.is_dir() else root
+    if not root.is_dir():
+        raise MapError(f"{root}: no such folder; name the one that holds the videos' ground truth")
+    found: dict[str, VideoTruth] = {}
+    images = _images(dataset, root)
+    for name, density, fixation in _videos(root):
+        is_asked_for = dataset != "DHF1K" or is_wanted(name, start, end)
+        frames = _frames(density, fixation) if is_asked_for else ()
+        if not frames:
+            continue
+        key = video_key(dataset, name)
+        if key in found:
+            raise MapError(f"{root}: holds {found[key].name} and {name}, which are the same video; remove one")
+        found[key] = VideoTruth(name, frames, images.get(key, ()))
+    if not found:
+        raise MapError(
+            f"{root}: holds no ground truth of {dataset} that was asked for"
+            " (images in <video>/maps/ and <video>/fixation/)"
+        )
+    return found
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Lists the folders in a folder, in natural order; hidden ones are left out."""
+    found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return by_name(found)
+
+
+def _images(dataset: str, root: Path) -> dict[str, tuple[str, ...]]:
+    """Lists the stems of the dataset's frames, by `video_key`, where they lie beside the ground truth."""
+    home = root
+    if dataset == "DHF1K":
+        home = next((place / "frames" for place in (root, root.parent) if (place / "frames").is_dir()), root)
+    try:
+        videos = list_videos(dataset, home, home, "", films=False)
+    except VideoError:  # ground truth alone
+        return {}
+    return {video_key(dataset, video.name): tuple(path.stem for path in video.frames) for video in videos}
+
+
+def _videos(root: Path) -> list[tuple[str, Path | None, Path | None]]:
+    """Lists the videos by name, with the folders of their densities and their fixations."""
+    density, fixation = _first(root, _DENSITY), _first(root, _FIXATION)
+    outside = {path.name for folder in (density, fixation) if folder for path in subfolders(folder)} - {"maps"}
+    if outside:
+        names = sorted(outside, key=natural_key)
+        return [(name, density and density / name, fixation and fixation / name) for name in names]
+    return [(video.name, _first(video, _DENSITY), _first(video, _FIXATION)) for video in subfolders(root)]
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _frames(density: Path | None, fixation: Path | None) -> tuple[FrameTruth, ...]:
+    densities = map_files(density)
+    # The same fixations also as MATLAB files: images are taken where there are both.
+    fixations = map_files(fixation and fixation / "maps") | map_files(fixation)
+    named = sorted((fixations | densities).items(), key=lambda item: natural_key(item[0]))
+    return tuple(FrameTruth(path.stem, densities.get(key), fixations.get(key)) for key, path in named)
+
+
+def frame_key(stem: str) -> str:
+    """Returns what a frame is known by: its number, whatever its padding, if it has one alone."""
+    return str(int(stem)) if stem.isdecimal() else stem
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()  # a link to itself is no folder, and no error
+
+
+def map_files(folder: Path | None) -> dict[str, Path]:
+    """Finds the maps in a folder, by `frame_key`; none where there is no folder. An image goes before a MATLAB file.
+
+    Raises:
+        MapError: two images are of the same frame.
+    """
+    if folder is None or not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:  # which knows folders without another look at each
+        names = [entry.name for entry in entries if entry.name[0] != "." and not _is_folder(entry)]
+    kinds = {name: splitext(name)[1].lower() for name in names}  # noqa: PTH122 - a Path takes five times as long
+    found: dict[str, Path] = {}
+    for name in sorted(names, key=lambda name: (kinds[name] == MATLAB, name)):
+        if kinds[name] not in MAP_FILES:
+            continue
+        key = frame_key(name[: -len(kinds[name])])
+        if key not in found:
+            found[key] = folder / name
+        elif kinds[name] != MATLAB:
+            raise MapError(f"{folder / name}: is the map of the same frame as {found[key].name}; remove one")
+    return found

@@ -1,0 +1,86 @@
+"""Maps as files: predictions, densities and fixations, as images or MATLAB files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from salema.benchmarks.maps.grey_png import decode_grey_png
+from salema.benchmarks.maps.matlab_file import read_matlab
+from salema.runtime.errors import MapError
+from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
+from salema.runtime.files.image_file import decode_image
+from salema.runtime.sources.source import IMAGES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Map = NDArray[Any]
+
+MATLAB = ".mat"
+MAP_FILES = {*IMAGES, MATLAB}
+_TAKEN = (np.uint8, np.uint16, np.float32, np.float64)  # what OpenCV resizes
+
+
+def read_map(path: Path) -> Map:
+    """Reads a saliency or density map `(H, W)` as uint8, uint16, float32 or float64, whatever the file has.
+
+    Types of numbers that OpenCV does not resize become float64.
+
+    Raises:
+        MapError: the file is missing, can't be read, is in colours, or holds negative numbers, NaN or infinity.
+        MissingDependencyError: it is MATLAB's and SciPy is not installed.
+    """
+    values = read_matlab(path) if path.suffix.lower() == MATLAB else _read_image(path)
+    check_map(values, path)
+    return values if values.dtype in _TAKEN else values.astype(np.float64)
+
+
+def check_map(values: Map, path: Path) -> None:
+    """Refuses values that are no saliency.
+
+    Raises:
+        MapError: there are negative numbers, NaN or infinity among them; its sentence holds `path`.
+    """
+    if values.dtype.kind not in "fi":
+        return
+    if not np.isfinite(values).all():
+        raise MapError(f"{path}: holds NaN or infinity at {int((~np.isfinite(values)).sum())} pixels; make it anew")
+    if values.min() < 0:
+        raise MapError(f"{path}: holds negative numbers, down to {values.min():g}; give a map that is 0 or more")
+
+
+def read_fixations(path: Path) -> NDArray[np.bool_]:
+    """Reads a fixation map as bool `(H, W)`, set where somebody looked.
+
+    Raises:
+        MapError: the file is missing, can't be read, or isn't binary: 0 and one other value.
+        MissingDependencyError: it is MATLAB's and SciPy is not installed.
+    """
+    values = read_map(path)
+    fixated: NDArray[np.bool_] = values > 0
+    levels = values.ravel()[np.flatnonzero(fixated)]  # where few are set, a third of what values[fixated] takes
+    if levels.size and levels.min() < levels.max():
+        raise MapError(
+            f"{path}: is no fixation map: it holds {len(np.unique(levels))} values besides 0, and a fixation map one"
+            " (is it the density, or was it saved as JPEG?)"
+        )
+    return fixated
+
+
+def _read_image(path: Path) -> Map:
+    data = read_file(path, MOST_IMAGE_BYTES, MapError)
+    grey = decode_grey_png(data)
+    if grey is not None:
+        return grey
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image: Map = decode_image(path, data, flags, MapError)
+    if image.ndim == 2:  # noqa: PLR2004 - rows and columns
+        return image
+    if (image != image[..., :1]).any():
+        raise MapError(f"{path}: is a picture in colours (a frame, or an overlay?); give a grey map")
+    return np.ascontiguousarray(image[..., 0])

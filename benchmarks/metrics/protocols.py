@@ -1,0 +1,235 @@
+"""The three ways in which the metrics are taken, and one frame's scores under them.
+
+`salema` is the published table's, `dhf1k` that of the benchmark's MATLAB code, `exact` samples nothing. Scores of
+different protocols can't be compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from salema.benchmarks.metrics.auc import auc_borji, auc_judd, exact_auc, shuffled_auc, without_positives
+from salema.benchmarks.metrics.counting import Counting
+from salema.benchmarks.metrics.resizing import Resize, halve, halve_places, resize
+from salema.runtime.errors import UsageError
+from salema.runtime.metrics import cc, kl_divergence, nss, sim
+from salema.runtime.run.dataset_layouts import IN_IMAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Map = NDArray[Any]
+
+METRICS = {
+    "auc_judd": "AUC-J",
+    "s_auc": "s-AUC",
+    "nss": "NSS",
+    "cc": "CC",
+    "sim": "SIM",
+    "kl": "KL",
+    "auc_borji": "AUC-B",
+}
+Mean = Literal["videos", "frames"]
+_DENSE = 16  # from one pixel of so many on, counting all is faster than sorting some
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How frames are scored and averaged.
+
+    Attributes:
+        name: what it is called.
+        means: over the videos' means and over all frames, the protocol's own first.
+        resize: how a prediction gets the ground truth's size, and under `area` other frames' fixations the video's.
+        halved: whether all is then scored at half that size.
+        sampled: whether AUCs are jittered and drawn; if not, every threshold and every place counts.
+        at_top: whether the greatest value is a threshold of the sampled AUCs.
+        in_float32: whether AUC-Judd's jitter is added in float32, where it is lost on levels of 2 and above.
+        ddof: 0 divides NSS's deviation by N, 1 by N - 1.
+        other_frames: of how many other frames the fixations are the negatives of s-AUC; None for all.
+        per_video: whether these are drawn once for a video, from others, and averaged, or for each frame from all.
+    """
+
+    name: str
+    means: tuple[Mean, ...]
+    resize: Resize
+    halved: bool
+    sampled: bool
+    at_top: bool
+    in_float32: bool
+    ddof: int
+    other_frames: int | None
+    per_video: bool
+
+
+PROTOCOLS = {
+    "salema": Protocol(
+        name="salema",
+        means=("videos", "frames"),
+        resize="bilinear",
+        halved=True,
+        sampled=True,
+        at_top=False,
+        in_float32=True,
+        ddof=0,
+        other_frames=40,
+        per_video=True,
+    ),
+    "dhf1k": Protocol(
+        name="dhf1k",
+        means=("frames", "videos"),
+        resize="bicubic",
+        halved=False,
+        sampled=True,
+        at_top=True,
+        in_float32=False,
+        ddof=1,
+        other_frames=10,
+        per_video=False,
+    ),
+    "exact": Protocol(
+        name="exact",
+        means=("videos", "frames"),
+        resize="bilinear",
+        halved=False,
+        sampled=False,
+        at_top=False,
+        in_float32=False,
+        ddof=0,
+        other_frames=None,
+        per_video=True,
+    ),
+}
+
+
+def find_protocol(name: str, dataset: str = "") -> Protocol:
+    """Looks up a protocol; the published code scores Hollywood-2 and UCF-sports in its own way.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(f"--protocol {name}: not one of {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[name]
+    if name == "salema" and dataset in IN_IMAGES:
+        return replace(protocol, resize="area", other_frames=10)
+    return protocol
+
+
+def to_size(saliency: Map, size_hw: tuple[int, int], protocol: Protocol) -> Map:
+    """Resizes a prediction `(h, w)` to the ground truth's size `(H, W)` as the protocol does.
+
+    The published code keeps the type of what it reads, and so rounds; MATLAB's goes on in float64, `exact` in float32.
+    """
+    if saliency.shape == size_hw:
+        return saliency
+    values = saliency if protocol.sampled else saliency.astype(np.float32)
+    return resize(values, size_hw, protocol.resize)
+
+
+def score_frame(
+    saliency: Map,
+    density: Map | None,
+    fixated: NDArray[np.bool_] | None,
+    others: Map | None,
+    protocol: Protocol,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Scores one frame.
+
+    Args:
+        saliency: the prediction `(h, w)`, any size.
+        density: what people looked at as a density `(H, W)`; None if that is not known.
+        fixated: the places as bool `(H, W)`; None if they are not known.
+        others: how often each place was fixated in other frames `(H, W)`, or, as bool, whether it was, or, as uint8,
+            the average of their maps of 0 and 255; None if nothing is known of that.
+        protocol: how.
+        rng: draws what is sampled.
+
+    Returns:
+        float64 in the order of `METRICS`; NaN where a score is not defined: CC, SIM and KL without a density, or where
+        it is flat; NSS without fixations; the AUCs also where all places are fixated, s-AUC where nothing else is.
+    """
+    scores = dict.fromkeys(METRICS, np.nan)
+    known = next((truth for truth in (density, fixated) if truth is not None), None)
+    if known is None:
+        return np.array(list(scores.values()))
+    saliency = to_size(saliency, (known.shape[0], known.shape[1]), protocol)
+    if protocol.halved:
+        saliency = halve(saliency)
+        density = None if density is None else halve(density)
+        fixated = None if fixated is None else halve_places(fixated)
+        others = None if others is None else halve_places(others if others.dtype == np.uint8 else others > 0)
+    metrics = defined_metrics(saliency, density, fixated, others, protocol, rng)
+    scores |= {name: metric() for name, metric in metrics.items()}
+    return np.array(list(scores.values()))
+
+
+def defined_metrics(
+    saliency: Map,
+    density: Map | None,
+    fixated: NDArray[np.bool_] | None,
+    others: Map | None,
+    protocol: Protocol,
+    rng: np.random.Generator,
+) -> dict[str, Callable[[], float]]:
+    """Returns how to take each metric that is defined, by its name; maps are of one size, the scored one."""
+    metrics: dict[str, Callable[[], float]] = {}
+    if density is not None and np.ptp(density) > 0:
+        metrics |= {name: partial(metric, saliency, density) for name, metric in {"cc": cc, "sim": sim}.items()}
+        # What a resize made negative has no logarithm.
+        metrics["kl"] = lambda: kl_divergence(saliency if saliency.dtype.kind == "u" else saliency.clip(0), density)
+    if fixated is not None and fixated.any():
+        metrics["nss"] = partial(nss, saliency, fixated, protocol.ddof)
+        if not fixated.all():
+            aucs = _sampled_aucs if protocol.sampled else _exact_aucs
+            metrics |= aucs(saliency, fixated, others, protocol, rng)
+    return metrics
+
+
+def _sampled_aucs(
+    saliency: Map, fixated: NDArray[np.bool_], others: Map | None, protocol: Protocol, rng: np.random.Generator
+) -> dict[str, Callable[[], float]]:
+    # Each has draws of its own: how many AUC-Judd takes depends on the map, and the others' are to be the same for all.
+    judd, borji, shuffled = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=3))
+    counted = Counting(saliency)
+    aucs: dict[str, Callable[[], float]] = {
+        "auc_judd": partial(auc_judd, counted, fixated, judd, in_float32=protocol.in_float32),
+        "auc_borji": partial(auc_borji, counted, fixated, borji, at_top=protocol.at_top),
+    }
+    places = _places(others)
+    if places.size:
+        aucs["s_auc"] = partial(shuffled_auc, counted, fixated, places, shuffled, at_top=protocol.at_top)
+    return aucs
+
+
+def _exact_aucs(
+    saliency: Map, fixated: NDArray[np.bool_], others: Map | None, _: Protocol, __: np.random.Generator
+) -> dict[str, Callable[[], float]]:
+    positives, counted = saliency[fixated], Counting(saliency)
+    against_all = cache(partial(exact_auc, positives, counted))
+    aucs: dict[str, Callable[[], float]] = {
+        "auc_judd": lambda: without_positives(against_all(), positives.size, saliency.size),
+        "auc_borji": against_all,
+    }
+    places = _places(others)
+    if others is not None and places.size:
+        weights = others.ravel()
+        is_dense = places.size > saliency.size // _DENSE
+        aucs["s_auc"] = lambda: (
+            exact_auc(positives, counted, weights)
+            if is_dense
+            else exact_auc(positives, counted.values[places], weights[places])
+        )
+    return aucs
+
+
+def _places(others: Map | None) -> NDArray[np.intp]:
+    """Returns the indices `(n,)` into the flat map of what is not 0: of booleans it is four times as fast."""
+    return np.empty(0, np.intp) if others is None else np.flatnonzero(others.astype(bool))

@@ -1,0 +1,88 @@
+"""The checkpoint behind an exported model, in PyTorch: what peers are made of, and what the truth is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from salema.export.weights.architecture import Architecture
+from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
+from salema.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from salema.runtime.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Network:
+    """Weights, the variant they are of, and the facts of a plain float32 export of them."""
+
+    checkpoint: Checkpoint
+    architecture: Architecture
+    spec: ModelSpec
+
+    def spec_for(self, batch: int) -> ModelSpec:
+        """The facts of an export for so many streams."""
+        return replace(self.spec, batch=batch)
+
+    def save_onnx(self, path: Path, batch: int) -> None:
+        """Writes the network as ONNX as it is: no rewrite, float32."""
+        import onnx  # noqa: PLC0415 - not every peer needs them
+        import torch  # noqa: PLC0415
+
+        from salema.export.graph.models import SaliencyStep  # noqa: PLC0415
+        from salema.export.graph.to_onnx import to_onnx  # noqa: PLC0415
+
+        step = SaliencyStep(self.architecture, self.checkpoint.weights, torch.float32)
+        onnx.save(to_onnx(step, self.spec_for(batch)), path)
+
+
+@contextmanager
+def exporting(weights: str, target: str) -> Iterator[Callable[[tuple[int, int]], Path]]:
+    """Yields what exports a checkpoint for frames of a size `(H, W)` with a free batch, to folders that don't stay.
+
+    Args:
+        weights: as `salema-export` takes them.
+        target: what will run it, as `salema-export --for` takes it.
+    """
+    from salema.export.exporter import Options, export_model  # noqa: PLC0415 - takes seconds to import
+
+    with TemporaryDirectory() as name:
+
+        def export(size_hw: tuple[int, int]) -> Path:
+            folder = Path(name) / "x".join(map(str, size_hw))
+            export_model(Options(weights, folder, imgsz_hw=size_hw, batch=None, for_=target), lambda _: None)
+            return folder
+
+        yield export
+
+
+def load_network(spec: ModelSpec, weights: str | None) -> Network:
+    """Loads the checkpoint that a model was exported from.
+
+    Args:
+        spec: what the model says of itself.
+        weights: the checkpoint as `salema-export` takes it; None will do for seeded weights.
+
+    Raises:
+        UsageError: `weights` is missing, or another checkpoint.
+        CheckpointError: it can't be read.
+    """
+    if weights is None and spec.trained:
+        raise UsageError(
+            f"--compare: peers need the checkpoint that the model was exported from, {spec.weights} (SHA-256"
+            f" {spec.weights_sha256[:12]}...); give it with --weights FILE"
+        )
+    architecture = Architecture.named(spec.architecture, plain_recurrence=spec.plain_recurrence)
+    checkpoint = load_checkpoint(weights or spec.weights, architecture.kind)
+    if checkpoint.sha256 != spec.weights_sha256:
+        raise UsageError(
+            f"--weights {weights or spec.weights}: SHA-256 {checkpoint.sha256[:12]}..., and the model was exported from"
+            f" {spec.weights}, {spec.weights_sha256[:12]}...; give that one"
+        )
+    return Network(checkpoint, architecture, replace(spec.whole, precision="fp32", rewrites=()))

@@ -1,0 +1,1 @@
+"""The command `salema-eval`: scores of maps against where people looked."""

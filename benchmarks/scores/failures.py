@@ -1,0 +1,51 @@
+"""What can't be read while a dataset is scored: kept for the end, or the end of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from salema.runtime.errors import MapError, VideoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from salema.benchmarks.maps.ground_truth import VideoTruth
+
+_Result = TypeVar("_Result")
+
+
+class Failures:
+    """Frames of which a map or the ground truth is damaged or gone, and videos that break off.
+
+    Args:
+        strict: whether the first one is raised.
+    """
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self._found: dict[tuple[str, int], str] = {}  # workers write to it: setting an entry is one step
+
+    def attempt(self, key: str, index: int, work: Callable[[], _Result]) -> _Result | None:
+        """Returns what `work` gives for a frame of a video; None if a file of it can't be read.
+
+        Raises:
+            MapError: it can't, and `strict` was asked for.
+            VideoError: the same.
+        """
+        try:
+            return work()
+        except (MapError, VideoError) as error:
+            if self._strict:
+                raise
+            self._found[key, index] = str(error)
+            return None
+
+    def has(self, key: str, index: int) -> bool:
+        """Whether something of this frame could not be read before."""
+        return (key, index) in self._found
+
+    def named(self, truth: Mapping[str, VideoTruth]) -> dict[str, str]:
+        """Returns what went wrong, by the names of video and frame, in their order."""
+        order = {key: place for place, key in enumerate(truth)}
+        found = sorted(self._found.items(), key=lambda item: (order[item[0][0]], item[0][1]))
+        return {f"{truth[key].name}/{truth[key].frames[index].name}": why for (key, index), why in found}

@@ -1,0 +1,186 @@
+"""A submission to DHF1K: `method/<video>/<frame>.png` of the videos 0701 to 1000, named as the frames are."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from salema.benchmarks.maps.ground_truth import frame_key, subfolders
+from salema.benchmarks.maps.predictions import find_predictions
+from salema.runtime.errors import MapError, MissingDependencyError, UsageError, reason
+from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, check_file
+from salema.runtime.files.whole_files import written_aside
+from salema.runtime.output.provenance import NAME
+from salema.runtime.run.dataset_layouts import list_videos
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+FRAME_WH = (640, 360)
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What would be packed, and what is wrong with it.
+
+    Attributes:
+        files: every map's file by its name in the archive, without the method's folder.
+        videos: how many videos they are of.
+        problems: what the benchmark would stumble over, a sentence each; empty if all is well.
+        notes: what it may be good to know.
+    """
+
+    files: dict[str, Path]
+    videos: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check_submission(
+    root: Path,
+    numbers: Sequence[int],
+    *,
+    source: Path | None = None,
+    weights: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Submission:
+    """Checks names, counts and sizes.
+
+    Args:
+        root: folder of the predictions, with a folder for each video.
+        numbers: the videos that must be there.
+        source: DHF1K's folder, whose frames the maps must be those of; None: frames must count from 1 without a gap.
+        weights: which `<weights>_predictions`, where there are several.
+        progress: takes the maps that were looked at since it was called last.
+
+    Raises:
+        MapError: there is no such folder, or it is unclear which is meant.
+        VideoError: `source` holds no frames of these videos.
+        UsageError: no video was asked for.
+        MissingDependencyError: Pillow is not installed.
+    """
+    if not numbers:
+        raise UsageError("--start is greater than --end: no video to pack")
+    if not root.is_dir():
+        raise MapError(f"{root}: no such folder; name the one that holds the predictions")
+    given = [path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()]
+    folders = {int(path.name): path for path in given}
+    frames = _source_frames(source, numbers)
+    problems = _check_folders(given, folders, numbers)
+    files: dict[str, Path] = {}
+    sizes: dict[tuple[int, int], Path] = {}
+    for number in sorted(folders.keys() & set(numbers)):
+        if source and number not in frames:
+            problems.append(f"{number:04d}: --src holds no frames of it")
+        maps, found = _check_names(folders[number], frames.get(number))
+        problems += found
+        for name, path in maps.items():
+            problems += _check_image(path, sizes)
+            files[f"{number:04d}/{name}.png"] = path
+            progress(1)
+    if len(sizes) > 1:
+        shown = (f"{wide}x{high} ({path})" for (wide, high), path in sizes.items())
+        problems.append(f"maps are of {len(sizes)} sizes, and should be of one: {_first(list(shown))}")
+    notes = [f"maps are {wide}x{high}; DHF1K's frames are 640x360" for wide, high in sizes if (wide, high) != FRAME_WH]
+    notes = notes[:1] if source else [*notes[:1], "frame counts not checked; give --src"]
+    return Submission(files, len(folders.keys() & set(numbers)), tuple(problems), tuple(notes))
+
+
+def pack_submission(found: Submission, target: Path, method: str) -> None:
+    """Writes the archive.
+
+    Raises:
+        OutputError: it can't be written.
+        UsageError: the method's name is no folder's.
+    """
+    if not method or any(sign in method for sign in "/\\") or method.startswith("."):
+        raise UsageError(f"--method {method}: give a name without slashes, which does not begin with a dot")
+    # PNG doesn't get smaller; files without a date get 1980.
+    with (
+        written_aside(target) as aside,
+        zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive,
+    ):
+        for name, path in found.files.items():
+            archive.write(path, f"{method}/{name}")
+
+
+def _source_frames(source: Path | None, numbers: Sequence[int]) -> dict[int, list[str]]:
+    if source is None:
+        return {}
+    videos = list_videos("DHF1K", source, source, "", start=min(numbers), end=max(numbers))
+    return {int(video.name): [path.stem for path in video.frames] for video in videos}
+
+
+def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: Sequence[int]) -> list[str]:
+    """Returns what is wrong with the videos' folders."""
+    missing = [f"{number:04d}" for number in numbers if number not in folders]
+    extra = [path.name for number, path in folders.items() if number not in numbers]
+    problems = (
+        [f"{counted(len(missing), 'video')} {_or(missing, 'has', 'have')} no folder: {_first(missing)}"]
+        if missing
+        else []
+    )
+    problems += [
+        f"{path.parent}: holds {path.name} and {folders[int(path.name)].name}, which are the same video; remove one"
+        for path in given
+        if folders[int(path.name)] != path
+    ]
+    if extra:
+        what = "folder is of another video" if len(extra) == 1 else "folders are of other videos"
+        problems.append(f"{len(extra)} {what} than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
+    return problems
+
+
+def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, Path], list[str]]:
+    """Returns a video's maps by the names they should have, in order, and what is wrong with the names they have."""
+    images = {path for path in folder.iterdir() if path.suffix == ".png" and path.stem.isdecimal()}
+    strange = sorted(path.name for path in folder.iterdir() if path not in images and path.name != NAME)
+    problems = [f"{folder}: holds {_first(strange)}; only numbered .png files belong here"] if strange else []
+    by_key: Mapping[str, Path] = {frame_key(path.stem): path for path in images}
+    if len(by_key) < len(images):
+        problems.append(f"{folder}: holds two maps of one number")
+    last = max((int(key) for key in by_key), default=0)
+    names = [f"{number:04d}" for number in range(1, last + 1)] if frames is None else list(frames)
+    gone = [name for name in names if frame_key(name) not in by_key]
+    more = sorted(by_key.keys() - {frame_key(name) for name in names}, key=int)
+    if not images:
+        problems.append(f"{folder}: holds no map")
+    elif gone:
+        problems.append(f"{folder}: {counted(len(gone), 'frame')} {_or(gone, 'has', 'have')} no map: {_first(gone)}")
+    if more:
+        problems.append(f"{folder}: {counted(len(more), 'map')} {_or(more, 'is', 'are')} of no frame: {_first(more)}")
+    return {name: by_key[frame_key(name)] for name in names if frame_key(name) in by_key}, problems
+
+
+def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
+    """Returns what is wrong with one map; adds its size to those that were met."""
+    try:
+        from PIL import Image  # noqa: PLC0415 - in the extra `eval`
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"checking maps needs Pillow ({reason(error)}); install it with: pip install 'salema[eval]'"
+        ) from error
+    try:
+        check_file(path, MOST_IMAGE_BYTES, MapError)
+    except MapError as error:
+        return [str(error)]
+    try:
+        with Image.open(path) as image:
+            image.verify()  # the whole file, by its check sums
+            kind, size = (image.format, image.mode), image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged PNG
+        return [f"{path}: can't be read as an image ({reason(error)})"]
+    sizes.setdefault(size, path)
+    return [] if kind == ("PNG", "L") else [f"{path}: is {kind[0]} of kind {kind[1]}; 8-bit grey PNG expected"]
+
+
+def _or(names: Sequence[str], one: str, several: str) -> str:
+    return one if len(names) == 1 else several
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

@@ -1,0 +1,1 @@
+"""The command `salema-bench`: speed, cost, and what they are worth."""

@@ -1,0 +1,263 @@
+"""One run of `salema-bench`: cases timed in turns, and all that belongs to their numbers, as records."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.benchmarks.machine.energy import EnergyMeter
+from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.machine.rates import Rates, measure_rates
+from salema.benchmarks.peers.peers import naive_model, open_peer
+from salema.benchmarks.speed.cases import Case, Plan, model_record, open_cases, playable, read_frames, stream_of
+from salema.benchmarks.speed.engine_timing import time_engine
+from salema.benchmarks.speed.harness import LEAST_RUNS, ROUNDS, WARM_UP_MS, Timing, compare_for
+from salema.benchmarks.speed.quality import Quality, compare_maps, run_maps
+from salema.benchmarks.speed.records import SCHEMA
+from salema.benchmarks.speed.work import count_work
+from salema.runtime.errors import MissingDependencyError, UsageError
+from salema.runtime.gpu.device_session import DeviceSession
+from salema.runtime.gpu.trt_library import KINDS
+from salema.runtime.gpu.trt_session import open_engine
+from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.session import find_parts
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from salema.benchmarks.peers.network import Network
+    from salema.runtime.sources.source import Source
+    from salema.runtime.spec import ModelSpec
+
+Turn = Callable[[int, str], None]
+
+
+@contextmanager
+def _no_turns(_: int) -> Iterator[Turn]:
+    yield lambda *_: None
+
+
+CONVENTION = {
+    "timing": "wall time of a whole step as a caller sees it: frames in, waited for, maps out, state carried",
+    "engine": "as trtexec: device events, one query in flight, graph replayed, transfers apart; null without a GPU",
+    "warm_up_ms": WARM_UP_MS,
+    "least_runs": LEAST_RUNS,
+    "rounds": ROUNDS,
+}
+_LEAST_RUN_FRAMES, _MOST_RUN_FRAMES = 10, 300
+
+
+def run_bench(
+    plan: Plan, say: Callable[[str], None], turns: Callable[[int], AbstractContextManager[Turn]] = _no_turns
+) -> list[dict[str, Any]]:
+    """Measures what is asked for; ratios are against the first peer, or the first model where there is none.
+
+    Args:
+        plan: what to measure.
+        say: takes a line on each step.
+        turns: shows progress: takes the number of turns, and gives what takes each (see `compare_for`).
+
+    Returns:
+        A record for each case, ready for JSON.
+
+    Raises:
+        SalemaError: a model, peer or source can't be run.
+    """
+    environment = describe_environment()  # before the load is our own
+    spec = _common_spec(plan.models)
+    source = None if plan.source is None else playable(plan.source)
+    network = _find_network(plan, spec)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack, EnergyMeter(plan.gpu) as meter:
+        say("opening what is compared")
+        cases = open_cases(plan, network, stack, Path(name))
+        for case in cases:
+            say(f"{case.name}: {case.precision}, {case.description}")
+        frames = read_frames(source, spec)
+        say(f"running {counted(len(frames), 'frame')} through each, to compare the maps")
+        quality = _judge(cases, frames, network)
+        about = f"{counted(len(cases), 'case')}, {plan.duration_s:g} s each, in {ROUNDS} turns"
+        say(f"timing {about}: {len(cases) * plan.duration_s:.3g} s or more")
+        steps = {case.name: _stepper(case, frames) for case in cases}
+        work = {case.name: float(case.batch) for case in cases}
+        with turns((ROUNDS + 1) * len(cases)) as turn:
+            found = compare_for(steps, cases[0].name, plan.duration_s, work, meter.joules, turn)
+        say("measuring what this machine can do at most")
+        device = "cpu" if plan.gpu is None else f"cuda:{plan.gpu}"
+        rates = measure_rates(device, {case.precision for case in cases})
+        shared = _shared(cases[0].name, rates, device, meter, environment)
+        records = []
+        for case in cases:
+            timing, joules = found[case.name]
+            parts = {
+                "limit": _limit(case, network, Path(name), rates, timing),
+                "engine": _time_bare(case, plan, say),
+                "run": _run_whole(case, source, plan.duration_s, timing, say),
+            }
+            records.append({**_record(case, timing, quality.get(case.name), joules), **parts, **shared})
+    return records
+
+
+def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
+    """Returns what the models have in common: one network at one size, else ratios would compare other work.
+
+    Raises:
+        UsageError: they are of different checkpoints, variants or sizes.
+    """
+    specs = [read_spec(find_parts(model)[0]).whole for model in models]
+    for model, spec in zip(models, specs, strict=True):
+        for name in ("weights_sha256", "architecture", "coefficient", "height", "width"):
+            first, other = getattr(specs[0], name), getattr(spec, name)
+            if first != other:
+                raise UsageError(
+                    f"--model {model}: its {name} is {other}, and that of {models[0]} is {first}; compare exports of"
+                    " one checkpoint at one size"
+                )
+    return specs[0]
+
+
+def _find_network(plan: Plan, spec: ModelSpec) -> Network | None:
+    """Returns the checkpoint in PyTorch, for peers and as the truth; None where neither can be had or is needed."""
+    if not plan.peers and plan.weights is None and spec.trained:
+        return None
+    try:
+        from salema.benchmarks.peers.network import load_network  # noqa: PLC0415 - a machine that only runs has no torch
+    except ImportError as error:
+        if plan.peers:
+            raise MissingDependencyError(f"{error}; install it with: pip install 'salema[export]'") from error
+        return None
+    return load_network(spec, plan.weights)
+
+
+def _judge(cases: list[Case], frames: NDArray[np.uint8], network: Network | None) -> dict[str, Quality]:
+    """Compares every case's maps with PyTorch in float32, or with the first float32 case."""
+    found = {case.name: run_maps(case.runner, frames, case.batch) for case in cases}
+    if network is not None:
+        truth, _ = open_peer("pytorch", network, 1, "cpu", Path())
+        reference, expected = "pytorch fp32", run_maps(truth, frames, 1)
+    else:
+        plain = next((case for case in cases if case.precision == "fp32"), None)
+        if plain is None:
+            return {}
+        reference, expected = plain.name, found[plain.name]
+    return {name: compare_maps(maps, expected, reference) for name, maps in found.items() if name != reference}
+
+
+def _stepper(case: Case, frames: NDArray[np.uint8]) -> Callable[[], object]:
+    """Returns one step of a case, over the frames in turn."""
+    batches = itertools.cycle([np.repeat(frame[np.newaxis], case.batch, 0) for frame in frames])
+    return lambda: case.runner.infer(next(batches))
+
+
+def _time_bare(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Times the engine of one of our models alone; None where it runs on no TensorRT engine."""
+    if case.folder is None or not isinstance(stream_of(case).session, DeviceSession):
+        return None
+    kind = next(kind for kind in KINDS.values() if stream_of(case).description.startswith(f"{kind.title} "))
+    say(f"timing the engine of {case.name} alone")
+    engine, device, launcher = open_engine(case.folder, kind, plan.gpu or 0)
+    try:
+        with device.active():
+            try:
+                return asdict(time_engine(engine, device, case.batch, plan.duration_s))
+            finally:
+                engine.close()
+                launcher.close()
+    finally:
+        device.close()
+
+
+def _run_whole(
+    case: Case, source: Source | None, duration_s: float, timing: Timing, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Runs a source through one of our models to an MP4, and returns where the time went; None without a source."""
+    if case.folder is None or source is None or case.batch != 1:
+        return None
+    from salema.runtime.output.outputs import Targets  # noqa: PLC0415
+    from salema.runtime.run.pipeline import process_video  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.sources.playback import Playback, Selection  # noqa: PLC0415
+
+    say(f"running the source through {case.name} as salema-run does")
+    frames = int(min(max(1e3 * duration_s / timing.mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Playback(source, Selection(loop=0, max_frames=frames)) as playback,
+    ):
+        stream = stream_of(case)
+        stream.reset()
+        summary = process_video(stream, playback, Targets(video=Path(folder) / "run.mp4"))
+        size = playback.height, playback.width
+    return {
+        "source": Path(source.shown).name,  # a path is of one machine
+        "source_hw": size,
+        "frames": summary.frames,
+        "fps": summary.fps,
+        "stage_ms": summary.stage_ms,
+        "error": summary.error,
+    }
+
+
+def _limit(case: Case, network: Network | None, scratch: Path, rates: Rates, timing: Timing) -> dict[str, Any] | None:
+    """What the device could do with the case's graph, from its measured rates; peers run the naive one."""
+    try:
+        graph = find_parts(case.folder) if case.folder else ()
+        work = count_work(graph or (naive_model(_known(network), case.batch, scratch),), case.batch)
+    except MissingDependencyError:
+        return None
+    operations_per_s, bytes_per_s = rates.operations_per_s.get(case.precision), rates.bytes_per_s
+    known = operations_per_s and bytes_per_s
+    ideal_ms = work.ideal_ms(case.precision, operations_per_s or 1, bytes_per_s or 1) if known else None
+    return {
+        "operations_per_frame": work.operations / case.batch,
+        "bytes_per_frame": work.bytes_in(case.precision) / case.batch,
+        "ideal_ms": ideal_ms,
+        "share": None if ideal_ms is None else ideal_ms / timing.median_ms,
+    }
+
+
+def _known(network: Network | None) -> Network:
+    assert network is not None  # there are peers
+    return network
+
+
+def _record(case: Case, timing: Timing, quality: Quality | None, joules: float | None) -> dict[str, Any]:
+    spec = stream_of(case).spec if case.folder else None
+    return {
+        "schema": SCHEMA,
+        "kind": "case",
+        "case": case.name,
+        "is_peer": case.folder is None,
+        "backend": case.backend,
+        "description": case.description,
+        "precision": case.precision,
+        "batch": case.batch,
+        "model": model_record(case.folder, spec) if case.folder and spec else None,
+        "timing": asdict(timing),
+        "fps": 1e3 * case.batch / timing.mean_ms,
+        "energy_j_per_frame": None if joules is None else joules / case.batch,
+        "memory_mb": case.memory_mb,
+        "quality": None if quality is None else asdict(quality),
+    }
+
+
+def _shared(
+    baseline: str, rates: Rates, device: str, meter: EnergyMeter, environment: dict[str, Any]
+) -> dict[str, Any]:
+    """What is the same for all records of a run."""
+    return {
+        "baseline": baseline,
+        "device": device,
+        "rates": asdict(rates),
+        "energy_sources": meter.sources,
+        "convention": CONVENTION,
+        "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment,
+    }

@@ -1,0 +1,224 @@
+"""What `salema-bench` compares: exported models on their backends, and peers, each with a stream of its own."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from salema.benchmarks.machine.memory import resident_mb
+from salema.benchmarks.peers.peers import PEERS, Runner, naive_model, open_peer
+from salema.export.weights.seeded import moving_disc
+from salema.kernels.gpus import list_gpus
+from salema.runtime import load
+from salema.runtime.errors import BackendError, SalemaError, UsageError, reason
+from salema.runtime.gpu.engine_files import sha256_of
+from salema.runtime.preprocess import to_network_size
+from salema.runtime.session import DEVICE, DEVICES, NCNN_FILES, find_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from salema.benchmarks.peers.network import Network
+    from salema.runtime.sources.source import Source
+    from salema.runtime.spec import ModelSpec
+    from salema.runtime.stream import SaliencyStream
+
+FRAMES = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a user asks for; see `salema-bench --help`."""
+
+    models: tuple[Path, ...]
+    backends: tuple[str, ...] = ("auto",)
+    peers: tuple[str, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    duration_s: float = 10
+    device: str = "auto"
+    source: str | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.peers:
+            if name not in PEERS:
+                raise UsageError(f"--compare {name}: not one of {', '.join(PEERS)}")
+        if not DEVICE.fullmatch(self.device):
+            raise UsageError(f"--device {self.device}: not one of {', '.join(DEVICES)}")
+        if min(self.batches) < 1:
+            raise UsageError(f"--batch {min(self.batches)}: give 1 or more")
+        if not 0 < self.duration_s < float("inf"):
+            raise UsageError(f"--duration {self.duration_s:g}: give seconds, more than 0")
+
+    @property
+    def gpu(self) -> int | None:
+        """Number of the GPU that everything runs on; None on the CPU."""
+        if self.device == "cpu" or (self.device == "auto" and self._wants_cpu):
+            return None
+        if self.device != "auto":
+            return int(self.device.partition(":")[2] or 0)
+        try:
+            return 0 if list_gpus() else None
+        except BackendError:
+            return None
+
+    @property
+    def _wants_cpu(self) -> bool:
+        """Whether a backend is named that runs on the CPU only: its peers must then run there too."""
+        return any(name.startswith(("ncnn", "openvino")) for name in self.backends)
+
+
+@dataclass
+class Case:
+    """One thing to time.
+
+    Attributes:
+        name: unique in its run.
+        backend: of ours as `--backend` names it, or a peer's name.
+        precision: that it runs in.
+        batch: streams per step.
+        folder: of the exported model; None for a peer.
+        runner: what runs.
+        description: backend and device, for people.
+        memory_mb: what the process grew by while it was opened and ran once, in MB of 10**6 bytes.
+    """
+
+    name: str
+    backend: str
+    precision: str
+    batch: int
+    folder: Path | None
+    runner: Runner
+    description: str
+    memory_mb: float
+
+
+def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: Path) -> list[Case]:
+    """Opens peers, then models, in each batch; all are closed with the stack.
+
+    Args:
+        plan: what is wanted.
+        network: what peers run; None if there are none.
+        stack: takes what must be closed.
+        scratch: a folder for naive exports.
+
+    Raises:
+        SalemaError: one of them can't run here.
+    """
+    cases = []
+    for batch in plan.batches:
+        for name in plan.peers:
+            assert network is not None
+            device = "cpu" if plan.gpu is None else f"cuda:{plan.gpu}"
+            cases.append(_open_peer_case(name, network, batch, device, stack, scratch))
+        named = zip(plan.models, model_names(plan.models), strict=True)
+        for (folder, name), backend in itertools.product(named, plan.backends):
+            cases.append(_open_model_case(folder, f"{name}: {backend}", backend, batch, plan, stack))
+    names = [case.name for case in cases]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name}: asked for twice; name each model, backend and peer once")
+    return cases
+
+
+def _open_peer_case(name: str, network: Network, batch: int, device: str, stack: ExitStack, scratch: Path) -> Case:
+    if not name.startswith("pytorch"):
+        naive_model(network, batch, scratch)  # its export's memory is not the peer's
+    before_mb = resident_mb()
+    try:
+        runner, precision = open_peer(name, network, batch, device, scratch)
+        stack.enter_context(closing(runner))
+        runner.infer(np.zeros((batch, network.spec.height, network.spec.width, 3), np.uint8))
+    except SalemaError:
+        raise
+    except Exception as error:  # a library's own: a compiler that is missing, say
+        raise BackendError(f"--compare {name}: it does not run here ({reason(error)}); leave it out") from error
+    grown_mb = resident_mb() - before_mb
+    described = f"{PEERS[name]}; on {device}"
+    return Case(_named(name, batch), name, precision, batch, None, runner, described, grown_mb)
+
+
+def _open_model_case(folder: Path, name: str, backend: str, batch: int, plan: Plan, stack: ExitStack) -> Case:
+    before_mb = resident_mb()
+    stream = stack.enter_context(load(folder, backend=backend, device=plan.device, streams=batch))
+    spec = stream.spec
+    stream.infer(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
+    precision = getattr(stream.session, "computes_in", spec.precision)
+    grown_mb = resident_mb() - before_mb
+    return Case(_named(name, batch), backend, precision, batch, folder, stream, stream.description, grown_mb)
+
+
+def model_names(folders: Sequence[Path]) -> list[str]:
+    """Names models by the shortest ends of their paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _named(name: str, batch: int) -> str:
+    return name if batch == 1 else f"{name}, batch {batch}"
+
+
+def stream_of(case: Case) -> SaliencyStream:
+    """Returns the stream of a case that is one of our models."""
+    return cast("SaliencyStream", case.runner)
+
+
+def playable(name: str) -> Source:
+    """Returns the one source that a name stands for.
+
+    Raises:
+        UsageError: it stands for several, or for one that can't be played again, such as a camera.
+        VideoError: there is none.
+    """
+    from salema.runtime.sources.source import find_sources  # noqa: PLC0415 - without a video, PyAV is not needed
+
+    found = find_sources([name])
+    if len(found) != 1 or not found[0].repeatable:
+        what = f"stands for {len(found)} sources" if len(found) != 1 else "can't be played again and again"
+        raise UsageError(f"--source {name}: {what}; give one video file or folder of frames")
+    return found[0]
+
+
+def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
+    """Returns up to `FRAMES` frames `[T, H, W, 3]` of a source at network size; a moving disc without one.
+
+    Raises:
+        SalemaError: the source can't be read.
+    """
+    if source is None:
+        return moving_disc(FRAMES, spec.height, spec.width)
+    from salema.runtime.sources.playback import Playback, Selection  # noqa: PLC0415 - without a video, PyAV is not needed
+
+    with Playback(source, Selection(max_frames=FRAMES)) as playback:
+        return np.stack([to_network_size(frame.image_bgr, spec.height, spec.width) for frame in playback])
+
+
+def model_record(folder: Path, spec: ModelSpec) -> dict[str, Any]:
+    """What a record says of an exported model, with ncnn's own files where there are any."""
+    files = find_parts(folder)
+    own = [folder / name for name in NCNN_FILES if (folder / name).is_file()]
+    return {
+        "folder": folder.name,
+        "sha256": {path.name: sha256_of(path) for path in (*files, *own)},
+        "architecture": spec.architecture,
+        "height": spec.height,
+        "width": spec.width,
+        "exported_batch": spec.batch,
+        "precision": spec.precision,
+        "rewrites": list(spec.rewrites),
+        "float_layers": list(spec.float_layers),
+        "split": len(files) > 1,
+        "weights": spec.weights,
+        "weights_sha256": spec.weights_sha256,
+    }

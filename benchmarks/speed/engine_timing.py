@@ -1,0 +1,174 @@
+"""An engine alone on its device, timed as trtexec does: upload, compute, download and enqueue apart.
+
+Conventions (trtexec, "Performance Metrics"): compute is the difference of two events around the enqueue or the graph's
+launch; latency is upload + compute + download; throughput is queries over wall time after the warm-up. One query is in
+flight, because a frame needs the state that the one before it left; waits are as the device is set (blocking on
+Jetson).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from salema.benchmarks.speed.harness import LEAST_RUNS, WARM_UP_MS, percentile
+from salema.runtime.gpu.step_io import HostTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from salema.kernels.device.interface import Buffer, Device
+    from salema.runtime.gpu.step_engine import StepEngine
+
+_HOST_TENSORS = ("frame", "mix", "saliency")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Milliseconds: mean, median, and percentiles as trtexec counts them."""
+
+    mean_ms: float
+    median_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+
+    @classmethod
+    def of(cls, values_ms: list[float]) -> Spread:
+        """Sums up times."""
+        ordered = sorted(values_ms)
+        tail = (percentile(ordered, percent) for percent in (90, 95, 99))
+        return cls(statistics.fmean(ordered), statistics.median(ordered), *tail)
+
+
+@dataclass(frozen=True)
+class EngineTiming:
+    """What trtexec reports of an engine; `graph` says whether it was replayed as a CUDA graph."""
+
+    throughput_qps: float
+    latency: Spread
+    upload: Spread
+    compute: Spread
+    download: Spread
+    enqueue: Spread
+    runs: int
+    graph: bool
+
+
+class _Bench:
+    """An engine with memory of its own for every tensor."""
+
+    def __init__(self, engine: StepEngine, device: Device, streams: int) -> None:
+        self._engine, self._device = engine, device
+        self._tensors: dict[str, HostTensor] = {}
+        self._states: list[Buffer] = []
+        self.enqueue_ms = 0.0
+        engine.set_batch(streams)
+        for name, (_, *rest) in engine.spec.tensor_shapes.items():
+            if name in _HOST_TENSORS:
+                shape = (streams, *(n or 0 for n in rest))
+                tensor = HostTensor(device, shape, np.uint8 if name == "frame" else np.float32)
+                tensor.array[:] = 0
+                self._tensors[name] = tensor
+                engine.bind(name, tensor.address)
+        for state in engine.spec.states:
+            nbytes = 4 * streams * math.prod(state.shape_chw)
+            source = self._zeros(nbytes)
+            engine.bind(f"{state.name}_in", source)
+            engine.bind(f"{state.name}_out", source if engine.updates_in_place else self._zeros(nbytes))
+
+    def _zeros(self, nbytes: int) -> int:
+        buffer = self._device.allocate(nbytes)
+        self._states.append(buffer)
+        zeros, _ = self._device.allocate_host(nbytes, mapped=False)
+        zeros[:] = 0
+        self._device.upload(buffer.address, zeros)
+        self._device.synchronize()
+        return buffer.address
+
+    def upload(self) -> None:
+        """Puts the inputs' copies on the stream."""
+        for name in ("frame", "mix"):
+            if name in self._tensors:
+                self._tensors[name].upload()
+
+    def download(self) -> None:
+        """Puts the map's copy on the stream."""
+        self._tensors["saliency"].download()
+
+    def compute(self, *, graphs: bool) -> tuple[Callable[[], None], bool]:
+        """Returns what puts a step on the stream and notes the host's time for it; and whether it is a graph."""
+        device, engine = self._device, self._engine
+        engine.enqueue(device.stream)  # TensorRT wants one run before it is recorded
+        device.synchronize()
+        is_graph = graphs and engine.capturable(device.stream)
+        graph = device.capture(lambda: engine.enqueue(device.stream)) if is_graph else None
+
+        def put() -> None:
+            start = time.perf_counter()
+            if graph is None:
+                engine.enqueue(device.stream)
+            else:
+                device.launch(graph)
+            self.enqueue_ms = 1e3 * (time.perf_counter() - start)
+
+        return put, is_graph
+
+    def free(self) -> None:
+        """Gives all memory back."""
+        for tensor in self._tensors.values():
+            tensor.free()
+        for buffer in self._states:
+            buffer.free()
+
+
+def time_engine(
+    engine: StepEngine, device: Device, streams: int, duration_s: float, *, graphs: bool = True
+) -> EngineTiming:
+    """Times an engine for so many seconds apart and as many in a row, with at least ten runs each; its device active.
+
+    Args:
+        engine: it keeps no memory of this.
+        device: where it is.
+        streams: per query.
+        duration_s: seconds.
+        graphs: replay it as a CUDA graph, if it can be recorded.
+    """
+    bench = _Bench(engine, device, streams)
+    try:
+        put, is_graph = bench.compute(graphs=graphs)
+
+        def query() -> None:
+            bench.upload()
+            put()
+            bench.download()
+            device.synchronize()
+
+        _repeat(query, WARM_UP_MS / 1e3)
+        rows = []
+
+        def apart() -> None:
+            upload, compute = device.elapsed_ms(bench.upload), device.elapsed_ms(put)
+            download = device.elapsed_ms(bench.download)
+            rows.append((upload + compute + download, upload, compute, download, bench.enqueue_ms))
+
+        _repeat(apart, duration_s)
+        count, wall_s = _repeat(query, duration_s)
+    finally:
+        bench.free()
+    latency, upload, compute, download, enqueue = (Spread.of(list(column)) for column in zip(*rows, strict=True))
+    return EngineTiming(count / wall_s, latency, upload, compute, download, enqueue, len(rows), is_graph)
+
+
+def _repeat(call: Callable[[], None], least_s: float) -> tuple[int, float]:
+    """Returns how often it was called, and the wall time."""
+    start, count = time.perf_counter(), 0
+    while count < LEAST_RUNS or time.perf_counter() - start < least_s:
+        call()
+        count += 1
+    return count, time.perf_counter() - start

@@ -1,0 +1,106 @@
+"""Whether something got slower since an earlier run, beyond noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from salema.benchmarks.speed.cases import model_names
+from salema.benchmarks.speed.records import key_of
+from salema.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from salema.benchmarks.speed.cases import Plan
+
+LEAST_CHANGE = 0.05
+"""Less than this is called noise however narrow the quartiles are: two runs on one machine differ by it."""
+
+
+_LEAST_TIME_CHANGE = 0.10  # of times themselves, which the machine's load and clock move too
+
+
+@dataclass(frozen=True)
+class Change:
+    """One case then and now.
+
+    Attributes:
+        case: its name.
+        measure: `ratio`, over the baseline of each run; for the baseline itself `fps`.
+        before: its value then.
+        now: the same now.
+        verdict: `slower`, `faster` or `same`: the quartiles (of times: medians and p90) overlap, or it is little.
+    """
+
+    case: str
+    measure: str
+    before: float
+    now: float
+    verdict: str
+
+
+def check_baseline(before: Sequence[dict[str, Any]], plan: Plan) -> None:
+    """Refuses, before long work, an earlier run whose ratios are over something else.
+
+    Raises:
+        UsageError: they are.
+    """
+    baseline = (*plan.peers, f"{model_names(plan.models)[0]}: {plan.backends[0]}")[0]
+    if before[0]["baseline"] not in {baseline, f"{baseline}, batch {plan.batches[0]}"}:
+        raise UsageError(
+            f"--against: ratios there are over {before[0]['baseline']}, and here over {baseline}; name the same first"
+            " case, with --compare or --model"
+        )
+
+
+def find_changes(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[Change]:
+    """Compares runs by their ratios, which another load or clock of the machine does not move.
+
+    Where the baseline is one of our models, its own times are compared.
+
+    Raises:
+        UsageError: no case is in both, or their ratios are over different baselines.
+    """
+    then = {key_of(record): record for record in before}
+    pairs = [(then[key_of(record)], record) for record in now if key_of(record) in then]
+    pairs = [(old, new) for old, new in pairs if not new["is_peer"]]
+    if not pairs:
+        raise UsageError("--against: none of this run's models is in that file; compare the same cases")
+    for old, new in pairs:
+        for name in ("weights_sha256", "height", "width"):
+            if old["model"][name] != new["model"][name]:
+                raise UsageError(f"--against: {new['case']} is of another {name} there; compare the same model")
+        if old["baseline"] != new["baseline"]:
+            raise UsageError(
+                f"--against: ratios there are over {old['baseline']}, and here over {new['baseline']}; name the same"
+                " first case"
+            )
+    return [_change_of_time(*pair) if pair[1]["case"] == pair[1]["baseline"] else _change(*pair) for pair in pairs]
+
+
+def _change(old: dict[str, Any], new: dict[str, Any]) -> Change:
+    a, b = old["timing"], new["timing"]
+    verdict = "same"
+    if b["ratio_high"] < a["ratio_low"] and b["ratio"] < (1 - LEAST_CHANGE) * a["ratio"]:
+        verdict = "slower"
+    elif b["ratio_low"] > a["ratio_high"] and b["ratio"] > (1 + LEAST_CHANGE) * a["ratio"]:
+        verdict = "faster"
+    return Change(new["case"], "ratio", a["ratio"], b["ratio"], verdict)
+
+
+def _change_of_time(old: dict[str, Any], new: dict[str, Any]) -> Change:
+    a, b = old["timing"], new["timing"]
+    verdict = "same"
+    if b["median_ms"] > max(a["p90_ms"], (1 + _LEAST_TIME_CHANGE) * a["median_ms"]):
+        verdict = "slower"
+    elif a["median_ms"] > max(b["p90_ms"], (1 + _LEAST_TIME_CHANGE) * b["median_ms"]):
+        verdict = "faster"
+    return Change(new["case"], "fps", old["fps"], new["fps"], verdict)
+
+
+def other_machine(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str | None:
+    """Returns in words how the machines of two runs differ, or None."""
+    there, here = before[0]["environment"], now[0]["environment"]
+    facts = [name for name in ("cpu", "cpu_features", "cores", "gpus") if there.get(name) != here.get(name)]
+    return "; ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in facts) or None

@@ -1,0 +1,49 @@
+"""Records of measurements: one line of JSON each."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from salema.runtime.errors import UsageError
+from salema.runtime.files.whole_files import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SCHEMA = 1
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Writes records, one line each.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    write_bytes(path, b"".join(json.dumps(record).encode() + b"\n" for record in records))
+
+
+def read_records(path: Path, kind: str = "case") -> list[dict[str, Any]]:
+    """Reads what `write_records` wrote: records of one kind, `case` or `cost`.
+
+    Raises:
+        UsageError: the file is missing, or no such file.
+    """
+    try:
+        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        records = [json.loads(line) for line in lines]
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; make one with: salema-bench --json {path}") from None
+    except ValueError:
+        records = []
+    wanted = {"schema": SCHEMA, "kind": kind}
+    if not records or not all(isinstance(record, dict) and wanted.items() <= record.items() for record in records):
+        command = "salema-bench cost" if kind == "cost" else "salema-bench"
+        raise UsageError(f"{path}: holds no {kind} records; make some with: {command} --json FILE.jsonl")
+    return records
+
+
+def key_of(record: dict[str, Any]) -> tuple[str, str, str, int]:
+    """What makes two records comparable: case, backend, precision and batch."""
+    return record["case"], record["backend"], record["precision"], record["batch"]

@@ -1,0 +1,178 @@
+"""Records of `salema-bench` as a table in Markdown and as plots."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from salema.benchmarks.plotting import new_figure, save_figure
+from salema.benchmarks.speed.records import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", "of limit", "J/frame")
+_MARKERS = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
+_LEAST_LOSS = 1e-7  # one minus CC, below which float32 itself ends
+_LEAST_TICKS = 4
+_ROOM = 1.15  # around the outermost points, so that none is cut
+
+
+def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the last record of each case on each machine, in the order in which they first appear."""
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: str(record["time_utc"])):
+        model = record["model"] or {}
+        more = (_note(record, dated=False), model.get("height"), model.get("width"))
+        found[(*key_of(record), *more)] = record
+    return list(found.values())
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Returns a Markdown table of records, a note on each machine below it; a dash where nothing was measured."""
+    rows = [HEADER, tuple("-" * 3 for _ in HEADER), *(_row(record) for record in records)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    notes = dict.fromkeys(_note(record) for record in records)
+    return "\n".join([*lines, "", *notes])
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    timing, quality, limit = record["timing"], record["quality"] or {}, record["limit"] or {}
+    is_baseline = record["case"] == record["baseline"]
+    ratio = f"{timing['ratio']:.2f} ({timing['ratio_low']:.2f}-{timing['ratio_high']:.2f})"
+    return (
+        record["case"],
+        record["precision"],
+        str(record["batch"]),
+        f"{timing['median_ms']:.1f}",
+        f"{timing['p99_ms']:.1f}",
+        f"{record['fps']:.1f}",
+        "1, the baseline" if is_baseline else ratio,
+        _or_dash(quality.get("cc"), ".5f"),
+        _or_dash(limit.get("share"), ".0%"),
+        _or_dash(record["energy_j_per_frame"], ".2f"),
+    )
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _note(record: dict[str, Any], *, dated: bool = True) -> str:
+    """The machine, in words; `dated` also when, of which commit, and how to read the table."""
+    found, gpus = record["environment"], record["environment"]["gpus"] or []
+    gpu = "".join(f", {gpu['name']}" for gpu in gpus)
+    features = " ".join(found["cpu_features"] or [])
+    commit = f", commit {found['commit']}" if found["commit"] else ""
+    machine = f"{found['cpu']} ({found['cpu_family_and_model']}; {features}), {found['cores']} cores{gpu}"
+    if not dated:
+        return machine
+    reference = (record["quality"] or {}).get("reference")
+    against = f" CC is the least of a frame's, against {reference}." if reference else ""
+    return (
+        f"{record['time_utc'][:10]}: {machine}{commit}. ms are medians of whole steps; baseline {record['baseline']},"
+        f" quartiles in brackets.{against}"
+    )
+
+
+def details(records: Sequence[dict[str, Any]]) -> str:
+    """Returns a line on each whole run and each engine that was timed alone."""
+    lines = []
+    for record in records:
+        run, engine = record["run"], record["engine"]
+        if run:
+            stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in run["stage_ms"].items())
+            broke = f"; it broke off: {run['error']}" if run["error"] else ""
+            lines.append(
+                f"- {record['case']}: a whole run {run['fps']:.1f} fps over {run['frames']} frames, side by side;"
+                f" ms per frame: {stages}{broke}"
+            )
+        if engine:
+            parts = ", ".join(f"{name} {engine[name]['median_ms']:.3f}" for name in ("upload", "compute", "download"))
+            share = f"; a whole run has {run['fps'] / engine['throughput_qps']:.2f} of its rate" if run else ""
+            lines.append(
+                f"- {record['case']}: its engine alone {engine['throughput_qps']:.1f} queries/s, compute p99"
+                f" {engine['compute']['p99_ms']:.3f} ms; median ms: {parts},"
+                f" enqueue {engine['enqueue']['median_ms']:.3f}{share}"
+            )
+    return "\n".join(lines)
+
+
+def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws time against accuracy by precision, and throughput against batch.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    has_batches = len({record["batch"] for record in records}) > 1
+    figure = new_figure(16 if has_batches else 10, 5)
+    axes = figure.subplots(1, 1 + has_batches, squeeze=False)[0]
+    _plot_accuracy(axes[0], records)
+    if has_batches:
+        _plot_batches(axes[1], records)
+    save_figure(figure, path)
+
+
+def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+    single = [record for record in records if record["batch"] == 1 and record["quality"]]
+    from matplotlib import colormaps  # noqa: PLC0415 - in the extra `plot`
+
+    axes.set_prop_cycle(color=[colormaps["tab20"](index) for index in range(20)])
+    for record in single:
+        loss = _loss(record)
+        label, marker = f"{record['case']} {record['precision']}", _MARKERS.get(record["precision"], "x")
+        axes.plot(record["timing"]["median_ms"], loss, marker, markersize=8, label=label)
+    axes.set(xlabel="ms per frame, median", ylabel="1 - CC against float32", title="Time and accuracy")
+    axes.set(xscale="log", yscale="log")
+    if single:
+        _scale([record["timing"]["median_ms"] for record in single], [_loss(record) for record in single], axes)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)  # it would hide points
+
+
+def _loss(record: dict[str, Any]) -> float:
+    return max(1 - float(record["quality"]["cc"]), _LEAST_LOSS)
+
+
+def _scale(times_ms: Sequence[float], losses: Sequence[float], axes: Any) -> None:
+    """Puts plain numbers of ms along the axis, and room below the floor, which is not a value but a bound."""
+    from matplotlib import ticker  # noqa: PLC0415 - see above
+
+    low, high = min(times_ms) / _ROOM, max(times_ms) * _ROOM
+    axes.set(xlim=(low, high), ylim=(_LEAST_LOSS / 3, max(*losses, 10 * _LEAST_LOSS) * 3))
+    axes.xaxis.set_major_locator(ticker.FixedLocator(_plain_ticks(low, high)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    decades = [10.0**power for power in range(-7, 1) if 10.0**power <= axes.get_ylim()[1]]
+    axes.yaxis.set_major_locator(ticker.FixedLocator(decades))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    names = {_LEAST_LOSS: f"{_LEAST_LOSS:g} or less"}
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: names.get(value, f"{value:g}")))
+    axes.axhline(_LEAST_LOSS, color="0.8", linestyle="--", linewidth=1, zorder=0)
+    axes.grid(axis="x", color="0.92")
+
+
+def _plain_ticks(low: float, high: float) -> list[float]:
+    """Returns round numbers between two, evenly on a logarithmic axis: of the fewest per decade that give 4."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - see above
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        found = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(found) >= _LEAST_TICKS:
+            return found
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)  # so narrow that it is nearly straight
+    return [float(f"{tick:.6g}") for tick in ticks if low <= tick <= high]
+
+
+def _plot_batches(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for record in records:
+        name = f"{record['case'].partition(', batch ')[0]} {record['precision']}"
+        lines.setdefault(name, []).append((record["batch"], record["fps"]))
+    for name, points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+    axes.set_xticks(sorted({record["batch"] for record in records}))
+    most = max(record["fps"] for record in records)
+    axes.set(xlabel="streams per step", ylabel="frames per second", title="Throughput", ylim=(0, most * _ROOM))
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

@@ -1,0 +1,1 @@
+"""Measurements made once, or again by hand. Not in the wheel."""

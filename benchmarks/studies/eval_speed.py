@@ -1,0 +1,145 @@
+"""How fast `salema-eval` is as a command: `python -m salema.benchmarks.studies.eval_speed FILE.json`.
+
+The whole command under each protocol, and `published_loop.py`, in turns, each a process of its own on one core: CPU
+time from start to end, imports and reading included. One video of DHF1K's layout with 30 and with 200 frames (maps
+192x256, ground truth 640x360, 50 fixations a frame) is scored beside 60 others of 5 frames, which s-AUC draws from.
+The peer takes the five metrics of the published table at 320x180 under every protocol; `salema-eval` takes KL and
+AUC-Borji too, and under `dhf1k` and `exact` all at 640x360. `ratio` is against the peer with the published script's
+imports, as far as they are installed, `lean_ratio` against the one that leaves out those that it doesn't need.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.metrics.protocols import PROTOCOLS
+from salema.benchmarks.speed.harness import summarise
+from salema.benchmarks.studies.published_loop import LEAN, import_as_published
+from salema.runtime.files.whole_files import make_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ROUNDS = 5
+FRAMES = (30, 200)
+OTHER_VIDEOS, OTHER_FRAMES = 60, 5
+FIXATIONS = 50
+PEER = "published loop"
+LEAN_PEER = "published loop without unused imports"
+TIMES = "\N{MULTIPLICATION SIGN}"
+_SIZE_HW, _NETWORK_HW = (360, 640), (192, 256)
+
+
+def write_data(root: Path, frames: int) -> None:
+    """Writes `root/DHF1K/annotation` and `root/pred`."""
+    draw = np.random.default_rng(0)
+    for video in range(1, OTHER_VIDEOS + 2):
+        truth = root / f"DHF1K/annotation/{video:04d}"
+        for index in range(1, (frames if video == 1 else OTHER_FRAMES) + 1):
+            places = _places(draw)
+            _write(truth / f"fixation/{index:04d}.png", places * np.uint8(255))
+            _write(truth / f"maps/{index:04d}.png", _blurred(places, 18))
+            if video == 1:
+                small = cv2.resize(_blurred(_places(draw), 25), _NETWORK_HW[::-1], interpolation=cv2.INTER_AREA)
+                _write(root / f"pred/{video:04d}/{index:04d}.png", np.asarray(small, np.uint8))
+
+
+def _places(draw: np.random.Generator) -> NDArray[np.uint8]:
+    rows, columns = (draw.normal(size / 2, size / 6, FIXATIONS).clip(0, size - 1).astype(int) for size in _SIZE_HW)
+    places = np.zeros(_SIZE_HW, np.uint8)
+    places[rows, columns] = 1
+    return places
+
+
+def _blurred(places: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    blurred = np.asarray(cv2.GaussianBlur(places.astype(np.float32), (0, 0), width))
+    grey: NDArray[np.uint8] = np.rint(blurred / blurred.max() * 255).astype(np.uint8)
+    return grey
+
+
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
+    make_folder(path.parent)
+    cv2.imwrite(str(path), image)
+
+
+def commands(root: Path) -> dict[str, list[str]]:
+    """Returns what is run, by its name."""
+    pred, home = root / "pred", root / "DHF1K"
+    program = shutil.which("salema-eval", path=str(Path(sys.executable).parent)) or "salema-eval"
+    ours = [program, "--pred", str(pred), "--gt", str(home), "--dataset", "DHF1K", "--end", "1"]
+    peer = [
+        sys.executable,
+        "-m",
+        "salema.benchmarks.studies.published_loop",
+        str(pred),
+        str(home / "annotation"),
+        "0001",
+    ]
+    return {PEER: peer, LEAN_PEER: [*peer, LEAN]} | {name: [*ours, "--protocol", name] for name in PROTOCOLS}
+
+
+def cpu_ms(command: list[str]) -> float:
+    """Runs a command to its end; returns the CPU time it took, of all its threads."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)  # noqa: S603 - our own
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return 1e3 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def table(timings: dict[str, dict[str, Any]]) -> str:
+    """Returns the README's table: seconds, and how many times less than the peer; the lean one in brackets."""
+    rows = ["| frames | published script | " + " | ".join(f"`{name}`" for name in PROTOCOLS) + " |", "|---" * 5 + "|"]
+    for frames in FRAMES:
+        peer, lean = (timings[f"{name}, {frames} frames"]["median_ms"] / 1e3 for name in (PEER, LEAN_PEER))
+        ours = [timings[f"{name}, {frames} frames"] for name in PROTOCOLS]
+        cells = [
+            f"{own['median_ms'] / 1e3:.2f} s, {own['ratio']:.1f} {TIMES} ({own['lean_ratio']:.1f} {TIMES})"
+            for own in ours
+        ]
+        rows.append(f"| {frames} | {peer:.1f} s ({lean:.1f} s) | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Measures, prints and writes JSON."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    timings = {}
+    for frames in FRAMES:
+        with tempfile.TemporaryDirectory() as folder:
+            write_data(Path(folder), frames)
+            cases = commands(Path(folder))
+            for command in cases.values():
+                cpu_ms(command)  # byte code is written, files are in memory
+            times: dict[str, list[list[float]]] = {name: [] for name in cases}
+            for _ in range(ROUNDS):
+                for name, command in cases.items():
+                    times[name].append([cpu_ms(command)])
+        lean = summarise(times, LEAN_PEER)
+        for name, timing in summarise(times, PEER).items():
+            timings[f"{name}, {frames} frames"] = asdict(timing) | {"lean_ratio": lean[name].ratio}
+            ratio = f"{timing.ratio:.1f} x ({timing.ratio_low:.1f} to {timing.ratio_high:.1f})"
+            print(f"{frames:4d} frames  {name:38s} {timing.median_ms:8.0f} ms  {ratio}", end="")
+            print(f", lean {lean[name].ratio:.1f} x", flush=True)
+    missing = import_as_published()
+    record = {"environment": describe_environment(), "rounds": ROUNDS, "not_installed": missing, "timings": timings}
+    print(table(timings))
+    Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

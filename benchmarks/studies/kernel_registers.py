@@ -1,0 +1,39 @@
+"""Records the registers of every kernel for every GPU.
+
+`python -m salema.benchmarks.studies.kernel_registers FILE.json`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from salema.kernels.compile import compile_kernel
+from salema.kernels.ops.ema import EMA_VARIANTS
+from salema.kernels.ops.postprocess import VARIANTS as PICTURES
+from salema.kernels.ops.preprocess import VARIANTS as PREPROCESS
+
+TARGETS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm110", "sm120")
+VARIANTS = (*EMA_VARIANTS, *PREPROCESS, *PICTURES)
+
+
+def count_registers() -> dict[str, dict[str, int | None]]:
+    """Returns registers per thread by variant and target, by NVRTC; a spill would be an error.
+
+    Raises:
+        RuntimeError: a variant spills.
+    """
+    found: dict[str, dict[str, int | None]] = {}
+    for variant in VARIANTS:
+        row = found.setdefault(" ".join((variant.name, *variant.arguments)), {})
+        for target in TARGETS:
+            compiled = compile_kernel(variant, target, "nvrtc")
+            if compiled.spilled_bytes:
+                raise RuntimeError(f"{variant} spills {compiled.spilled_bytes} bytes on {target}")
+            row[target] = compiled.registers
+    return found
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps(count_registers(), indent=1) + "\n", "utf-8")

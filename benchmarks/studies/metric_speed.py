@@ -1,0 +1,125 @@
+"""How fast the metrics are against the textbook's loops: `python -m salema.benchmarks.studies.metric_speed FILE.json`.
+
+One frame's five metrics of the published table, in turns, on one core and in the process's own time: at 640x360 as
+DHF1K's maps are, under each protocol, and at half of that as the protocol `salema` has it. There are 80 fixations, and
+those of as many other frames as the protocol takes (of 6000 where it takes all). Both sides take the same maps, already
+read and of one size: uint8, and float32 where the protocol goes on in it. Only ours breaks ties; the loops are the
+published ones under every protocol, as nobody would compare every pixel with every other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.metrics.protocols import PROTOCOLS, Protocol, defined_metrics, to_size
+from salema.benchmarks.speed.harness import compare
+from salema.benchmarks.studies import slow_metrics as slow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+ROUNDS = 25
+SETTINGS = {
+    "salema, 320x180": ("salema", (180, 320)),
+    "salema, 640x360": ("salema", (360, 640)),
+    "dhf1k, 640x360": ("dhf1k", (360, 640)),
+    "exact, 640x360": ("exact", (360, 640)),
+}
+FIVE = ("auc_judd", "s_auc", "nss", "cc", "sim")
+FIXATIONS, ALL_FRAMES = 80, 6000
+_NETWORK_HW = (192, 256)
+_RNG = np.random.default_rng(0)
+
+Frame = dict[str, "NDArray[Any]"]
+
+
+def make_frame(size_hw: tuple[int, int], protocol: Protocol) -> Frame:
+    """Returns a frame: `saliency`, `density` uint8, `fixated` bool, `others` int32 counts, all `(H, W)`.
+
+    `saliency` is resized from the network's size as the protocol has it, and float32 where that is.
+    """
+    draw = np.random.default_rng(0)
+    fixated, looked = (_drawn(draw, size, FIXATIONS) > 0 for size in (size_hw, _NETWORK_HW))
+    others = _drawn(draw, size_hw, FIXATIONS * (protocol.other_frames or ALL_FRAMES))
+    if protocol.other_frames:
+        others = np.minimum(others, 1)
+    saliency, density = _blurred(looked), _blurred(fixated)
+    return {
+        "fixated": fixated,
+        "others": others,
+        "density": density,
+        "saliency": to_size(saliency, size_hw, protocol),
+    }
+
+
+def _drawn(draw: np.random.Generator, size_hw: tuple[int, int], count: int) -> NDArray[np.int32]:
+    """Returns how often each pixel was drawn, `(H, W)`."""
+    pixels = size_hw[0] * size_hw[1]
+    return np.bincount(draw.integers(0, pixels, count), minlength=pixels).reshape(size_hw).astype(np.int32)
+
+
+def _blurred(places: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    blurred = np.asarray(cv2.GaussianBlur(places.astype(np.float64), (0, 0), places.shape[0] / 20))
+    grey: NDArray[np.uint8] = np.rint(blurred / blurred.max() * 255).astype(np.uint8)
+    return grey
+
+
+def fast(frame: Frame, protocol: Protocol, metric: str) -> float:
+    """Scores a frame by one metric as `salema-eval` does, or by all five."""
+    maps = (frame["saliency"], frame["density"], frame["fixated"], frame["others"])
+    metrics = defined_metrics(*maps, protocol, _RNG)
+    return sum(metrics[name]() for name in FIVE if metric in {name, "all five"})
+
+
+def loops(frame: Frame, protocol: Protocol, metric: str) -> float:
+    """Scores a frame as the textbook does."""
+    saliency, density, fixated = frame["saliency"], frame["density"], frame["fixated"]
+    others, top = frame["others"] > 0, protocol.at_top
+    calls: dict[str, Callable[[], float]] = {
+        "auc_judd": lambda: slow.auc_judd(saliency, fixated),
+        "s_auc": lambda: slow.shuffled_auc(saliency, fixated, others, _RNG, at_top=top),
+        "nss": lambda: slow.nss(saliency, fixated, protocol.ddof),
+        "cc": lambda: slow.cc(saliency, density),
+        "sim": lambda: slow.sim(saliency, density),
+    }
+    return sum(call() for name, call in calls.items() if metric in {name, "all five"})
+
+
+def main() -> None:
+    """Measures, prints and writes JSON."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cv2.setNumThreads(1)
+    timings: dict[str, dict[str, Any]] = {}
+    for setting, (name, size_hw) in SETTINGS.items():
+        protocol = PROTOCOLS[name]
+        frame = make_frame(size_hw, protocol)
+        for metric in (*FIVE, "all five"):
+            sides = {"loops": loops, "salema": fast}
+            cases = {side: partial(score, frame, protocol, metric) for side, score in sides.items()}
+            found = compare(cases, "loops", ROUNDS, inner=3, clock=time.process_time)
+            timings[f"{metric}, {setting}"] = {side: asdict(timing) for side, timing in found.items()}
+            ours = found["salema"]
+            print(
+                f"{metric:9s} {setting}: loops {found['loops'].median_ms:7.2f} ms, salema {ours.median_ms:6.2f} ms,"
+                f" {ours.ratio:6.1f} x ({ours.ratio_low:.1f} to {ours.ratio_high:.1f})"
+            )
+    record = {"environment": describe_environment(), "fixations": FIXATIONS, "rounds": ROUNDS, "timings": timings}
+    Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What each choice made for ncnn is worth.
+
+`python -m salema.benchmarks.studies.ncnn_choices FP32_DIR INT8_DIR FILE.json`.
+Steps of the exported files as they run, and with one choice undone, in turns: how Winograd's forms are chosen, and how
+the first layer is computed. How long waiting threads spin is read when ncnn is loaded, so each setting of that runs in
+processes of its own, in turns too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.speed.harness import compare, time_ms
+from salema.export.weights.seeded import moving_disc
+from salema.runtime import load
+from salema.runtime.backends.ncnn_files import find_ncnn, read_info
+from salema.runtime.backends.ncnn_session import load_net, to_mat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+ROUNDS, PROCESSES, STEPS = 15, 6, 12
+SPINS = {"0.1 ms": {}, "none": {"OMP_WAIT_POLICY": "passive"}, "3 ms, libgomp's own": {"GOMP_SPINCOUNT": "300000"}}
+_SIZES, _FIRST = r" -23330=\S+", " 31=96"
+
+
+def choices(fp32: Path, int8: Path, scratch: Path) -> dict[str, Callable[[], NDArray[np.float32]]]:
+    """Returns what runs a step, `() -> map`, by the choice that is undone in it.
+
+    Args:
+        fp32: folder of a model exported `--for ncnn`.
+        int8: the same with `--int8`.
+        scratch: a folder for changed files.
+    """
+    text, rounded = (find_ncnn(folder).param.read_text("ascii") for folder in (fp32, int8))
+    # load_net leaves F(4,3) out for fp32 on x86-64, whatever is in the file.
+    variants = {
+        "fp32": (fp32, text, "fp32"),
+        "fp32, F(4,3) in place of F(6,3)": (fp32, text, "int8"),
+        "fp32, F(4,3) everywhere": (fp32, re.sub(_SIZES, "", text), "int8"),
+        "fp32, first layer by Winograd": (fp32, text.replace(_FIRST, ""), "fp32"),
+        "fp32, first layer by a matrix product": (fp32, text.replace(_FIRST, " 31=64"), "fp32"),
+        "int8": (int8, rounded, "int8"),
+        "int8, without F(4,3)": (int8, rounded, "fp32"),
+    }
+    return {
+        name: _stepper(*variant, scratch / f"{index}.param") for index, (name, variant) in enumerate(variants.items())
+    }
+
+
+def _stepper(folder: Path, text: str, precision: str, param: Path) -> Callable[[], NDArray[np.float32]]:
+    files = find_ncnn(folder)
+    spec = read_info(files).spec
+    param.write_text(text, "ascii")
+    net = load_net(str(param), str(files.weights), precision)
+    frame = moving_disc(1, spec.height, spec.width)[0].transpose(2, 0, 1).astype(np.float32)
+    inputs = {"frame": frame, "mix": np.full(1, 0.1, np.float32)}
+    inputs |= {f"{state.name}_in": np.zeros(state.shape_chw, np.float32) for state in spec.states}
+
+    def step() -> NDArray[np.float32]:
+        extractor = net.create_extractor()
+        for name, value in inputs.items():
+            extractor.input(name, to_mat(value))
+        saliency: NDArray[np.float32] = np.array(extractor.extract("saliency")[1])[0]
+        return saliency
+
+    return step
+
+
+def spinning(folder: Path, processes: int = PROCESSES, steps: int = STEPS) -> dict[str, list[float]]:
+    """Returns the median ms of a step in each process, by how long threads spin while they wait."""
+    found: dict[str, list[float]] = {name: [] for name in SPINS}
+    plain = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
+    command = [sys.executable, "-m", __name__ if __name__ != "__main__" else "salema.benchmarks.studies.ncnn_choices"]
+    for _ in range(processes):
+        for name, setting in SPINS.items():
+            ran = subprocess.run(  # noqa: S603 - this module
+                [*command, str(folder), str(steps)],
+                env={**plain, **setting},
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            found[name].append(float(ran.stdout))
+    return found
+
+
+def _median_step_ms(folder: Path, steps: int) -> float:
+    with load(folder, backend="ncnn", device="cpu") as stream:
+        frames = moving_disc(1, stream.spec.height, stream.spec.width)
+        times = [time_ms(partial(stream.infer, frames)) for _ in range(steps + 2)]
+    return statistics.median(times[2:])
+
+
+def main() -> None:
+    """Measures, prints and writes JSON; with a folder and a number, prints the median of so many steps."""
+    if len(sys.argv) == 3:  # noqa: PLR2004 - in a process of its own
+        print(_median_step_ms(Path(sys.argv[1]), int(sys.argv[2])))
+        return
+    fp32, int8, file = map(Path, sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="salema-") as scratch:
+        found = compare(choices(fp32, int8, Path(scratch)), "fp32", ROUNDS)
+    for name, timing in found.items():
+        quartiles = f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}"
+        print(f"{name}: {timing.median_ms:.1f} ms, {timing.ratio:.2f} x ({quartiles})")
+    spins = spinning(fp32)
+    for name, times in spins.items():
+        print(f"spinning {name}: {statistics.median(times):.0f} ms ({min(times):.0f} to {max(times):.0f})")
+    record: dict[str, Any] = {"environment": describe_environment(), "rounds": ROUNDS, "spinning_ms": spins}
+    record["timings"] = {name: asdict(timing) for name, timing in found.items()}
+    file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""One TensorRT or TensorRT-RTX build: network, configuration, plan, and the proof of its precision.
+
+Sources: TensorRT Python API 10.3 to 11.4 and TensorRT-RTX 1.2 to 1.7, "Builder", "IBuilderConfig", "OnnxParser".
+Precision is in the graph (strongly typed), which is all that TensorRT 11 and TensorRT-RTX know.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from salema.export.engine.progress import BuildProgress, make_monitor
+from salema.runtime.errors import BackendError, ModelError, UsageError
+from salema.runtime.gpu.engine_inspector import check_precision
+from salema.runtime.gpu.trt_engine import deserialize, inspect_engine, set_shapes, shape_of
+from salema.runtime.gpu.trt_library import TENSORRT_RTX, Library
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import tensorrt as trt
+
+    from salema.runtime.spec import ModelSpec
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a user asks for; see `salema-export --help`."""
+
+    workspace_gib: float | None = None
+    timing_cache: Path | None = None
+    optimization_level: int | None = None
+    targets: tuple[str, ...] = ()
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    batch_profile: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A built plan; how many convolutions its network has; and the timing cache after it, if there was one."""
+
+    data: bytes
+    convolutions: int
+    timings: bytes | None
+
+
+def build_plan(
+    library: Library, model: bytes, where: str, spec: ModelSpec, options: EngineOptions, profile: tuple[int, int, int]
+) -> Plan:
+    """Builds a plan from an ONNX file.
+
+    Args:
+        library: TensorRT or TensorRT-RTX.
+        model: the file's content.
+        where: its name, for messages.
+        spec: its facts.
+        options: the builder's options; targets are named for TensorRT-RTX.
+        profile: least, best and greatest number of streams, where the batch is free.
+
+    Raises:
+        ModelError: the file is not what its metadata says.
+        BackendError: the library can't read or build it.
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    progress = BuildProgress()
+    with progress.ends_on_interrupt(), library.told("building the engine"):
+        builder = library.must(library.trt.Builder(library.logger), "making a builder")
+        try:
+            network = _parse(library, builder, model, where)
+        except BackendError as error:
+            if spec.precision != "int8":
+                raise
+            raise BackendError(
+                f"{error}; INT8 as --for onnxruntime and openvino make it has unsigned activations, which TensorRT does"
+                " not take: export with --for tensorrt"
+            ) from error
+        progress.check()
+        convolutions = _check_network(library, network, spec, where)
+        config = library.must(builder.create_builder_config(), "making a configuration")
+        _configure(library, config, options)
+        if spec.batch is None:
+            _add_profile(library, builder, config, spec, profile)
+        if options.timing_cache is not None:
+            _load_timing_cache(library, config, options.timing_cache)
+        monitor = config.progress_monitor = make_monitor(library.trt, progress)  # must outlive the build
+        plan = builder.build_serialized_network(network, config)
+        del monitor
+        progress.close()
+        progress.check()
+        timings = None if options.timing_cache is None else bytes(config.get_timing_cache().serialize())
+        return Plan(bytes(library.must(plan, "building the engine")), convolutions, timings)
+
+
+def inspect_plan(
+    library: Library, plan: bytes, options: EngineOptions, spec: ModelSpec, streams: int, where: str
+) -> None:
+    """Has the inspector show that the convolutions run in the precision asked for, on the GPU that they are for.
+
+    Raises:
+        BackendError: the plan can't be loaded, or the convolutions run in another precision, or it does not show it.
+    """
+    progress = BuildProgress()
+    with progress.ends_on_interrupt(), library.told("inspecting the engine"):
+        engine = deserialize(library, plan, where, version_compatible=options.version_compatible)
+        context = library.must(engine.create_execution_context(), "making an execution context")
+        set_shapes(library, context, spec, streams)
+        text = inspect_engine(library, engine, context)
+        progress.check()
+        check_precision(text, spec.precision, where, must_show=True, in_float=len(spec.float_layers))
+
+
+def _parse(library: Library, builder: trt.Builder, model: bytes, where: str) -> trt.INetworkDefinition:
+    # Always on in TensorRT 11, where the flag may be gone.
+    typed = getattr(library.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = library.must(builder.create_network(0 if typed is None else 1 << int(typed)), "making a network")
+    parser: trt.OnnxParser = library.trt.OnnxParser(network, library.logger)
+    if not parser.parse(model):
+        said = " / ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        library.logger.messages[:] = [said] if said else library.logger.messages
+        raise library.error(f"reading {where}")
+    return network
+
+
+def _check_network(library: Library, network: trt.INetworkDefinition, spec: ModelSpec, where: str) -> int:
+    """Returns how many convolutions there are, each typed as the model says: the network is strongly typed."""
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    tensors += [network.get_output(index) for index in range(network.num_outputs)]
+    found = {tensor.name: tuple(None if n == -1 else n for n in shape_of(tensor.shape)) for tensor in tensors}
+    if found != spec.tensor_shapes:
+        raise ModelError(f"{where}: its inputs and outputs are not those of its metadata; export it again")
+    kinds = {library.trt.LayerType.CONVOLUTION, library.trt.LayerType.DECONVOLUTION}
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    convolutions = [layer for layer in layers if layer.type in kinds]
+    types = library.trt.DataType
+    expected = types.HALF if spec.precision == "fp16" else types.FLOAT  # INT8 ones are float between their Q and DQ
+    wrong = sum(layer.get_output(0).dtype != expected for layer in convolutions)
+    if spec.precision == "int8":
+        dequantized = {layer.get_output(0).name for layer in layers if layer.type == library.trt.LayerType.DEQUANTIZE}
+        in_float = [layer for layer in convolutions if layer.get_input(0).name not in dequantized]
+        wrong += max(len(in_float) - len(spec.float_layers), 0)
+    if wrong or not convolutions:
+        raise ModelError(
+            f"{where}: {wrong} of {len(convolutions)} convolutions are not {spec.precision} in the parsed network;"
+            " export it again"
+        )
+    return len(convolutions)
+
+
+def _configure(library: Library, config: trt.IBuilderConfig, options: EngineOptions) -> None:
+    trt = library.trt
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector needs to show types
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no FP32: 10 bits of mantissa
+    if options.workspace_gib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * _GIB))
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if library.kind is TENSORRT_RTX:
+        _configure_rtx(library, config, options.targets)
+
+
+def _configure_rtx(library: Library, config: Any, targets: tuple[str, ...]) -> None:
+    """Takes any configuration: what is set here TensorRT-RTX alone has."""
+    config.set_flag(library.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # else a step can't be recorded in a CUDA graph
+    config.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        capability = getattr(library.trt.ComputeCapability, target.upper(), None)
+        if capability is None:
+            raise UsageError(f"--target {target}: TensorRT-RTX {library.version} does not know it; upgrade it")
+        library.must(config.set_compute_capability(capability, index), f"setting the target {target}")
+
+
+def _add_profile(
+    library: Library,
+    builder: trt.Builder,
+    config: trt.IBuilderConfig,
+    spec: ModelSpec,
+    profile: tuple[int, int, int],
+) -> None:
+    shapes = builder.create_optimization_profile()
+    for name in spec.input_names:
+        rest = [n or 0 for n in spec.tensor_shapes[name][1:]]
+        least, best, most = (library.trt.Dims((streams, *rest)) for streams in profile)
+        shapes.set_shape(name, least, best, most)
+    library.must(config.add_optimization_profile(shapes) >= 0, "adding the batch profile")
+
+
+def _load_timing_cache(library: Library, config: trt.IBuilderConfig, path: Path) -> None:
+    data = b""
+    with suppress(FileNotFoundError):
+        data = path.read_bytes()
+    cache = library.must(config.create_timing_cache(data), f"reading the timing cache {path}")
+    # Refused where it is of another GPU or version.
+    library.must(
+        config.set_timing_cache(cache, ignore_mismatch=False),
+        f"using the timing cache {path} (delete it, or name another)",
+    )

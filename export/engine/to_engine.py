@@ -1,0 +1,248 @@
+"""From `model.onnx` to a TensorRT or TensorRT-RTX engine beside it. Needs neither torch nor onnx, as on a Jetson."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from salema.export.engine.builder import EngineOptions, build_plan, inspect_plan
+from salema.kernels.gpus import Gpu, list_gpus
+from salema.runtime.errors import BackendError, UsageError
+from salema.runtime.files.whole_files import check_writable, write_bytes
+from salema.runtime.gpu.engine_files import EngineInfo, write_engine
+from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind, load_library
+from salema.runtime.onnx_metadata import parse_spec, read_spec
+from salema.runtime.session import find_parts
+from salema.runtime.spec import salema_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ENGINES = ("auto", "tensorrt", "tensorrt-rtx", "none")
+LEVELS = range(6)
+_DEFAULT_PROFILE = (1, 1, 8)
+_MOST_GIB = 1 << 20
+_MOST_STREAMS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine that was written: the file, its size in bytes, its facts."""
+
+    path: Path
+    size_bytes: int
+    info: EngineInfo
+
+
+def check_ready(folder: Path, engine: str, options: EngineOptions, batch: int | None) -> None:
+    """Refuses before a long export what can't be built after it.
+
+    Args:
+        folder: where the export goes.
+        engine: one of `ENGINES`.
+        options: the builder's options.
+        batch: the export's; None leaves it free.
+
+    Raises:
+        UsageError, MissingDependencyError, BackendError: as `build_engine`.
+    """
+    if engine == "none":
+        if options != EngineOptions():
+            raise UsageError("--engine none builds nothing, and options of an engine were given; leave one of them out")
+        return
+    kind = KINDS.get(engine)
+    if kind is None and options != EngineOptions():
+        check_options(options, None)
+        kind, why = choose_kind(folder, options)
+        if kind is None:
+            raise BackendError(f"options of an engine were given, and none can be built: {why}")
+    if kind is not None:
+        check_options(options, kind)
+        _profile(batch, options)
+        load_library(kind)
+        _gpu_for(kind, options)
+
+
+def build_chosen(
+    folder: Path, engine: str, options: EngineOptions, say: Callable[[str], None], *, required: bool = False
+) -> tuple[Built, ...]:
+    """Builds what `--engine` asks for, one engine or those of both parts; `auto` may come to build none, and says why.
+
+    Args:
+        folder: what `salema-export` wrote.
+        engine: one of `ENGINES`.
+        options: the builder's options.
+        say: takes a line on each step.
+        required: whether it is an error if `auto` builds none.
+
+    Raises:
+        SalemaError: see `build_engine`.
+    """
+    models = find_parts(folder)
+    parts = [read_spec(path).part for path in models]
+    kind = KINDS.get(engine)
+    if engine == "auto":
+        kind, why = choose_kind(folder, options)
+        if required and kind is None:
+            raise BackendError(f"no engine was built: {why}")
+        say(f"engine        {kind.title if kind else 'none'} (auto: {why})")
+    built = () if kind is None else tuple(build_engine(path, kind, options, say) for path in models)
+    for other in KINDS.values():
+        if other is not kind and any(models[0].with_name(other.engine_name(part)).is_file() for part in parts):
+            say(f"note: {models[0].parent} holds an engine of {other.title}; if it is older: {other.command(folder)}")
+    return built
+
+
+def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[[str], None]) -> Built:
+    """Builds the engine of an ONNX file, beside it; it appears only once it has passed its check.
+
+    Args:
+        model: a file that `salema-export` wrote: a whole step, or a part.
+        kind: the library.
+        options: the builder's options.
+        say: takes a line on each step.
+
+    Raises:
+        UsageError: an option that this library or model does not have.
+        ModelError: the model is not ours.
+        OutputError: its folder can't be written.
+        MissingDependencyError: the library is not installed.
+        BackendError: there is no GPU where one is needed, or the build failed, or the precision is not as asked.
+    """
+    check_options(options, kind)
+    data = model.read_bytes()  # once: who exports meanwhile must not give the engine another file's facts
+    spec = parse_spec(data, str(model))
+    path = model.parent / kind.engine_name(spec.part)
+    profile = _profile(spec.batch, options)
+    for place in (path, *([options.timing_cache] if options.timing_cache else [])):
+        check_writable(place)
+    library = load_library(kind)
+    gpu = _gpu_for(kind, options)
+    targets = options.targets or ((gpu.target,) if gpu else ())
+    wait = ", which can take minutes" if kind is TENSORRT else ""
+    say(f"building      {path.name} with {kind.title} {library.version} for {', '.join(targets)}{wait}")
+    started = time.perf_counter()
+    plan = build_plan(library, data, str(model), spec, replace(options, targets=targets), profile)
+    seconds = time.perf_counter() - started
+    shown_by = "network"
+    if gpu is not None and gpu.target in targets:
+        inspect_plan(library, plan.data, options, spec, profile[1], str(path))
+        shown_by = "inspector"
+    info = EngineInfo(
+        spec=spec,
+        backend=kind.backend,
+        library_version=library.version,
+        targets=targets,
+        gpu=gpu.name if gpu else None,
+        batch_profile=profile,
+        onnx_sha256=hashlib.sha256(data).hexdigest(),
+        plan_sha256=hashlib.sha256(plan.data).hexdigest(),
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        workspace_gib=options.workspace_gib,
+        optimization_level=options.optimization_level,
+        convolutions=plan.convolutions,
+        precision_shown_by=shown_by,
+        build_seconds=round(seconds, 2),
+        salema_version=salema_version(),
+    )
+    write_engine(path, plan.data, info)
+    if options.timing_cache is not None and plan.timings is not None:
+        write_bytes(options.timing_cache, plan.timings)
+    return Built(path, len(plan.data), info)
+
+
+def check_options(options: EngineOptions, kind: Kind | None) -> None:
+    """Refuses options that can't be right, whatever the model and the machine; None is either library.
+
+    Raises:
+        UsageError: there is one.
+    """
+    level, gib = options.optimization_level, options.workspace_gib
+    if level is not None and level not in LEVELS:
+        raise UsageError(f"--optimization-level {level}: give 0 to {LEVELS[-1]}")
+    if gib is not None and not 0 < gib <= _MOST_GIB:
+        raise UsageError(f"--workspace {gib}: give the GiB of scratch memory, above 0 and at most {_MOST_GIB}")
+    least, best, most = options.batch_profile or _DEFAULT_PROFILE
+    if not 1 <= least <= best <= most <= _MOST_STREAMS:
+        given = f"{least} {best} {most}"
+        raise UsageError(f"--batch-profile {given}: give least, best and greatest, from 1 to {_MOST_STREAMS}")
+    for target in options.targets:
+        if target not in RTX_TARGETS:
+            raise UsageError(
+                f"--target {target}: TensorRT-RTX builds for {', '.join(RTX_TARGETS)}; other GPUs (Orin sm87, Hopper"
+                " sm90, Thor sm110) need --engine tensorrt, run on the target itself"
+            )
+    if kind is TENSORRT and options.targets:
+        raise UsageError("--target: TensorRT builds for the GPU it runs on; it goes with --engine tensorrt-rtx only")
+    if kind is TENSORRT_RTX:
+        _refuse_for_rtx(options)
+
+
+def _refuse_for_rtx(options: EngineOptions) -> None:
+    refused = {
+        "--optimization-level": (options.optimization_level is not None, "TensorRT-RTX builds the same at every level"),
+        "--timing-cache": (options.timing_cache, "TensorRT-RTX times nothing while it builds; leave it out"),
+        "--version-compatible": (options.version_compatible, "TensorRT-RTX has no lean runtime; leave it out"),
+        "--hardware-compatible": (options.hardware_compatible, "give --target once for each kind of GPU instead"),
+    }
+    for option, (value, advice) in refused.items():
+        if value:
+            raise UsageError(f"{option} goes with --engine tensorrt only: {advice}")
+
+
+def choose_kind(folder: Path, options: EngineOptions) -> tuple[Kind | None, str]:
+    """Chooses what `--engine auto` builds: the first library that is installed and can build for what is here.
+
+    Returns:
+        The library, or None; and why, with the command to run on the target where nothing can be built here.
+    """
+    on_target = f"on the machine with the GPU run: {TENSORRT.command(folder)}"
+    if options.targets:
+        return TENSORRT_RTX, "only TensorRT-RTX builds for a --target"
+    try:
+        gpu = list_gpus()[0]
+    except BackendError as error:
+        cause = str(error).partition("; ")[0]
+        return None, f"{cause}; {on_target} (or tensorrt-rtx, which builds here with --target)"
+    reasons = []
+    for kind in (TENSORRT, TENSORRT_RTX):
+        if kind is TENSORRT_RTX and gpu.target not in RTX_TARGETS:
+            reasons.append(f"TensorRT-RTX has no {gpu.target}")
+            continue
+        try:
+            load_library(kind)
+            check_options(options, kind)
+        except (ImportError, UsageError) as error:
+            reasons.append(str(error))
+            continue
+        return kind, f"installed, and {gpu.name} is here"
+    return None, f"{'; '.join(reasons)}; then run: {TENSORRT.command(folder)}"
+
+
+def _profile(batch: int | None, options: EngineOptions) -> tuple[int, int, int]:
+    if batch is None:
+        return options.batch_profile or _DEFAULT_PROFILE
+    if options.batch_profile not in {None, (batch,) * 3}:
+        raise UsageError(f"--batch-profile: the model is exported with --batch {batch}; export it with --batch dynamic")
+    return (batch,) * 3
+
+
+def _gpu_for(kind: Kind, options: EngineOptions) -> Gpu | None:
+    """Returns the GPU to build on and for; None where targets are named and there is none."""
+    try:
+        gpu = list_gpus()[0]
+    except BackendError as error:
+        if options.targets:
+            return None
+        advice = "; or name what to build for, such as --target sm89" if kind is TENSORRT_RTX else ""
+        raise BackendError(f"{kind.title} builds on the GPU that the engine is for: {error}{advice}") from error
+    if kind is TENSORRT_RTX and not options.targets and gpu.target not in RTX_TARGETS:
+        raise BackendError(
+            f"TensorRT-RTX does not know {gpu.name} ({gpu.target}), only {', '.join(RTX_TARGETS)};"
+            " use --engine tensorrt"
+        )
+    return gpu

@@ -1,0 +1,133 @@
+"""The forms that an INT8 model is written in, each tried and checked in the runtime that it is for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+import onnx
+
+from salema.export.graph.to_ncnn import Rounding, write_ncnn
+from salema.export.graph.to_onnx import describe
+from salema.export.int8.quantize import SCHEMES, Ranges, Scheme, quantize
+from salema.runtime.backends import ncnn_files
+from salema.runtime.backends.ort_session import OrtSession
+from salema.runtime.backends.ort_split_session import OrtSplitSession
+from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.session import NCNN_FILES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from salema.export.graph.models import SaliencyStep
+    from salema.runtime.session import Session
+    from salema.runtime.spec import ModelSpec
+
+_TRIAL = "trial.onnx"
+
+
+def check_runtime(target: str) -> None:
+    """Refuses, before long work, a runtime that is to check the files after it and can't be imported.
+
+    Raises:
+        MissingDependencyError: ncnn is missing, or OpenVINO is installed and broken.
+    """
+    if target == "ncnn":
+        import salema.runtime.backends.ncnn_session  # noqa: PLC0415 - optional
+    elif find_spec("openvino") is not None:
+        import salema.runtime.backends.openvino_session  # noqa: F401, PLC0415
+
+
+class Form(Protocol):
+    """One form of an INT8 model.
+
+    Attributes:
+        scheme: how it is quantised.
+        runs_in: what tries and checks it.
+    """
+
+    scheme: Scheme
+    runs_in: str
+
+    def trial(self, ranges: Ranges, weight_bits: int, kept: frozenset[str], *, alone: bool) -> Session:
+        """Writes it for one stream into a folder of its own, and loads it; `alone`: with few layers in INT8."""
+
+    def write(self, ranges: Ranges, weight_bits: int, kept: tuple[str, ...]) -> Session:
+        """Writes it in the float model's place, and loads it."""
+
+
+def form_for(target: str, step: SaliencyStep, one_stream: onnx.ModelProto, paths: list[Path], folder: Path) -> Form:
+    """Returns the form for what `--for` names.
+
+    Args:
+        target: what is named.
+        step: the float network, without rewrites if it is for ncnn.
+        one_stream: its graph, for one stream.
+        paths: the files of the float model; for ncnn also those that are to be written.
+        folder: an empty one, for trials.
+    """
+    if target == "ncnn":
+        return _Ncnn(step, paths, folder)
+    return _Onnx(target, one_stream, paths, folder)
+
+
+class _Onnx:
+    """ONNX files; a model for OpenVINO runs there where it is installed."""
+
+    def __init__(self, target: str, one_stream: onnx.ModelProto, paths: list[Path], folder: Path) -> None:
+        self.scheme = SCHEMES[target]
+        self._one_stream, self._paths, self._trial = one_stream, paths, folder / _TRIAL
+        in_openvino = target == "openvino" and len(paths) == 1 and find_spec("openvino") is not None
+        self.runs_in = "OpenVINO" if in_openvino else "ONNX Runtime"
+
+    def trial(self, ranges: Ranges, weight_bits: int, kept: frozenset[str], *, alone: bool) -> Session:
+        scheme = replace(self.scheme, carried=False) if alone else self.scheme
+        onnx.save(quantize(self._one_stream, ranges, scheme, weight_bits, kept), self._trial)
+        return self._open(self._trial)
+
+    def write(self, ranges: Ranges, weight_bits: int, kept: tuple[str, ...]) -> Session:
+        for path in self._paths:
+            spec = replace(read_spec(path), precision="int8", float_layers=kept)
+            quantized = quantize(onnx.load(path), ranges, self.scheme, weight_bits, frozenset(kept))
+            describe(quantized, spec)
+            onnx.save(quantized, path)
+        return self._open(*self._paths)
+
+    def _open(self, *paths: Path) -> Session:
+        if len(paths) > 1:
+            return OrtSplitSession(*paths)
+        if self.runs_in == "OpenVINO":
+            from salema.runtime.backends.openvino_session import OpenVinoSession  # noqa: PLC0415 - optional
+
+            return OpenVinoSession(paths[0], "openvino")
+        return OrtSession(paths[0], "cpu")
+
+
+class _Ncnn:
+    """ncnn's files; the ONNX file beside them stays in float."""
+
+    runs_in = "ncnn"
+
+    def __init__(self, step: SaliencyStep, paths: list[Path], folder: Path) -> None:
+        self.scheme = SCHEMES["ncnn"]
+        self._step, self._spec = step, read_spec(paths[0])
+        onnx_file, *files = paths
+        self._files = ncnn_files.NcnnFiles._make([*files, onnx_file])
+        self._trial = ncnn_files.NcnnFiles._make([*(folder / name for name in NCNN_FILES), onnx_file])
+
+    def trial(self, ranges: Ranges, weight_bits: int, kept: frozenset[str], *, alone: bool) -> Session:
+        del weight_bits, alone  # there is one way
+        return self._write(self._trial, replace(self._spec, batch=1), ranges, kept)
+
+    def write(self, ranges: Ranges, weight_bits: int, kept: tuple[str, ...]) -> Session:
+        del weight_bits
+        return self._write(self._files, replace(self._spec, float_layers=kept), ranges, frozenset(kept))
+
+    def _write(self, files: ncnn_files.NcnnFiles, spec: ModelSpec, ranges: Ranges, kept: frozenset[str]) -> Session:
+        from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - optional
+
+        spec = replace(spec, precision="int8")
+        write_ncnn(self._step, spec, files.param, files.weights, Rounding(ranges, kept))
+        files.facts.write_text(ncnn_files.describe(files, spec).to_json(), "utf-8")
+        return NcnnSession(files)

@@ -1,0 +1,205 @@
+"""From a float model to an INT8 one: calibrate, find out what must stay in float, write, and say what it costs."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from salema.export.graph.to_onnx import to_onnx
+from salema.export.int8.forms import form_for
+from salema.export.int8.gate import LEAST_CC, STEPS, Accuracy, check, measure, run
+from salema.export.int8.quantize import Ranges, calibrate, layers_of
+from salema.runtime.backends.ort_session import OrtSession
+from salema.runtime.errors import UsageError
+from salema.runtime.metrics import cc
+from salema.runtime.onnx_metadata import read_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from typing_extensions import Self
+
+    from salema.export.graph.models import SaliencyStep
+    from salema.export.int8.footage import Footage
+    from salema.export.int8.forms import Form
+    from salema.export.int8.gate import Maps
+    from salema.runtime.session import Session
+    from salema.runtime.spec import ModelSpec
+
+AIM_CC = 0.9905
+_LEAST_GAIN = 5e-4
+"""What the choice of float layers is content with. No more: where rounding costs every layer the same (seeded
+weights at full size), a layer in float gains 0.0002 and takes several times as long as in INT8."""
+MOST_FLOAT = 4
+_TRIAL_FRAMES = 4  # of the first run and of the last
+
+Table = tuple[tuple[str, float], ...]
+"""Layers with the least CC where they alone are INT8, worst first."""
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """What a user asks for: what `--for` names, layers to leave in float, and whether the table is wanted anyway."""
+
+    target: str
+    float_layers: tuple[str, ...] = ()
+    sensitivity: bool = False
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """What was quantised, on what, and what it costs.
+
+    Attributes:
+        calibration_frames: how many, and `calibration_runs`: in how many runs of consecutive ones.
+        sources: what they and the held-out ones are from.
+        activations: `uint8` or `int8`.
+        weight_bits: 8 or 7.
+        float_layers: what was left in float.
+        sensitivity: the table, where it was needed or asked for.
+        accuracy: against FP32 on the held-out frames.
+    """
+
+    calibration_frames: int
+    calibration_runs: int
+    sources: tuple[str, ...]
+    activations: str
+    weight_bits: int
+    float_layers: tuple[str, ...]
+    sensitivity: Table
+    accuracy: Accuracy
+
+
+class Trials:
+    """The float step for one stream, and INT8 forms of it tried on a few frames of the calibration.
+
+    Held-out frames take no part in any choice.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, folder: Path, footage: Footage, form: Form) -> None:
+        self.layers, self.form = tuple(layers_of(proto)), form
+        reference = folder / "float.onnx"
+        onnx.save(proto, reference)
+        self.exact = OrtSession(reference, "cpu")
+        self.ranges: Ranges = calibrate(reference, self.exact, footage.runs)
+        first, *others = footage.runs
+        self._clips = [clip[:_TRIAL_FRAMES] for clip in (first, *others[-1:])]
+        self._expected = self._run(self.exact)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.exact.close()
+
+    def _run(self, session: Session) -> Maps:
+        return np.concatenate([run(session, clip) for clip in self._clips])
+
+    def least_cc(self, weight_bits: int, kept: Iterable[str], *, alone: bool = False) -> float:
+        """Least correlation with the float maps where all but the layers `kept` are INT8."""
+        with self.form.trial(self.ranges, weight_bits, frozenset(kept), alone=alone) as session:
+            found = self._run(session)
+        return min(cc(b, a) if np.isfinite(b).all() else -1.0 for a, b in zip(self._expected, found, strict=True))
+
+    def table(self, weight_bits: int) -> Table:
+        """What each layer costs where it alone is INT8, worst first."""
+        found = {
+            layer: self.least_cc(weight_bits, (other for other in self.layers if other != layer), alone=True)
+            for layer in self.layers
+        }
+        return tuple(sorted(found.items(), key=lambda row: row[1]))
+
+
+def to_int8(
+    step: SaliencyStep,
+    paths: list[Path],
+    footage: Footage,
+    options: Int8Options,
+    say: Callable[[str], None],
+) -> tuple[ModelSpec, Int8Report]:
+    """Replaces float files by INT8 ones, and checks these, loaded again, against the float model.
+
+    Args:
+        step: the float network.
+        paths: the float file, or those of both parts; for ncnn also its own, which are written, while that stays float.
+        footage: the frames.
+        options: what is asked for.
+        say: takes a line on each step.
+
+    Returns:
+        What the files now say of themselves, and the report.
+
+    Raises:
+        UsageError: there is no such layer.
+        VerificationError: see `check`.
+    """
+    spec = read_spec(paths[0])
+    whole = replace(spec.whole, batch=1)
+    one_stream = onnx.load(paths[0]) if spec == whole else to_onnx(step, whole)
+    unknown = [layer for layer in options.float_layers if layer not in layers_of(one_stream)]
+    if unknown:
+        raise UsageError(f"--float-layer {unknown[0]}: the layers of this model are {', '.join(layers_of(one_stream))}")
+    with tempfile.TemporaryDirectory(prefix="salema-") as folder:
+        say(f"calibrating   on {footage.count} frames in {len(footage.runs)} runs, the state running")
+        form = form_for(options.target, step, one_stream, paths, Path(folder))
+        with Trials(one_stream, Path(folder), footage, form) as trials:
+            choice = _choose(trials, options, say)
+            held_out = f"{len(footage.held_out)} held-out frames, {STEPS} steps"
+            say(f"checking      INT8 in {form.runs_in} against FP32 on {held_out}")
+            with form.write(trials.ranges, choice.weight_bits, choice.kept) as session:
+                accuracy, written = measure(trials.exact, session, footage.held_out), session.spec
+            table = choice.table or (() if accuracy.cc >= LEAST_CC else trials.table(choice.weight_bits))
+            if options.sensitivity and not accuracy.cc >= LEAST_CC:  # else printed with the rest
+                for layer, value in table:
+                    say(f"              {layer}: least CC {value:.6f} where it alone is INT8")
+            blame = [row for row in table if row[0] not in choice.kept]
+            check(accuracy, blame, "--fp32" if options.target == "ncnn" else "--fp16")
+    return written, Int8Report(
+        calibration_frames=footage.count,
+        calibration_runs=len(footage.runs),
+        sources=footage.sources,
+        activations="uint8" if form.scheme.unsigned else "int8",
+        weight_bits=choice.weight_bits,
+        float_layers=choice.kept,
+        sensitivity=table,
+        accuracy=accuracy,
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    weight_bits: int
+    kept: tuple[str, ...]
+    table: Table
+
+
+def _choose(trials: Trials, options: Int8Options, say: Callable[[str], None]) -> _Choice:
+    """Takes the weights' width that does better here, and leaves in float, worst first, what keeps it from FP32."""
+    scheme = trials.form.scheme
+    ends = (trials.layers[0], trials.layers[-1]) if scheme.ends_in_float else ()
+    kept = tuple(dict.fromkeys((*ends, *options.float_layers)))
+    scores = {bits: trials.least_cc(bits, kept) for bits in scheme.weight_bits}
+    bits = scheme.weight_bits[0]
+    for width, score in scores.items():  # fewer bits must be better beyond what a few frames can't tell
+        bits = width if score > scores[bits] + _LEAST_GAIN else bits
+    best = scores[bits]
+    table: Table = ()
+    say(
+        "              "
+        + ", ".join(f"least CC {score:.5f} with {width}-bit weights" for width, score in scores.items())
+    )
+    if options.sensitivity or not best >= AIM_CC:
+        say(f"sensitivity   each of {len(trials.layers)} layers alone in INT8")
+        table = trials.table(bits)
+    for layer in [layer for layer, _ in table if layer not in kept][:MOST_FLOAT]:
+        if best >= AIM_CC:
+            break
+        kept = (*kept, layer)
+        best = trials.least_cc(bits, kept)
+        say(f"              {layer} in float: least CC {best:.5f}")
+    return _Choice(bits, kept, table)

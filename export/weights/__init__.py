@@ -1,0 +1,1 @@
+"""Checkpoints, and what a network's weights tell of it."""

@@ -1,0 +1,189 @@
+"""Any published checkpoint as one dictionary of float32 tensors by published key, checked strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import torch
+
+from salema.export.weights.architecture import (
+    CLSTM56_END,
+    CONVS,
+    ENCODER_END,
+    FINAL_CONVS,
+    LAST_CONV,
+    Hint,
+    Kind,
+    hint_from_name,
+)
+from salema.export.weights.checkpoint_files import Contents, download, read
+from salema.export.weights.seeded import seeded_state_dict
+from salema.runtime.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+_SEEDED = re.compile(r"seeded(?::(\d+))?")
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights as published.
+
+    Attributes:
+        name: the file's name, or `seeded`.
+        sha256: of the file; of the tensors for seeded weights.
+        weights: float32 tensors by key (`salgan.N.weight`, `Gates.bias`, ...), without `alpha`.
+        learned_alpha: the checkpoint's `alpha` before its sigmoid, or None.
+        kind: the family that the keys show; `salema` stands for any generator without an LSTM.
+        hint: the variant that the file suggests, or None.
+        trained: False for seeded weights.
+    """
+
+    name: str
+    sha256: str
+    weights: dict[str, Tensor]
+    learned_alpha: float | None
+    kind: Kind
+    hint: Hint | None
+    trained: bool = True
+
+
+def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
+    """Reads weights from wherever a user has them.
+
+    Args:
+        source: a file (`.pt` as published, SalGAN's Lasagne `.npz`, our `.safetensors`; told apart by content), an
+            http(s) URL (downloaded once into the user's cache), or `seeded`, or `seeded:8` for an eighth of the widths.
+        seeded_kind: the family to make when `source` is seeded.
+
+    Raises:
+        UsageError: `seeded:` with a number that is no divisor.
+        CheckpointError: it is missing, damaged, holds more than tensors, or does not fit.
+    """
+    if match := _SEEDED.fullmatch(source):
+        return _seeded(seeded_kind, int(match[1] or 1))
+    if _URL.match(source):
+        path = download(source)
+        try:
+            return _checked(path, Path(urlsplit(source).path).name, read(path))
+        except CheckpointError:
+            path.unlink(missing_ok=True)  # a login page, say, must not stay in the cache for good
+            raise
+    path = Path(source)
+    if not path.is_file():
+        found = "not a file" if path.exists() else "no such file"
+        raise CheckpointError(f"{path}: {found}; give a checkpoint, a URL, or 'seeded' for untrained weights")
+    return _checked(path, path.name, read(path))
+
+
+def _seeded(kind: Kind, divisor: int) -> Checkpoint:
+    if divisor < 1:
+        raise UsageError("--weights seeded:0: the divisor of the channel widths must be 1 or more")
+    arrays = seeded_state_dict(kind, divisor)
+    digest = hashlib.sha256(b"".join(key.encode() + arrays[key].tobytes() for key in sorted(arrays)))
+    weights = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    keys_kind: Kind = "salema" if kind == "salgan" else kind
+    name = "seeded" if divisor == 1 else f"seeded:{divisor}"
+    return Checkpoint(name, digest.hexdigest(), weights, None, keys_kind, None, trained=False)
+
+
+def _checked(path: Path, name: str, contents: Contents) -> Checkpoint:
+    """Checks what a file holds; no value is read before its type and shape are known to be good."""
+    values = dict(contents.values)
+    unusable = [key for key, value in values.items() if not _is_plain(value)]
+    if unusable:
+        raise CheckpointError(f"{name}: {_some(unusable)}: not a plain floating tensor; save model.state_dict() alone")
+    alpha = values.pop("alpha", None)
+    if alpha is not None and alpha.numel() != 1:
+        raise CheckpointError(f"{name}: alpha has shape {tuple(alpha.shape)}; one number expected")
+    kind = _check(values, name)
+    if alpha is not None and kind != "salema":
+        raise CheckpointError(f"{name}: unexpected key alpha: a learned coefficient belongs to SalEMA, not to {kind}")
+    if contents.stated and not _agrees(contents.stated, kind, has_alpha=alpha is not None):
+        raise CheckpointError(f"{name}: its metadata says {contents.stated.architecture.name}, its keys {kind}")
+    hints = (contents.stated, hint_from_name(name, kind), contents.hint)
+    hint = next((hint for hint in hints if hint and _agrees(hint, kind, has_alpha=alpha is not None)), None)
+    weights = {key: value.detach().float() for key, value in values.items()}
+    broken = [key for key, value in weights.items() if not value.isfinite().all()]
+    if broken or (alpha is not None and not alpha.isfinite().all()):
+        raise CheckpointError(
+            f"{name}: {_some(broken or ['alpha'])}: NaN or infinity; the file is not a trained network"
+        )
+    learned = None if alpha is None else float(alpha)
+    return Checkpoint(name, _sha256(path), weights, learned, kind, hint, contents.trained)
+
+
+def _agrees(hint: Hint, kind: Kind, *, has_alpha: bool) -> bool:
+    """Whether a suggestion can be true of a file with these keys; SalGAN has no coefficient to learn."""
+    family = "salema" if hint.architecture.kind == "salgan" else hint.architecture.kind
+    return family == kind and not (has_alpha and hint.architecture.kind == "salgan")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a dense floating tensor on the CPU that owns as much memory as it claims to have elements."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype in _DTYPES
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check(weights: Mapping[str, Tensor], name: str) -> Kind:
+    """Returns the family that the keys show, once every key and shape fits it."""
+    kind: Kind = "salema"
+    if "Gates.weight" in weights:
+        kind = "salclstm56" if any(key.startswith("final_convs.") for key in weights) else "salclstm30"
+    end = CLSTM56_END if kind == "salclstm56" else LAST_CONV + 1
+    chain = [f"salgan.{index}" for index in CONVS if index < end]
+    if kind == "salclstm56":
+        chain += [f"final_convs.{index}" for index in FINAL_CONVS]
+    gates = [] if kind == "salema" else ["Gates"]
+    expected = {f"{conv}.{part}" for conv in [*chain, *gates] for part in ("weight", "bias")}
+    missing, unexpected = sorted(expected - set(weights)), sorted(set(weights) - expected)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{name}: does not fit {kind}: missing keys {_some(missing)}; unexpected keys {_some(unexpected)}"
+        )
+    channels = 3
+    for conv in chain:
+        if gates and conv in {f"salgan.{ENCODER_END}", "final_convs.0"} and (kind == "salclstm56") == ("final" in conv):
+            _check_conv(weights, name, "Gates", 2 * channels, 4 * channels, kernel=3)
+        last = conv == chain[-1]
+        shape = weights[f"{conv}.weight"].shape
+        out = 1 if last or not shape else max(shape[0], 1)
+        _check_conv(weights, name, conv, channels, out, kernel=1 if last else 3)
+        channels = out
+    return kind
+
+
+def _check_conv(weights: Mapping[str, Tensor], name: str, conv: str, inp: int, out: int, kernel: int) -> None:
+    for part, shape in (("weight", (out, inp, kernel, kernel)), ("bias", (out,))):
+        found = tuple(weights[f"{conv}.{part}"].shape)
+        if found != shape:
+            raise CheckpointError(f"{name}: {conv}.{part} has shape {found}; {shape} expected")
+
+
+def _some(keys: list[str], most: int = 4) -> str:
+    if not keys:
+        return "none"
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")

@@ -1,0 +1,1 @@
+"""A CUDA device: memory, stream, graphs, launches."""

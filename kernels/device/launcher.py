@@ -1,0 +1,52 @@
+"""Runs kernels on a GPU through PyCUDA: compiled for it on first use, then kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.kernels.compile import load_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from salema.kernels.compile import Variant
+    from salema.kernels.device.cuda import CudaDevice
+
+_FORMATS = {np.dtype(np.uint64): "P", np.dtype(np.uint32): "I", np.dtype(np.int32): "i", np.dtype(np.float32): "f"}
+
+
+class CudaLauncher:
+    """A `Launcher` over a GPU. Its calls need the device's `active()` around them.
+
+    A kernel is compiled and loaded the first time it is launched, which can't happen while a graph is being recorded:
+    launch each once before.
+    """
+
+    def __init__(self, device: CudaDevice, cache: Path | None = None) -> None:
+        self.device = device
+        self._cache = cache
+        self._loaded: dict[tuple[str, ...], Any] = {}
+
+    def launch(
+        self,
+        variant: Variant,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        arguments: Sequence[np.generic],
+        *,
+        together: bool = False,  # noqa: ARG002 - a GPU's threads always can
+    ) -> None:
+        """See `Launcher.launch`."""
+        key = (variant.name, *variant.arguments)
+        if key not in self._loaded:
+            cubin = load_kernel(variant, self.device.gpu.target, self._cache)
+            formats = "".join(_FORMATS[argument.dtype] for argument in arguments)
+            self._loaded[key] = self.device.load_function(cubin, variant.name, formats)
+        self.device.call(self._loaded[key], grid, block, arguments)
+
+    def close(self) -> None:
+        """See `Launcher.close`."""
+        self._loaded.clear()

@@ -1,0 +1,1 @@
+"""The kernels as functions: arguments checked, then one launch."""

@@ -1,0 +1,193 @@
+"""Launchers of the kernels that make pictures: arguments checked, then one launch; twins: `twins/postprocess.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from salema.kernels.arrays import ALIGNMENT_BYTES, Array, Launcher, address, check_apart, check_array
+from salema.kernels.compile import Variant
+from salema.kernels.errors import ArgumentError
+from salema.kernels.twins.postprocess import View
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VIEWS: tuple[View, ...] = get_args(View)
+_RANGE = Variant("map_range")
+_PICTURES = {
+    (view, nv12): Variant("postprocess", {"VIEW": view.upper(), "NV12": str(int(nv12))})
+    for view in VIEWS
+    for nv12 in (False, True)
+    if not (nv12 and view == "map8")
+}
+VARIANTS: tuple[Variant, ...] = (_RANGE, *_PICTURES.values())
+_WARP, _MOST_THREADS, _RANGE_ELEMENTS = 32, 1024, 16  # elements of a thread, before there are more threads
+_BLOCK = (32, 8, 1)
+_MOST_BLOCKS = 65535  # of a grid's second axis
+
+
+@dataclass(frozen=True)
+class ResizeTables:
+    """What `twins.postprocess.linear_tables` made, on the device.
+
+    Attributes:
+        rows: int32 `[h, 4]`.
+        columns: int32 `[w, 4]`.
+        source_hw: sizes of the map that they were made for; a kernel can't tell.
+    """
+
+    rows: Array
+    columns: Array
+    source_hw: tuple[int, int]
+
+
+def map_range(launcher: Launcher, saliency: Array, out: Array) -> None:
+    """Finds each map's minimum and maximum; both NaN where the map holds a NaN.
+
+    Shapes and types are those of `twins.postprocess.map_range`.
+
+    Raises:
+        ArgumentError: an argument has another type, shape, place or alignment, or overlaps the other; or maps without
+            elements.
+    """
+    check_array("saliency", saliency, [np.float32], (None, None, None), launcher.device, alignment_bytes=4)
+    check_array("out", out, [np.float32], (saliency.shape[0], 2), launcher.device, alignment_bytes=4)
+    check_apart({"out": out}, {"saliency": saliency})
+    if not saliency.shape[0]:
+        return
+    count = prod(saliency.shape[1:])
+    _check_not_empty(saliency, count)
+    threads = min(-(-count // (_RANGE_ELEMENTS * _WARP)) * _WARP, _MOST_THREADS)
+    launcher.launch(
+        _RANGE,
+        (saliency.shape[0], 1, 1),
+        (threads, 1, 1),
+        [address(saliency), address(out), np.uint32(count)],
+        together=True,
+    )
+
+
+def postprocess(
+    launcher: Launcher,
+    saliency: Array,
+    limits: Array,
+    out: Array,
+    *,
+    view: View,
+    out_uv: Array | None = None,
+    frame: Array | None = None,
+    frame_uv: Array | None = None,
+    colours: Array | None = None,
+    tables: ResizeTables | None = None,
+    opacity: float = 0.5,
+) -> None:
+    """Draws a map, in one pass.
+
+    Shapes, types and meaning are those of `twins.postprocess.postprocess`. Rows of frame and picture may lie
+    apart. `map` and `overlay` need `tables`, `overlay` also `frame` and `colours`; others are refused.
+
+    Raises:
+        ArgumentError: an argument is missing, is not taken, has another type, shape, place or alignment, or overlaps
+            another.
+    """
+    _check_which(view, out_uv=out_uv, frame=frame, frame_uv=frame_uv, colours=colours, tables=tables)
+    _check_map(launcher, saliency, limits, opacity)
+    _check_pictures(launcher, saliency, out, out_uv, frame, frame_uv, view)
+    _check_tables(launcher, tables, colours, saliency.shape, out.shape)
+    rows, columns = (None, None) if tables is None else (tables.rows, tables.columns)
+    read = {"saliency": saliency, "limits": limits, "tables.rows": rows, "tables.columns": columns}
+    read |= {"colours": colours, "frame": frame, "frame_uv": frame_uv}
+    check_apart({"out": out} if out_uv is None else {"out": out, "out_uv": out_uv}, read)
+    grid = _grid(out.shape, 1 if out_uv is None else 2)
+    if not prod(grid):
+        return
+    pitches = [np.uint64(0 if array is None else array.row_bytes) for array in (frame, frame_uv, out, out_uv)]
+    sizes = [np.uint32(size) for size in (saliency.shape[1], out.shape[1], out.shape[0])]
+    arguments: list[np.generic] = [address(array) for array in (*read.values(), out, out_uv)]
+    arguments += [*pitches, *sizes, np.float32(1 - opacity), np.float32(opacity)]
+    launcher.launch(_PICTURES[view, out_uv is not None], grid, _BLOCK, arguments)
+
+
+def _grid(shape: tuple[int, ...], step: int) -> tuple[int, int, int]:
+    """Blocks over a picture of which a thread draws `step` rows and columns."""
+    columns, rows = (-(-size // (threads * step)) for size, threads in zip(shape[1::-1], _BLOCK[:2], strict=True))
+    if rows > _MOST_BLOCKS:
+        raise ArgumentError(f"out: {shape[0]} rows given, at most {_MOST_BLOCKS * _BLOCK[1] * step} are possible")
+    return columns, rows, 1
+
+
+def _check_which(view: View, **optional: Array | ResizeTables | None) -> None:
+    if view not in VIEWS:
+        raise ArgumentError(f"view: {view!r} given, {', '.join(VIEWS)} expected")
+    needed = {"map8": (), "map": ("tables",), "overlay": ("frame", "colours", "tables")}[view]
+    taken = {"map8": (), "map": ("out_uv", "tables"), "overlay": tuple(optional)}[view]
+    for name, given in optional.items():
+        if given is None and name in needed:
+            raise ArgumentError(f"{name}: none given, the view {view} needs it")
+        if given is not None and name not in taken:
+            raise ArgumentError(f"{name}: given, the view {view} does not take it")
+
+
+def _check_map(launcher: Launcher, saliency: Array, limits: Array, opacity: float) -> None:
+    check_array("saliency", saliency, [np.float32], (None, None), launcher.device, alignment_bytes=4)
+    _check_not_empty(saliency, prod(saliency.shape))
+    check_array("limits", limits, [np.float32], (2,), launcher.device, alignment_bytes=4)
+    if not 0 <= opacity <= 1:
+        raise ArgumentError(f"opacity: {opacity} given, 0 to 1 expected")
+
+
+def _check_not_empty(saliency: Array, elements: int) -> None:
+    if not elements:
+        raise ArgumentError(f"saliency: shape {saliency.shape} given, a map with elements expected")
+
+
+def _check_pictures(
+    launcher: Launcher,
+    saliency: Array,
+    out: Array,
+    out_uv: Array | None,
+    frame: Array | None,
+    frame_uv: Array | None,
+    view: View,
+) -> None:
+    if view == "map8":
+        check_array("out", out, [np.uint8], saliency.shape, launcher.device, pitched=True)
+        return
+    _check_picture(launcher, {"out": out, "out_uv": out_uv}, (None, None))
+    if frame is not None:
+        _check_picture(launcher, {"frame": frame, "frame_uv": frame_uv}, out.shape[:2])
+
+
+def _check_picture(launcher: Launcher, planes: Mapping[str, Array | None], size_hw: tuple[int | None, ...]) -> None:
+    """Refuses a picture that is neither BGR nor NV12 of that size; the second plane is None for BGR."""
+    (name, first), (uv_name, uv) = planes.items()
+    assert first is not None
+    shape = (*size_hw, 3) if uv is None else size_hw
+    check_array(name, first, [np.uint8], shape, launcher.device, pitched=True)
+    if uv is None:
+        return
+    height, width = first.shape
+    if height % 2 or width % 2:
+        raise ArgumentError(f"{name}: shape {first.shape} given, even sizes expected for NV12")
+    check_array(uv_name, uv, [np.uint8], (height // 2, width // 2, 2), launcher.device, pitched=True)
+
+
+def _check_tables(
+    launcher: Launcher,
+    tables: ResizeTables | None,
+    colours: Array | None,
+    map_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+) -> None:
+    if colours is not None:
+        check_array("colours", colours, [np.uint8], (256, 3), launcher.device)
+    if tables is None:
+        return
+    if tuple(tables.source_hw) != map_shape:
+        raise ArgumentError(f"tables: made for maps of {tables.source_hw}, {map_shape} given")
+    for name, array, size in (("rows", tables.rows, out_shape[0]), ("columns", tables.columns, out_shape[1])):
+        check_array(f"tables.{name}", array, [np.int32], (size, 4), launcher.device, alignment_bytes=ALIGNMENT_BYTES)

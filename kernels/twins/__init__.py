@@ -1,0 +1,1 @@
+"""NumPy twins of the kernels: the same names, arguments and roundings."""

@@ -1,0 +1,105 @@
+"""A model for ncnn: `model.ncnn.param`, `model.ncnn.bin`, and what must be known of them in `model.ncnn.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from salema.runtime.errors import ModelError, reason
+from salema.runtime.gpu.engine_files import sha256_of
+from salema.runtime.session import MODEL_FILE, NCNN_FILES
+from salema.runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORD_VERSION = 2  # 1 gave layers no sizes, and ran slowly
+_AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
+
+
+class NcnnFiles(NamedTuple):
+    """Where the parts of one model lie: layers, weights, facts, and the ONNX file that says the same."""
+
+    param: Path
+    weights: Path
+    facts: Path
+    onnx: Path
+
+
+@dataclass(frozen=True)
+class NcnnInfo:
+    """The facts of one model for ncnn.
+
+    Attributes:
+        spec: the model's own record, as in the ONNX file.
+        onnx_sha256: hash of the ONNX file that was written with it.
+        param_sha256: hash of the layers.
+        bin_sha256: hash of the weights' file.
+        record_version: version of this record.
+    """
+
+    spec: ModelSpec
+    onnx_sha256: str
+    param_sha256: str
+    bin_sha256: str
+    record_version: int = RECORD_VERSION
+
+    def to_json(self) -> str:
+        """Returns the record as JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> NcnnInfo:
+        """Reads what `to_json` wrote; `where` names the file in messages.
+
+        Raises:
+            NewerModelError: the model is of a newer version.
+            ModelError: the record is damaged, or of another version.
+        """
+        try:
+            record: dict[str, Any] = json.loads(text)
+            if isinstance(record, dict) and "spec" in record:  # first: a newer one is to be told as such
+                spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
+            if set(record) != {field.name for field in fields(cls)} or record["record_version"] != RECORD_VERSION:
+                raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"{where}: can't be used ({reason(error)}); {_AGAIN}") from error
+        return cls(**{**record, "spec": spec})
+
+
+def find_ncnn(path: Path) -> NcnnFiles:
+    """Returns the files of the model that `path` (a folder that `salema-export` wrote, or a file in it) stands for.
+
+    Raises:
+        ModelError: one is missing.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = NcnnFiles(*(folder / name for name in (*NCNN_FILES, MODEL_FILE)))
+    for file in files[: len(NCNN_FILES)]:
+        if not file.is_file():
+            raise ModelError(f"{file}: missing, and ncnn needs it; {_AGAIN} -o {folder}")
+    return files
+
+
+def describe(files: NcnnFiles, spec: ModelSpec) -> NcnnInfo:
+    """Returns the facts of files that have just been written."""
+    return NcnnInfo(spec, sha256_of(files.onnx), sha256_of(files.param), sha256_of(files.weights))
+
+
+def read_info(files: NcnnFiles) -> NcnnInfo:
+    """Reads the facts, and checks that the files belong together and to the ONNX file beside them, if there is one.
+
+    Raises:
+        ModelError: they don't, or the facts are damaged.
+    """
+    info = NcnnInfo.from_json(files.facts.read_text("utf-8", errors="replace"), str(files.facts))
+    for file, expected in ((files.param, info.param_sha256), (files.weights, info.bin_sha256)):
+        if sha256_of(file) != expected:
+            raise ModelError(f"{file}: not the file that {files.facts.name} describes; {_AGAIN} -o {file.parent}")
+    if files.onnx.is_file() and sha256_of(files.onnx) != info.onnx_sha256:
+        folder = files.param.parent
+        raise ModelError(f"{files.param}: {files.onnx.name} beside it is another by now; {_AGAIN} -o {folder}")
+    return info

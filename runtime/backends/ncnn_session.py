@@ -1,0 +1,160 @@
+"""ncnn on the CPU: Winograd convolutions, which need fewer multiplications, in FP32 or INT8. States are arrays.
+
+Source: ncnn's Python bindings and its wiki, "param and model file structure" and "vulkan notes" (options).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.runtime.backends.ncnn_files import read_info
+from salema.runtime.errors import BackendError, MissingDependencyError, UsageError, reason
+
+# Its OpenMP reads these once, when it is loaded. By default threads that wait keep their cores busy for 3 ms: with
+# decoding, encoding or other programs beside it a step took two to three times the CPU time, and longer. Without any
+# spinning a step alone is slower: 297 ms instead of 270 with these 0.1 ms, 10 000 turns of GCC's libgomp
+# (benchmarks/results/ncnn_choices.json: 2 cores of a Zen 3); tried by hand, a whole run is as fast with either.
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
+_told = not _WAITING.keys().isdisjoint(os.environ)
+if not _told:
+    os.environ.update(_WAITING)
+try:
+    import ncnn
+except ImportError as error:
+    raise MissingDependencyError(
+        f"ncnn can't be imported ({reason(error)}); install it with: pip install 'salema[ncnn]'"
+    ) from error
+finally:
+    if not _told:  # PyTorch's OpenMP is none of ours
+        for variable in _WAITING:
+            del os.environ[variable]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.backends.ncnn_files import NcnnFiles
+    from salema.runtime.session import States
+
+# On by default, and no FP32: weights and activations rounded to 16 bits, where the CPU can compute with them.
+_ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed")
+
+# There Winograd's F(6,3) is faster than F(4,3) where layers are larger than 12x16, and F(2,3), which ncnn takes below
+# as the file gives sizes, about as fast: with F(4,3) a step is 0.9 times as fast, or 0.84 where it is everywhere
+# (benchmarks/results/ncnn_choices.json: 1.0.20261020, 2 cores of a Zen 3, AVX2). In INT8, which has no F(6,3), a step
+# without F(4,3) takes 1.3 times as long. Arm: unmeasured.
+_SLOWER_IN_FP32 = ("use_winograd43_convolution",)
+_X86 = ("x86_64", "amd64")
+
+
+class NcnnSession:
+    """A `Session` over ncnn. States are float32 arrays `[N, C, h, w]` that no step changes.
+
+    The streams of a batch run one after the other, each on all cores.
+    """
+
+    def __init__(self, files: NcnnFiles) -> None:
+        """Loads the model.
+
+        Raises:
+            ModelError: the files are damaged, or don't belong together.
+            BackendError: this ncnn can't load them.
+        """
+        self.spec = read_info(files).spec
+        self._net: Any = load_net(str(files.param), str(files.weights), self.spec.precision)
+        self.description = f"ncnn {ncnn.__version__} on cpu, {self._net.opt.num_threads} threads"
+
+    def step(
+        self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], States]:
+        """See `Session.step`."""
+        self._check_open()
+        streams = [self._step_one(frame, [s[i] for s in states], mix[i]) for i, frame in enumerate(frames)]
+        maps, *after = (np.stack(arrays) for arrays in zip(*streams, strict=True))
+        return maps[:, 0], tuple(after)
+
+    def _step_one(
+        self, frame: NDArray[np.uint8], states: list[NDArray[np.float32]], mix: np.float32
+    ) -> list[NDArray[np.float32]]:
+        """Runs one stream's step: the map `[1, H, W]`, then the states `[C, h, w]`, in memory of their own."""
+        height, width = frame.shape[:2]
+        bgr = ncnn.Mat.PixelType.PIXEL_BGR
+        inputs = {"frame": ncnn.Mat.from_pixels(np.ascontiguousarray(frame), bgr, width, height)}
+        if self.spec.coefficient is not None:
+            inputs["mix"] = to_mat(np.array([mix], np.float32))
+        for state, value in zip(self.spec.states, states, strict=True):
+            # The file has no select: where all weight is the new frame's, zeros do the same, and a NaN is cleared.
+            fresh = self.spec.coefficient is not None and mix == 1
+            inputs[f"{state.name}_in"] = to_mat(np.zeros_like(value) if fresh else value)
+        extractor = self._net.create_extractor()
+        for name, mat in inputs.items():
+            _must(extractor.input(name, mat), f"taking {name}")
+        outputs = []
+        for name in self.spec.output_names:
+            code, mat = extractor.extract(name)
+            _must(code, f"computing {name}")
+            outputs.append(np.array(mat))  # a copy: what mat.numpy() gives is gone with the mat
+        return outputs
+
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
+        self._check_open()
+        return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
+
+    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
+        """See `Session.to_host`."""
+        return {state.name: value.copy() for state, value in zip(self.spec.states, states, strict=True)}
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._net = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._net is None:
+            raise UsageError("the model is closed; load it again")
+
+
+def load_net(param: str, weights: str, precision: str = "fp32") -> Any:
+    """Loads a network, on as many threads as this process may use cores.
+
+    Args:
+        param: the file of its layers.
+        weights: the file of their weights.
+        precision: `fp32`, or `int8` where layers are.
+
+    Raises:
+        BackendError: this ncnn can't load it.
+    """
+    net = ncnn.Net()
+    slower = precision == "fp32" and platform.machine().lower() in _X86
+    for option in (*_ROUNDING, *(_SLOWER_IN_FP32 if slower else ())):
+        if hasattr(net.opt, option):  # some are newer than the oldest version that is supported
+            setattr(net.opt, option, False)
+    if hasattr(os, "sched_getaffinity"):  # Linux; ncnn counts the machine's cores
+        net.opt.num_threads = min(net.opt.num_threads, len(os.sched_getaffinity(0)))
+    if net.load_param(param) or net.load_model(weights):
+        raise BackendError(f"{param}: ncnn {ncnn.__version__} can't load it; upgrade it with: pip install -U ncnn")
+    return net
+
+
+def to_mat(array: NDArray[np.float32]) -> Any:
+    """Copies an array `[C, h, w]` or `[n]` into memory of ncnn's own, which layers may overwrite."""
+    contiguous = np.ascontiguousarray(array, np.float32)  # has a name, as ncnn.Mat does not keep it alive
+    return ncnn.Mat(contiguous).clone()
+
+
+def _must(code: int, doing: str) -> None:
+    if code:
+        raise BackendError(f"ncnn {ncnn.__version__} failed at {doing} (code {code}); free memory, or export again")

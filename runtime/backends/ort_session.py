@@ -1,0 +1,224 @@
+"""ONNX Runtime: the embedded default. States stay OrtValues on the device from step to step.
+
+Source: ONNX Runtime's Python API, "I/O Binding", "CUDA Execution Provider" and "TensorRT Execution Provider".
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.kernels.gpus import list_gpus
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
+from salema.runtime.files.whole_files import make_folder
+from salema.runtime.gpu.engine_files import sha256_of
+from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.spec import METADATA_KEY, ModelSpec
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise MissingDependencyError(
+        f"ONNX Runtime can't be imported ({reason(error)}); install it with: pip install 'salema[cpu]'"
+        " (or 'salema[gpu]' for CUDA)"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.session import States
+
+TENSORRT = "TensorrtExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+_CACHE_FOLDER = "onnxruntime-tensorrt"
+_QUIET = 3  # errors only: ONNX Runtime writes warnings about the graph and missing GPUs straight to stderr
+_INSTALL_GPU = "install it with: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
+
+
+def cuda_may_start() -> bool:
+    """Says whether this ONNX Runtime has the CUDA provider, and a GPU is there for it."""
+    try:
+        return CUDA in ort.get_available_providers() and bool(list_gpus())
+    except BackendError:
+        return False
+
+
+class OrtSession:
+    """A `Session` over ONNX Runtime's CPU, CUDA or TensorRT provider."""
+
+    def __init__(self, model: Path, device: str, *, with_tensorrt: bool = False) -> None:
+        """Loads the model.
+
+        Args:
+            model: the ONNX file.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            with_tensorrt: use the TensorRT provider; its engines are kept in a folder beside the model.
+
+        Raises:
+            UsageError: TensorRT on the CPU was asked for.
+            ModelError: the file is corrupt, foreign or of a newer version.
+            BackendError: CUDA or TensorRT was asked for and is not really active.
+        """
+        if with_tensorrt and device == "cpu":
+            raise UsageError("--backend onnxruntime-tensorrt --device cpu: TensorRT runs on NVIDIA GPUs only")
+        self._index = int(device.partition(":")[2] or 0)
+        asked = TENSORRT if with_tensorrt else CUDA if device.startswith("cuda") else None
+        there = ort.get_available_providers()
+        if asked and asked not in there:
+            raise BackendError(f"this ONNX Runtime {ort.__version__} has no {asked}; {_INSTALL_GPU}")
+        tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in there else []
+        tries += [CUDA] if with_tensorrt else []
+        self._session, why = _load(model, [(name, self._options(name, model)) for name in tries])
+        active = self._session.get_providers()[0]
+        if asked and active != asked:
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} could not start {asked} ({why}); salema-doctor shows what is missing"
+            )
+        self.spec = _read_spec(self._session, model)
+        if self.spec.part != "model":
+            raise ModelError(f"{model}: the {self.spec.part} of a split model; name its folder, with both parts in it")
+        self._running: Any = None
+        self._device = "cpu" if active == CPU else "cuda"
+        self.description = f"ONNX Runtime {ort.__version__} on {self._device}{' with TensorRT' * with_tensorrt}"
+        if device == "auto" and not with_tensorrt:
+            self.description += f" (auto: {_why(self._device, tried_cuda=bool(tries))})"
+
+    def _options(self, provider: str, model: Path) -> dict[str, str]:
+        if provider == CPU:
+            return {}
+        options = {"device_id": str(self._index)}
+        if provider == TENSORRT:
+            # Building takes minutes. The names in the cache hold no hash of the weights, so its folder does. No
+            # trt_fp16_enable: with it ONNX Runtime gives strong typing up, and states may be rounded to FP16.
+            folder = model.parent / _CACHE_FOLDER / sha256_of(model)[:16]
+            if read_spec(model).precision != "fp16":
+                os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # the provider has no option for it
+            make_folder(folder)  # it makes one level only
+            return options | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+        return options | {"use_tf32": "0"}  # on by default, and no FP32: 10 bits of mantissa
+
+    def step(
+        self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], States]:
+        """See `Session.step`."""
+        if self._session is None:
+            raise UsageError("the model is closed; load it again")
+        binding = self._session.io_binding()
+        inputs: dict[str, Any] = {"frame": self._upload(frames)}
+        inputs |= {f"{state.name}_in": value for state, value in zip(self.spec.states, states, strict=True)}
+        if self.spec.coefficient is not None:
+            inputs["mix"] = self._upload(mix)
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output("saliency", "cpu")
+        for state in self.spec.states:
+            binding.bind_output(f"{state.name}_out", self._device, self._index)
+        self._running = ort.RunOptions()
+        self._session.run_with_iobinding(binding, self._running)
+        saliency, *after = binding.get_outputs()
+        return saliency.numpy()[:, 0].copy(), tuple(after)  # numpy() is a view of ONNX Runtime's memory
+
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
+        values = []
+        for state in self.spec.states:
+            array = np.ascontiguousarray(arrays[state.name], np.float32)
+            # Memory of its own: what ortvalue_from_numpy gives on the CPU dangles once the array is gone.
+            value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), np.float32, self._device, self._index)
+            value.update_inplace(array)
+            values.append(value)
+        return tuple(values)
+
+    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
+        """See `Session.to_host`."""
+        return {state.name: value.numpy().copy() for state, value in zip(self.spec.states, states, strict=True)}
+
+    def abort(self) -> None:
+        """See `AbortableSession.abort`."""
+        if self._running is not None:
+            self._running.terminate = True
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _upload(self, array: NDArray[Any]) -> Any:
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, self._index)
+
+
+def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[Any, str]:
+    """Returns a session on the first of the providers that starts, else on the CPU; and why not on the first."""
+    ort.set_default_logger_severity(_QUIET)
+    why = "its libraries don't load"  # ONNX Runtime then takes the next provider with no more than a log line
+    if accelerators:
+        if accelerators[0][0] == TENSORRT:
+            with suppress(ImportError, OSError):  # the wheel's libraries, where it is installed
+                importlib.import_module("tensorrt_libs")
+        if hasattr(ort, "preload_dlls"):  # since 1.21: finds CUDA and cuDNN in wheels
+            with redirect_stdout(StringIO()):  # it prints what it does not find
+                ort.preload_dlls()
+        try:
+            return _new_session(model, [*accelerators, (CPU, {})]), why
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's own classes have no common public base
+            why = reason(error)  # if it is the model's fault, the CPU provider says so
+    try:
+        return _new_session(model, [(CPU, {})]), why
+    except Exception as error:
+        newer = "IR version" in str(error) or "opset" in str(error).lower()
+        advice = "upgrade it with: pip install -U onnxruntime" if newer else "export it again"
+        raise ModelError(
+            f"{model}: ONNX Runtime {ort.__version__} can't load it ({reason(error)}); {advice}"
+        ) from error
+
+
+def load_part(model: Path) -> tuple[Any, ModelSpec]:
+    """Loads one part of a split model on the CPU; returns ONNX Runtime's session and the part's record.
+
+    Raises:
+        ModelError: the file is corrupt, foreign or of a newer version.
+    """
+    session, _ = _load(model, [])
+    return session, _read_spec(session, model)
+
+
+def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]]) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    # Its own fallback prints to stdout and takes other providers.
+    return ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
+
+
+def _read_spec(session: Any, model: Path) -> ModelSpec:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(
+            f"{model}: an ONNX model, but not one that salema-export wrote; export your checkpoint with it"
+        )
+    spec = ModelSpec.from_json(text, str(model))
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    found = {tensor.name: tuple(n if isinstance(n, int) else None for n in tensor.shape) for tensor in tensors}
+    if found != spec.tensor_shapes:
+        raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
+    return spec
+
+
+def _why(device: str, *, tried_cuda: bool) -> str:
+    if device == "cuda":
+        return "CUDA is active"
+    return "CUDA did not start" if tried_cuda else "no CUDA provider installed"

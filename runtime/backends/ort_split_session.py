@@ -1,0 +1,82 @@
+"""A split model on the CPU: two ONNX Runtime sessions with the NumPy twin of our EMA kernel between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.kernels.twins.ema import ema_update
+from salema.runtime.backends.ort_session import load_part
+from salema.runtime.errors import UsageError
+from salema.runtime.gpu.split_engine import check_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.runtime.session import States
+
+
+class OrtSplitSession:
+    """A `Session` over the two graphs of a split model; states are arrays that no step changes."""
+
+    def __init__(self, encoder: Path, decoder: Path) -> None:
+        """Loads both.
+
+        Raises:
+            ModelError: a file is corrupt, foreign or of a newer version, or they are not of one model.
+        """
+        self._encoder: Any
+        self._decoder: Any
+        self._encoder, part = load_part(encoder)
+        self._decoder, other = load_part(decoder)
+        check_parts(part, other)
+        assert part.split is not None
+        self._split = part.split
+        self._dtype = np.dtype(part.tensor_dtype("averaged"))
+        self._outputs = part.output_names
+        self.spec = part.whole
+        self.description = "ONNX Runtime on cpu, encoder and decoder apart"
+
+    def step(
+        self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], States]:
+        """See `Session.step`."""
+        self._check_open()
+        (before,) = states
+        given = self._encoder.run(self._outputs, {"frame": np.ascontiguousarray(frames)})
+        passed = dict(zip(self._outputs, given, strict=True))
+        after = before.copy()
+        averaged = np.empty(after.shape, self._dtype)
+        residual = passed[self._split.residual] if self._split.residual else None
+        options = {"relu": self._split.relu, "rectified": self._split.rectified}
+        ema_update(after, passed["fresh"], mix, averaged, residual=residual, **options)
+        (saliency,) = self._decoder.run(["saliency"], {"averaged": averaged})
+        return saliency[:, 0], (after,)
+
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
+        self._check_open()
+        return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
+
+    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
+        """See `Session.to_host`."""
+        return {state.name: value.copy() for state, value in zip(self.spec.states, states, strict=True)}
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._encoder = self._decoder = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._encoder is None:
+            raise UsageError("the model is closed; load it again")

@@ -1,0 +1,1 @@
+"""The command `salema-run`, and how every command starts and speaks."""

@@ -1,0 +1,66 @@
+"""The progress bar of the commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from salema.runtime.telling import harmless, tell
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+    from typing_extensions import Self
+
+    from salema.runtime.sources.playback import Playback
+
+
+class FrameBar:
+    """A progress bar over frames, with the number of videos if there are several; none where stderr is no terminal."""
+
+    def __init__(self, videos: int, frames: int | None = None) -> None:
+        self._videos, self._done = videos, 0
+        self._is_known = True
+        self._bar = _bar(frames)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def begun(self, source: Playback) -> None:
+        """Adds a source's frames to those expected."""
+        self._is_known = self._is_known and source.frame_count is not None
+        if self._bar is not None:
+            self._bar.total = (self._bar.total or 0) + (source.frame_count or 0) if self._is_known else None
+            self._bar.refresh()
+
+    def advance(self, frames: int, videos: int = 0) -> None:
+        """Counts what was done."""
+        self._done += videos
+        if self._bar is None:
+            return
+        self._bar.update(frames)
+        if self._videos > 1:
+            self._bar.set_postfix_str(f"{self._done} of {self._videos} videos", refresh=bool(videos))
+
+    def finished(self) -> None:
+        """Counts a video."""
+        self.advance(0, 1)
+
+    def note(self, sentence: str) -> None:
+        """Says something while the bar is there."""
+        if self._bar is None:
+            tell(f"note: {sentence}")
+        else:
+            self._bar.write(harmless(f"note: {sentence}"), file=sys.stderr)
+
+
+def _bar(frames: int | None) -> tqdm[Any] | None:
+    if not (sys.stderr and sys.stderr.isatty()):
+        return None
+    from tqdm import tqdm  # noqa: PLC0415 - with multiprocessing, which it imports, a tenth of a short command's time
+
+    bar: tqdm[Any] = tqdm(total=frames, unit=" frames")
+    return bar

@@ -1,0 +1,296 @@
+"""`salema-run`: videos, cameras and datasets in; saliency videos, maps and numbers out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salema.runtime.cli.options import refuse_others
+from salema.runtime.cli.start import run_app
+from salema.runtime.errors import UsageError, exit_on_error
+from salema.runtime.run.stage_threads import is_something_left
+
+if TYPE_CHECKING:
+    from salema.runtime.output.outputs import Targets
+    from salema.runtime.run.stages import RunOptions
+    from salema.runtime.sources.playback import Selection
+    from salema.runtime.sources.source import Source
+
+# What goes with --dataset and with --recover; all else is of sources.
+_WITH_DATASET = {
+    *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
+    *("map_size", "jobs", "strict", "json_"),
+}
+_DATASET_ONLY = {"src", "dst", "start", "end", "naming", "resume"}
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Videos, folders of frames or of videos, patterns, .txt lists of sources, camera numbers, URLs, a"
+            " GStreamer pipeline (in quotes), or - for standard input; or give --dataset.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[Path, typer.Option(help="Folder that salema-export wrote.", readable=False)] = Path(
+        "salema-model"
+    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="MP4 to write, or a folder for them [default: <source>_saliency.mp4, here]."
+        ),
+    ] = None,
+    maps: Annotated[Path | None, typer.Option(help="Folder for the maps as PNG.")] = None,
+    map_bits: Annotated[int, typer.Option(help="Bits of the PNG maps: 8 or 16.")] = 8,
+    map_size: Annotated[
+        str,
+        typer.Option(help="Size of the PNG maps, also of a dataset's: network, or source (resized as MATLAB does)."),
+    ] = "network",
+    npz: Annotated[Path | None, typer.Option(help="NPZ file for the raw maps, float32, and their times.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="CSV file, or - for standard output: times and measures, a line for each frame."),
+    ] = None,
+    video: Annotated[bool, typer.Option("--video/--no-video", help="Write the MP4.")] = True,
+    show: Annotated[bool, typer.Option("--show", help="Show the picture in a window; q closes it.")] = False,
+    split_minutes: Annotated[
+        float | None,
+        typer.Option(help="Begin a new MP4, NPZ and CSV after this many minutes of video.", show_default=False),
+    ] = None,
+    view: Annotated[str, typer.Option(help="What the picture shows: overlay, map or side-by-side.")] = "overlay",
+    normalise: Annotated[
+        str, typer.Option(help="A map's range: frame (its own, as published), running (the last second's) or none.")
+    ] = "frame",
+    colormap: Annotated[str, typer.Option(help="Colours of the overlay: jet, turbo, inferno, ...")] = "jet",
+    opacity: Annotated[float, typer.Option(help="Of the overlay's colours, 0 to 1.")] = 0.5,
+    start_time: Annotated[float, typer.Option(help="Seconds to leave out at the start.")] = 0,
+    duration: Annotated[float | None, typer.Option(help="Seconds to run.", show_default=False)] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Frames to run at most.", show_default=False)] = None,
+    vid_stride: Annotated[int, typer.Option(help="Run one in so many frames.")] = 1,
+    loop: Annotated[int, typer.Option(help="How often to play each file; 0 until interrupted.")] = 1,
+    fps: Annotated[float, typer.Option(help="Frames per second of folders of images.")] = 25,
+    every_frame: Annotated[
+        bool,
+        typer.Option(
+            "--every-frame", help="Run every frame of live sources, not the newest one whenever there is time."
+        ),
+    ] = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Take URLs without a length for live; of RTSP, HLS and the like that is known."),
+    ] = False,
+    reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Stop at the first fault: a missing source, or a damaged packet or image."),
+    ] = False,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones (FFmpeg's bwdif).")
+    ] = False,
+    reset_on_cut: Annotated[bool, typer.Option("--reset-on-cut", help="Empty the memory where a shot begins.")] = False,
+    time_aware: Annotated[
+        bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
+    ] = False,
+    reference_fps: Annotated[
+        float | None,
+        typer.Option(
+            help="With --time-aware: frame rate at which a frame weighs what the model says [default: the model's]."
+        ),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="auto, tensorrt, tensorrt-rtx, onnxruntime, onnxruntime-tensorrt, ncnn, openvino or openvino-bf16."
+        ),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay each step as a CUDA graph (TensorRT).")
+    ] = True,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Maps for a whole dataset instead: DHF1K, Hollywood-2, UCF-sports, or other (any folder of"
+            " folders of images)."
+        ),
+    ] = None,
+    src: Annotated[Path | None, typer.Option(help="With --dataset: its folder.", readable=False)] = None,
+    dst: Annotated[Path | None, typer.Option(help="With --dataset: folder for the predictions.")] = None,
+    start: Annotated[int | None, typer.Option(help="With --dataset DHF1K: least number of a video.")] = None,
+    end: Annotated[int | None, typer.Option(help="With --dataset DHF1K: greatest number of a video.")] = None,
+    naming: Annotated[
+        str, typer.Option(help="With --dataset: published (counted from 1) or groundtruth (the frames' names).")
+    ] = "published",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --dataset: skip videos that this model has finished.")
+    ] = False,
+    recover: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run nothing, but recover what killed runs have left in this folder and those in it.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Videos at a time [default: 1; cameras and streams all at once].")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print each summary as a line of JSON.")] = False,
+) -> None:
+    """Lay the saliency of videos over them, with their sound kept, and save maps and numbers; or run a dataset."""
+    with exit_on_error("salema-run", "give fewer --jobs, or a --model exported with a smaller --imgsz"):
+        if recover is not None:
+            _recover(recover, context, sources)
+            return
+        opening = {"model": model, "backend": backend, "device": device, "graphs": cuda_graph}
+        if bool(sources) == (dataset is not None):
+            raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
+        if dataset is not None:
+            refuse_others(context, _WITH_DATASET, f"not for --dataset {dataset}")
+            if src is None or dst is None:
+                raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR")
+            options = {"naming": naming, "start": start, "end": end}
+            how = {"jobs": jobs or 1, "resume": resume, "map_size": map_size, "strict": strict}
+            _run_dataset(dataset, src, dst, options, opening, how, as_json=json_)
+            return
+        refuse_others(context, {*context.params} - _DATASET_ONLY, "for --dataset only")
+        from salema.runtime.output.outputs import STDOUT, plan_targets
+        from salema.runtime.postprocess import Look
+        from salema.runtime.run.stages import RunOptions
+        from salema.runtime.run.videos import usual_jobs
+        from salema.runtime.sources.playback import Selection
+        from salema.runtime.sources.source import find_sources
+
+        look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them
+        of_time = (start_time, duration, vid_stride, max_frames, loop, fps)
+        selection = Selection(*of_time, every_frame, reconnects, strict, live, deinterlace)
+        behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
+        found = find_sources(sources or [], strict=strict)
+        targets = plan_targets(
+            found,
+            output=output,
+            video=video,
+            maps=maps,
+            map_bits=map_bits,
+            map_size=map_size,  # type: ignore[arg-type] # it checks them
+            npz=npz,
+            csv=csv,
+            show=show,
+            split_minutes=split_minutes,
+        )
+        if csv == STDOUT and json_:
+            raise UsageError("--csv - and --json both take standard output; give the CSV a file")
+        how_many = jobs or usual_jobs(found)
+        planned = list(zip(found, targets, strict=True))
+        _run_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
+
+
+def _recover(folder: Path, context: typer.Context, sources: list[str] | None) -> None:
+    from salema.runtime.output.recovery import recover_folder
+    from salema.runtime.telling import show
+
+    refuse_others(context, {"recover"}, f"not for --recover {folder}, which runs nothing")
+    if sources:
+        raise UsageError(f"--recover {folder}: give no sources with it; nothing is run")
+    for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
+        show(note)
+
+
+def _run_sources(
+    planned: list[tuple[Source, Targets]],
+    selection: Selection,
+    options: RunOptions,
+    opening: dict[str, Any],
+    *,
+    jobs: int,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    from salema.runtime.cli.frame_bar import FrameBar
+    from salema.runtime.cli.run_report import Announced, Report
+    from salema.runtime.run.videos import run_sources
+    from salema.runtime.stopping import stop_requested
+
+    to_stderr = any(targets.csv_to_stdout for _, targets in planned)
+    report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
+    open_stream = Announced(**opening)
+    with stop_requested() as stop, FrameBar(len(planned)) as bar:
+        for source, targets, result in run_sources(
+            planned,
+            open_stream,
+            selection,
+            options,
+            jobs=jobs,
+            stop=stop,
+            begun=bar.begun,
+            progress=bar.advance,
+            notify=bar.note,
+        ):
+            bar.finished()
+            report.add(source, targets, result, open_stream.description)
+            if strict and report.has_failed:
+                stop.set()  # what is under way is finished and kept
+    report.exit(strict=strict)
+
+
+def _run_dataset(
+    dataset: str,
+    source: Path,
+    target: Path,
+    options: dict[str, Any],
+    opening: dict[str, Any],
+    how: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    from salema.runtime.cli.frame_bar import FrameBar
+    from salema.runtime.cli.run_report import Announced, report_dataset
+    from salema.runtime.output.map_size import check_map_size
+    from salema.runtime.run.dataset import run_dataset
+    from salema.runtime.run.dataset_layouts import check_dataset, list_videos
+    from salema.runtime.stopping import stop_requested
+
+    check_dataset(dataset, **options)
+    check_map_size(how["map_size"])
+    with Announced(**opening, streams=1) as open_stream:
+        videos = list_videos(dataset, source, target, open_stream.ahead().weights, **options)
+        with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
+            summary = run_dataset(
+                videos,
+                open_stream,
+                stop=stop,
+                **how,
+                progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
+                notify=bar.note,
+            )
+    report_dataset(summary, len(videos), target, as_json=as_json)
+
+
+def main() -> None:
+    """Runs the command."""
+    run_app(app, "salema-run")
+
+
+def main_of_process() -> None:
+    """Runs the command as a process of its own.
+
+    A thread that waits for a camera or stream that gives nothing can't be ended; OpenCV aborts if such a one comes back
+    while Python ends, so the process ends at once then.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if is_something_left():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise

@@ -1,0 +1,200 @@
+"""What `salema-run` says: results on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from salema.runtime import load
+from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
+from salema.runtime.session import warn_untrained
+from salema.runtime.telling import show, tell
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from salema.runtime.output.outputs import Targets
+    from salema.runtime.run.dataset import DatasetSummary
+    from salema.runtime.run.pipeline import Summary
+    from salema.runtime.sources.source import Source
+    from salema.runtime.spec import ModelSpec
+    from salema.runtime.stream import SaliencyStream
+
+
+class Announced:
+    """Opens the model, and says once what it is and where it runs.
+
+    Attributes:
+        description: backend and device, once it has been opened.
+    """
+
+    description = ""
+
+    def __init__(self, **opening: Any) -> None:
+        self._opening = opening
+        self._ahead: SaliencyStream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ahead is not None:  # nobody took it
+            self._ahead.close()
+
+    def ahead(self) -> ModelSpec:
+        """Opens the stream that the next call returns, for what its model says of itself."""
+        self._ahead = self()
+        return self._ahead.spec
+
+    def __call__(self) -> SaliencyStream:
+        """Opens it; see `load`."""
+        if self._ahead is not None:
+            stream, self._ahead = self._ahead, None
+            return stream
+        stream = load(**self._opening)
+        if not self.description:
+            self.description = stream.description
+            tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
+            warn_untrained(stream.spec)
+        return stream
+
+
+class Report:
+    """Says what became of each source, results to `file`, and ends the command accordingly."""
+
+    def __init__(self, count: int, *, as_json: bool, file: TextIO | None = None) -> None:
+        self._count, self._as_json, self._file = count, as_json, file
+        self._failed = 0
+        self._has_reported = self._is_interrupted = False
+
+    def add(
+        self, source: Source, targets: Targets, result: Summary | SalemaError | OSError | None, backend: str
+    ) -> None:
+        """Says what became of one source."""
+        if result is None:
+            self._is_interrupted = True
+            return
+        self._has_reported = True
+        if isinstance(result, OSError | SalemaError):
+            if self._count == 1:
+                raise result
+            self._fail(source.problem or f"{source.shown}: {str(result).removeprefix(f'{source.shown}: ')}")
+            return
+        self._print(source, targets, result, backend)
+        name = f"{source.shown}: " if self._count > 1 else ""
+        for note in _notes(result):
+            tell(f"note: {name}{note}")
+        if result.error:
+            but = f", but for {' and '.join(result.lost)}" if result.lost else ""
+            self._fail(f"{result.error}; what came before is written{but}")
+        elif result.interrupted:
+            self._is_interrupted = True
+            frames = counted(result.frames, "frame")
+            if result.frames_expected:
+                frames = f"{result.frames} of {counted(result.frames_expected, 'frame')}"
+            written = "it is written" if result.frames == 1 else "these are written"
+            tell(f"salema-run: {name}interrupted after {frames}; {written}")
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a source failed."""
+        return bool(self._failed)
+
+    def exit(self, *, strict: bool = False) -> None:
+        """Ends the command if not all went well; `strict`: the first failure was to end it."""
+        if self._failed and self._count > 1:
+            others = "the others are done" if not self._is_interrupted else "interrupted"
+            others = "stopped there, as --strict asks" if strict else others
+            tell(f"salema-run: {self._failed} of {self._count} sources failed; {others}")
+        if self._failed:
+            raise SystemExit(1)
+        if self._is_interrupted:
+            if not self._has_reported:
+                tell("salema-run: interrupted")
+            raise SystemExit(INTERRUPTED_EXIT_CODE)
+
+    def _fail(self, sentence: str) -> None:
+        self._failed += 1
+        tell(f"salema-run: {sentence}")
+
+    def _print(self, source: Source, targets: Targets, summary: Summary, backend: str) -> None:
+        if self._as_json:
+            where = {name: getattr(targets, name) for name in ("video", "maps", "npz", "csv")}
+            where = {
+                name: None if path is None or str(path) in summary.lost else str(path) for name, path in where.items()
+            }
+            record = {"source": source.shown, "backend": backend, **asdict(summary), **where}
+            print(json.dumps(record), flush=True, file=self._file)
+            return
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
+        places = [str(path) for path in targets.files if str(path) not in summary.lost]
+        places += ["standard output"] if targets.csv_to_stdout else []
+        name = f"{source.shown}: " if self._count > 1 else ""
+        show(
+            f"{name}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s,"
+            f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {' and '.join(places) or 'the window'}",
+            self._file,
+        )
+
+
+def _damage(summary: Summary) -> Iterator[str]:
+    at = "" if summary.first_damage_s is None else f", the first at {summary.first_damage_s:.1f} s"
+    if packets := summary.damaged_packets:
+        yield f"{counted(packets, 'damaged packet')} could not be decoded, and {_were(packets)} left out{at}"
+        at = ""
+    if images := summary.damaged_images:
+        yield f"{counted(images, 'image')} could not be read, and {_were(images)} left out{at} ({summary.damage_why})"
+        at = ""
+    if pictures := summary.damaged_pictures:
+        yield f"{counted(pictures, 'damaged picture')} {_were(pictures)} filled up by the decoder{at}"
+
+
+def _notes(summary: Summary) -> list[str]:
+    notes = [*_damage(summary), *summary.notes]
+    if summary.cuts:
+        of_memory = "each emptied the memory" if summary.cuts_reset else "the memory went on; --reset-on-cut empties it"
+        notes.append(f"{counted(summary.cuts, 'scene cut')}: {of_memory}")
+    if summary.source_start_s:
+        notes.append(f"times count from the first frame that was run, at {summary.source_start_s:.3f} s of the source")
+    if summary.dropped:
+        dropped = f"{counted(summary.dropped, 'frame')} came while the network was busy, and"
+        notes.append(f"{dropped} {_were(summary.dropped)} dropped; --every-frame keeps all")
+    if summary.outages:
+        times = "once" if summary.outages == 1 else f"{summary.outages} times"
+        notes.append(
+            f"lost {times}, for {summary.outage_s:.1f} s in all: about {counted(summary.frames_lost, 'frame')}"
+        )
+    return notes
+
+
+def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json: bool) -> None:
+    """Says what became of a dataset, and ends the command if not all went well."""
+    if as_json:
+        print(json.dumps({**asdict(summary), "target": str(target)}))
+    else:
+        skipped = f", {summary.skipped} {_were(summary.skipped)} finished before" if summary.skipped else ""
+        show(f"{summary.videos} of {counted(count, 'video')}, {counted(summary.frames, 'map')} -> {target}{skipped}")
+    notes = list(summary.notes)
+    if summary.again:
+        count_again = len(summary.again)
+        notes.append(f"{counted(count_again, 'video')} with maps made otherwise {_were(count_again)} run again")
+    for note in notes:
+        tell(f"note: {note}")
+    for name, error in summary.failed.items():
+        tell(f"salema-run: {name}: {error}")
+    if summary.interrupted:
+        tell("salema-run: interrupted; go on with --resume")
+        raise SystemExit(INTERRUPTED_EXIT_CODE)
+    if summary.failed:
+        others = "stopped there, as --strict asks; go on with --resume" if summary.stopped else "the others are done"
+        tell(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed; {others}")
+        raise SystemExit(1)
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"

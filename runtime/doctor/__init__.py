@@ -1,0 +1,1 @@
+"""The command `salema-doctor`: what works on this machine."""

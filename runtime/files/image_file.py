@@ -1,0 +1,69 @@
+"""Image files, read whole or refused in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
+from salema.runtime.files.image_size import JPEG_START, PNG_START, image_size_wh
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from salema.runtime.errors import SalemaError
+
+MOST_PIXELS = 1 << 27  # 16K (15360x8640) has 133 million; OpenCV's own limit of 2^30 takes 3 GB and more
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own sentences say what is wrong
+_ENDS = {PNG_START: b"IEND", JPEG_START: b"\xff\xd9"}
+
+
+def decode_file(path: Path, flags: int, kind: type[SalemaError]) -> NDArray[np.generic]:
+    """Reads an image; `flags` are OpenCV's of `imdecode`.
+
+    Raises:
+        SalemaError: it is no ordinary file, none of the images that are read, damaged, or too big; of this `kind`.
+    """
+    # imread takes no name that is not in the system's encoding
+    return decode_image(path, read_file(path, MOST_IMAGE_BYTES, kind), flags, kind)
+
+
+def decode_image(path: Path, data: bytes, flags: int, kind: type[SalemaError]) -> NDArray[np.generic]:
+    """Decodes what a file holds; see `decode_file`."""
+    if breaks_off(data):
+        raise kind(f"{path}: breaks off; copy or make it anew")
+    size_wh = image_size_wh(data)
+    if size_wh is None:
+        raise kind(f"{path}: can't be read as an image; give a whole PNG, JPEG, BMP, TIFF or WebP")
+    check_pixels(path, size_wh, kind)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # OpenCV's own limits: no side over 2^20
+        image = None
+    if image is None:
+        raise kind(f"{path}: can't be read as an image; copy or make it anew")
+    return image
+
+
+def check_pixels(path: Path, size_wh: tuple[int, int], kind: type[SalemaError]) -> None:
+    """Refuses a size, as a file declares it, that would fill the memory.
+
+    Raises:
+        SalemaError: it has more than `MOST_PIXELS`; of this `kind`.
+    """
+    width, height = size_wh
+    if width * height > MOST_PIXELS:
+        most = f"{MOST_PIXELS / 1e6:.0f} million pixels"
+        raise kind(f"{path}: is {width}x{height} by its header, and {most} are the most; make it smaller")
+
+
+def breaks_off(data: bytes) -> bool:
+    """Whether the bytes of an image are a PNG or JPEG without its end: OpenCV makes up the rest, and grumbles."""
+    size = len(data.rstrip(b"\0"))  # some programs fill up blocks
+    half = size // 2  # a preview's end is nearer the start
+    return any(data.startswith(begins) and data.find(ends, half) < 0 for begins, ends in _ENDS.items())

@@ -1,0 +1,143 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import OutputError, SalemaError, reason
+from salema.runtime.files.disk_sync import sync
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterator
+
+_NUMBERS = itertools.count()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its parents, if it isn't there.
+
+    Raises:
+        OutputError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: can't make this folder ({reason(error)}); choose another place") from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuses, before long work, a file that could not be written after it.
+
+    Raises:
+        OutputError: its folder is missing or can't be written, or it is there and no ordinary file.
+    """
+    _check_ordinary(path)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: can't be written (its folder is missing or read-only); choose another place")
+
+
+def _check_ordinary(path: Path) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not path.is_file():  # a device: root would replace it
+        raise OutputError(f"{path}: is no ordinary file; choose another name")
+
+
+@contextmanager
+def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields a hidden name beside `path` to write to: renamed to `path` at the end, removed on any error.
+
+    The name holds the process number and a count, so that no two writers share a file, and keeps the suffix. The file
+    is locked as long as it is written, so that it is known what a killed process has left (see `recovery.py`). Windows
+    has no such locks, and there nothing is recovered.
+
+    Args:
+        path: the file to write.
+        durable: have it on the disk itself before it gets its name.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    target = Path(os.path.realpath(path))  # through a link, to what it stands for
+    aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
+    _check_ordinary(path)
+    try:
+        with _locked(aside):
+            yield aside
+            if durable:
+                sync(aside)
+            aside.replace(target)
+        if durable:
+            sync(target.parent)
+    except SalemaError:  # some of ours are OSErrors too
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
+    finally:
+        with suppress(OSError):  # on a read-only disk it never was
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("wb") as file:
+        has_locks = fcntl is not None
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not has_locks:  # Windows renames no file that is open
+            file.close()
+        yield
+
+
+@contextmanager
+def taken_over(path: Path) -> Iterator[bool]:
+    """Yields whether a file that `written_aside` has made is left by a process that is gone; it is locked meanwhile."""
+    try:
+        with path.open("rb") as file:
+            is_left = fcntl is not None
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:  # somebody writes it
+                    is_left = False
+            yield is_left
+    except FileNotFoundError:
+        yield False
+
+
+def append(file: io.FileIO, data: bytes) -> int:
+    """Writes all of some bytes at the end of an unbuffered file, or none of them; returns how many.
+
+    Raises:
+        OSError: there is no room for them.
+    """
+    start, left = file.tell(), memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) or 0 :]
+    except OSError:
+        file.truncate(start)
+        file.seek(start)
+        raise
+    return len(data)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole small file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    with written_aside(path) as aside:
+        aside.write_bytes(data)

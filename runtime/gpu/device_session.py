@@ -1,0 +1,294 @@
+"""A session whose frames, states and maps stay in device memory, with the whole step replayed as a CUDA graph.
+
+It knows a device and an engine by their interfaces only: TensorRT on a GPU, or anything else that reads and writes at
+the addresses it is given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salema.runtime.errors import UsageError
+from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
+from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob, Pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from salema.kernels.arrays import Launcher
+    from salema.kernels.device.interface import Buffer, Device
+    from salema.runtime.gpu.step_engine import StepEngine
+    from salema.runtime.postprocess import Look
+    from salema.runtime.session import States
+
+STATE_SCHEMES = ("ping-pong", "copy")
+_MOST_GRAPHS = 8
+
+
+class DeviceSession:
+    """A `Session` over a `Device` and a `StepEngine`.
+
+    The states of a step come in one piece of memory and go out in another. Which two, the handles decide: a piece is
+    free again once nobody holds its handle, so a stream that carries its state along swaps two pieces ("ping-pong").
+    Each order of two pieces has its own graph. The first step in an order runs plainly, and counts: it is the warm-up
+    that TensorRT wants before recording, so no run that doesn't count ever touches a state.
+
+    An engine that updates its states in place has one piece and one graph. With `state_scheme="copy"` there are two
+    fixed pieces and one graph, which ends with a copy from one to the other; that is there to be measured against
+    ping-pong. In both, handles of earlier steps are worthless.
+    """
+
+    def __init__(
+        self,
+        engine: StepEngine,
+        device: Device,
+        launcher: Launcher,
+        description: str,
+        *,
+        graphs: bool = True,
+        state_scheme: str = "ping-pong",
+    ) -> None:
+        """Takes over the engine and the device, and closes both with the session; `launcher` runs our kernels there.
+
+        Raises:
+            UsageError: there is no such scheme.
+        """
+        if state_scheme not in STATE_SCHEMES:
+            raise UsageError(f"state scheme {state_scheme}: not one of {', '.join(STATE_SCHEMES)}")
+        self.spec = engine.spec
+        self._engine, self._device, self._launcher = engine, device, launcher
+        self._memory: StateMemory | None = StateMemory(device, engine.spec)
+        scheme = "in-place" if engine.updates_in_place else state_scheme
+        self._fixed: dict[int, tuple[Buffer, Buffer]] | None = None if scheme == "ping-pong" else {}
+        self._streams = self._steps = 0
+        self._tensors: dict[str, HostTensor] = {}
+        self._picture_job: PictureJob | None = None
+        self._warm: set[object] = set()
+        self._recorded: dict[object, Any] = {}
+        with device.active():
+            self._graphs = graphs and engine.capturable(device.stream)
+        how = "CUDA graphs" if self._graphs else "no CUDA graphs" + (", it can't be recorded" if graphs else "")
+        self.description = f"{description}, {how}, {scheme} states"
+
+    @property
+    def graphs_recorded(self) -> int:
+        """How many graphs are there: one for each order of the state's memory."""
+        return len(self._recorded)
+
+    def step(
+        self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], States]:
+        """See `Session.step`.
+
+        Raises:
+            UsageError: frames or states are not this session's, or not as many as one another.
+            BackendError: the device failed.
+        """
+        before = self._checked(states)
+        expected = (before.streams or len(frames), self.spec.height, self.spec.width, 3)
+        if frames.shape != expected:  # before anything changes: another batch drops the graphs
+            raise UsageError(f"frames {frames.shape} given, {expected} expected")
+        with self._device.active():
+            self._set_batch(len(frames))
+            self._tensors["frame"].array[:] = frames
+            after = self._step(before, mix, FrameJob(self._tensors))
+            maps = self._tensors["saliency"].array[:, 0].copy()
+        return maps, (after,)
+
+    def step_picture(
+        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], look: Look, *, raw: bool = False
+    ) -> tuple[Pictures, States]:
+        """Runs one step of one stream from a source frame to pictures of it, all on the device.
+
+        Args:
+            image_bgr: uint8 `[h, w, 3]` of any size.
+            states: see `Session.step`.
+            mix: float32 `[1]`, see `Session.step`.
+            look: how to draw; its view None for no picture. Running limits are not known here.
+            raw: whether the raw map is wanted too.
+
+        Raises:
+            UsageError: the states are not this session's, or of several streams.
+            BackendError: the device failed.
+        """
+        before = self._checked(states)
+        if before.streams not in {1, 0}:
+            raise UsageError(f"a picture is of one stream, and these states are of {before.streams}")
+        with self._device.active():
+            self._set_batch(1)
+            job = self._job_for((image_bgr.shape[0], image_bgr.shape[1]), look, raw=raw)
+            job.source.array[:] = image_bgr
+            after = self._step(before, mix, job)
+            return job.result(), (after,)
+
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
+        memory = self._open_memory()
+        streams = len(arrays[self.spec.states[0].name]) if self.spec.states else 0
+        with self._device.active():
+            staging, _ = self._device.allocate_host(memory.nbytes(streams), mapped=False)
+            views = memory.views(staging, streams)
+            for name in views:
+                views[name][:] = arrays[name]
+            handle = memory.lend(memory.take(streams), streams, self._steps)
+            if staging.nbytes:
+                self._device.upload(handle.buffer.address, staging)
+                self._device.synchronize()
+            del staging, views  # page-locked memory can't be freed later on a thread other than the one that opened
+        return (handle,)
+
+    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
+        """See `Session.to_host`.
+
+        Raises:
+            UsageError: the states are not this session's.
+        """
+        handle = self._checked(states)
+        memory = self._open_memory()
+        with self._device.active():
+            staging, _ = self._device.allocate_host(memory.nbytes(handle.streams), mapped=False)
+            if staging.nbytes:
+                self._device.download(staging, handle.buffer.address)
+                self._device.synchronize()
+            arrays = {name: view.copy() for name, view in memory.views(staging, handle.streams).items()}
+            del staging  # see from_host
+        return arrays
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        if self._memory is None:
+            return
+        with self._device.active():
+            self._forget_graphs()
+            self._free_tensors()
+            self._memory.close()
+            self._engine.close()
+            self._launcher.close()
+        self._memory = None
+        self._device.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open_memory(self) -> StateMemory:
+        if self._memory is None:
+            raise UsageError("the model is closed; load it again")
+        return self._memory
+
+    def _checked(self, states: States) -> DeviceStates:
+        """Returns the handle of states that are this session's and still there."""
+        memory = self._open_memory()
+        handle = states[0] if len(states) == 1 else None
+        if not isinstance(handle, DeviceStates) or handle not in memory:
+            raise UsageError("these states are another session's; take them over with to_host and from_host")
+        fixed = self._fixed.get(handle.streams) if self._fixed else None
+        if fixed is not None and handle.buffer is fixed[0] and handle.step != self._steps:
+            raise UsageError("this model keeps the states of the last step only; use to_host to keep earlier ones")
+        return handle
+
+    def _job_for(self, source_hw: tuple[int, int], look: Look, *, raw: bool) -> PictureJob:
+        """Returns what carries frames of this size; another size or look takes its place, and its graphs go."""
+        if self._picture_job is None or self._picture_job.key != (source_hw, look, raw):
+            self._forget_graphs()
+            old, self._picture_job = self._picture_job, None  # so that it is not found again if the new one fails
+            if old is not None:
+                old.free()
+            self._picture_job = PictureJob(self._device, self._launcher, self._tensors, source_hw, look, raw=raw)
+        return self._picture_job
+
+    def _step(self, before: DeviceStates, mix: NDArray[np.float32], job: FrameJob | PictureJob) -> DeviceStates:
+        """Does the work, waits for it, and returns the states after it."""
+        memory = self._open_memory()
+        if "mix" in self._tensors:
+            self._tensors["mix"].array[:] = mix
+        source, target = self._place(before)
+        # Lent before the run, so that a step that fails gives its memory back.
+        give, after = (memory.lend, target) if self._fixed is None else (memory.view, source)
+        self._steps += (
+            1  # memory that is written in place: whether the step fails or not, handles before it are worthless
+        )
+        handle = give(after, before.streams, self._steps)
+        self._run(source, target, job)
+        self._device.synchronize()
+        return handle
+
+    def _place(self, before: DeviceStates) -> tuple[Buffer, Buffer]:
+        """Returns the memory that the step reads its states from, and that it writes them to."""
+        memory = self._open_memory()
+        if self._fixed is None:
+            return before.buffer, memory.take(before.streams)
+        if before.streams not in self._fixed:
+            first = memory.take(before.streams)
+            second = first if self._engine.updates_in_place else memory.take(before.streams)
+            self._fixed[before.streams] = (first, second)
+        source, target = self._fixed[before.streams]
+        if before.buffer is not source and source.nbytes:
+            self._device.copy(source.address, before.buffer.address, source.nbytes)
+        return source, target
+
+    def _run(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
+        order = (source.address, target.address, job.key)
+        if order not in self._recorded:
+            for name, offset in self._open_memory().offsets(self._streams).items():
+                self._engine.bind(f"{name}_in", source.address + offset)
+                self._engine.bind(f"{name}_out", target.address + offset)
+            if not (self._graphs and order in self._warm):
+                self._work(source, target, job)
+                self._warm.add(order)
+                return
+            if len(self._recorded) == _MOST_GRAPHS:
+                del self._recorded[next(iter(self._recorded))]
+            self._recorded[order] = self._device.capture(lambda: self._work(source, target, job))
+        self._device.launch(self._recorded[order])
+
+    def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
+        """Puts one whole step on the stream: what a graph records."""
+        if "mix" in self._tensors:
+            self._tensors["mix"].upload()
+        job.before()
+        self._engine.enqueue(self._device.stream)
+        job.after()
+        if source is not target and self._fixed is not None and source.nbytes:
+            self._device.copy(source.address, target.address, source.nbytes)
+
+    def _set_batch(self, streams: int) -> None:
+        """Makes ready for so many streams. Graphs hold the sizes they were recorded with, so they go."""
+        if streams == self._streams:
+            return
+        least, most = self._engine.batch_range
+        if not least <= streams <= most:
+            raise UsageError(
+                f"{streams} streams: the engine was built for {least} to {most}; build it again with"
+                f" --batch-profile {min(least, streams)} {streams} {max(most, streams)}"
+            )
+        self._streams = 0  # until all is done
+        self._forget_graphs()
+        self._free_tensors()
+        self._engine.set_batch(streams)
+        for name, (_, *rest) in self.spec.tensor_shapes.items():
+            if name in {"frame", "mix", "saliency"}:
+                shape = (streams, *(n or 0 for n in rest))
+                tensor = HostTensor(self._device, shape, np.uint8 if name == "frame" else np.float32)
+                self._tensors[name] = tensor
+                self._engine.bind(name, tensor.address)
+        self._streams = streams
+
+    def _forget_graphs(self) -> None:
+        self._recorded.clear()
+        self._warm.clear()
+
+    def _free_tensors(self) -> None:
+        old, self._picture_job = self._picture_job, None
+        if old is not None:
+            old.free()
+        for tensor in self._tensors.values():
+            tensor.free()
+        self._tensors.clear()

@@ -1,0 +1,220 @@
+"""An engine is a plain plan; what must be known of it lies beside it as JSON, `<engine>.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from salema.runtime.errors import ModelError, NewerModelError, UsageError, reason
+from salema.runtime.files.whole_files import write_bytes, written_aside
+from salema.runtime.gpu.trt_library import RTX_TARGETS, TENSORRT, TENSORRT_RTX
+from salema.runtime.session import MODEL_FILE, PART_FILES
+from salema.runtime.spec import PARTS, ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from salema.kernels.gpus import Gpu
+    from salema.runtime.gpu.trt_library import Kind
+
+ENGINE_VERSION = 1
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """The facts of one engine.
+
+    Attributes:
+        spec: the model's own record, as in the ONNX file.
+        backend: `tensorrt` or `tensorrt-rtx`.
+        library_version: version of the library that built it.
+        targets: compute capabilities it was built for, such as `sm89`; empty for every one that the library knows.
+        gpu: name of the GPU it was built on, or None where it was built without one.
+        batch_profile: least, best and greatest number of streams.
+        onnx_sha256: hash of the ONNX file it was built from.
+        plan_sha256: hash of the plan.
+        version_compatible: also runs in other versions of TensorRT, through its lean runtime.
+        hardware_compatible: also runs on other GPUs from Ampere on.
+        workspace_gib: limit of the builder's scratch memory, or None for all there is.
+        optimization_level: the builder's, or None for its default.
+        convolutions: how many convolutions the network has.
+        precision_shown_by: `inspector` where the engine's own layers were seen to run in the precision, `network`
+            where only the parsed, strongly typed network was: it is inspected when it is first loaded.
+        build_seconds: time the build took.
+        salema_version: version that wrote the record.
+        engine_version: version of this record.
+    """
+
+    spec: ModelSpec
+    backend: str
+    library_version: str
+    targets: tuple[str, ...]
+    gpu: str | None
+    batch_profile: tuple[int, int, int]
+    onnx_sha256: str
+    plan_sha256: str
+    version_compatible: bool
+    hardware_compatible: bool
+    workspace_gib: float | None
+    optimization_level: int | None
+    convolutions: int
+    precision_shown_by: str
+    build_seconds: float
+    salema_version: str
+    engine_version: int = ENGINE_VERSION
+
+    def to_json(self) -> str:
+        """Returns the record as JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+    def check(self) -> None:
+        """Refuses values of other types than they must be.
+
+        Raises:
+            ValueError: there is one.
+        """
+        texts = (self.backend, self.library_version, self.onnx_sha256, self.plan_sha256, *self.targets)
+        flags = (self.version_compatible, self.hardware_compatible)
+        profile = len(self.batch_profile) == 3 and all(isinstance(streams, int) for streams in self.batch_profile)  # noqa: PLR2004
+        if not (profile and all(isinstance(t, str) for t in texts) and all(isinstance(flag, bool) for flag in flags)):
+            raise ValueError("it holds values of other types than it must")
+
+    @classmethod
+    def from_json(cls, text: str, where: str, rebuild: str) -> EngineInfo:
+        """Reads what `to_json` wrote.
+
+        Args:
+            text: the JSON.
+            where: the file it came from, for error messages.
+            rebuild: the command that makes it anew, likewise.
+
+        Raises:
+            NewerModelError: the model is of a newer version, and building can't help.
+            ModelError: the record is damaged, or of another version.
+        """
+        try:
+            record: dict[str, Any] = json.loads(text)
+            if isinstance(record, dict) and "spec" in record:  # first: it decides whether another record is of use
+                spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
+            if set(record) != {field.name for field in fields(cls)} or record["engine_version"] != ENGINE_VERSION:
+                raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
+            lists = {name: tuple(record[name]) for name in ("targets", "batch_profile")}
+            info = cls(**{**record, **lists, "spec": spec})
+            info.check()
+        except NewerModelError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ModelError(f"{where}: can't be used ({reason(error)}); build it again with: {rebuild}") from error
+        else:
+            return info
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the hash of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def find_engines(path: Path, kind: Kind) -> tuple[Path, ...]:
+    """Returns a library's engine in the folder of a model, or the engine itself if that is what was named.
+
+    Returns:
+        One engine; or two, encoder and decoder, of a split model.
+
+    Raises:
+        ModelError: it has not been built.
+        UsageError: the path names another kind of file.
+    """
+    parts = [kind.engine_name(part) for part in PARTS[1:]]
+    if path.is_file() and path.name not in {*parts, MODEL_FILE, *PART_FILES}:
+        if path.suffix != ".engine":
+            raise UsageError(
+                f"{path}: not an engine; name the folder that salema-export wrote, or a .engine file in it"
+            )
+        return (path,)
+    folder = path.parent if path.is_file() else path
+    split = not (folder / kind.engine_file).is_file() and (folder / PART_FILES[0]).is_file()
+    found = tuple(folder / name for name in (parts if split else [kind.engine_file]))
+    for engine in found:
+        if not engine.is_file():
+            raise ModelError(f"{engine}: no {kind.title} engine yet; build it here with: {kind.command(folder)}")
+    return found
+
+
+def sidecar_of(engine: Path) -> Path:
+    """Returns where an engine's facts lie."""
+    return engine.with_name(engine.name + ".json")
+
+
+def write_engine(path: Path, plan: bytes, info: EngineInfo) -> None:
+    """Writes the plan and its facts; both whole or, on an error, as they were before.
+
+    Raises:
+        OutputError: they can't be written.
+    """
+    if path.is_symlink():
+        path.unlink()  # what it points to is another model's
+    # The facts name the plan by its hash: a run that is cut off between the two leaves a pair that is noticed.
+    with written_aside(path) as aside:
+        aside.write_bytes(plan)
+        write_bytes(sidecar_of(path), info.to_json().encode())
+
+
+def read_engine(path: Path, kind: Kind) -> tuple[bytes, EngineInfo]:
+    """Reads an engine and its facts, and checks that they belong together and to the ONNX file beside them.
+
+    Raises:
+        ModelError: they don't, or one is missing or damaged.
+    """
+    rebuild = kind.command(path.parent)
+    sidecar = sidecar_of(path)
+    if not sidecar.is_file():
+        raise ModelError(f"{sidecar}: missing, and the engine can't be used without it; build both with: {rebuild}")
+    info = EngineInfo.from_json(sidecar.read_text("utf-8", errors="replace"), str(sidecar), rebuild)
+    if info.backend != kind.backend:
+        raise ModelError(f"{path}: built by {info.backend}; run it with --backend {info.backend}")
+    plan = path.read_bytes()
+    if hashlib.sha256(plan).hexdigest() != info.plan_sha256:
+        raise ModelError(f"{path}: not the engine that {sidecar.name} describes; build both with: {rebuild}")
+    model = path.with_name(f"{info.spec.part}.onnx")
+    if model.is_file() and sha256_of(model) != info.onnx_sha256:
+        raise ModelError(f"{path}: {model.name} beside it is another by now; build the engine anew with: {rebuild}")
+    return plan, info
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, gpu: Gpu) -> None:
+    """Refuses an engine of another library version or GPU, before the library says so less clearly.
+
+    Args:
+        info: the engine's facts.
+        path: the engine, for error messages.
+        kind: its library.
+        version: version of the library here.
+        gpu: the GPU here.
+
+    Raises:
+        ModelError: it can't run here.
+    """
+    command = kind.command(path.parent)
+    if kind is TENSORRT_RTX:
+        command = f"{command} --target {gpu.target}" if gpu.target in RTX_TARGETS else TENSORRT.command(path.parent)
+    elif gpu.index:
+        command = f"CUDA_VISIBLE_DEVICES={gpu.index} {command}"  # it builds for the first GPU that it sees
+    rebuild = f"build it here with: {command}"
+    older = _numbers(version) < _numbers(info.library_version)  # compatible with later versions only
+    if info.library_version != version and (older or not info.version_compatible):
+        raise ModelError(f"{path}: built by {kind.title} {info.library_version}, and this is {version}; {rebuild}")
+    if info.targets and gpu.target not in info.targets and not info.hardware_compatible:
+        built_for = ", ".join(info.targets)
+        raise ModelError(f"{path}: built for {built_for}, and this GPU, {gpu.name}, is {gpu.target}; {rebuild}")

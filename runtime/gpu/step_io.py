@@ -1,0 +1,206 @@
+"""What one step carries between host and device: the network's frame and map, or a source frame and pictures of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from salema.kernels.arrays import Array, place_array
+from salema.kernels.ops.postprocess import ResizeTables as LinearTables
+from salema.kernels.ops.postprocess import map_range, postprocess
+from salema.kernels.ops.preprocess import preprocess
+from salema.kernels.twins.postprocess import linear_tables
+from salema.kernels.twins.preprocess import resize_tables
+from salema.runtime.postprocess import COLORMAPS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from salema.kernels.arrays import Launcher
+    from salema.kernels.device.interface import Buffer, Device
+    from salema.runtime.postprocess import Look
+
+
+# A GPU does not cache mapped memory (CUDA for Tegra, "Memory Management"): it is for what is read once.
+_MAPPED_BYTES = 4096
+
+
+class HostTensor:
+    """A tensor that crosses to the host: page-locked memory with device memory beside it.
+
+    On integrated GPUs a small one is mapped, and both in one.
+    """
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        mapped = device.integrated and nbytes <= _MAPPED_BYTES
+        self.bytes, address = device.allocate_host(nbytes, mapped=mapped)
+        self.array: NDArray[Any] = self.bytes.view(dtype).reshape(shape)
+        self._buffer = device.allocate(nbytes) if address is None else None
+        self.address = (address or 0) if self._buffer is None else self._buffer.address
+        self._device = device
+
+    def upload(self) -> None:
+        """Takes it to the device, in the stream's order; nothing to do where it is mapped."""
+        if self._buffer is not None:
+            self._device.upload(self.address, self.bytes)
+
+    def download(self) -> None:
+        """Takes it to the host, in the stream's order; nothing to do where it is mapped."""
+        if self._buffer is not None:
+            self._device.download(self.bytes, self.address)
+
+    def free(self) -> None:
+        """Gives the device memory back."""
+        if self._buffer is not None:
+            self._buffer.free()
+
+
+class FrameJob:
+    """A frame at network size in, its raw map out."""
+
+    key: object = "frame"
+
+    def __init__(self, tensors: Mapping[str, HostTensor]) -> None:
+        self._tensors = tensors
+
+    def before(self) -> None:
+        """Puts on the stream what comes before the network."""
+        self._tensors["frame"].upload()
+
+    def after(self) -> None:
+        """Puts on the stream what comes after it."""
+        self._tensors["saliency"].download()
+
+    def free(self) -> None:
+        """Has no memory of its own."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What comes out for one source frame.
+
+    Attributes:
+        grey: uint8 `[H, W]`, the map in levels; with the published look what the published code saves.
+        image_bgr: uint8 `[h, w, 3]`, or None where none was asked for.
+        limits: the values of the raw map that became 0 and 255.
+        range: the raw map's least and greatest value, both NaN where it holds one.
+        saliency: float32 `[H, W]`, the raw map, or None where it was not asked for.
+    """
+
+    grey: NDArray[np.uint8]
+    image_bgr: NDArray[np.uint8] | None
+    limits: tuple[np.float32, np.float32]
+    range: tuple[float, float]
+    saliency: NDArray[np.float32] | None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the raw map held neither NaN nor infinity."""
+        return bool(np.isfinite(self.range).all())
+
+
+class PictureJob:
+    """A source frame of one size in; the 8-bit map, and a picture and the raw map if wanted, out: no more crosses."""
+
+    def __init__(
+        self,
+        device: Device,
+        launcher: Launcher,
+        tensors: Mapping[str, HostTensor],
+        source_hw: tuple[int, int],
+        look: Look,
+        *,
+        raw: bool,
+    ) -> None:
+        """Takes the memory, and takes the tables to the device."""
+        self.key = (source_hw, look, raw)
+        self._device, self._launcher, self._look, self._raw = device, launcher, look, raw
+        _, height, width, _ = tensors["frame"].array.shape
+        self._tables_memory: list[Buffer] = []
+        self._frame, self._saliency = tensors["frame"], tensors["saliency"]
+        self.source = HostTensor(device, (*source_hw, 3), np.uint8)
+        self._range = HostTensor(device, (1, 2), np.float32)
+        self._grey = HostTensor(device, (height, width), np.uint8)
+        self._image = None if look.view is None else HostTensor(device, (*source_hw, 3), np.uint8)
+        self._resize = resize_tables(source_hw, (height, width)).placed(self._place)
+        rows, columns = linear_tables((height, width), source_hw)
+        self._linear = LinearTables(self._place(rows), self._place(columns), (height, width))
+        levels = np.arange(256, dtype=np.uint8)[np.newaxis]
+        self._colours = self._place(cv2.applyColorMap(levels, COLORMAPS[look.colormap])[0])
+        self._fixed = self._place(np.array([0, 1], np.float32)) if look.normalise == "none" else None
+
+    def before(self) -> None:
+        """See `FrameJob.before`."""
+        self.source.upload()
+        _, height, width, _ = self._frame.array.shape
+        out = self._array(self._frame.address, (height, width, 3), np.uint8)
+        preprocess(self._launcher, self._whole(self.source), out, self._resize)
+
+    def after(self) -> None:
+        """See `FrameJob.after`."""
+        _, _, height, width = self._saliency.array.shape
+        saliency = self._array(self._saliency.address, (height, width), np.float32)
+        maps = self._array(self._saliency.address, (1, height, width), np.float32)
+        limits = self._fixed or self._array(self._range.address, (2,), np.float32)
+        map_range(self._launcher, maps, self._whole(self._range))
+        postprocess(self._launcher, saliency, limits, self._whole(self._grey), view="map8")
+        if self._image is not None:
+            self._draw(saliency, limits, self._whole(self._image))
+            self._image.download()
+        if self._raw:
+            self._saliency.download()
+        self._range.download()
+        self._grey.download()
+
+    def _draw(self, saliency: Array, limits: Array, image: Array) -> None:
+        if self._look.view == "map":
+            postprocess(self._launcher, saliency, limits, image, view="map", tables=self._linear)
+            return
+        postprocess(
+            self._launcher,
+            saliency,
+            limits,
+            image,
+            view="overlay",
+            frame=self._whole(self.source),
+            colours=self._colours,
+            tables=self._linear,
+            opacity=self._look.opacity,
+        )
+
+    def result(self) -> Pictures:
+        """Copies what came out, once the stream is done."""
+        image = None if self._image is None else self._image.array.copy()
+        if image is not None and self._look.view == "side-by-side":
+            image = np.hstack([self.source.array, image])
+        found = self._range.array[0]
+        limits = (np.float32(0), np.float32(1)) if self._fixed else (found[0], found[1])
+        raw = self._saliency.array[0, 0].copy() if self._raw else None
+        return Pictures(self._grey.array.copy(), image, limits, (float(found[0]), float(found[1])), raw)
+
+    def free(self) -> None:
+        """Gives the memory back."""
+        for tensor in (self.source, self._range, self._grey, self._image):
+            if tensor is not None:
+                tensor.free()
+        for buffer in self._tables_memory:
+            buffer.free()
+        self._tables_memory.clear()
+
+    def _place(self, table: NDArray[Any]) -> Array:
+        placed, buffer = place_array(self._device, table, self._launcher.device)
+        self._tables_memory.append(buffer)
+        return placed
+
+    def _whole(self, tensor: HostTensor) -> Array:
+        return Array(tensor.address, tensor.array.shape, tensor.array.dtype, self._launcher.device)
+
+    def _array(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
+        return Array(address, shape, np.dtype(dtype), self._launcher.device)

@@ -1,0 +1,78 @@
+"""TensorRT and TensorRT-RTX: an engine from a model's folder, on a GPU, as a session."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from salema.kernels.device.cuda import CudaDevice
+from salema.kernels.device.launcher import CudaLauncher
+from salema.kernels.errors import BackendError
+from salema.runtime.gpu.device_session import DeviceSession
+from salema.runtime.gpu.engine_files import find_engines, read_engine
+from salema.runtime.gpu.split_engine import SplitEngine
+from salema.runtime.gpu.trt_engine import TrtEngine
+from salema.runtime.gpu.trt_library import load_library
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from salema.runtime.gpu.step_engine import StepEngine
+    from salema.runtime.gpu.trt_library import Kind
+
+
+def open_tensorrt(
+    folder: Path, kind: Kind, device_index: int = 0, *, graphs: bool = True, state_scheme: str = "ping-pong"
+) -> DeviceSession:
+    """Loads the engine of a model's folder.
+
+    Args:
+        folder: what `salema-export` wrote, or the engine in it.
+        kind: the library.
+        device_index: number of the GPU.
+        graphs: replay each step as a CUDA graph.
+        state_scheme: `ping-pong` or `copy`, see `DeviceSession`.
+
+    Raises:
+        ModelError: there is no engine, or it is not for this version or GPU.
+        MissingDependencyError: the library, PyCUDA or cuda-bindings is not installed.
+        BackendError: there is no GPU, or the engine can't be loaded.
+    """
+    engine, device, launcher = open_engine(folder, kind, device_index)
+    try:
+        description = f"{kind.title} {load_library(kind).version} on {device.name}"
+        return DeviceSession(engine, device, launcher, description, graphs=graphs, state_scheme=state_scheme)
+    except BaseException:
+        with suppress(BackendError), device.active():
+            engine.close()
+        device.close()
+        raise
+
+
+def open_engine(folder: Path, kind: Kind, device_index: int = 0) -> tuple[StepEngine, CudaDevice, CudaLauncher]:
+    """Loads the engine of a model's folder, whole or in two parts, without a session around it.
+
+    Returns:
+        The engine, its device, and what launches our kernels there; the caller closes all three, the device last.
+
+    Raises:
+        SalemaError: see `open_tensorrt`.
+    """
+    read = [(path, *read_engine(path, kind)) for path in find_engines(folder, kind)]
+    library = load_library(kind)
+    device = CudaDevice(device_index)
+    launcher = CudaLauncher(device)
+    engines: list[TrtEngine] = []
+    try:
+        with device.active():
+            for path, plan, info in read:
+                engines.append(TrtEngine(path, plan, info, library, device))
+            whole = engines[0] if len(engines) == 1 else SplitEngine(engines[0], engines[1], device, launcher)
+    except BaseException:
+        with suppress(BackendError), device.active():  # engines must go before the GPU's context does
+            for part in engines:
+                part.close()
+            launcher.close()
+        device.close()
+        raise
+    return whole, device, launcher

@@ -1,0 +1,1 @@
+"""What a run leaves: videos, maps, numbers, a window, and the record of what made them."""

@@ -1,0 +1,195 @@
+"""What is written for each source, and under which names."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import UsageError
+from salema.runtime.output.map_size import check_map_size
+from salema.runtime.output.sinks import MAP_BITS, CsvSink, MapSink, NpzSink, StdoutCsvSink, VideoSink
+from salema.runtime.output.split_sink import SplitSink, is_part_of
+from salema.runtime.output.window import WindowSink
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Sequence
+
+    from salema.runtime.output.map_size import MapSize
+    from salema.runtime.output.sinks import Sink
+    from salema.runtime.postprocess import Look
+    from salema.runtime.sources.playback import Playback
+    from salema.runtime.sources.source import Source
+
+
+_LEAST_MIN, _MOST_MIN = 0.01, 100_000.0
+STDOUT = Path("-")
+"""In place of the CSV file: standard output."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is written for one source.
+
+    Attributes:
+        video: MP4 file, or None.
+        maps: folder for PNG files, or None.
+        map_bits: 8 or 16, of these.
+        map_size: one of `MAP_SIZES`, of these.
+        npz: NPZ file with the raw maps, or None.
+        csv: CSV file with a line for each frame, `STDOUT`, or None.
+        show: whether to show the picture in a window.
+        split_minutes: how long each of the parts is that MP4, NPZ and CSV come in, or None for one whole.
+
+    Raises:
+        UsageError: nothing is asked for, or a name can't be right.
+    """
+
+    video: Path | None = None
+    maps: Path | None = None
+    map_bits: int = 8
+    npz: Path | None = None
+    csv: Path | None = None
+    show: bool = False
+    map_size: MapSize = "network"
+    split_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.split_minutes is not None:
+            if not _LEAST_MIN <= self.split_minutes <= _MOST_MIN:
+                raise UsageError(
+                    f"--split-minutes {self.split_minutes:g}: give minutes, {_LEAST_MIN:g} to {_MOST_MIN:g}"
+                )
+            if not {*self.files} - {self.maps}:
+                raise UsageError("--split-minutes: there is nothing to split; give -o, --npz or --csv a file")
+        if not (self.files or self.show or self.csv):
+            raise UsageError("--no-video leaves nothing to write; give --maps DIR, --npz, --csv or --show, and no -o")
+        if self.map_bits not in MAP_BITS:
+            raise UsageError(f"--map-bits {self.map_bits}: not one of 8, 16")
+        check_map_size(self.map_size)
+        for option, path, suffix in (
+            ("-o", self.video, ".mp4"),
+            ("--npz", self.npz, ".npz"),
+            ("--csv", self.csv, ".csv"),
+        ):
+            if path is not None and path != STDOUT and path.suffix.lower() != suffix:
+                raise UsageError(f"{option} {path}: not a name that ends in {suffix}")
+
+    @property
+    def csv_to_stdout(self) -> bool:
+        """Whether the CSV goes to standard output, so that nothing else can."""
+        return self.csv == STDOUT
+
+    @property
+    def files(self) -> list[Path]:
+        """Everything that is written, but for standard output."""
+        return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None and path != STDOUT]
+
+    @contextmanager
+    def opened(self, source: Playback, look: Look, stop: threading.Event) -> Iterator[list[Sink]]:
+        """Opens a sink for each.
+
+        Raises:
+            OutputError: one can't be written.
+            BackendError: there is no display to show anything on.
+        """
+        sinks: list[Sink] = []
+        if self.show:
+            sinks.append(WindowSink(source, stop))
+        if self.video is not None:
+            sinks.append(self._split(self.video, source, lambda path, pts, _: VideoSink(path, source, look, pts)))
+        if self.maps is not None:
+            sinks.append(MapSink(self.maps, self.map_bits, self.map_size))
+        if self.npz is not None:
+            sinks.append(self._split(self.npz, source, lambda path, *_: NpzSink(path, source.time_base)))
+        if self.csv is not None and self.csv_to_stdout:
+            sinks.append(StdoutCsvSink(self.csv, source.time_base))
+        elif self.csv is not None:
+            sinks.append(self._split(self.csv, source, lambda path, _, count: CsvSink(path, source.time_base, count)))
+        with ExitStack() as stack:
+            yield [stack.enter_context(sink) for sink in sinks]
+
+    def _split(self, path: Path, source: Playback, open_part: Callable[[Path, int, int], Sink]) -> Sink:
+        if self.split_minutes is None:
+            return open_part(path, 0, 0)
+        return SplitSink(path, self.split_minutes, open_part, source.time_base, is_live=source.is_live)
+
+
+def plan_targets(
+    sources: Sequence[Source],
+    *,
+    output: Path | None = None,
+    video: bool = True,
+    maps: Path | None = None,
+    map_bits: int = 8,
+    map_size: MapSize = "network",
+    npz: Path | None = None,
+    csv: Path | None = None,
+    show: bool = False,
+    split_minutes: float | None = None,
+) -> list[Targets]:
+    """Gives each source its own names: with several sources, each option names a folder.
+
+    Args:
+        sources: what is run.
+        output: the MP4 file, or the folder for `<name>_saliency.mp4`; None for the working directory.
+        video: whether to write MP4 at all.
+        maps: folder for the PNG files, or for folders of them.
+        map_bits: 8 or 16.
+        map_size: one of `MAP_SIZES`.
+        npz: the NPZ file, or the folder for `<name>.npz`.
+        csv: the CSV file, the folder for `<name>.csv`, or `STDOUT`.
+        show: whether to show the pictures.
+        split_minutes: how long a part is, or None for whole files.
+
+    Raises:
+        UsageError: nothing is asked for, a name can't be right, or a source would be overwritten.
+    """
+    if not video and output is not None:
+        raise UsageError("--no-video and -o contradict each other")
+    several = len(sources) > 1
+    if several and csv == STDOUT:
+        raise UsageError("--csv -: several sources are given, and their lines would be mixed; name a folder")
+    planned = [
+        Targets(
+            _named(output or Path(), several or output is None, f"{source.name}_saliency.mp4", "-o") if video else None,
+            None if maps is None else maps / source.name if several else maps,
+            map_bits,
+            None if npz is None else _named(npz, several, f"{source.name}.npz", "--npz"),
+            csv if csv is None or csv == STDOUT else _named(csv, several, f"{source.name}.csv", "--csv"),
+            show,
+            map_size,
+            split_minutes,
+        )
+        for source in sources
+    ]
+    _check_sources_are_safe(sources, planned)
+    return planned
+
+
+def _check_sources_are_safe(sources: Sequence[Source], planned: Sequence[Targets]) -> None:
+    read = {os.path.realpath(path) for source in sources for path in source.files}  # resolve() raises where links loop
+    folders = {os.path.realpath(path.parent) for source in sources for path in source.images}
+    for targets in planned:
+        for path in targets.files:
+            real = os.path.realpath(path)
+            is_split = targets.split_minutes is not None and path != targets.maps
+            if real in read or (is_split and any(_is_part(Path(real), Path(other)) for other in read)):
+                raise UsageError(f"{path}: is the source itself; choose another name with -o")
+            if path == targets.maps and real in folders:
+                raise UsageError(
+                    f"{path}: holds the frames of a source, which maps would overwrite; choose another --maps"
+                )
+
+
+def _is_part(target: Path, other: Path) -> bool:
+    return (other.parent, other.suffix) == (target.parent, target.suffix) and is_part_of(target, other.stem)
+
+
+def _named(path: Path, is_folder: bool, name: str, option: str) -> Path:
+    if is_folder and path.suffix.lower() == Path(name).suffix:
+        raise UsageError(f"{option} {path}: several sources are given; name a folder")
+    return path / name if is_folder or path.is_dir() or not path.suffix else path

@@ -1,0 +1,244 @@
+"""What made an output: kept beside it as JSON, so that a later run, or a score, need not believe its name.
+
+In a folder of maps it is `salema.json`; of a file it is the file's name and `.salema.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salema.runtime.files.whole_files import write_bytes
+from salema.runtime.gpu.engine_files import sha256_of
+from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
+from salema.runtime.spec import salema_version
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from salema.runtime.sources.source import Source
+    from salema.runtime.stream import SaliencyStream
+
+NAME = "salema.json"
+FORMAT = 1
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 20
+_FACTS = (
+    *("architecture", "precision", "coefficient", "plain_recurrence", "reference_fps", "height", "width"),
+    *("weights", "weights_sha256"),
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made an output.
+
+    Attributes:
+        salema_version: of the program.
+        model: its facts (see `model_facts`).
+        backend: backend and device, for people.
+        options: what changes results, by name.
+        source: what it was made of (see `source_facts`).
+        frames: how many were run.
+        frames_expected: how many there should have been, or None where that was not known.
+        complete: whether it went to its end.
+        why_incomplete: `interrupted`, or what went wrong; None where it is complete.
+        format: version of this record.
+    """
+
+    salema_version: str
+    model: dict[str, Any]
+    backend: str
+    options: dict[str, Any]
+    source: dict[str, Any]
+    frames: int
+    frames_expected: int | None
+    complete: bool
+    why_incomplete: str | None = None
+    format: int = FORMAT
+
+    def differs_from(self, now: Provenance) -> str:
+        """Returns in words what is another now, or nothing."""
+        told = [] if self.complete else ["it was not finished"]
+        if self.salema_version != now.salema_version:
+            told.append(f"salema was {self.salema_version}, now {now.salema_version}")
+        for before, after in ((self.model, now.model), (self.options, now.options), (self.source, now.source)):
+            told += [
+                f"{key.replace('_', ' ')} was {_short(before.get(key))}, now {_short(value)}"
+                for key, value in after.items()
+                if before.get(key) != value
+            ]
+        return "; ".join(told)
+
+    @property
+    def title(self) -> str:
+        """The model and the program, for people."""
+        model = self.model
+        coefficient = "" if model.get("coefficient") is None else f", coefficient {model['coefficient']:.6g}"
+        told = f"{model.get('weights')}, {model.get('architecture')} {model.get('precision')}{coefficient}"
+        options = self.options
+        unusual = (key for key, usual in _USUAL.items() if options.get(key, usual) != usual)
+        differing = [f"{key.replace('_', ' ')} {options[key]}" for key in unusual]
+        return ", ".join([told, *differing, self.backend.partition(" (")[0], f"salema {self.salema_version}"])
+
+
+def title_of(stream: SaliencyStream) -> str:
+    """Returns what `title` will say of the maps of a model as it runs."""
+    facts = {name: getattr(stream.spec, name) for name in _FACTS}
+    return Provenance(salema_version(), facts, stream.description, {}, {}, 0, None, complete=True).title
+
+
+def makers(folders: Iterable[Path]) -> tuple[str, ...]:
+    """Says what made the maps in some folders, a video in each; nothing where none tells."""
+    told = [read_provenance(folder) for folder in folders]
+    if not any(told):
+        return ()
+    unfinished = ", not finished"
+    titles = Counter(
+        "nothing that is known" if made is None else f"{made.title}{'' if made.complete else unfinished}"
+        for made in told
+    )
+    return tuple(f"the maps of {counted(count, 'video')} were made by {title}" for title, count in titles.items())
+
+
+_USUAL = {"normalise": "frame", "reset_on_cut": False, "time_aware": False, "stride": 1, "start_s": 0}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, str) and len(value) == len(hashlib.sha256().hexdigest()):
+        return f"{value[:8]}..."
+    return "unknown" if value is None else str(value)
+
+
+def place_beside(output: Path) -> Path:
+    """Returns where the provenance of a file, or of a folder of maps, is kept."""
+    return output / NAME if output.is_dir() else output.with_name(f"{output.name}.{NAME}")
+
+
+def write_provenance(output: Path, made: Provenance) -> None:
+    """Writes it beside an output, whole or not at all.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    write_bytes(place_beside(output), (json.dumps(asdict(made), indent=1) + "\n").encode())
+
+
+def remove_provenance(output: Path) -> None:
+    """Takes away what an earlier run said of an output that is about to change."""
+    with suppress(OSError):  # what can't be written can't be changed either
+        place_beside(output).unlink(missing_ok=True)
+
+
+def read_provenance(output: Path) -> Provenance | None:
+    """Returns what made an output, or None where nothing tells, or not in a form that is known."""
+    try:
+        place = place_beside(output)
+        if not place.is_file() or place.stat().st_size > _SAMPLE_BYTES:
+            return None
+        record = json.loads(place.read_text("utf-8"))
+        if set(record) != {field.name for field in fields(Provenance)} or record["format"] != FORMAT:
+            return None
+        made = Provenance(**record)
+        if not all(isinstance(part, dict) for part in (made.model, made.options, made.source)):
+            return None
+        _ = made.title
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return made
+
+
+def provenance_of(
+    stream: SaliencyStream,
+    options: dict[str, Any],
+    source: dict[str, Any],
+    *,
+    frames: int,
+    frames_expected: int | None,
+    why_incomplete: str | None = None,
+) -> Provenance:
+    """Puts together what makes an output."""
+    return Provenance(
+        salema_version=salema_version(),
+        model=model_facts(stream),
+        backend=stream.description,
+        options=options,
+        source=source,
+        frames=frames,
+        frames_expected=frames_expected,
+        complete=why_incomplete is None,
+        why_incomplete=why_incomplete,
+    )
+
+
+def model_facts(stream: SaliencyStream) -> dict[str, Any]:
+    """Returns what decides a model's maps: its facts, what it computes in, and the hash of its files.
+
+    These are the ONNX files and ncnn's, of the folder: engines, which are checked to be made of them, differ from build
+    to build. `files_sha256` is None of a model that was not opened by `load`.
+    """
+    facts = {name: getattr(stream.spec, name) for name in _FACTS}
+    computes_in = getattr(stream.session, "computes_in", stream.spec.precision)  # OpenVINO's may be bfloat16
+    return {**facts, "computes_in": computes_in, "files_sha256": stream.model and _hash_of(stream.model)}
+
+
+def _hash_of(model: Path) -> str | None:
+    folder = model if model.is_dir() else model.parent
+    files = [folder / name for name in (MODEL_FILE, *PART_FILES, *NCNN_FILES)]
+    there = [path for path in files if path.is_file()] or [model]
+    try:
+        return _hash_of_all(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in there))
+    except OSError:  # gone since it was loaded
+        return None
+
+
+@lru_cache(maxsize=16)
+def _hash_of_all(files: tuple[tuple[Path, int, int], ...]) -> str:
+    return hashlib.sha256("".join(sha256_of(path) for path, *_ in files).encode()).hexdigest()
+
+
+def source_facts(source: Source) -> dict[str, Any]:
+    """Returns what tells one source from another.
+
+    Of images their number, and a hash of their names and sizes; of a video its size, and a hash of up to 64 MiB of it,
+    in 64 pieces from its head to its tail; of all others the name. None stands for what can't be read any more.
+    """
+    if source.kind == "images":
+        return frames_facts(source.images)
+    if source.kind != "video":
+        return {"kind": source.kind, "name": source.shown}
+    return video_facts(Path(source.given))
+
+
+def video_facts(path: Path) -> dict[str, Any]:
+    """See `source_facts`."""
+    size = digest = None
+    with suppress(OSError):
+        size, digest = path.stat().st_size, _sampled(path)
+    return {"kind": "video", "name": path.name, "bytes": size, "sha256_of_samples": digest}
+
+
+def frames_facts(images: Sequence[Path]) -> dict[str, Any]:
+    """See `source_facts`."""
+    digest: str | None = None
+    with suppress(OSError):
+        sizes = "".join(f"{path.name}\0{path.stat().st_size}\0" for path in images)
+        digest = hashlib.sha256(sizes.encode("utf-8", "surrogateescape")).hexdigest()
+    return {"kind": "images", "images": len(images), "sha256_of_names_and_sizes": digest}
+
+
+def _sampled(path: Path) -> str:
+    """Hashes a whole file of up to 64 MiB; of a larger one as much, in pieces that lie evenly."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        step = max((path.stat().st_size - _SAMPLE_BYTES) / (_SAMPLES - 1), _SAMPLE_BYTES)
+        for index in range(_SAMPLES):
+            file.seek(round(index * step))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""What killed runs have left beside their outputs: found, and kept as far as it goes."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import av.error
+
+from salema.runtime.errors import UsageError, reason
+from salema.runtime.files.whole_files import taken_over
+from salema.runtime.output.npz_file import recover_npz
+from salema.runtime.output.split_sink import is_part_of
+from salema.runtime.video.mp4 import copy_for_players, cut_to_whole_fragments
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+# As `files.written_aside` names them.
+_NAME = re.compile(r"\.(?P<stem>.+)\.\d+\.\d+\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)
+_HELPERS = {".times", ".copy"}  # they belong to another file, and go with it
+
+
+class _Left(NamedTuple):
+    path: Path
+    stem: str
+    suffix: str
+
+
+def recover_beside(targets: Sequence[Path]) -> list[str]:
+    """Recovers what killed runs have left of these files, or of the parts of them; returns sentences about it.
+
+    Videos, maps and numbers are kept under a name of their own, `<name>.recovered-1.mp4`; in folders half a file is
+    nothing, and goes. What somebody still writes is left alone.
+    """
+    notes = []
+    for target in targets:
+        real = Path(os.path.realpath(target))
+        if real.is_dir():
+            notes += remove_unfinished(real)
+        elif real.parent.is_dir():
+            notes += _recover(real.parent, partial(_is_of, real))
+    return notes
+
+
+def remove_unfinished(folder: Path) -> list[str]:
+    """Removes what killed processes have left in a folder, but for what can be kept; returns sentences about it."""
+    return _recover(folder, lambda left: left.suffix.lower() not in _KEPT)
+
+
+def recover_folder(folder: Path) -> list[str]:
+    """Recovers everything in a folder and those inside it; see `recover_beside`.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--recover {folder}: no such folder; name the one that the run wrote to")
+    return [note for place in (folder, *_folders(folder)) for note in _recover(place, lambda _: True)]
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_dir() and not path.is_symlink())
+
+
+def _is_of(target: Path, left: _Left) -> bool:
+    return is_part_of(target, left.stem) and left.suffix == target.suffix
+
+
+def _recover(folder: Path, is_wanted: Callable[[_Left], bool]) -> list[str]:
+    notes, removed = [], 0
+    for left in sorted(_left_in(folder)):
+        if not is_wanted(left):
+            continue
+        with taken_over(left.path) as is_left:
+            if not is_left:
+                continue
+            keep = _KEPT.get(left.suffix.lower())
+            if keep is None:
+                removed += 1
+                left.path.unlink(missing_ok=True)
+            else:
+                notes.append(_keep(left, keep))
+    if removed:
+        notes.append(f"{folder}: an earlier run was killed; {counted(removed, 'unfinished file')} removed")
+    return notes
+
+
+def _left_in(folder: Path) -> Iterator[_Left]:
+    for path in folder.glob(".*.partial*"):
+        named = _NAME.fullmatch(path.name)
+        suffix = named["suffix"] or "" if named else ""
+        is_helping = suffix in _HELPERS and any(path.with_suffix(kept).exists() for kept in _KEPT)
+        if named and not is_helping and path.is_file():
+            yield _Left(path, named["stem"], suffix)
+
+
+def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
+    """Keeps what a file holds; returns a sentence about it."""
+    target = _free_name(left)
+    whole = left.path.with_suffix(".copy")
+    try:
+        what = keep(left.path, whole)
+        if what:
+            whole.replace(target)
+    except (av.error.FFmpegError, OSError) as error:
+        return f"{left.path}: an earlier run was killed, and this is what it left; it can't be copied ({reason(error)})"
+    finally:
+        whole.unlink(missing_ok=True)
+    left.path.unlink(missing_ok=True)
+    left.path.with_suffix(".times").unlink(missing_ok=True)
+    name = left.path.with_name(f"{left.stem}{left.suffix}")
+    if not what:
+        return f"{name}: an earlier run was killed before it had written anything"
+    return f"{name}: an earlier run was killed; what it had written, {what}, is kept in {target}"
+
+
+def _free_name(left: _Left) -> Path:
+    number = 1
+    while (path := left.path.with_name(f"{left.stem}.recovered-{number}{left.suffix}")).exists():
+        number += 1
+    return path
+
+
+def _keep_video(path: Path, whole: Path) -> str:
+    cut_to_whole_fragments(path)
+    try:
+        frames = copy_for_players(path, whole)
+    except av.error.FFmpegError:
+        if path.stat().st_size:  # it can be read, but not copied
+            raise
+        frames = 0
+    return counted(frames, "frame") if frames else ""
+
+
+def _keep_maps(path: Path, whole: Path) -> str:
+    try:
+        maps = recover_npz(path, whole)
+    except (ValueError, struct.error, FileNotFoundError):  # not even the first one
+        return ""
+    return counted(maps, "map") if maps else ""
+
+
+def _keep_lines(path: Path, whole: Path) -> str:
+    """Keeps whole lines, up to where a power cut left zeros."""
+    data = path.read_bytes().partition(b"\0")[0]
+    data = data[: data.rfind(b"\n") + 1]
+    lines = data.count(b"\n") - 1  # but for the header
+    whole.write_bytes(data)
+    return counted(lines, "line") if lines > 0 else ""
+
+
+_KEPT = {".mp4": _keep_video, ".npz": _keep_maps, ".csv": _keep_lines}

@@ -1,0 +1,133 @@
+"""Outputs in parts of some minutes each, so that one is whole long before a camera's day ends."""
+
+from __future__ import annotations
+
+import glob
+import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from fractions import Fraction
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from salema.runtime.output.sinks import Drawn, Sink
+
+_STEM_LENGTH = 50  # of the hidden names that files have while they are written
+
+
+def is_part_of(target: Path, stem: str) -> bool:
+    """Whether a file of this stem would be a part of `target`, or what was to become it."""
+    return bool(re.fullmatch(rf"{re.escape(target.stem[:_STEM_LENGTH])}(_\d{{4}}.*)?", stem, re.DOTALL))
+
+
+class SplitSink:
+    """Begins a new file every some minutes of the source's time; a `Sink`.
+
+    Parts are `name_0001.mp4` and so on. Those of live sources hold the time that they begin at (UTC) too, and go on
+    after the greatest number there is, so that a run that is started again replaces nothing. A part is finished in a
+    thread of its own: a camera does not wait.
+
+    Args:
+        path: what parts are named after.
+        minutes: how long a part is.
+        open_part: makes the sink for a part, of its path, its first time stamp, and how many frames came before it.
+        time_base: of the frames.
+        is_live: whether the source is.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        minutes: float,
+        open_part: Callable[[Path, int, int], Sink],
+        time_base: Fraction,
+        *,
+        is_live: bool,
+    ) -> None:
+        self.path: Path | None = path
+        self._path, self._part_s, self._open_part = path, 60 * minutes, open_part
+        self._time_base, self._is_live = time_base, is_live
+        likes = open_part(path, 0, 0)
+        self.wants_picture, self.wants_raw, self.wants_cuts = likes.wants_picture, likes.wants_raw, likes.wants_cuts
+        self._sink: Sink | None = None
+        self._index = self._count = 0
+        self._names: list[str] = []
+        self._finishing: list[Future[list[str]]] = []
+
+    def __enter__(self) -> Self:
+        self._number = self._first_number()
+        self._pool = ThreadPoolExecutor(1, "part")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+        if self._sink is not None:
+            self._sink.__exit__(kind, error, trace)
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        index = int(float(drawn.frame.pts * self._time_base) / self._part_s)
+        if self._sink is None or index > self._index:
+            self._begin(index, drawn.frame.pts)
+        assert self._sink is not None
+        self._sink.write(drawn)
+        self._count += 1
+
+    def _begin(self, index: int, pts: int) -> None:
+        """Begins a part; the one before is finished meanwhile."""
+        if self._sink is not None:
+            self._finishing.append(self._pool.submit(_finish, self._sink))
+            self._sink = None
+        if self._finishing and self._finishing[0].done():
+            self._finishing[0].result()  # raises what went wrong
+        began = f"_{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}" if self._is_live else ""
+        path = self._path.with_name(f"{self._path.stem}_{self._number:04d}{began}{self._path.suffix}")
+        self._sink = self._open_part(path, pts, self._count).__enter__()
+        self._index, self._number = index, self._number + 1
+        self._names.append(path.name)
+
+    def finish(self, *, complete: bool) -> list[str]:
+        """See `Sink`."""
+        notes = list[str]()
+        for part in self._finishing:
+            error = part.exception()
+            notes += [f"a part is not kept: {error}"] if error else part.result()
+        if self._sink is not None:
+            try:
+                notes += self._sink.finish(complete=complete)
+            except OutputError as error:
+                if len(self._names) == 1:
+                    raise
+                self._sink.__exit__(OutputError, error, error.__traceback__)
+                self._sink = None
+                notes.append(f"{self._names.pop()} is not kept: {error}")
+        parts = self._names[0] if len(self._names) == 1 else f"{self._names[0]} to {self._names[-1]}"
+        return [f"{self._path} is split: {parts}", *dict.fromkeys(notes)]
+
+    def _first_number(self) -> int:
+        if not self._is_live:
+            return 1
+        there = self._path.parent.glob(f"{glob.escape(self._path.stem)}_[0-9][0-9][0-9][0-9]*{self._path.suffix}")
+        prefix = len(self._path.stem) + 1
+        numbers = [re.match(r"\d+", path.name[prefix:]) for path in there]
+        return max((int(number[0]) for number in numbers if number), default=0) + 1
+
+
+def _finish(sink: Sink) -> list[str]:
+    try:
+        notes = sink.finish(complete=False)
+    except BaseException as error:
+        sink.__exit__(type(error), error, error.__traceback__)
+        raise
+    sink.__exit__(None, None, None)
+    return notes

@@ -1,0 +1,106 @@
+"""A window that shows the picture as it comes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import cv2
+
+from salema.runtime.errors import BackendError, reason
+
+if TYPE_CHECKING:
+    import threading
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from salema.runtime.output.sinks import Drawn
+    from salema.runtime.sources.playback import Playback
+
+_ESCAPE, _Q = 27, ord("q")
+_POLL_MS = 50
+_TRIAL_S = 20
+
+
+class WindowClosedError(Exception):
+    """The user has closed the window; no error, but the end of the run."""
+
+
+class WindowSink:
+    """Shows pictures, those of files no faster than their times say. Q, Escape or closing it ends the run; a `Sink`.
+
+    Raises:
+        BackendError: there is no display, or this OpenCV has no windows.
+    """
+
+    wants_picture = True
+    wants_raw = wants_cuts = False
+
+    path: Path | None = None
+
+    def __init__(self, source: Playback, stop: threading.Event) -> None:
+        if sys.platform == "linux" and not _has_display():
+            raise BackendError("--show: there is no display that can be opened (see DISPLAY); run it on a desktop")
+        self._title, self._source, self._stop = f"salema: {source.name}", source, stop
+        self._start_s = 0.0
+
+    def __enter__(self) -> Self:
+        try:
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
+            cv2.resizeWindow(self._title, self._source.width, self._source.height)
+        except cv2.error as error:  # opencv-python-headless
+            raise BackendError(
+                f"--show: this OpenCV has no windows ({reason(error)}); install: pip install opencv-python"
+            ) from error
+        self._start_s = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_open():
+            cv2.destroyWindow(self._title)
+
+    def write(self, drawn: Drawn) -> None:
+        """Shows one picture, until its time.
+
+        Raises:
+            WindowClosedError: the window has been closed.
+        """
+        assert drawn.picture is not None
+        cv2.imshow(self._title, drawn.picture)
+        due_s = self._start_s + float(drawn.frame.pts * self._source.time_base)
+        while True:
+            left_ms = 0 if self._source.is_live else round(1000 * (due_s - time.monotonic()))
+            key = cv2.waitKey(max(1, min(_POLL_MS, left_ms))) & 0xFF
+            if key in {_ESCAPE, _Q} or not self._is_open():
+                raise WindowClosedError
+            if left_ms <= _POLL_MS or self._stop.is_set():
+                return
+
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
+        """See `Sink`."""
+        return []
+
+    def _is_open(self) -> bool:
+        try:
+            return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) > 0)
+        except cv2.error:  # Qt, once its last window is gone
+            return False
+
+
+def _has_display() -> bool:
+    """Whether a window can be opened. OpenCV's Qt ends the process where it can't, so another process tries."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    trial = "import cv2; cv2.namedWindow('trial'); cv2.destroyAllWindows()"
+    try:
+        ran = subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False, timeout=_TRIAL_S)  # noqa: S603
+    except subprocess.TimeoutExpired:  # a display whose server does not answer, as over a lost ssh -X
+        return False
+    return ran.returncode >= 0

@@ -1,0 +1,1 @@
+"""Whole runs: sources or datasets through a stream into outputs."""

@@ -1,0 +1,273 @@
+"""A whole source through a stream: decode, preprocess, step, postprocess and encode, side by side."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing, nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import OutputError, UsageError, VideoError
+from salema.runtime.output.provenance import provenance_of, remove_provenance, source_facts, write_provenance
+from salema.runtime.output.window import WindowClosedError
+from salema.runtime.run.stage_threads import side_by_side
+from salema.runtime.run.stages import Clock, Drawing, RunOptions
+from salema.runtime.stopping import stop_requested
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
+
+    from salema.runtime.output.outputs import Targets
+    from salema.runtime.output.provenance import Provenance
+    from salema.runtime.output.sinks import Drawn, Sink
+    from salema.runtime.sources.playback import Playback
+    from salema.runtime.stream import SaliencyStream
+
+STAGES = ("decode", "preprocess", "step", "postprocess", "encode")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        frames: frames processed.
+        frames_expected: what the source said it holds, or None.
+        seconds: wall time, model loading not included.
+        fps: frames over seconds.
+        stage_ms: mean milliseconds per frame of each of `STAGES`, which run side by side; encode is all writing.
+        cuts: shots that began, the first one not counted; None where nobody looked for them.
+        cuts_reset: whether each of them emptied the memory; None as well.
+        source_start_s: where in the source the times of the outputs begin.
+        damaged_packets: packets of the pictures that could not be decoded, and were left out.
+        damaged_pictures: pictures that the decoder filled up as it could.
+        damaged_images: image files that could not be read, and were left out.
+        first_damage_s: when the first of these came, in seconds of the source; None where nobody knows.
+        damage_why: what was wrong with the first packet or image that was left out, or None.
+        dropped: frames of a live source that came while the network was busy.
+        outages: how often a live source was lost and found again.
+        outage_s: for how long in all.
+        frames_lost: how many frames would have come in that time.
+        interrupted: whether SIGINT, SIGTERM or SIGHUP ended it.
+        error: why the source or an output broke off, or None.
+        lost: outputs of which nothing could be kept.
+        ended_by: `interrupted`, a closed window or the error, where it did not go to its end; else None.
+        notes: what a user should know besides: sound that was lost, maps of an earlier run.
+    """
+
+    frames: int
+    frames_expected: int | None
+    seconds: float
+    fps: float
+    stage_ms: dict[str, float]
+    cuts: int | None
+    dropped: int
+    outages: int
+    outage_s: float
+    frames_lost: int
+    interrupted: bool
+    error: str | None
+    cuts_reset: bool | None = None
+    source_start_s: float = 0
+    damaged_packets: int = 0
+    damaged_pictures: int = 0
+    damaged_images: int = 0
+    first_damage_s: float | None = None
+    damage_why: str | None = None
+    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    ended_by: str | None = None
+
+
+def process_video(
+    stream: SaliencyStream,
+    source: Playback,
+    targets: Targets,
+    options: RunOptions | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Runs a stream from a source's first frame to its last, and writes what was asked for.
+
+    SIGINT, SIGTERM, SIGHUP, a source that breaks off, an output that can't be written any more and a window that is
+    closed end it early: what was written until then is finished and kept.
+
+    Args:
+        stream: the model, for one video; its state starts anew.
+        source: what is played, open.
+        targets: what is written.
+        options: how maps are drawn, and what empties the memory.
+        progress: takes the number of frames that were done since it was called last.
+        stop: ends it, instead of signals.
+
+    Raises:
+        UsageError: the stream is for several videos, or an option does not go with the model.
+        ModelError: the model gave NaN or infinity; nothing is kept then.
+        VideoError: the source gave no frame.
+        OutputError: nothing could be written.
+    """
+    if stream.streams != 1:
+        raise UsageError(
+            f"the model was exported with --batch {stream.streams}, and a video is one stream; export it with --batch 1"
+        )
+    options = options or RunOptions()
+    stopping = stop_requested() if stop is None else nullcontext(stop)
+    with stopping as asked, targets.opened(source, options.look, asked) as sinks:
+        run = _Run(stream, source, sinks, options, asked)
+        run.take_all(progress)
+        summary = run.finish()
+        made = _provenance(stream, source, targets, options, summary)
+        kept = [path for path in targets.files if str(path) not in summary.lost]
+        for path in kept:
+            remove_provenance(path)  # of the file that this run's is about to replace
+    return replace(summary, notes=(*summary.notes, *_write_all(kept, made)))
+
+
+def _provenance(
+    stream: SaliencyStream, source: Playback, targets: Targets, options: RunOptions, summary: Summary
+) -> Provenance:
+    rate = options.reference_fps or stream.spec.reference_fps
+    behaviour = {
+        **asdict(options.look),
+        "map_bits": targets.map_bits,
+        "map_size": targets.map_size,
+        "reset_on_cut": options.reset_on_cut,
+        "time_aware": options.time_aware,
+        "reference_fps": rate if options.time_aware else None,
+        **asdict(source.selection),
+    }
+    return provenance_of(
+        stream,
+        behaviour,
+        source_facts(source.source),
+        frames=summary.frames,
+        frames_expected=summary.frames_expected,
+        why_incomplete=summary.ended_by,
+    )
+
+
+def _write_all(outputs: list[Path], made: Provenance) -> list[str]:
+    """Writes what made each output beside it; returns what a user should know where that fails."""
+    notes = []
+    for path in outputs:
+        try:
+            write_provenance(path, made)
+        except OutputError as error:  # noqa: PERF203 - the outputs themselves are there
+            notes.append(f"what made {path} is not kept beside it: {error}")
+    return notes
+
+
+class _Run:
+    """One source on its way through the stages."""
+
+    def __init__(
+        self,
+        stream: SaliencyStream,
+        source: Playback,
+        sinks: Sequence[Sink],
+        options: RunOptions,
+        stop: threading.Event,
+    ) -> None:
+        self._source, self._sinks, self._stop, self._clock = source, sinks, stop, Clock()
+        self._stream, self._options = stream, options
+        self._drawing = Drawing(stream, source, sinks, options, self._clock)
+        self._count = self._cuts = 0
+        self._looked_for_cuts = False
+        self._error: str | None = None
+        self._ended_by: str | None = None
+        self._notes: list[str] = []
+        self._lost: list[str] = []
+        self._is_whole = self._was_stopped = False
+        self._start_s = time.perf_counter()
+
+    def take_all(self, progress: Callable[[int], None] | None) -> None:
+        """Writes every result until the end, whatever ends it."""
+        try:
+            with closing(self._drawn()) as drawn:
+                try:
+                    for item in drawn:
+                        self._write(item)
+                        if progress:
+                            progress(1)
+                        if self._stop.is_set():
+                            return
+                finally:
+                    self._source.end()
+            self._is_whole = self._source.has_end_of_sound and not self._stop.is_set()
+        except WindowClosedError:
+            self._ended_by = "the window was closed"
+            self._notes.append(f"the window was closed after {counted(self._count, 'frame')}")
+        except (VideoError, OutputError) as error:
+            if not self._count:
+                raise
+            if isinstance(error, OutputError) or not self._stop.is_set():  # a source that is stopped is not broken
+                self._error = str(error)
+        finally:  # what comes later comes while files are finished, and has ended nothing
+            self._was_stopped = self._stop.is_set()
+
+    def _drawn(self) -> Generator[Drawn, None, None]:
+        frames = self._clock.timed("decode", self._source)
+        if self._source.drops:
+            made = map(self._drawing.all_stages, frames)
+            return side_by_side(made, [], 1, self._stop, self._stream.abort, works_in_source=True)
+        return side_by_side(frames, self._drawing.stages, stop=self._stop, abort=self._stream.abort)
+
+    def _write(self, item: Drawn) -> None:
+        with self._clock.time("encode"):
+            for sink in self._sinks:
+                sink.write(item)
+        self._count += 1
+        self._cuts += bool(item.is_cut)
+        self._looked_for_cuts = item.is_cut is not None
+
+    def finish(self) -> Summary:
+        """Ends every sink, and sums up."""
+        if not self._count:
+            raise VideoError(f"{self._source.name}: gave no frame")
+        kept = [self._finish(sink) for sink in self._sinks]
+        if self._error and not any(kept):
+            raise OutputError(self._error)
+        seconds = time.perf_counter() - self._start_s
+        losses, damage = self._source.losses, self._source.damage
+        return Summary(
+            frames=self._count,
+            frames_expected=self._source.frame_count,
+            seconds=seconds,
+            fps=self._count / seconds,
+            stage_ms={stage: 1000 * self._clock.seconds[stage] / self._count for stage in STAGES},
+            cuts=self._cuts if self._looked_for_cuts else None,
+            dropped=losses.dropped,
+            outages=losses.outages,
+            outage_s=losses.outage_s,
+            frames_lost=round(losses.outage_s * self._source.source_rate),
+            interrupted=self._was_stopped,
+            error=self._error,
+            cuts_reset=self._options.reset_on_cut if self._looked_for_cuts else None,
+            source_start_s=self._source.start_s,
+            damaged_packets=damage.packets,
+            damaged_pictures=damage.pictures,
+            damaged_images=damage.images,
+            first_damage_s=damage.first_s,
+            damage_why=damage.why,
+            lost=tuple(self._lost),
+            notes=(*damage.looks, *self._notes),
+            ended_by=self._error or ("interrupted" if self._was_stopped else self._ended_by),
+        )
+
+    def _finish(self, sink: Sink) -> bool:
+        """Ends one sink; returns whether what it wrote is kept. The others are ended all the same."""
+        try:
+            self._notes += sink.finish(complete=self._is_whole)
+        except VideoError as error:  # of its sound; the file is whole
+            self._error = self._error or str(error)
+        except OutputError as error:
+            self._error = self._error or str(error)
+            self._lost.append(str(sink.path))
+            with suppress(OutputError):
+                sink.__exit__(type(error), error, error.__traceback__)
+            return False
+        return True

@@ -1,0 +1,199 @@
+"""What happens to a frame between its reader and the sinks, as stages that run side by side."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.output.sinks import Drawn
+from salema.runtime.postprocess import PUBLISHED, Look, Normaliser, render, to_levels
+from salema.runtime.preprocess import to_network_size
+from salema.runtime.spec import check_fps
+from salema.runtime.video.cuts import CutDetector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from salema.runtime.output.sinks import Sink
+    from salema.runtime.sources.frames import Frame
+    from salema.runtime.sources.playback import Playback
+    from salema.runtime.stream import SaliencyStream
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How frames become maps and pictures.
+
+    Attributes:
+        look: how maps are drawn.
+        reset_on_cut: whether the memory is emptied where a shot begins.
+        time_aware: whether the weight of a frame follows the time since the last one.
+        reference_fps: frames per second at which that weight is the model's coefficient; None for the model's own rate.
+
+    Raises:
+        UsageError: the rate is none, or nothing would take notice of it.
+    """
+
+    look: Look = PUBLISHED
+    reset_on_cut: bool = False
+    time_aware: bool = False
+    reference_fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference_fps is None:
+            return
+        check_fps("--reference-fps", self.reference_fps)
+        if not self.time_aware:
+            raise UsageError("--reference-fps goes with --time-aware; add that, or leave it out")
+
+
+class Clock:
+    """Sums the wall time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Counts what the block takes."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    def timed(self, stage: str, items: Iterable[Frame]) -> Iterator[Frame]:
+        """Counts what it takes to make each item."""
+        iterator = iter(items)
+        while True:
+            with self.time(stage):
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
+
+
+class _Prepared(NamedTuple):
+    frame: Frame
+    small: NDArray[np.uint8] | None
+    is_cut: bool | None
+
+
+class _Stepped(NamedTuple):
+    prepared: _Prepared
+    saliency: NDArray[np.float32]
+    elapsed_s: float
+
+
+class Drawing:
+    """The stages for one playback. Each has its own state, so each must run in one thread, in order.
+
+    Args:
+        stream: the model.
+        source: what is played.
+        sinks: they say what is wanted.
+        options: how to draw, and what empties the memory.
+        clock: where times go.
+
+    Raises:
+        UsageError: the model has no average whose weight could follow the time.
+    """
+
+    def __init__(
+        self, stream: SaliencyStream, source: Playback, sinks: Sequence[Sink], options: RunOptions, clock: Clock
+    ) -> None:
+        if options.time_aware and stream.spec.coefficient is None:
+            raise UsageError(
+                f"--time-aware: {stream.spec.architecture} has no average whose weight could follow the time"
+            )
+        wants_picture = any(sink.wants_picture for sink in sinks)
+        self._look = options.look if wants_picture else replace(options.look, view=None)
+        self._raw = any(sink.wants_raw for sink in sinks)
+        self._stream, self._options, self._clock = stream, options, clock
+        self._time_base = source.time_base
+        self._reference_fps = options.reference_fps or stream.spec.reference_fps
+        wants_cuts = options.reset_on_cut or any(sink.wants_cuts for sink in sinks)
+        self._cuts = CutDetector() if wants_cuts else None
+        self._normaliser = Normaliser(self._look.normalise)
+        self._last_pts: int | None = None
+
+    @property
+    def stages(self) -> list[Callable[[Any], Any]]:
+        """Functions from a frame to what is `Drawn` of it, one after the other."""
+        if self._stream.draws_pictures and self._look.normalise != "running":
+            return [self._detect, self._on_device]
+        return [self._preprocess, self._step, self._postprocess]
+
+    def all_stages(self, frame: Frame) -> Drawn:
+        """Does them one after the other: with nothing waiting between them, the result is as new as it can be."""
+        item: Any = frame
+        for stage in self.stages:
+            item = stage(item)
+        drawn: Drawn = item
+        return drawn
+
+    def _detect(self, frame: Frame) -> _Prepared:
+        if self._cuts is None:
+            return _Prepared(frame, None, None)
+        with self._clock.time("preprocess"):
+            if frame.starts_anew:
+                self._cuts.reset()
+            is_cut = self._cuts.is_cut(frame.image_bgr)
+        if is_cut and self._options.reset_on_cut:
+            frame = replace(frame, starts_anew=True)
+        return _Prepared(frame, None, is_cut)
+
+    def _preprocess(self, frame: Frame) -> _Prepared:
+        prepared = self._detect(frame)
+        with self._clock.time("preprocess"):
+            spec = self._stream.spec
+            return prepared._replace(small=to_network_size(frame.image_bgr, spec.height, spec.width))
+
+    def _advance(self, frame: Frame) -> tuple[float, float]:
+        """Empties the memory where it must be; returns the time since the last frame, in frames and in seconds.
+
+        In frames of the rate that the weights were trained at: a container's average tells nothing of a gap in it.
+        """
+        elapsed_s = 0.0 if self._last_pts is None else float((frame.pts - self._last_pts) * self._time_base)
+        self._last_pts = frame.pts
+        if frame.starts_anew:
+            self._stream.reset()
+        return (elapsed_s * self._reference_fps or 1.0) if self._options.time_aware else 1.0, elapsed_s
+
+    def _step(self, prepared: _Prepared) -> _Stepped:
+        assert prepared.small is not None
+        with self._clock.time("step"):
+            elapsed, elapsed_s = self._advance(prepared.frame)
+            saliency: NDArray[np.float32] = self._stream.infer(prepared.small[np.newaxis], elapsed)[0]
+        self._check_finite(is_finite=bool(np.isfinite(saliency).all()))
+        return _Stepped(prepared, saliency, elapsed_s)
+
+    def _postprocess(self, stepped: _Stepped) -> Drawn:
+        (frame, _, is_cut), saliency, elapsed_s = stepped
+        with self._clock.time("postprocess"):
+            limits = self._normaliser.limits(saliency, elapsed_s, starts_anew=frame.starts_anew)
+            grey = np.asarray(to_levels(saliency, limits), np.uint8)
+            picture = None if self._look.view is None else render(frame.image_bgr, grey, self._look)
+        return Drawn(frame, grey, limits, picture, saliency if self._raw else None, is_cut, frame.starts_anew)
+
+    def _on_device(self, prepared: _Prepared) -> Drawn:
+        frame = prepared.frame
+        with self._clock.time("step"):  # the device does the rest as well
+            elapsed, _ = self._advance(frame)
+            made = self._stream.picture(frame.image_bgr, self._look, elapsed, raw=self._raw)
+        self._check_finite(is_finite=made.is_finite)
+        return Drawn(frame, made.grey, made.limits, made.image_bgr, made.saliency, prepared.is_cut, frame.starts_anew)
+
+    def _check_finite(self, *, is_finite: bool) -> None:
+        if not is_finite:
+            spec = self._stream.spec
+            advice = "; export it with --fp32" if spec.precision == "fp16" else ""
+            raise ModelError(f"{spec.weights}: the model gave NaN or infinity for a frame{advice}")

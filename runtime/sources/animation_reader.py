@@ -1,0 +1,118 @@
+"""Animated WebP as videos: FFmpeg decodes GIF and animated PNG, but of WebP only still ones."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from salema.runtime.errors import MissingDependencyError, VideoError
+from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
+from salema.runtime.files.image_file import check_pixels
+from salema.runtime.sources.frames import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from salema.runtime.video.sound import Track
+
+_HEADER = struct.Struct("<4sI4s4sI4B3s3s")  # RIFF size WEBP VP8X size flags and three reserved, width - 1, height - 1
+_ANIMATED = 0x02
+_MOST_BYTES = 1 << 30  # OpenCV decodes all frames at once, to four bytes a pixel
+
+
+def is_animated_webp(path: Path) -> bool:
+    """Whether a file is a WebP with more than one frame, by its header."""
+    try:
+        with path.open("rb") as file:
+            return _canvas_wh(file.read(_HEADER.size)) is not None
+    except OSError:  # told where it is opened
+        return False
+
+
+class AnimationReader:
+    """The frames of an animated WebP, for as long as it says; a `Reader`. What is transparent is black.
+
+    Args:
+        path: the file.
+
+    Raises:
+        VideoError: it is damaged, or too big to be decoded at once.
+        MissingDependencyError: this OpenCV can't read it.
+    """
+
+    is_live = False
+    sound: Track | None = None
+    has_lost_sound = False
+    aspect = Fraction(1)
+    time_base = Fraction(1, 1000)
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        data = read_file(path, MOST_IMAGE_BYTES, VideoError)
+        canvas_wh = _canvas_wh(data[: _HEADER.size])
+        if canvas_wh is None:
+            raise VideoError(f"{path}: is no animated WebP any more")
+        check_pixels(path, canvas_wh, VideoError)
+        count = data.count(b"ANMF")
+        if 4 * canvas_wh[0] * canvas_wh[1] * count > _MOST_BYTES:
+            raise VideoError(
+                f"{path}: is {canvas_wh[0]}x{canvas_wh[1]} with {count} frames, too much for the memory at once; make a"
+                " smaller one, or a video of it"
+            )
+        self._frames, self._durations_ms = _decode(path, data)
+        self.frame_count: int | None = len(self._frames)
+        self.height, self.width = self._frames[0].shape[:2]
+        self.rate = Fraction(1000 * len(self._frames), sum(self._durations_ms)).limit_denominator(1001)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `Reader`."""
+        pts = 0
+        for index, (image, duration) in enumerate(zip(self._frames, self._durations_ms, strict=True)):
+            yield Frame(image, pts, duration, starts_anew=index == 0)
+            pts += duration
+
+    def close(self) -> None:
+        """See `Reader`."""
+        self._frames = []
+
+
+def _canvas_wh(header: bytes) -> tuple[int, int] | None:
+    """Columns and rows of an animated WebP; None of anything else."""
+    if len(header) < _HEADER.size:
+        return None
+    riff, _, webp, kind, _, flags, _, _, _, width, height = _HEADER.unpack(header)
+    if (riff, webp, kind) != (b"RIFF", b"WEBP", b"VP8X") or not flags & _ANIMATED:
+        return None
+    return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+
+
+def _decode(path: Path, data: bytes) -> tuple[Sequence[NDArray[np.uint8]], list[int]]:
+    """Returns frames, uint8 BGR `(h, w, 3)`, and for how many milliseconds each is shown: at least one."""
+    if not hasattr(cv2, "imdecodeanimation"):
+        raise MissingDependencyError(
+            f"{path}: OpenCV {cv2.__version__} reads no animated WebP; install a newer one with: pip install -U"
+            " opencv-python"
+        )
+    animation = None
+    with suppress(cv2.error):
+        _, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
+    if animation is None or not animation.frames:
+        raise VideoError(f"{path}: can't be read as an animated WebP; copy or make it anew")
+    frames = [_opaque(np.asarray(frame, np.uint8)) for frame in animation.frames]
+    durations = np.asarray(animation.durations).ravel().tolist()
+    return frames, [max(int(duration), 1) for duration in durations]
+
+
+def _opaque(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if image.shape[2] == 3:  # noqa: PLR2004 - channels
+        return image
+    covered = image[..., :3].astype(np.uint16) * image[..., 3:] // 255
+    return covered.astype(np.uint8)

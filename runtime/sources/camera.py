@@ -1,0 +1,82 @@
+"""Cameras, through OpenCV."""
+
+from __future__ import annotations
+
+import threading
+import time
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from salema.runtime.errors import VideoError
+from salema.runtime.sources.frames import GAP_S, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from salema.runtime.video.sound import Track
+
+_USUAL_RATE = 30
+
+
+class CameraReader:
+    """Frames of a camera, timed as they come; a `Reader`.
+
+    Args:
+        camera: its number, or what else OpenCV opens (`/dev/video0`).
+
+    Raises:
+        VideoError: there is no such camera, or it gives no picture.
+    """
+
+    frame_count: int | None = None
+    is_live = True
+    sound: Track | None = None
+    has_lost_sound = False
+    time_base = Fraction(1, 1000)
+    aspect = Fraction(1)
+
+    def __init__(self, camera: int | str) -> None:
+        self.name = f"camera {camera}" if isinstance(camera, int) else camera
+        # OpenCV's own warnings are several lines for each camera that is not there.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        self._capture = cv2.VideoCapture(camera)
+        self._reading, self._closed = threading.Lock(), False
+        found, first = self._capture.read()
+        if not found:
+            self._capture.release()
+            raise VideoError(f"{self.name}: no such camera, or it gives no picture; is another program using it?")
+        self._first: np.typing.NDArray[np.uint8] | None = np.asarray(first, np.uint8)
+        self.height, self.width = first.shape[:2]
+        told = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = Fraction(told if 0 < told < 1000 else _USUAL_RATE).limit_denominator(1001)  # noqa: PLR2004
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `Reader`.
+
+        Raises:
+            VideoError: the camera is gone.
+        """
+        usual = max(round(1000 / self.rate), 1)
+        start, pts, waited_s, shape, image = time.monotonic(), -1, 0.0, (), self._first
+        self._first = None
+        while image is not None:
+            pts = max(round(1000 * (time.monotonic() - start)), pts + 1)
+            yield Frame(image, pts, usual, starts_anew=waited_s > GAP_S or image.shape != shape)
+            shape, asked = image.shape, time.monotonic()
+            with self._reading:
+                if self._closed:
+                    return
+                found, following = self._capture.read()
+            waited_s = time.monotonic() - asked
+            image = np.asarray(following, np.uint8) if found else None
+        raise VideoError(f"{self.name}: gives no more pictures; is it unplugged?")
+
+    def close(self) -> None:
+        """Lets the camera go; one that another thread still waits for is left to the end of the process."""
+        self._closed = True
+        if self._reading.acquire(timeout=0.2):
+            self._capture.release()
+            self._reading.release()

@@ -1,0 +1,256 @@
+"""What is played of a source: from where, for how long, which frames, how often."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.sources.live import Losses, Newest, Reconnecting
+from salema.runtime.sources.readers import open_reader
+from salema.runtime.sources.strides import strided, strided_at_once
+from salema.runtime.spec import check_fps
+from salema.runtime.video.damage import Damage
+from salema.runtime.video.sound import Sound, Track
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Self
+
+    from salema.runtime.sources.frames import Frame, Reader
+    from salema.runtime.sources.source import Source
+
+_EARLY_S = 1e-6  # time stamps are rounded
+_LEAST_S, _LONGEST_S, _MOST = 1e-3, 1e6, 10**9
+
+
+class NoFrameError(VideoError):
+    """A source that ends before the first frame that is selected."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a source are run.
+
+    Attributes:
+        start_s: seconds from the start to leave out.
+        duration_s: seconds to run, or None for all.
+        stride: one in so many frames.
+        max_frames: how many frames to run at most, or None.
+        loop: how often to play it; 0 plays it until it is stopped.
+        fps: frames per second of images, which have no times.
+        every_frame: of live sources too, instead of the newest one whenever the network is free.
+        reconnects: how often to try to connect again after each loss of a live source.
+        strict: whether the first place that is damaged ends it, instead of being left out.
+        live: whether URLs without a length are live; of some that is known anyway.
+        deinterlace: whether interlaced pictures are made whole ones.
+    """
+
+    start_s: float = 0
+    duration_s: float | None = None
+    stride: int = 1
+    max_frames: int | None = None
+    loop: int = 1
+    fps: float = 25
+    every_frame: bool = False
+    reconnects: int = 10
+    strict: bool = False
+    live: bool = False
+    deinterlace: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s <= _LONGEST_S:
+            raise UsageError(f"--start-time {self.start_s:g}: give seconds, 0 to {_LONGEST_S:g}")
+        if self.duration_s is not None and not _LEAST_S <= self.duration_s <= _LONGEST_S:
+            raise UsageError(f"--duration {self.duration_s:g}: give seconds, {_LEAST_S:g} to {_LONGEST_S:g}")
+        check_fps("--fps", self.fps)
+        for option, value, least, most in (
+            ("--vid-stride", self.stride, 1, 100_000),  # FFmpeg takes no less than a frame in some hours
+            ("--max-frames", self.max_frames, 1, _MOST),
+            ("--loop", self.loop, 0, _MOST),
+            ("--reconnects", self.reconnects, 0, _MOST),
+        ):
+            if value is not None and not least <= value <= most:
+                raise UsageError(f"{option} {value}: give a whole number, {least} to {most}")
+
+
+class Playback:
+    """The selected frames of one source, with times from zero; a `Reader`, open.
+
+    Args:
+        source: where from.
+        selection: which.
+        stop: ends it, also while it waits for a frame.
+        notify: takes sentences for whoever watches.
+
+    Attributes:
+        source_rate: frames per second of the source, before frames are left out.
+        start_s: where in the source the frames begin.
+        sound: the sound, with the frames' times, over all passes, or None.
+        has_end_of_sound: whether the sound is wanted to its end, which may be after that of the pictures.
+        losses: what a live source has cost so far.
+        damage: what could not be decoded so far, and was left out.
+
+    Raises:
+        VideoError: the source can't be opened, or holds no frame that is selected.
+        UsageError: the selection does not go with the source.
+        MissingDependencyError: what it takes to open it is not installed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        selection: Selection | None = None,
+        stop: threading.Event | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if source.problem:
+            raise VideoError(source.problem)
+        self._source, self._selection = source, selection or Selection()
+        self.has_end_of_sound = self._selection.duration_s is None and self._selection.max_frames is None
+        self.start_s = 0.0
+        self._stop, self.losses = stop or threading.Event(), Losses()
+        self._ended = threading.Event()
+        if self._selection.loop != 1 and not source.repeatable:
+            raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
+        self.damage, sound_damage = (Damage(source.shown, is_fatal=self._selection.strict) for _ in range(2))
+        open_again = partial(open_reader, source, self._selection, self._stop, self.damage, sound_damage)
+        reader = open_again()
+        self.name, self.height, self.width = reader.name, reader.height, reader.width
+        self.source_rate, self.time_base, self.aspect = reader.rate, reader.time_base, reader.aspect
+        self.rate = reader.rate / self._selection.stride
+        self.is_live = reader.is_live
+        self.drops = self.is_live and not self._selection.every_frame
+        self.sound = Sound(reader.sound) if isinstance(reader.sound, Track) else None
+        self.has_lost_sound = reader.has_lost_sound
+        self.frame_count = self._expected(reader)
+        self._reader: Reader | Reconnecting = reader
+        if self.is_live:
+            attempts, has_end = self._selection.reconnects, source.kind == "pipeline"
+            self._reader = Reconnecting(reader, open_again, attempts, self._stop, self.losses, notify, has_end=has_end)
+        self._open_again = open_again
+        self._selected = self._play()
+        first = self._first()
+        self._selected = itertools.chain([first], self._selected)
+
+    @property
+    def source(self) -> Source:
+        """What is played."""
+        return self._source
+
+    @property
+    def selection(self) -> Selection:
+        """What is chosen of it."""
+        return self._selection
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `Reader`."""
+        if self.sound is not None and not self.sound.has_listener:
+            self.sound.close()  # it would wait for one
+        if not self.drops:
+            return self._selected
+        return itertools.islice(iter(Newest(self._selected, self._is_over, self.losses)), self._selection.max_frames)
+
+    def _first(self) -> Frame:
+        try:
+            first = next(self._selected, None)
+        except BaseException:
+            self.close()
+            raise
+        if first is None:
+            self.close()
+            if self._stop.is_set():
+                raise VideoError(f"{self.name}: stopped before its first frame")
+            raise NoFrameError(f"{self.name}: has no frame at --start-time {self._selection.start_s:g} or after")
+        return first
+
+    def _play(self) -> Iterator[Frame]:
+        """Yields the frames of every pass, one after the other in time."""
+        end = given = passes = before = 0
+        most = None if self.drops else self._selection.max_frames  # dropped frames don't count
+        while True:
+            offset = self._offset = end
+            for frame in self._pass():
+                end = frame.pts + offset + frame.duration
+                given += 1
+                yield replace(frame, pts=frame.pts + offset)
+                if given == most:
+                    return
+            passes += 1
+            if passes == self._selection.loop or self._is_over() or not given:
+                return
+            if given == before:
+                raise VideoError(f"{self.name}: gives no frame any more when it is played again; it has been changed")
+            before = given
+            if self.sound is not None:
+                self.sound.end(end * self.time_base)
+            self._reader.close()
+            self._reader = self._open_again()
+
+    def _pass(self) -> Iterator[Frame]:
+        """Yields the selected frames of one pass, each as long as it is shown."""
+        stride = self._selection.stride
+        if stride == 1:
+            return self._part()
+        return (strided_at_once if self.is_live else strided)(self._part(), stride)
+
+    def _part(self) -> Iterator[Frame]:
+        """Yields the frames of one pass in the selected time; where something is left out at the start, from zero."""
+        chosen, tick = self._selection, self.time_base
+        base, most = None, None
+        for frame in self._reader:
+            if self._is_over():
+                return
+            if frame.pts * tick < chosen.start_s - _EARLY_S:
+                continue
+            anew = frame.starts_anew
+            if base is None:
+                base, anew = frame.pts if chosen.start_s else 0, True
+                self.start_s = float(base * tick)
+                self._begin_sound(base)
+                most = None if chosen.duration_s is None else base + math.ceil((chosen.duration_s - _EARLY_S) / tick)
+            if most is not None and frame.pts >= most:
+                return
+            duration = frame.duration if most is None else min(frame.duration, most - frame.pts)
+            yield replace(frame, pts=frame.pts - base, duration=duration, starts_anew=anew)
+
+    def _begin_sound(self, base: int) -> None:
+        track = None if isinstance(self._reader, Reconnecting) else self._reader.sound
+        if self.sound is not None and isinstance(track, Track):
+            self.sound.begin(track, base * self.time_base, self._offset * self.time_base)
+
+    def _expected(self, reader: Reader) -> int | None:
+        """How many frames there should be, to within a few; None where nobody knows."""
+        chosen = self._selection
+        if reader.frame_count is None or not chosen.loop:
+            return chosen.max_frames
+        count = max(reader.frame_count - math.ceil(chosen.start_s * reader.rate), 1)
+        if chosen.duration_s is not None:
+            count = min(count, math.ceil(chosen.duration_s * reader.rate))
+        count = -(-count // chosen.stride) * chosen.loop
+        return count if chosen.max_frames is None else min(count, chosen.max_frames)
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._ended.is_set()
+
+    def end(self) -> None:
+        """Ends the frames, also for a thread that is looking for the next one."""
+        self._ended.set()
+
+    def close(self) -> None:
+        """Lets the source go."""
+        self.end()
+        if self.sound is not None:
+            self.sound.close()
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,124 @@
+"""Opening what a user has named: a reader for each kind of source."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from contextlib import suppress
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salema.runtime.errors import VideoError
+from salema.runtime.run.stage_threads import SOURCE_THREAD
+from salema.runtime.sources.animation_reader import AnimationReader, is_animated_webp
+from salema.runtime.sources.camera import CameraReader
+from salema.runtime.sources.image_reader import ImageReader
+from salema.runtime.sources.pipes import GStreamerPipe, StdinPipe, open_stdin
+from salema.runtime.video.video_reader import VideoReader
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from salema.runtime.sources.frames import Frame, Reader
+    from salema.runtime.sources.playback import Selection
+    from salema.runtime.sources.source import Source
+    from salema.runtime.video.damage import Damage
+
+_POLL_S = 0.1
+
+
+def open_reader(
+    source: Source,
+    selection: Selection,
+    stop: threading.Event,
+    damage: Damage | None = None,
+    sound_damage: Damage | None = None,
+) -> Reader:
+    """Opens a source.
+
+    Args:
+        source: what was named.
+        selection: the rate of images, and where a file is entered.
+        stop: ends the waiting for what may take its time, and the frames.
+        damage: where it is counted what can't be decoded; None for a count of its own.
+        sound_damage: the same of the sound.
+
+    Raises:
+        VideoError: it can't be read.
+        UsageError, MissingDependencyError: see `GStreamerPipe` and `open_stdin`.
+    """
+    given, shown = source.given, source.shown
+    deinterlace = selection.deinterlace
+    how: dict[str, Any] = {"damage": damage, "sound_damage": sound_damage, "deinterlace": deinterlace, "stop": stop}
+    if source.kind == "images":
+        return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001), damage, stop)
+    if source.kind == "camera":
+        camera = int(given) if given.isdigit() else given
+        return _open_stoppably(lambda: CameraReader(camera), shown, stop)
+    if source.kind == "video" and is_animated_webp(Path(given)):
+        return AnimationReader(Path(given))
+    if source.kind == "video":
+        return VideoReader(Path(given), None, selection.start_s, **how)
+    if source.kind == "url":
+        return _open_stoppably(partial(VideoReader, given, shown, is_live=selection.live, **how), shown, stop)
+    is_live = source.is_live_pipeline
+    pipe = open_stdin(stop) if source.kind == "stdin" else GStreamerPipe(given, stop, is_live=is_live)
+    return PipeReader(pipe, shown, is_live=is_live, **how)
+
+
+def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.Event) -> Reader:
+    """Opens what may take its time in a thread of its own, so that a stop need not wait for it."""
+    answers: queue.Queue[Reader | BaseException] = queue.Queue()
+
+    def work() -> None:
+        try:
+            answers.put(open_it())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is taken
+            answers.put(error)
+
+    threading.Thread(target=work, daemon=True, name=SOURCE_THREAD).start()
+    while not stop.is_set():
+        with suppress(queue.Empty):
+            answer = answers.get(timeout=_POLL_S)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+    raise VideoError(f"{shown}: stopped before it was open")
+
+
+class PipeReader(VideoReader):
+    """A video that comes through a pipe, which is closed with it."""
+
+    def __init__(self, pipe: StdinPipe | GStreamerPipe, name: str, *, is_live: bool, **how: Any) -> None:
+        self._pipe, self._is_open = pipe, False
+        try:
+            super().__init__(pipe, name, **how)
+            self._is_open = True
+        except VideoError as error:
+            if pipe.failure is not None:
+                raise VideoError(f"{name}: {pipe.failure}") from error
+            if isinstance(pipe, StdinPipe):
+                advice = "an MP4 with its index at its end has to be named, or piped as MKV"
+                raise VideoError(f"{error}; {advice}") from error
+            raise
+        finally:
+            if not self._is_open:
+                pipe.close()
+        self.is_live = is_live
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `VideoReader`."""
+        count = 0
+        for frame in super().__iter__():
+            yield frame
+            count += 1
+        if self._pipe.failure is not None:
+            raise VideoError(f"{self.name}: breaks off after {counted(count, 'frame')} ({self._pipe.failure})")
+
+    def close(self) -> None:
+        """See `VideoReader`."""
+        super().close()
+        self._pipe.close()

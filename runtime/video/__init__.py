@@ -1,0 +1,1 @@
+"""Video and sound through FFmpeg, in and out."""

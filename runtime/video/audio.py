@@ -1,0 +1,254 @@
+"""A source's sound, carried into the output file just ahead of its pictures."""
+
+from __future__ import annotations
+
+from collections import deque
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import av
+import av.error
+from av.bitstream import BitStreamFilterContext
+
+from salema.runtime.errors import VideoError, reason
+from salema.runtime.video.packets import is_end, shift
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from av.audio.codeccontext import AudioCodecContext
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+
+    from salema.runtime.video.damage import Damage
+    from salema.runtime.video.sound import Sound, Track
+
+    Packet = av.Packet[AudioStream]
+
+_PLAYS_IN_BROWSERS = {"aac", "mp3", "opus", "flac"}
+"""Codecs that browsers play from an MP4 file; these are copied as they are, others become AAC."""
+
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+class AudioTrack:
+    """Writes a source's sound, if it has any.
+
+    Sound that can't be read or written never costs the pictures: it ends, or a part is left out, and `problem` says
+    why.
+
+    Args:
+        sound: the packets, or None where there is no sound to be had.
+        output: where to; nothing may have been written to it.
+        mux: writes packets there.
+        start_s: where in the sound the pictures of this file begin.
+
+    Attributes:
+        problem: what went wrong, in words, or None.
+        failure: the fault that was to end the run, or None; found at the very end, it is not raised, so that the file
+            can be finished.
+    """
+
+    failure: VideoError | None = None
+
+    def __init__(
+        self,
+        sound: Sound | Track | None,
+        output: OutputContainer,
+        mux: Callable[[Iterable[av.Packet[Any]]], None],
+        start_s: float = 0,
+    ) -> None:
+        self._sound, self._mux, self._start_s = sound, mux, Fraction(start_s)
+        self._ready: deque[Packet] = deque()
+        self._last_dts: int | None = None
+        self._problem: str | None = None
+        self._is_flushed = False
+        self._convert: _Copying | _Transcoding | None = None
+        if sound is not None:
+            sound.has_listener = True
+            self._convert = self._choose(sound, output)
+
+    @property
+    def problem(self) -> str | None:
+        """See the class."""
+        if self._sound is None:
+            return None
+        worst = self._problem or self._sound.problem
+        if worst is not None:
+            return worst
+        damage = self._sound.damage
+        if not damage.packets:
+            return None
+        at = "" if damage.first_s is None else f", the first at {damage.first_s:.1f} s"
+        were = "was" if damage.packets == 1 else "were"
+        return f"{counted(damage.packets, 'packet')} of the sound could not be read, and {were} left out{at}"
+
+    @property
+    def next_s(self) -> float:
+        """When the sound that is written next begins, in seconds from the start; infinity where none is there yet."""
+        if self._convert is None or not (self._ready or self._fill(all_of_it=False)):
+            return float("inf")
+        return _time_s(self._ready[0])
+
+    @property
+    def tells_late(self) -> bool:
+        """Whether the sound's parameters come with its packets: a file's header has to wait for them."""
+        return isinstance(self._convert, _Copying) and self._convert.is_adts
+
+    def write_until(self, time_s: float) -> None:
+        """Writes the sound up to a time, in seconds from the start; infinity for all.
+
+        Raises:
+            VideoError: it is damaged, and the first fault is to end the run.
+        """
+        all_of_it = time_s == float("inf")
+        try:
+            while self._convert is not None and (self._ready or self._fill(all_of_it=all_of_it)):
+                if _time_s(self._ready[0]) > time_s:
+                    return
+                self._write(self._ready.popleft())
+        except VideoError as error:
+            self._convert, self.failure = None, error
+            if not all_of_it:
+                raise
+
+    def _fill(self, *, all_of_it: bool) -> bool:
+        """Makes packets ready; returns whether any are."""
+        assert self._sound is not None
+        assert self._convert is not None
+        try:
+            while not self._ready and (packet := self._sound.take()) is not None:
+                shift(packet, -self._start_s)
+                self._ready.extend(self._convert(packet))
+            if not self._ready and all_of_it and not self._is_flushed:
+                self._is_flushed = True
+                self._ready.extend(self._convert(None))
+        except (av.error.FFmpegError, ValueError) as error:
+            self._problem = f"the sound ends early: it can't be converted on ({reason(error)})"
+            self._convert = None
+        return bool(self._ready)
+
+    def _write(self, packet: Packet) -> None:
+        # Where time jumps back, MP4 has no place for what follows.
+        if packet.dts is None or (self._last_dts is not None and packet.dts <= self._last_dts):
+            return
+        assert self._sound is not None
+        self._last_dts, time_s = packet.dts, _time_s(packet)  # muxing gives it other units
+        try:
+            self._mux([packet])
+        except av.error.InvalidDataError as error:  # the muxer looks into some
+            self._sound.damage.leave_out(time_s, error)
+
+    def _choose(self, sound: Sound | Track, output: OutputContainer) -> _Copying | _Transcoding | None:
+        decoder = sound.form.decoder
+        if decoder is None:
+            self._problem = "the sound is left out: its codec is not known"
+            return None
+        if sound.form.codec in _PLAYS_IN_BROWSERS:
+            try:
+                return _Copying(decoder, sound.form.template(), output, sound.damage)
+            except (av.error.FFmpegError, ValueError) as error:
+                self._problem = f"the sound is left out: it is damaged ({reason(error)})"
+                return None
+        if sound.form.channels is None:  # once: the decoder is open after that, and parts of a video share it
+            sound.form.channels = _make_layout_native(decoder)
+        channels = sound.form.channels
+        if channels not in _LAYOUTS:
+            self._problem = f"the sound is left out: it has {channels} channels, and more than 8 can't be folded to two"
+            return None
+        return _Transcoding(decoder, channels, output, sound.damage)
+
+
+class _Copying:
+    """Packets as they are, but for damaged ones: some browsers end a film at them."""
+
+    def __init__(
+        self, decoder: AudioCodecContext, template: AudioStream, output: OutputContainer, damage: Damage
+    ) -> None:
+        self._decoder, self._out, self._damage = decoder, output.add_stream_from_template(template), damage
+        self.is_adts = decoder.name == "aac" and not decoder.extradata  # in MPEG-TS
+        # FFmpeg does this itself, but not for files in fragments.
+        self._bare = BitStreamFilterContext("aac_adtstoasc", template) if self.is_adts else None
+        self._is_decodable = False  # a codec's rarer kinds are none of FFmpeg's; those are copied unseen
+
+    def __call__(self, packet: Packet | None) -> list[Packet]:
+        if packet is None:
+            return []
+        try:
+            self._is_decodable = bool(self._decoder.decode(packet)) or self._is_decodable
+        except av.error.FFmpegError as error:
+            if self._is_decodable and not is_end(error):
+                self._damage.leave_out(_time_s(packet), error)
+                return []
+        copied = [packet] if self._bare is None else self._bare.filter(packet)
+        for one in copied:
+            one.stream = self._out
+        return copied
+
+
+class _Transcoding:
+    """Packets decoded, and encoded as AAC."""
+
+    def __init__(self, decoder: AudioCodecContext, channels: int, output: OutputContainer, damage: Damage) -> None:
+        self._decoder, self._damage = decoder, damage
+        rate = min(av.Codec("aac", "w").audio_rates or [44100], key=lambda known: abs(known - decoder.sample_rate))
+        self._out = output.add_stream("aac", rate=rate)
+        self._out.codec_context.layout = "mono" if channels == 1 else "stereo"  # what browsers play
+        self._resampler = self._new_resampler()
+        self._last: tuple[Any, ...] | None = None
+
+    def _new_resampler(self) -> av.AudioResampler:
+        context = self._out.codec_context
+        return av.AudioResampler(format="fltp", layout=context.layout, rate=context.sample_rate)
+
+    def __call__(self, packet: Packet | None) -> list[Packet]:
+        return list(self._encoded(packet))
+
+    def _encoded(self, packet: Packet | None) -> Iterator[Packet]:
+        for frame in self._decode(packet):
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if self._last not in {None, kind}:  # broadcasts go from stereo to surround and back
+                yield from self._resampled(None)
+                self._resampler = self._new_resampler()
+            self._last = kind
+            yield from self._resampled(_in_samples(frame))
+        if packet is None:
+            yield from self._resampled(None)
+            yield from self._out.encode(None)
+
+    def _decode(self, packet: Packet | None) -> list[av.AudioFrame]:
+        try:
+            return self._decoder.decode(packet)
+        except av.error.FFmpegError as error:  # AC-3's faults are of another class than those of invalid data
+            if not is_end(error):
+                self._damage.leave_out(None if packet is None else _time_s(packet), error)
+            return []
+
+    def _resampled(self, frame: av.AudioFrame | None) -> Iterator[Packet]:
+        for resampled in self._resampler.resample(frame):
+            yield from self._out.encode(resampled)
+
+
+def _in_samples(frame: av.AudioFrame) -> av.AudioFrame:
+    """Times a frame by samples: AVI's coarser unit would give two AAC packets one time."""
+    if frame.pts is not None and frame.time_base:
+        frame.pts = round(frame.pts * frame.time_base * frame.sample_rate)
+        frame.time_base = Fraction(1, frame.sample_rate)
+    return frame
+
+
+def _make_layout_native(context: AudioCodecContext) -> int:
+    """Gives a decoder the usual layout for its number of channels, which it returns.
+
+    PCM in MKV and MOV has a custom one. PyAV 15 to 18 hands out its memory without a copy and frees it with the object
+    (a double free on the second look), and overruns its buffer on the name: so it is looked at once, and replaced.
+    """
+    custom = context.layout
+    channels: int = custom.nb_channels
+    context.layout = _LAYOUTS.get(channels, "stereo")
+    return channels
+
+
+def _time_s(packet: Packet) -> float:
+    return float((packet.dts or 0) * packet.time_base)

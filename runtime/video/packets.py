@@ -1,0 +1,66 @@
+"""Packets of a media file one after the other, over places that are damaged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import av
+import av.error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from fractions import Fraction
+
+    from av.container import InputContainer
+    from av.stream import Stream
+
+    from salema.runtime.video.damage import Damage
+
+_MOST_IN_A_ROW = 100  # faults of a demuxer without a packet between them: by then it stands still
+
+
+def demuxed(container: InputContainer, streams: Sequence[Stream], damage: Damage) -> Iterator[av.Packet[Any]]:
+    """Yields packets as they come; where the container itself is damaged, it goes on behind that.
+
+    Raises:
+        av.error.FFmpegError, OSError: it can't be read on.
+        VideoError: see `Damage`.
+    """
+    in_a_row, packets = 0, container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.InvalidDataError as error:
+            in_a_row += 1
+            if in_a_row > _MOST_IN_A_ROW:
+                raise
+            damage.leave_out(None, error)
+            packets = container.demux(*streams)
+            continue
+        if packet is None:
+            return
+        in_a_row = 0
+        yield packet
+
+
+def is_end(error: Exception) -> bool:
+    """Whether a decoder's error is no fault of a packet: it has no more to give, or the machine no memory."""
+    return isinstance(error, EOFError | MemoryError | av.error.ExitError)
+
+
+def shift(packet: av.Packet[Any], by_s: Fraction) -> None:
+    """Moves a packet in time."""
+    assert packet.pts is not None
+    assert packet.dts is not None
+    ticks = round(by_s / packet.time_base)
+    packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+
+
+def begin_of(packet: av.Packet[Any]) -> Fraction:
+    """When a packet begins, in seconds."""
+    return (packet.dts or 0) * packet.time_base
+
+
+def end_of(packet: av.Packet[Any]) -> Fraction:
+    """When it ends, in seconds."""
+    return begin_of(packet) + (packet.duration or 0) * packet.time_base

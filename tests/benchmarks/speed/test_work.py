@@ -1,0 +1,61 @@
+"""Operations and bytes are counted off the graph, and agree with what the architecture says."""
+
+import pytest
+
+from salema.benchmarks.speed.work import LayerWork, Work, count_work
+from salema.export.weights.architecture import LAYERS
+from salema.export.weights.seeded import checkpoint_shapes
+from salema.runtime.session import find_parts
+
+
+def multiplications(divisor, height, width):
+    """From the published layers alone."""
+    shapes, total = checkpoint_shapes("salema", divisor), 0
+    for index, layer in enumerate(LAYERS):
+        if layer == "M":
+            height, width = height // 2, width // 2
+        elif layer == "U":
+            height, width = height * 2, width * 2
+        elif layer == "C":
+            out, inp, rows, columns = shapes[f"salgan.{index}.weight"]
+            total += out * inp * rows * columns * height * width
+    return total
+
+
+def test_the_published_network_has_39_95_billion_multiplications_a_frame():
+    assert multiplications(1, 192, 256) == pytest.approx(39.95e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch": None}, {"split": True}, {"precision": "fp16"}])
+def test_operations_are_two_per_multiplication(exported, options):
+    work = count_work(find_parts(exported(**options)), batch=1)
+    assert work.operations == 2 * multiplications(16, 64, 96)
+    assert len(work.layers) == 27
+
+
+def test_a_batch_multiplies_operations_and_activations_but_not_weights(exported):
+    one, three = (count_work(find_parts(exported(batch=None)), batch) for batch in (1, 3))
+    assert three.operations == 3 * one.operations
+    weights = (3 * one.bytes_in("fp32") - three.bytes_in("fp32")) / 2
+    assert weights == 4 * sum(
+        out * inp * rows * columns
+        for out, inp, rows, columns in (s for s in checkpoint_shapes("salema", 16).values() if len(s) == 4)
+    )
+
+
+@pytest.mark.parametrize(("target", "share"), [("openvino", 4 / 9), ("onnxruntime", 4 / 9)])
+def test_folded_upsampling_needs_less_than_half_of_its_convolutions_work(exported, target, share):
+    plain, folded = (count_work(find_parts(exported(for_=for_)), 1) for for_ in ("any", target))
+    after_upsampling = [index for index, layer in enumerate(LAYERS) if layer == "C" and LAYERS[index - 1] == "U"]
+    convolutions = [index for index, layer in enumerate(LAYERS) if layer == "C"]
+    for index, one, other in zip(convolutions, plain.layers, folded.layers, strict=True):
+        if index not in after_upsampling:
+            assert one.operations == other.operations
+        else:  # the crops compute a border that is thrown away
+            assert share <= other.operations / one.operations < share * 1.6
+
+
+def test_the_limit_is_the_sum_of_each_layers_slower_side():
+    work = Work((LayerWork("computes", 1000, 10), LayerWork("copies", 10, 1000)))
+    assert work.ideal_ms("fp32", 1e3, 1e3) == pytest.approx(1e3 * (1000 / 1e3 + 4000 / 1e3))
+    assert work.ideal_ms("int8", 1e3, 1e3) == pytest.approx(1e3 * (1000 / 1e3 + 1000 / 1e3))

@@ -1,0 +1,48 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from salema.benchmarks.metrics.protocols import METRICS
+from salema.benchmarks.studies.eval_speed import LEAN_PEER, PEER, commands, cpu_ms, write_data
+from salema.benchmarks.studies.published_loop import import_as_published
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("speed")
+    write_data(root, 3)
+    return root
+
+
+def test_the_peer_and_the_command_score_the_same(data, tmp_path):
+    cases = commands(data)
+    peer = subprocess.run(cases[PEER], check=True, capture_output=True, text=True).stdout.split()
+    subprocess.run([*cases["salema"], "--json", tmp_path / "a.json"], check=True, capture_output=True)
+    (ours,) = json.loads((tmp_path / "a.json").read_text())["models"]
+    assert ours["frames"] == 3
+    five = [ours["mean_over_videos"][name] for name in list(METRICS)[:5]]
+    assert five[0] == pytest.approx(float(peer[0]), abs=0.01)  # jitter
+    assert five[1] == pytest.approx(float(peer[1]), abs=0.05)  # other frames are drawn
+    assert five[2:] == pytest.approx([float(score) for score in peer[2:]], abs=1e-3)
+    assert five[2] > 1
+
+
+def test_what_a_command_took_is_its_own_time(data):
+    assert cpu_ms(commands(data)[LEAN_PEER]) > 50
+
+
+def test_the_lean_peer_scores_as_the_other_without_its_imports(data):
+    cases = commands(data)
+    whole, lean = (subprocess.run(cases[name], check=True, capture_output=True).stdout for name in (PEER, LEAN_PEER))
+    assert whole == lean
+    seen = subprocess.run([sys.executable, "-X", "importtime", *cases[LEAN_PEER][1:]], check=True, capture_output=True)
+    assert b"| torch" not in seen.stderr
+
+
+def test_what_is_not_installed_is_told_and_the_rest_imported():
+    assert import_as_published(["salema.benchmarks.studies.slow_metrics", "no_such_module_at_all"]) == [
+        "no_such_module_at_all"
+    ]
+    assert "salema.benchmarks.studies.slow_metrics" in sys.modules

@@ -1,0 +1,120 @@
+"""Files for ncnn: what is in them, and when they are not written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from salema.export.cli import main
+from salema.export.weights.seeded import seeded_state_dict
+from salema.runtime.backends.ncnn_session import load_net, to_mat
+from salema.runtime.session import NCNN_FILES
+
+ARGUMENTS = ("--weights", "seeded:16", "--imgsz", 64, 96, "--engine", "none", "--for", "ncnn")
+PARAM, WEIGHTS, FACTS = NCNN_FILES
+
+
+def layers(folder):
+    """Rows `(kind, name, inputs, outputs, parameters)` of a `.param` file."""
+    magic, counts, *rows = (folder / PARAM).read_text().splitlines()
+    assert magic == "7767517"
+    found = []
+    for row in rows:
+        kind, name, inputs, outputs, *rest = row.split()
+        ends = int(inputs), int(inputs) + int(outputs)
+        found.append((kind, name, rest[: ends[0]], rest[ends[0] : ends[1]], rest[ends[1] :]))
+    assert counts == f"{len(found)} {sum(len(row[3]) for row in found)}"
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"residual": True},
+        {"ema_locs": (30, 54)},
+        {"ema_locs": (61,)},
+        {"arch": "salgan"},
+        {"arch": "salclstm30", "residual": True},
+        {"arch": "salclstm56"},
+    ],
+    ids=str,
+)
+def test_every_blob_is_written_once_before_it_is_read_and_read_once(exported, options):
+    written, read = set(), set()
+    for _, _, inputs, outputs, _ in layers(exported(for_="ncnn", **options)):
+        assert set(inputs) <= written - read
+        assert not set(outputs) & written
+        read |= set(inputs)
+        written |= set(outputs)
+    assert "saliency" in written - read
+    assert {blob for blob in written if blob.endswith("_in")} <= read
+
+
+@pytest.mark.parametrize("options", [{}, {"arch": "salclstm56"}], ids=str)
+def test_the_sizes_that_layers_are_said_to_have_are_theirs(exported, options):
+    folder = exported(for_="ncnn", **options)
+    net = load_net(str(folder / PARAM), str(folder / WEIGHTS))
+    extractor = net.create_extractor()
+    for kind, name, *_, parameters in layers(folder):
+        sizes = dict(each.split("=") for each in parameters)
+        if kind == "Input":
+            shape = [int(sizes[key]) for key in "210" if key in sizes]
+            extractor.input(name, to_mat(np.ones(shape)))
+        elif kind == "Convolution":
+            code, found = extractor.extract(name)
+            assert code == 0
+            assert sizes["-23330"] == f"4,3,{found.w},{found.h},{found.c}"
+
+
+def test_weights_are_the_checkpoint_s_to_the_bit_and_in_order(exported):
+    folder = exported(for_="ncnn")
+    values = np.frombuffer((folder / WEIGHTS).read_bytes(), "<f4")
+    np.testing.assert_array_equal(values[:3], -np.array([103.939, 116.779, 123.68], np.float32))
+    place, arrays = 3, seeded_state_dict("salema", 16)
+    for kind, name, _, _, parameters in layers(folder):
+        if kind == "Convolution":
+            weight, bias = arrays.pop(f"{name}.weight"), arrays.pop(f"{name}.bias")
+            assert f"6={weight.size}" in parameters
+            assert values[place] == 0  # raw float32
+            expected = np.concatenate([weight.ravel(), bias])
+            np.testing.assert_array_equal(values[place + 1 : place + 1 + expected.size], expected)
+            place += 1 + expected.size
+    assert (place, arrays) == (values.size, {})
+
+
+def test_the_command(cli, tmp_path):
+    ran = cli(main, *ARGUMENTS, "-o", tmp_path / "m", "--json")
+    assert ran.code == 0
+    assert "checking      the same against ncnn's files" in ran.err
+    record = json.loads(ran.out)
+    assert record["paths"] == [str(tmp_path / "m" / name) for name in ("model.onnx", *NCNN_FILES)]
+    assert 0 < record["ncnn_check"]["map_max"] < 1e-5 < record["ncnn_check"]["control_max"]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == sorted(["model.onnx", *NCNN_FILES])
+    assert record["size_bytes"] == sum(path.stat().st_size for path in (tmp_path / "m").iterdir())
+
+
+@pytest.mark.parametrize("option", ["--fp16", "--split"])
+def test_what_does_not_go_with_it(cli, tmp_path, option):
+    ran = cli(main, *ARGUMENTS, option, "-o", tmp_path / "m")
+    assert (ran.code, (tmp_path / "m").exists()) == (2, False)
+    assert (
+        ran.err
+        == f"salema-export: --for ncnn {option}: ncnn runs whole models in FP32 or INT8; leave one of them out\n"
+    )
+
+
+def test_a_network_that_is_written_wrongly_gets_no_name(cli, tmp_path, monkeypatch):
+    """A mean that is off by a grey level: the ONNX file is right, so only ncnn's own check can tell."""
+    monkeypatch.setattr("salema.export.graph.to_ncnn.MEAN_BGR", (104.939, 116.779, 123.68))
+    ran = cli(main, *ARGUMENTS, "-o", tmp_path / "m")
+    assert ran.code == 1
+    assert "nothing was written" in ran.err
+    assert not (tmp_path / "m").exists()
+
+
+def test_split_models_do_not_go_into_its_folder(cli, tmp_path):
+    (tmp_path / PARAM).write_text("")
+    ran = cli(main, *ARGUMENTS[:-2], "--split", "-o", tmp_path)
+    assert ran.code == 2
+    assert f"holds {PARAM}, a model exported without --split" in ran.err

@@ -1,0 +1,300 @@
+"""`preprocess`: its source on the CPU against its NumPy twin, and the twin against OpenCV, both to the bit."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from host_kernels import HostLauncher, on_host
+
+from salema.kernels.errors import ArgumentError
+from salema.kernels.ops.preprocess import VARIANTS, preprocess
+from salema.kernels.twins.preprocess import AREA, LINEAR, MODES, WHOLE, AxisTable, resize_tables
+from salema.kernels.twins.preprocess import preprocess as twin
+
+NETWORKS = [(192, 256), (64, 96), (16, 16)]
+SOURCES = {
+    "4K": (2160, 3840),
+    "full HD": (1080, 1920),
+    "HD": (720, 1280),
+    "VGA": (480, 640),
+    "wide VGA": (360, 640),
+    "QVGA": (240, 320),
+    "QCIF": (144, 176),
+    "odd": (359, 641),
+    "thrice": (576, 768),
+    "twice": (384, 512),
+    "same": (192, 256),
+    "a pixel": (1, 1),
+    "a row": (1, 700),
+    "a column": (700, 1),
+}
+MODE_SIZES = {
+    "WHOLE, halved": ((12, 20), (6, 10), WHOLE),
+    "WHOLE, one axis halved": ((12, 10), (6, 10), WHOLE),
+    "WHOLE": ((12, 21), (4, 3), WHOLE),
+    "WHOLE, same": ((5, 7), (5, 7), WHOLE),
+    "AREA": ((13, 20), (6, 8), AREA),
+    "AREA, 49 to 1, for 1 / (1 / 49) is less": ((3, 49), (3, 1), AREA),
+    "AREA, one axis same": ((12, 21), (12, 4), AREA),
+    "LINEAR": ((6, 8), (13, 20), LINEAR),
+    "LINEAR, one axis shrinks": ((6, 40), (13, 20), LINEAR),
+}
+
+
+def random_bytes(shape, seed=0):
+    """Random bytes, with many at the ends of their range."""
+    values = np.random.default_rng(seed).integers(-64, 320, shape)
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def pitched(array, gap):
+    """The same values with `gap` bytes between rows."""
+    row_bytes = int(np.prod(array.shape[1:]))
+    memory = random_bytes((array.shape[0], row_bytes + gap), seed=1)
+    memory[:, :row_bytes] = array.reshape(array.shape[0], row_bytes)
+    strides = (row_bytes + gap, *array.strides[1:])
+    return np.lib.stride_tricks.as_strided(memory, array.shape, strides)
+
+
+def placed(array):
+    """An array whose rows may lie apart, as a kernel's argument."""
+    if array is None:
+        return None
+    packed = int(np.prod(array.shape[1:]))
+    return on_host(array, 0 if array.strides[0] == packed else array.strides[0])
+
+
+def from_kernel(source, network_hw, uv=None, launcher=None):
+    """The middle one of three frames, of which the kernel must not write the others."""
+    tables = resize_tables(source.shape[:2], network_hw)
+    batch = np.full((3, *network_hw, 3), 77, np.uint8)
+    preprocess(launcher or HostLauncher(), placed(source), on_host(batch[1]), tables.placed(on_host), uv=placed(uv))
+    assert (batch[[0, 2]] == 77).all()
+    return batch[1]
+
+
+def from_twin(source, network_hw, uv=None):
+    out = np.zeros((*network_hw, 3), np.uint8)
+    twin(source, out, uv=uv)
+    return out
+
+
+def from_opencv(source, network_hw, uv=None):
+    frame = source
+    if uv is not None:
+        stacked = np.concatenate([source, uv.reshape(uv.shape[0], source.shape[1])])
+        frame = cv2.cvtColor(stacked, cv2.COLOR_YUV2BGR_NV12)
+    return cv2.resize(frame, network_hw[::-1], interpolation=cv2.INTER_AREA)
+
+
+def assert_all_same(source, network_hw, uv=None):
+    expected = from_opencv(source, network_hw, uv)
+    np.testing.assert_array_equal(from_twin(source, network_hw, uv), expected)
+    np.testing.assert_array_equal(from_kernel(source, network_hw, uv), expected)
+
+
+def random_sizes(count):
+    """Pairs of sizes: any, multiples, and nearly the same."""
+    rng = np.random.default_rng(4)
+    for kind in range(count):
+        network = rng.integers(1, 40, 2)
+        any_size, several, near = np.exp(rng.uniform(0, 5, 2)), network * rng.integers(1, 9, 2), network + kind % 3 - 1
+        source = np.maximum((any_size, any_size, several, near)[kind % 4], 1)
+        yield tuple(int(n) for n in source), tuple(int(n) for n in network)
+
+
+@pytest.mark.parametrize("size", SOURCES)
+def test_common_sizes_are_opencvs_to_the_bit(size):
+    frame = random_bytes((*SOURCES[size], 3))
+    for network in NETWORKS[:1] if size == "4K" else NETWORKS:
+        assert_all_same(frame, network)
+
+
+@pytest.mark.parametrize("case", MODE_SIZES)
+def test_each_way_to_resize(case):
+    source, network, mode = MODE_SIZES[case]
+    assert resize_tables(source, network).mode == mode
+    assert_all_same(random_bytes((*source, 3)), network)
+
+
+def test_random_sizes_are_opencvs_to_the_bit():
+    modes = set()
+    for seed, (source, network) in enumerate(random_sizes(240)):
+        assert_all_same(random_bytes((*source, 3), seed), network)
+        modes.add(resize_tables(source, network).mode)
+    assert modes == set(MODES)
+
+
+def test_halves_are_rounded_as_opencv_does():
+    frame = np.zeros((2, 8, 3), np.uint8)
+    frame[0, ::2] = [[2, 6, 10]]  # quarters of these are halves
+    np.testing.assert_array_equal(from_kernel(frame, (1, 4))[0, 0], [1, 2, 3])  # 2x2: up
+    frame = frame.reshape(1, 16, 3)
+    np.testing.assert_array_equal(from_kernel(frame, (1, 4))[0, 0], [1, 3, 5])
+    frame[0, 2] = 0
+    np.testing.assert_array_equal(from_kernel(frame, (1, 4))[0, 0], [0, 2, 2])  # others: to even
+    assert_all_same(frame, (1, 4))
+
+
+@pytest.mark.parametrize("gap", [1, 5, 64])
+@pytest.mark.parametrize("case", MODES)
+def test_rows_of_the_source_may_lie_apart(case, gap):
+    source, network, _ = MODE_SIZES[case]
+    frame = random_bytes((*source, 3))
+    assert_all_same(pitched(frame, gap), network)
+    np.testing.assert_array_equal(from_kernel(pitched(frame, gap), network), from_kernel(frame, network))
+
+
+@pytest.mark.parametrize("gap", [0, 1, 64])
+@pytest.mark.parametrize("source", [(384, 512), (360, 640), (16, 18), (2, 2)])
+def test_nv12_is_opencvs_to_the_bit(source, gap):
+    luma = random_bytes(source)
+    uv = random_bytes((source[0] // 2, source[1] // 2, 2), seed=2)
+    if gap:
+        luma, uv = pitched(luma, gap), pitched(uv, 2 * gap)
+    for network in (*NETWORKS[1:], source):
+        assert_all_same(luma, network, uv)
+
+
+def test_every_colour_of_nv12_at_several_lumas():
+    uv = np.stack(np.meshgrid(np.arange(256), np.arange(256)), axis=2).astype(np.uint8)
+    for lumas in ([0, 15, 16, 17], [60, 128, 235, 255]):
+        luma = np.tile(np.array(lumas, np.uint8).reshape(2, 2), (256, 256))
+        assert_all_same(luma, luma.shape, uv)
+
+
+def test_the_tables_are_those_of_both_sizes():
+    tables = resize_tables((5, 8), (2, 3))
+    assert (tables.mode, tables.source_size_hw, tables.network_size_hw) == (AREA, (5, 8), (2, 3))
+    np.testing.assert_array_equal(tables.rows.spans, [[0, 2], [2, 4]])
+    np.testing.assert_allclose(tables.rows.weights, [[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]])
+    np.testing.assert_array_equal(tables.columns.spans, [[0, 2], [2, 5], [5, 7]])
+    expected = [[0.375, 0.375, 0.25, 0], [0.125, 0.375, 0.375, 0.125], [0.25, 0.375, 0.375, 0]]
+    np.testing.assert_allclose(tables.columns.weights, expected)
+
+
+def test_tables_lie_in_the_order_that_the_kernel_reads():
+    for source, network, _ in MODE_SIZES.values():
+        tables = resize_tables(source, network)
+        for table, size, most in zip((tables.rows, tables.columns), network, source, strict=True):
+            for array, dtype in ((table.spans, np.int32), (table.weights, np.float32)):
+                assert (array.dtype, array.flags.c_contiguous, len(array)) == (dtype, True, size)
+            assert table.spans.min() >= 0
+            assert table.spans.max() < most
+
+
+@pytest.mark.parametrize("sizes", [((0, 4), (2, 2)), ((4, 4), (2, -1))])
+def test_tables_of_nothing_are_refused(sizes):
+    with pytest.raises(ArgumentError, match=r"_size_hw: -?\d rows and -?\d columns given, at least 1 of each expected"):
+        resize_tables(*sizes)
+
+
+def test_there_is_a_variant_for_each_format_and_mode():
+    launcher = HostLauncher()
+    for source, network, _ in (MODE_SIZES[mode] for mode in MODES):
+        from_kernel(random_bytes((*source, 3)), network, launcher=launcher)
+    luma, uv = random_bytes((4, 6)), random_bytes((2, 3, 2))
+    for network in ((4, 6), (3, 4), (9, 9)):
+        from_kernel(luma, network, uv, launcher)
+    assert tuple(launcher.launches) == VARIANTS
+
+
+def arguments(*, nv12=False):
+    """Arguments of a launch by name, and the arrays to keep."""
+    source, network = ((6, 8) if nv12 else (6, 8, 3)), (4, 5)
+    kept = {"source": random_bytes(source), "out": np.zeros((*network, 3), np.uint8)}
+    if nv12:
+        kept["uv"] = random_bytes((3, 4, 2))
+    tables = resize_tables((6, 8), network)
+    placed = {name: on_host(array) for name, array in kept.items()}
+    return {**placed, "tables": tables.placed(on_host)}, (kept, tables)
+
+
+def changed_tables(given, axis="rows", **changes):
+    table = getattr(given["tables"], axis)
+    arrays = {name: getattr(table, name) for name in ("spans", "weights")}
+    changed = {name: dataclasses.replace(arrays[name], **change) for name, change in changes.items()}
+    return dataclasses.replace(given["tables"], **{axis: AxisTable(**{**arrays, **changed})})
+
+
+def changed(name, **changes):
+    return lambda given: {name: dataclasses.replace(given[name], **changes)}
+
+
+def odd_nv12(given):
+    tables = dataclasses.replace(given["tables"], source_size_hw=(5, 8))
+    return {"tables": tables, "source": dataclasses.replace(given["source"], shape=(5, 8))}
+
+
+BAD = {
+    "source's type": (0, changed("source", dtype=np.dtype(np.float32)), "source: float32 given, uint8 expected"),
+    "source's shape": (0, changed("source", shape=(6, 7, 3)), r"source: shape \(6, 7, 3\) given, \(6, 8, 3\) expected"),
+    "luma for BGR": (0, changed("source", shape=(6, 8)), r"source: shape \(6, 8\) given, \(6, 8, 3\) expected"),
+    "source's pitch": (0, changed("source", pitch_bytes=23), "source: rows lie 23 bytes apart, which is too close"),
+    "source's device": (0, changed("source", device="GPU 1"), "source: lies on another device"),
+    "source at 0": (0, changed("source", address=0), "source: address 0x0 given"),
+    "source of 2 GiB": (
+        0,
+        changed("source", pitch_bytes=1 << 29),
+        r"source: \d+ bytes from first to last, at most 2147",
+    ),
+    "out's type": (0, changed("out", dtype=np.dtype(np.int8)), "out: int8 given, uint8 expected"),
+    "out's shape": (0, changed("out", shape=(5, 4, 3)), r"out: shape \(5, 4, 3\) given, \(4, 5, 3\) expected"),
+    "out's pitch": (0, changed("out", pitch_bytes=16), "out: rows lie 16 bytes apart"),
+    "out on the source": (
+        0,
+        lambda given: {"out": dataclasses.replace(given["out"], address=given["source"].address + 99)},
+        "out: overlaps source; each needs memory of its own",
+    ),
+    "out on the chroma": (
+        1,
+        lambda given: {"out": dataclasses.replace(given["out"], address=given["uv"].address - 1)},
+        "out: overlaps uv",
+    ),
+    "out on a table": (
+        0,
+        lambda given: {"out": dataclasses.replace(given["out"], address=given["tables"].columns.weights.address)},
+        "out: overlaps tables.columns.weights",
+    ),
+    "uv's type": (1, changed("uv", dtype=np.dtype(np.uint16)), "uv: uint16 given, uint8 expected"),
+    "uv's shape": (1, changed("uv", shape=(3, 8, 2)), r"uv: shape \(3, 8, 2\) given, \(3, 4, 2\) expected"),
+    "uv's pitch": (1, changed("uv", pitch_bytes=7), "uv: rows lie 7 bytes apart"),
+    "uv's device": (1, changed("uv", device="GPU 1"), "uv: lies on another device"),
+    "odd NV12": (1, odd_nv12, "source: 5 rows and 8 columns given, even numbers expected of NV12"),
+    "tables' mode": (
+        0,
+        lambda given: {"tables": dataclasses.replace(given["tables"], mode="CUBIC")},
+        "tables: mode CUBIC given, WHOLE or AREA or LINEAR expected",
+    ),
+    "spans' type": (
+        0,
+        lambda given: {"tables": changed_tables(given, spans={"dtype": np.dtype(np.int64)})},
+        "tables.rows.spans: int64 given, int32 expected",
+    ),
+    "spans' shape": (
+        0,
+        lambda given: {"tables": changed_tables(given, "columns", spans={"shape": (4, 2)})},
+        r"tables.columns.spans: shape \(4, 2\) given, \(5, 2\) expected",
+    ),
+    "weights' place": (
+        0,
+        lambda given: {"tables": changed_tables(given, weights={"address": 2})},
+        "tables.rows.weights: address 0x2 given, a multiple of 4 expected",
+    ),
+    "weights' device": (
+        0,
+        lambda given: {"tables": changed_tables(given, weights={"device": "GPU 1"})},
+        "tables.rows.weights: lies on another device",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_are_refused_by_name_before_a_launch(case):
+    nv12, change, sentence = BAD[case]
+    given, _kept = arguments(nv12=bool(nv12))
+    launcher = HostLauncher()
+    with pytest.raises(ArgumentError, match=sentence):
+        preprocess(launcher, **{**given, **change(given)})
+    assert launcher.launches == []

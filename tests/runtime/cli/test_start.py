@@ -1,0 +1,45 @@
+"""What happens before and after a command's own function, in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    "salema.benchmarks.speed.cli",
+    "salema.benchmarks.scores.cli",
+    "salema.export.cli",
+    "salema.runtime.cli.run",
+    "salema.runtime.doctor.cli",
+]
+
+
+def start(module, *arguments, **options):
+    code = f"import sys; sys.argv[0] = 'x'; from {module} import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], text=True, stderr=-1, **options)
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_an_unknown_option_is_one_sentence(module):
+    ran = start(module, "--nonsense", stdout=-1)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert len(ran.stderr.splitlines()) == 1
+    name = ran.stderr.partition(":")[0]
+    assert name.startswith("salema-")
+    assert ran.stderr.startswith(f"{name}: no such option: --nonsense")
+    assert ran.stderr.endswith(f"; see {name} --help\n")
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_help_on_a_full_disk_is_one_sentence(module):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        ran = start(module, "--help", stdout=full)
+    assert ran.returncode == 1
+    assert ran.stderr.endswith(": No space left on device\n")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_with_stderr_closed_stdout_holds_no_error():
+    code = "import sys; sys.stderr = None; from salema.runtime.cli.run import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code, "--nonsense"], stdout=-1, text=True)
+    assert (ran.returncode, ran.stdout) == (2, "")

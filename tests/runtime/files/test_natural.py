@@ -1,0 +1,13 @@
+from pathlib import Path
+
+from salema.runtime.files.natural import by_name, natural_key
+
+
+def test_numbers_count_in_names():
+    names = ["10", "9", "0002", "a10", "a9", "v1_12", "v1_2"]
+    assert sorted(names, key=natural_key) == ["0002", "9", "10", "a9", "a10", "v1_2", "v1_12"]
+
+
+def test_paths_go_by_their_own_names():
+    paths = [Path(name) for name in ("a/10.png", "b/9.png", "c/0001.png")]
+    assert [path.name for path in by_name(paths)] == ["0001.png", "9.png", "10.png"]

@@ -1,0 +1,55 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from salema.runtime.errors import OutputError, VideoError
+from salema.runtime.files import whole_files as files
+from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
+
+OPEN = Path("/proc/self/fd")
+
+
+def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):
+    path = tmp_path / "a.png"
+    with written_aside(path) as aside:
+        aside.write_bytes(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    (tmp_path / "plain").write_bytes(b"")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, VideoError("v"), ValueError("x")])
+def test_an_error_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error) if isinstance(error, Exception) else error), written_aside(path) as aside:
+        aside.write_bytes(b"half")
+        raise error
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    with pytest.raises(OutputError, match="is a folder; name a file"):
+        write_bytes(tmp_path, b"")
+    with pytest.raises(OutputError, match="No such file or directory"):
+        write_bytes(tmp_path / "absent/a.png", b"")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="can't make this folder"):
+        make_folder(tmp_path / "file/sub")
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="what a process holds open can't be seen without /proc")
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_file_is_held_open_only_where_that_locks_it(tmp_path, monkeypatch, has_locks):
+    """Windows has no `fcntl`, and renames no file that is open."""
+    if not has_locks:
+        monkeypatch.setattr(files, "fcntl", None)
+    with written_aside(tmp_path / "a.png") as aside:
+        held = {os.path.realpath(link) for link in OPEN.iterdir()}
+        assert (str(aside.resolve()) in held) == has_locks
+        with files.taken_over(aside) as is_left:
+            assert not is_left
+    assert (tmp_path / "a.png").exists()

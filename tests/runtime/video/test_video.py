@@ -1,0 +1,348 @@
+import struct
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from av.video.reformatter import Colorspace
+from videos import DISC, copy, probe, write_clip
+
+from salema.export.weights.seeded import moving_disc
+from salema.runtime.errors import OutputError, VideoError
+from salema.runtime.video.video_reader import VideoReader
+from salema.runtime.video.video_writer import VideoWriter
+
+
+def assert_close(images, expected, *, mean=4):
+    assert len(images) == len(expected)
+    for a, b in zip(images, expected, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a.astype(int) - b.astype(int)).mean() < mean
+
+
+def test_a_copy_has_the_same_pictures_rate_times_and_length(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC, rate=Fraction(30000, 1001))
+    copy(source, tmp_path / "b.mp4")
+    before, after = probe(source), probe(tmp_path / "b.mp4")
+    assert_close(after["images"], before["images"])
+    for fact in ("rate", "times", "duration_s", "size_hw"):
+        assert after[fact] == before[fact]
+    assert (after["codec"], after["pix_fmt"]) == ("h264", "yuv420p")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.mp4", "b.mp4"]
+
+
+def test_browsers_can_start_before_the_file_has_come_whole(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    copy(source, tmp_path / "b.mp4")
+    data = (tmp_path / "b.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path):
+    pts = [0, 1, 2, 10, 11, 30, 31, 33]
+    source = write_clip(tmp_path / "a.mkv", DISC, pts=pts)
+    copy(source, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    np.testing.assert_allclose(after["times"], np.array(pts) / 25, atol=1e-3)
+    assert after["duration_s"] == pytest.approx(34 / 25, abs=1e-3)
+
+
+def test_the_last_frame_is_as_long_as_in_the_source(tmp_path):
+    """Not as long as frames are on average: 1.11 s of 1.08."""
+    pts = [0, 1, 2, 5, 6, 10, 11, 26]
+    copy(write_clip(tmp_path / "a.mp4", DISC, pts=pts), tmp_path / "b.mp4")
+    assert probe(tmp_path / "b.mp4")["duration_s"] == 27 / 25
+
+
+def test_times_start_at_zero_where_the_source_starts_later(tmp_path):
+    source = write_clip(tmp_path / "a.ts", DISC, pts=range(100, 108))
+    assert probe(source)["times"][0] > 3
+    copy(source, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert after["times"][0] < 0.1
+    np.testing.assert_allclose(np.diff(after["times"]), 1 / 25, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_whole_file_that_starts_late_is_not_taken_for_cut_off(tmp_path, name):
+    source = write_clip(tmp_path / name, DISC, pts=range(250, 258))
+    with VideoReader(source) as reader:
+        assert len(list(reader)) == 8
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.webm", "a.mkv", "a.mov"])
+def test_containers_that_people_have(tmp_path, name):
+    codec = "libvpx" if name.endswith("webm") else "libx264"
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.bit_rate = 4_000_000
+        stream.codec_context.max_b_frames = 0  # AVI has no time stamps for them
+        for image in DISC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    copy(tmp_path / name, tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert len(after["images"]) == 8
+    assert after["rate"] == 25
+    assert all(b > a for a, b in pairwise(after["times"]))
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mp4", "ünï cødé 50%d.mp4", "-o.mp4", f"{240 * 'x'}.mp4"])
+def test_names_that_mean_something_else_to_ffmpeg(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "plain.mp4", DISC, audio="aac").rename(name)
+    copy(Path(name), Path(f"out{name}"))
+    assert len(probe(tmp_path / f"out{name}")["images"]) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"out{name}"])
+
+
+def rotated_copy(source, target, matrix):
+    """Sets the display matrix in an MP4's track header: 9 numbers, 16.16 but for the last column's 2.30."""
+    data = bytearray(source.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", *matrix)
+    target.write_bytes(data)
+    return target
+
+
+ONE, UNIT = 1 << 16, 1 << 30
+# (a b u, c d v, x y w): a decoded point (x, y) is shown at (a x + c y, b x + d y), y downwards.
+MATRICES = {
+    "clockwise": ([0, ONE, 0, -ONE, 0, 0, 0, 0, UNIT], lambda image: np.rot90(image, -1)),
+    "half turn": ([-ONE, 0, 0, 0, -ONE, 0, 0, 0, UNIT], lambda image: image[::-1, ::-1]),
+    "counter-clockwise": ([0, -ONE, 0, ONE, 0, 0, 0, 0, UNIT], np.rot90),
+    "mirrored": ([-ONE, 0, 0, 0, ONE, 0, 0, 0, UNIT], np.fliplr),
+    "upside down": ([ONE, 0, 0, 0, -ONE, 0, 0, 0, UNIT], np.flipud),
+    "transposed": ([0, ONE, 0, ONE, 0, 0, 0, 0, UNIT], lambda image: image.transpose(1, 0, 2)),
+    "nothing": ([0, 0, 0, 0, 0, 0, 0, 0, UNIT], np.asarray),
+}
+
+
+@pytest.mark.parametrize("turn", MATRICES)
+def test_rotation_is_respected(tmp_path, turn):
+    matrix, shown = MATRICES[turn]
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    rotated = rotated_copy(source, tmp_path / "r.mp4", matrix)
+    expected = [shown(image) for image in probe(source)["images"]]
+    frames = copy(rotated, tmp_path / "b.mp4")
+    assert_close([frame.image_bgr for frame in frames], expected, mean=0.1)
+    after = probe(tmp_path / "b.mp4")
+    assert_close(after["images"], expected)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+@pytest.mark.parametrize(("turn", "expected"), [(None, Fraction(4, 3)), ("clockwise", Fraction(3, 4))])
+def test_pixels_that_are_not_square_stay_so(tmp_path, turn, expected):
+    def set_aspect(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    source = write_clip(tmp_path / "a.mp4", DISC, setup=set_aspect)
+    if turn:
+        source = rotated_copy(source, tmp_path / "r.mp4", MATRICES[turn][0])
+    copy(source, tmp_path / "b.mp4")
+    assert probe(tmp_path / "b.mp4")["aspect"] == expected
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuvj420p", "gray"])
+def test_frames_are_those_that_opencv_reads(tmp_path, pix_fmt):
+    """The published frames are what OpenCV reads."""
+    source = write_clip(tmp_path / "a.mkv", DISC, setup=lambda stream: setattr(stream, "pix_fmt", pix_fmt))
+    capture = cv2.VideoCapture(str(source))
+    with VideoReader(source) as reader:
+        for frame in reader:
+            found, image = capture.read()
+            assert found
+            assert np.abs(frame.image_bgr.astype(int) - image).max() <= 1
+    assert not capture.read()[0]
+    capture.release()
+
+
+@pytest.mark.parametrize("colorspace", [Colorspace.ITU601, Colorspace.ITU709])
+def test_colours_survive(tmp_path, colorspace):
+    colour = (40, 180, 220)
+
+    def tag(stream):
+        stream.codec_context.colorspace = int(colorspace)
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        tag(stream)
+        picture = av.VideoFrame.from_ndarray(np.full((64, 96, 3), colour, np.uint8), format="bgr24")
+        container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=colorspace)))
+        container.mux(stream.encode(None))
+    copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    before, after = (probe(tmp_path / name)["images"][0].mean((0, 1)) for name in ("a.mp4", "b.mp4"))
+    assert np.abs(before - colour).max() < 6
+    assert np.abs(after - before).max() < 5
+
+
+@pytest.mark.parametrize("size_hw", [(63, 95), (64, 95), (63, 96), (17, 33)])
+def test_odd_sizes_gain_a_row_or_column(tmp_path, size_hw):
+    images = moving_disc(3, *size_hw)
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width = size_hw
+        stream.pix_fmt = "bgr0"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    frames = copy(source, tmp_path / "b.mp4")
+    np.testing.assert_array_equal(np.stack([frame.image_bgr for frame in frames]), images)
+    height, width = size_hw
+    assert probe(tmp_path / "b.mp4")["size_hw"] == (height + height % 2, width + width % 2)
+
+
+@pytest.mark.parametrize("sound", [None, "mp2", "aac"])
+def test_time_that_jumps_back_goes_on(tmp_path, sound):
+    once = write_clip(tmp_path / "a.ts", np.repeat(DISC, 8, 0), audio=sound)
+    (tmp_path / "twice.ts").write_bytes(once.read_bytes() * 2)
+    copy(tmp_path / "twice.ts", tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert len(after["images"]) == len(probe(tmp_path / "twice.ts")["images"])
+    assert len(after["images"]) > 120
+    assert np.diff(after["times"]).min() > 0.03
+    assert after["duration_s"] == pytest.approx(128 / 25, abs=0.2)
+
+
+FRONT = {"mp4": {"movflags": "+faststart"}, "mkv": {}}  # what puts the index before the pictures
+
+
+@pytest.mark.parametrize(("name", "audio"), [("a.mp4", None), ("a.mp4", "aac"), ("a.mkv", None), ("a.mkv", "aac")])
+def test_a_file_that_was_cut_off_says_so(tmp_path, name, audio):
+    source = write_clip(tmp_path / name, moving_disc(100, 64, 96), audio=audio, muxer=FRONT[name[-3:]])
+    with VideoReader(source) as reader:
+        assert len(list(reader)) == 100
+    data = source.read_bytes()
+    source.write_bytes(data[: int(0.6 * len(data))])
+    seen = []
+    with VideoReader(source) as reader, pytest.raises(VideoError, match=r"ends after .* of the 4\.0 s .* cut off"):
+        seen.extend(reader)
+    assert 10 < len(seen) < 95
+
+
+def test_a_name_with_a_pattern_is_that_file(tmp_path):
+    for name, value in (("img%03d.png", 200), ("img001.png", 10), ("img002.png", 20)):
+        cv2.imwrite(str(tmp_path / name), np.full((32, 32, 3), value, np.uint8))
+    with VideoReader(tmp_path / "img%03d.png") as reader:
+        assert [frame.image_bgr[0, 0, 0] for frame in reader] == [200]
+
+
+def test_cover_art_is_no_film(tmp_path):
+    cover = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+    source = tmp_path / "song.mp3"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libmp3lame", rate=44100)
+        silence = av.AudioFrame.from_ndarray(np.zeros((2, 1152), np.float32), format="fltp", layout="stereo")
+        silence.sample_rate = 44100
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    picture = b"\0image/png\0\3\0" + cover
+    frame = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    size = bytes((len(frame) >> shift) & 127 for shift in (21, 14, 7, 0))
+    source.write_bytes(b"ID3\3\0\0" + size + frame + source.read_bytes())
+    with av.open(str(source)) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(VideoError, match="cover art does not count"):
+        VideoReader(source)
+
+
+def test_a_link_is_written_through(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    (tmp_path / "link.mp4").symlink_to("target.mp4")
+    copy(source, tmp_path / "link.mp4")
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert len(probe(tmp_path / "target.mp4")["images"]) == 8
+
+
+def garbage(path):
+    path.write_bytes(np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes())
+
+
+def text(path):
+    path.write_text("not a video\n" * 100)
+
+
+def without_index(path):
+    write_clip(path, DISC)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def only_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def no_frames(path):
+    """A header with a video track, and nothing in it that decodes."""
+    write_clip(path, DISC)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    end = data.index(b"moov") - 4
+    data[start:end] = bytes(end - start)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: path.write_bytes(b""), "can't be read as a video"),
+        (garbage, "can't be read as a video"),
+        (text, "can't be read as a video|holds no"),
+        (without_index, "can't be read as a video"),
+        (only_sound, "holds no video stream"),
+        (no_frames, "holds no frame that can be decoded"),
+        (lambda path: path.mkdir(), "no such video file"),
+        (lambda _: None, "no such video file"),
+    ],
+    ids=["empty", "garbage", "text", "no index", "only sound", "no frames", "folder", "missing"],
+)
+def test_files_that_are_no_video(tmp_path, make, sentence):
+    path = tmp_path / "bad.mp4"
+    make(path)
+    with pytest.raises(VideoError, match=sentence):
+        VideoReader(path)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    with (
+        VideoReader(source) as reader,
+        pytest.raises(OutputError, match=r"b\.mp4: can't be written \(No such file or directory\)"),
+        VideoWriter(tmp_path / "absent/b.mp4", reader, 64, 96),
+    ):
+        pass
+
+
+def test_an_error_leaves_no_video(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", DISC)
+    with (
+        VideoReader(source) as reader,
+        pytest.raises(ZeroDivisionError),
+        VideoWriter(tmp_path / "b.mp4", reader, 64, 96) as writer,
+    ):
+        for frame in reader:
+            writer.write(frame.image_bgr, frame)
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_tags_that_are_no_utf_8_are_no_obstacle(tmp_path):
+    path = write_clip(
+        tmp_path / "tagged.mkv", DISC, muxer=None, setup=lambda stream: stream.metadata.update(title="X" * 8)
+    )
+    data = path.read_bytes()
+    assert data.count(b"X" * 8) == 1
+    path.write_bytes(data.replace(b"X" * 8, b"caf\xe9 \xff\xfe!"))
+    with VideoReader(path) as reader:
+        assert len(list(reader)) == len(DISC)
