@@ -6,7 +6,7 @@ PACKAGES := benchmarks export kernels runtime
 STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
 PYSALIENCY := .cache/pysaliency-0.2.22
 
-.PHONY: demo test lint clips gpu-check clean
+.PHONY: demo test lint links docs clips gpu-check clean
 
 # The main job on seeded weights and a natural clip, into demo-output/. QUICK=1: a narrow network, seconds not minutes.
 demo: $(INSTALLED)
@@ -29,21 +29,29 @@ $(STUBS): Makefile
 	sed -i -E 's/\bin: /in_: /; s/channel_axis: int\)/channel_axis: int = 0)/; s/^bool: /bool_: /' $@
 	touch $@
 
-# mypy can't see an editable install whose folders are mapped; it sees links under the names they are imported by.
-lint: $(INSTALLED) $(STUBS)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+# The root folders under the names they are imported by: what reads sources can't see a mapped editable install.
+links:
 	mkdir -p .cache/mypy/salema
 	for folder in $(PACKAGES); do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
+
+lint: $(INSTALLED) $(STUBS) links
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, in site/. A dead link is an error.
+docs: .venv/.docs links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+.venv/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 # Everything that needs a GPU: tests, accuracy against PyTorch, speed; results as JSON in OUT. Takes the Python that
 # GPU_PYTHON names, with PyTorch, ONNX Runtime and PyCUDA for CUDA in it; else it makes .venv-gpu.
 OUT ?= gpu-check
 GPU_PYTHON ?= .venv-gpu/bin/python
-gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed))
-	mkdir -p .cache/mypy/salema
-	for folder in $(PACKAGES); do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
+gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed)) links
 	PYTHONPATH=.cache/mypy$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m salema.benchmarks.gpu.check --out $(OUT) $(ARGS)
 
 .venv-gpu/.installed: pyproject.toml
@@ -61,4 +69,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-gpu .cache build demo-output *.egg-info
+	rm -rf .venv .venv-gpu .cache build demo-output site *.egg-info

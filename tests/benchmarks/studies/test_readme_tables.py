@@ -18,19 +18,29 @@ def test_a_batch_gains_what_the_readme_says():
     fps = {record["case"]: record["fps"] for record in read_records(ROOT / "benchmarks/results/cpu_batch.jsonl")}
     gains = {name: fps[f"dyn-{name}: auto, batch 4"] / fps[f"dyn-{name}: auto"] for name in ("onnxruntime", "ncnn")}
     said = f"(ONNX Runtime {gains['onnxruntime']:.2f} {TIMES}, ncnn {gains['ncnn']:.2f} {TIMES}:"
-    assert said in (ROOT / "README.md").read_text("utf-8")
+    assert said in (ROOT / "docs/speed.md").read_text("utf-8")
 
 
 def test_speed(cli):
     ran = cli(main, "report", ROOT / "benchmarks/results/cpu.jsonl")
     assert ran.code == 0, ran.err
-    assert ran.out.strip() in (ROOT / "README.md").read_text("utf-8")
+    assert ran.out.strip() in (ROOT / "docs/speed.md").read_text("utf-8")
+
+
+def test_the_readme_has_the_speed_of_each_backend():
+    records = {record["case"]: record for record in read_records(ROOT / "benchmarks/results/cpu.jsonl")}
+    text = (ROOT / "README.md").read_text("utf-8")
+    for backend, name in (("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO"), ("ncnn", "ncnn")):
+        for precision in ("fp32", "int8"):
+            record = records[f"{precision}-{backend}: auto"]
+            ms, cc = record["timing"]["median_ms"], record["quality"]["cc"]
+            assert f"| {name} | {precision.upper()} | {ms:.1f} | {cc:.5f} |" in text
 
 
 def test_cost():
     (record,) = read_records(ROOT / "benchmarks/results/cpu_cost.jsonl", "cost")
     points = [Point(**point) for point in record["cost"]]
-    text = (ROOT / "docs/cost.md").read_text("utf-8")
+    text = (ROOT / "docs/speed.md").read_text("utf-8")
     assert cost_table(points, fit_lines(points)) in text
     ms = {point.label: point.step_ms / point.value for point in points if point.axis == "size"}
     assert f"720\N{MULTIPLICATION SIGN}1280 takes\n{ms['720x1280'] / ms['192x256']:.2f} times" in text
@@ -42,15 +52,15 @@ def test_speed_of_the_metrics():
         loops, ours = (timings[f"all five, {setting}"][side] for side in ("loops", "salema"))
         ratio = f"{ours['ratio']:.1f} ({ours['ratio_low']:.1f}-{ours['ratio_high']:.1f})"
         row = f"| {setting} | {loops['median_ms']:.1f} | {ours['median_ms']:.2f} | {ratio} |"
-        assert row in (ROOT / "README.md").read_text("utf-8")
+        assert row in (ROOT / "docs/scores.md").read_text("utf-8")
 
 
 def test_speed_of_the_whole_evaluation():
     timings = json.loads((ROOT / "benchmarks/results/eval_speed.json").read_text())["timings"]
-    assert eval_speed.table(timings) in (ROOT / "README.md").read_text("utf-8")
+    assert eval_speed.table(timings) in (ROOT / "docs/scores.md").read_text("utf-8")
 
 
 def test_accuracy_of_int8():
     said = (ROOT / "benchmarks/results/int8_exports.txt").read_text("utf-8")
     least = [f"{float(value):.4f}" for value in re.findall(r"CC +least ([\d.]+), mean", said)]
-    assert f"least CC {least[0]}, {least[1]} and {least[2]} (" in (ROOT / "README.md").read_text("utf-8")
+    assert f"least CC {least[0]}, {least[1]} and {least[2]} (" in (ROOT / "docs/status.md").read_text("utf-8")
