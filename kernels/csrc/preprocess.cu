@@ -1,8 +1,8 @@
-// A source frame -> the network's frame, uint8 BGR [height, width, 3], as OpenCV's cvtColor (of NV12) and resize with
-// INTER_AREA give it on x86, to the bit. A thread makes one output pixel, of the source pixels in its row's and its
-// column's span. Spans and weights are made on the host: twins/preprocess.py, which says where all this is from.
+// A source frame -> the network's frame, both uint8 BGR [height, width, 3], as OpenCV's resize with INTER_AREA gives it
+// on x86, to the bit. A thread makes one output pixel, of the source pixels in its row's and its column's span. Spans
+// and weights are made on the host: twins/preprocess.py, which says where all this is from.
 //
-// Set by the compiler's -D: NV12 (0: source is BGR and uv is null; 1), MODE (WHOLE, AREA, LINEAR).
+// Set by the compiler's -D: MODE (WHOLE, AREA, LINEAR).
 #include "common.cuh"
 
 namespace {
@@ -15,8 +15,7 @@ struct Span {  // of source rows or columns, both ends included
 
 struct Source {
   const u8* pixels;
-  const u8* uv;
-  u32 pitch, uv_pitch;  // bytes from one row to the next; all offsets are below 2^31, the launcher sees to it
+  u32 pitch;  // bytes from one row to the next; all offsets are below 2^31, the launcher sees to it
 };
 
 struct Pixel {
@@ -27,13 +26,6 @@ __device__ inline u8 clamp(int value) { return static_cast<u8>(value < 0 ? 0 : v
 __device__ inline u8 round_to_byte(float value) { return clamp(static_cast<int>(rintf(value))); }  // halves to even
 
 __device__ inline Pixel read(const Source& source, u32 row, u32 column) {
-  if constexpr (NV12) {
-    const u8* chroma = source.uv + (row / 2 * source.uv_pitch + column / 2 * 2);
-    const int u = chroma[0] - 128, v = chroma[1] - 128, luma = source.pixels[row * source.pitch + column] - 16;
-    const int bright = (luma < 0 ? 0 : luma) * 1220542 + (1 << 19);  // 20 bits of fraction
-    return {{clamp((bright + 2116026 * u) >> 20), clamp((bright - 852492 * v - 409993 * u) >> 20),
-             clamp((bright + 1673527 * v) >> 20)}};
-  }
   const u8* at = source.pixels + (row * source.pitch + column * 3);
   return {{at[0], at[1], at[2]}};
 }
@@ -96,13 +88,13 @@ __device__ inline void interpolate(const Source& source, Span rows, Span columns
 
 }  // namespace
 
-extern "C" __global__ void preprocess(const u8* pixels, const u8* uv, u8* out, const Span* row_spans,
-                                      const float* row_weights, const Span* column_spans, const float* column_weights,
-                                      u32 pitch, u32 uv_pitch, u32 height, u32 width, u32 row_taps, u32 column_taps) {
+extern "C" __global__ void preprocess(const u8* pixels, u8* out, const Span* row_spans, const float* row_weights,
+                                      const Span* column_spans, const float* column_weights, u32 pitch, u32 height,
+                                      u32 width, u32 row_taps, u32 column_taps) {
   const u32 place = blockIdx.x * blockDim.x + threadIdx.x;
   if (place >= height * width) return;
   const u32 row = place / width, column = place % width;
-  const Source source{pixels, uv, pitch, uv_pitch};
+  const Source source{pixels, pitch};
   const Span rows = row_spans[row], columns = column_spans[column];
   [[maybe_unused]] const float *down = row_weights + row * row_taps, *across = column_weights + column * column_taps;
   u8* to = out + place * 3;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -13,17 +13,9 @@ from salema.kernels.compile import Variant
 from salema.kernels.errors import ArgumentError
 from salema.kernels.twins.postprocess import View
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 VIEWS: tuple[View, ...] = get_args(View)
 _RANGE = Variant("map_range")
-_PICTURES = {
-    (view, nv12): Variant("postprocess", {"VIEW": view.upper(), "NV12": str(int(nv12))})
-    for view in VIEWS
-    for nv12 in (False, True)
-    if not (nv12 and view == "map8")
-}
+_PICTURES = {view: Variant("postprocess", {"VIEW": view.upper()}) for view in VIEWS}
 VARIANTS: tuple[Variant, ...] = (_RANGE, *_PICTURES.values())
 _WARP, _MOST_THREADS, _RANGE_ELEMENTS = 32, 1024, 16  # elements of a thread, before there are more threads
 _BLOCK = (32, 8, 1)
@@ -78,9 +70,7 @@ def postprocess(
     out: Array,
     *,
     view: View,
-    out_uv: Array | None = None,
     frame: Array | None = None,
-    frame_uv: Array | None = None,
     colours: Array | None = None,
     tables: ResizeTables | None = None,
     opacity: float = 0.5,
@@ -94,29 +84,32 @@ def postprocess(
         ArgumentError: an argument is missing, is not taken, has another type, shape, place or alignment, or overlaps
             another.
     """
-    _check_which(view, out_uv=out_uv, frame=frame, frame_uv=frame_uv, colours=colours, tables=tables)
+    _check_which(view, frame=frame, colours=colours, tables=tables)
     _check_map(launcher, saliency, limits, opacity)
-    _check_pictures(launcher, saliency, out, out_uv, frame, frame_uv, view)
+    check_array(
+        "out", out, [np.uint8], saliency.shape if view == "map8" else (None, None, 3), launcher.device, pitched=True
+    )
+    if frame is not None:
+        check_array("frame", frame, [np.uint8], (*out.shape[:2], 3), launcher.device, pitched=True)
     _check_tables(launcher, tables, colours, saliency.shape, out.shape)
     rows, columns = (None, None) if tables is None else (tables.rows, tables.columns)
     read = {"saliency": saliency, "limits": limits, "tables.rows": rows, "tables.columns": columns}
-    read |= {"colours": colours, "frame": frame, "frame_uv": frame_uv}
-    check_apart({"out": out} if out_uv is None else {"out": out, "out_uv": out_uv}, read)
-    grid = _grid(out.shape, 1 if out_uv is None else 2)
+    read |= {"colours": colours, "frame": frame}
+    check_apart({"out": out}, read)
+    grid = _grid(out.shape)
     if not prod(grid):
         return
-    pitches = [np.uint64(0 if array is None else array.row_bytes) for array in (frame, frame_uv, out, out_uv)]
+    pitches = [np.uint64(0 if array is None else array.row_bytes) for array in (frame, out)]
     sizes = [np.uint32(size) for size in (saliency.shape[1], out.shape[1], out.shape[0])]
-    arguments: list[np.generic] = [address(array) for array in (*read.values(), out, out_uv)]
+    arguments: list[np.generic] = [address(array) for array in (*read.values(), out)]
     arguments += [*pitches, *sizes, np.float32(1 - opacity), np.float32(opacity)]
-    launcher.launch(_PICTURES[view, out_uv is not None], grid, _BLOCK, arguments)
+    launcher.launch(_PICTURES[view], grid, _BLOCK, arguments)
 
 
-def _grid(shape: tuple[int, ...], step: int) -> tuple[int, int, int]:
-    """Blocks over a picture of which a thread draws `step` rows and columns."""
-    columns, rows = (-(-size // (threads * step)) for size, threads in zip(shape[1::-1], _BLOCK[:2], strict=True))
+def _grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    columns, rows = (-(-size // threads) for size, threads in zip(shape[1::-1], _BLOCK[:2], strict=True))
     if rows > _MOST_BLOCKS:
-        raise ArgumentError(f"out: {shape[0]} rows given, at most {_MOST_BLOCKS * _BLOCK[1] * step} are possible")
+        raise ArgumentError(f"out: {shape[0]} rows given, at most {_MOST_BLOCKS * _BLOCK[1]} are possible")
     return columns, rows, 1
 
 
@@ -124,11 +117,10 @@ def _check_which(view: View, **optional: Array | ResizeTables | None) -> None:
     if view not in VIEWS:
         raise ArgumentError(f"view: {view!r} given, {', '.join(VIEWS)} expected")
     needed = {"map8": (), "map": ("tables",), "overlay": ("frame", "colours", "tables")}[view]
-    taken = {"map8": (), "map": ("out_uv", "tables"), "overlay": tuple(optional)}[view]
     for name, given in optional.items():
         if given is None and name in needed:
             raise ArgumentError(f"{name}: none given, the view {view} needs it")
-        if given is not None and name not in taken:
+        if given is not None and name not in needed:
             raise ArgumentError(f"{name}: given, the view {view} does not take it")
 
 
@@ -143,37 +135,6 @@ def _check_map(launcher: Launcher, saliency: Array, limits: Array, opacity: floa
 def _check_not_empty(saliency: Array, elements: int) -> None:
     if not elements:
         raise ArgumentError(f"saliency: shape {saliency.shape} given, a map with elements expected")
-
-
-def _check_pictures(
-    launcher: Launcher,
-    saliency: Array,
-    out: Array,
-    out_uv: Array | None,
-    frame: Array | None,
-    frame_uv: Array | None,
-    view: View,
-) -> None:
-    if view == "map8":
-        check_array("out", out, [np.uint8], saliency.shape, launcher.device, pitched=True)
-        return
-    _check_picture(launcher, {"out": out, "out_uv": out_uv}, (None, None))
-    if frame is not None:
-        _check_picture(launcher, {"frame": frame, "frame_uv": frame_uv}, out.shape[:2])
-
-
-def _check_picture(launcher: Launcher, planes: Mapping[str, Array | None], size_hw: tuple[int | None, ...]) -> None:
-    """Refuses a picture that is neither BGR nor NV12 of that size; the second plane is None for BGR."""
-    (name, first), (uv_name, uv) = planes.items()
-    assert first is not None
-    shape = (*size_hw, 3) if uv is None else size_hw
-    check_array(name, first, [np.uint8], shape, launcher.device, pitched=True)
-    if uv is None:
-        return
-    height, width = first.shape
-    if height % 2 or width % 2:
-        raise ArgumentError(f"{name}: shape {first.shape} given, even sizes expected for NV12")
-    check_array(uv_name, uv, [np.uint8], (height // 2, width // 2, 2), launcher.device, pitched=True)
 
 
 def _check_tables(

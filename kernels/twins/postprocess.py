@@ -1,12 +1,12 @@
 """NumPy twins of the kernels that make pictures: the same names and arguments, the same roundings, to the bit.
 
-The arithmetic is that of `runtime.postprocess` and of OpenCV 4 and 5 for 8-bit images: `resize` with `INTER_LINEAR`,
-`addWeighted`, `COLOR_YUV2BGR_NV12` and `COLOR_BGR2YUV_I420`.
+The arithmetic is that of `runtime.postprocess` and of OpenCV 4 and 5 for 8-bit images: `resize` with `INTER_LINEAR`
+and `addWeighted`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 View = Literal["map8", "map", "overlay"]
 WEIGHT_ONE = 1 << 11  # of the resize: weights have 11 bits after the point
-_YUV_SHIFT = 20
-_TO_Y, _TO_U, _TO_V = (102760, 528482, 269484), (460324, -305135, -155188), (-74448, -385875, 460324)  # of B, G, R
-_Y_GAIN, _B_OF_UV, _G_OF_UV, _R_OF_UV = 1220542, (2116026, 0), (-409993, -852492), (0, 1673527)
 
 
 def linear_tables(
@@ -72,24 +69,18 @@ def postprocess(
     out: NDArray[np.uint8],
     *,
     view: View,
-    out_uv: NDArray[np.uint8] | None = None,
     frame: NDArray[np.uint8] | None = None,
-    frame_uv: NDArray[np.uint8] | None = None,
     colours: NDArray[np.uint8] | None = None,
     opacity: float = 0.5,
 ) -> None:
     """Draws a map: `map8` at its own size, `map` in grey at the picture's, `overlay` in colours over the frame.
 
-    Pictures and frames are BGR, or NV12 where their `_uv` is given; NV12's sizes are even.
-
     Args:
         saliency: float32 `[H, W]`.
         limits: float32 `[2]`: the map's minimum and maximum. Where not minimum < maximum, the map is drawn as zeros.
-        out: uint8 `[H, W]` for `map8`, else `[h, w, 3]` for BGR or `[h, w]`, the Y of NV12.
+        out: uint8 `[H, W]` for `map8`, else BGR `[h, w, 3]`.
         view: what to draw.
-        out_uv: uint8 `[h / 2, w / 2, 2]`, of NV12.
         frame: uint8 as `out`, what an overlay lies over.
-        frame_uv: uint8 `[h / 2, w / 2, 2]`, of NV12.
         colours: uint8 `[256, 3]`, BGR of each level of the map, for an overlay.
         opacity: of the colours, 0 to 1.
     """
@@ -98,14 +89,8 @@ def postprocess(
         out[:] = grey
         return
     large = _resize(grey[:, :, None] if colours is None else colours[grey], out.shape[:2])
-    if frame is None:
-        large = np.repeat(large, 3, axis=2)
-    else:
-        large = _blend(frame if frame_uv is None else nv12_to_bgr(frame, frame_uv), large, opacity)
-    if out_uv is None:
-        out[:] = large
-    else:
-        bgr_to_nv12(large, out, out_uv)
+    large = np.repeat(large, 3, axis=2) if frame is None else _blend(frame, large, opacity)
+    out[:] = large
 
 
 def _levels(saliency: NDArray[np.float32], limits: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -132,27 +117,3 @@ def _blend(frame: NDArray[np.uint8], colour: NDArray[np.uint8], opacity: float) 
     coloured = (colour * np.float32(opacity)).astype(np.float64)  # rounded to float32 before
     fused = (frame * np.float64(np.float32(1 - opacity)) + coloured).astype(np.float32)
     return np.rint(fused).astype(np.uint8)
-
-
-def nv12_to_bgr(y: NDArray[np.uint8], uv: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns `[h, w, 3]` of `[h, w]` and `[h / 2, w / 2, 2]`, as `COLOR_YUV2BGR_NV12`: BT.601, 16 to 235."""
-    light = np.maximum(y.astype(np.int32) - 16, 0) * _Y_GAIN
-    pairs = (uv.astype(np.int32) - 128).repeat(2, axis=0).repeat(2, axis=1)
-    channels = [_descale(light + _weigh(pairs, weights)) for weights in (_B_OF_UV, _G_OF_UV, _R_OF_UV)]
-    return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
-
-
-def bgr_to_nv12(bgr: NDArray[np.uint8], y: NDArray[np.uint8], uv: NDArray[np.uint8]) -> None:
-    """Writes what `COLOR_BGR2YUV_I420` makes; colours are those of each 2x2 block's first pixel."""
-    y[:] = _descale(_weigh(bgr, _TO_Y)) + 16
-    for i, weights in enumerate((_TO_U, _TO_V)):
-        uv[:, :, i] = _descale(_weigh(bgr[::2, ::2], weights)) + 128
-
-
-def _weigh(channels: NDArray[Any], weights: tuple[int, ...]) -> NDArray[np.int32]:
-    total: NDArray[np.int32] = channels.astype(np.int32) @ np.array(weights, np.int32)
-    return total
-
-
-def _descale(value: NDArray[np.int32]) -> NDArray[np.int32]:
-    return (value + (1 << _YUV_SHIFT - 1)) >> _YUV_SHIFT

@@ -1,8 +1,8 @@
 """NumPy twin of the kernel `preprocess`, and the tables that it reads: OpenCV's `INTER_AREA` on uint8, to the bit.
 
-Sources: OpenCV 4 and 5, `modules/imgproc/src/resize.cpp` (`computeResizeAreaTab`, `hal::resize`) and
-`color_yuv.simd.hpp`. Its three ways to resize with `INTER_AREA` are the three modes here. Built for x86 it does not
-fuse multiply and add, and neither does this; built for ARM it may.
+Sources: OpenCV 4 and 5, `modules/imgproc/src/resize.cpp` (`computeResizeAreaTab`, `hal::resize`). Its three ways
+to resize with `INTER_AREA` are the three modes here. Built for x86 it does not fuse multiply and add, and neither does
+this; built for ARM it may.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ MODES = (WHOLE, AREA, LINEAR)
 
 _WEIGHT_ONE = 2048  # of `LINEAR`
 _SKIPPED = 1e-3  # of a source pixel: a smaller share of one is left out
-_YUV_BITS = 20
-_LUMA, _U_TO_BLUE, _U_TO_GREEN, _V_TO_GREEN, _V_TO_RED = 1220542, 2116026, -409993, -852492, 1673527
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -136,26 +134,15 @@ def _spans(first: NDArray[Any], last: NDArray[Any]) -> NDArray[np.int32]:
     return np.stack([first, last], axis=1).astype(np.int32)
 
 
-def preprocess(source: NDArray[np.uint8], out: NDArray[np.uint8], *, uv: NDArray[np.uint8] | None = None) -> None:
-    """Resizes a frame as `cv2.resize` does with `INTER_AREA`, and first makes it BGR as `cv2.cvtColor` does.
+def preprocess(source: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Resizes a frame as `cv2.resize` does with `INTER_AREA`.
 
     Args:
-        source: uint8 BGR `[h, w, 3]`; with `uv` the luma of NV12, `[h, w]`, both even.
+        source: uint8 BGR `[h, w, 3]`.
         out: uint8 BGR `[H, W, 3]`, written.
-        uv: uint8 `[h/2, w/2, 2]`, the chroma of NV12, U before V.
     """
-    frame = source if uv is None else _nv12_to_bgr(source, uv)
-    size_hw = (frame.shape[0], frame.shape[1])
-    tables = resize_tables(size_hw, (out.shape[0], out.shape[1]))
-    out[:] = {WHOLE: _whole, AREA: _area, LINEAR: _linear}[tables.mode](frame, tables)
-
-
-def _nv12_to_bgr(luma: NDArray[np.uint8], uv: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    u, v = np.moveaxis(uv.astype(np.int32) - 128, 2, 0)
-    chroma = np.stack([_U_TO_BLUE * u, _V_TO_GREEN * v + _U_TO_GREEN * u, _V_TO_RED * v], axis=2)
-    chroma = (chroma + (1 << (_YUV_BITS - 1))).repeat(2, axis=0).repeat(2, axis=1)
-    bright = np.maximum(luma.astype(np.int32) - 16, 0) * _LUMA
-    return _to_bytes((bright[:, :, None] + chroma) >> _YUV_BITS)
+    tables = resize_tables((source.shape[0], source.shape[1]), (out.shape[0], out.shape[1]))
+    out[:] = {WHOLE: _whole, AREA: _area, LINEAR: _linear}[tables.mode](source, tables)
 
 
 def _whole(frame: NDArray[np.uint8], tables: ResizeTables[NDArray[Any]]) -> NDArray[np.uint8]:

@@ -107,25 +107,22 @@ def test_every_option_of_ema_update(gpu, residual, relu, rectified, in_place):
     np.testing.assert_array_equal(found, arrays["out"])
 
 
-def test_pictures_in_nv12_with_pitched_rows(gpu):
+def test_pictures_with_pitched_rows(gpu):
     rng = np.random.default_rng(0)
     saliency = rng.random((48, 64), np.float32)
     limits = np.array([saliency.min(), saliency.max()], np.float32)
-    frame, colours = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((90, 122), (256, 3)))
-    frame_uv = rng.integers(0, 256, (45, 61, 2), dtype=np.uint8)
-    expected, expected_uv = np.zeros_like(frame), np.zeros_like(frame_uv)
-    drawn = {"view": "overlay", "frame": frame, "frame_uv": frame_uv, "colours": colours}
-    postprocess_twin(saliency, limits, expected, out_uv=expected_uv, **drawn)
+    frame, colours = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((90, 122, 3), (256, 3)))
+    expected = np.zeros_like(frame)
+    drawn = {"view": "overlay", "frame": frame, "colours": colours}
+    postprocess_twin(saliency, limits, expected, **drawn)
     with gpu.device.active():
         rows, columns = map(gpu.up, linear_tables((48, 64), (90, 122)))
-        wide = gpu.up(np.zeros((90, 128), np.uint8))
-        out = dataclasses.replace(wide, shape=(90, 122), pitch_bytes=128)
-        out_uv = gpu.up(np.zeros_like(frame_uv))
+        wide = gpu.up(np.zeros((90, 128, 3), np.uint8))
+        out = dataclasses.replace(wide, shape=(90, 122, 3), pitch_bytes=128 * 3)
         inputs = {name: gpu.up(value) for name, value in drawn.items() if name != "view"}
-        inputs |= {"view": "overlay", "out_uv": out_uv, "tables": ResizeTables(rows, columns, (48, 64))}
+        inputs |= {"view": "overlay", "tables": ResizeTables(rows, columns, (48, 64))}
         postprocess(gpu.launcher, gpu.up(saliency), gpu.up(limits), out, **inputs)
         np.testing.assert_array_equal(gpu.down(wide)[:, :122], expected)
-        np.testing.assert_array_equal(gpu.down(out_uv), expected_uv)
         grey, twin = gpu.up(np.zeros((48, 64), np.uint8)), np.zeros((48, 64), np.uint8)
         postprocess(gpu.launcher, gpu.up(saliency), gpu.up(limits), grey, view="map8")
         postprocess_twin(saliency, limits, twin, view="map8")
@@ -150,18 +147,14 @@ def test_a_thousand_updates_track_float64(gpu):
 
 
 @pytest.mark.parametrize("source_hw", SOURCES)
-@pytest.mark.parametrize("nv12", [False, True])
-def test_preprocess_is_its_twin_to_the_bit(gpu, source_hw, nv12):
-    rng = np.random.default_rng(0)
-    height, width = (size + size % 2 for size in source_hw) if nv12 else source_hw
-    source = rng.integers(0, 256, (height, width) if nv12 else (height, width, 3), dtype=np.uint8)
-    uv = rng.integers(0, 256, (height // 2, width // 2, 2), dtype=np.uint8) if nv12 else None
+def test_preprocess_is_its_twin_to_the_bit(gpu, source_hw):
+    source = np.random.default_rng(0).integers(0, 256, (*source_hw, 3), dtype=np.uint8)
     expected = np.empty((192, 256, 3), np.uint8)
-    preprocess_twin(source, expected, uv=uv)
+    preprocess_twin(source, expected)
     with gpu.device.active():
-        tables = resize_tables((height, width), (192, 256)).placed(gpu.up)
+        tables = resize_tables(source_hw, (192, 256)).placed(gpu.up)
         out = gpu.up(np.zeros_like(expected))
-        preprocess(gpu.launcher, gpu.up(source), out, tables, uv=None if uv is None else gpu.up(uv))
+        preprocess(gpu.launcher, gpu.up(source), out, tables)
         found = gpu.down(out)
         gpu.free()
     np.testing.assert_array_equal(found, expected)

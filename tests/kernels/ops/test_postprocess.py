@@ -26,7 +26,6 @@ SIZES = {  # of the map, then of the picture
     "one more than a block": ((6, 8), (9, 33)),
     "SalEMA to CIF": ((72, 96), (144, 176)),
 }
-EVEN = {name: (map_hw, (2 * -(-hw[0] // 2), 2 * -(-hw[1] // 2))) for name, (map_hw, hw) in SIZES.items()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,18 +48,16 @@ def ranges(maps):
     return out
 
 
-def make(map_hw, hw, view, *, nv12_in=False, nv12_out=False, opacity=0.5):
+def make(map_hw, hw, view, *, opacity=0.5):
     """Arguments of `postprocess` by name, of its twin but for the tables."""
     made = {"saliency": make_map(map_hw), "view": view, "opacity": opacity}
     made["limits"] = ranges(made["saliency"][None])[0]
     if view == "map8":
         return {**made, "out": make_bytes(*map_hw)}
-    made |= {"out": make_bytes(*hw, *[3] * (not nv12_out)), "made_for": map_hw}
+    made |= {"out": make_bytes(*hw, 3), "made_for": map_hw}
     made["tables"] = twins.linear_tables(map_hw, hw)
-    made["out_uv"] = make_bytes(hw[0] // 2, hw[1] // 2, 2) if nv12_out else None
     if view == "overlay":
-        made |= {"frame": make_bytes(*hw, *[3] * (not nv12_in))[::-1].copy(), "colours": JET.copy()}
-        made["frame_uv"] = make_bytes(hw[0] // 2, hw[1] // 2, 2)[::-1].copy() if nv12_in else None
+        made |= {"frame": make_bytes(*hw, 3)[::-1].copy(), "colours": JET.copy()}
     return made
 
 
@@ -76,7 +73,7 @@ def launch(made, launcher=None, gap=None):
     for name, value in made.items():
         if isinstance(value, np.ndarray):
             placed[name] = on_host(value)
-            if gap is not None and name.split("_", maxsplit=1)[0] in {"out", "frame"}:
+            if gap is not None and name in {"out", "frame"}:
                 memory[name], placed[name] = pitched(value, gap)
     if made.get("tables"):
         placed["tables"] = postprocess_op.ResizeTables(*map(on_host, made["tables"]), made["made_for"])
@@ -89,9 +86,8 @@ def assert_is_twin(made, gap=0):
     """The kernel and the twin write the same, and nothing between rows; leaves what was written."""
     memory = launch(made, gap=gap)
     twins.postprocess(**{name: value for name, value in made.items() if name not in {"tables", "made_for"}})
-    for name in memory.keys() & {"out", "out_uv"}:
-        expected, _ = pitched(made[name], gap)
-        np.testing.assert_array_equal(memory[name], expected)
+    expected, _ = pitched(made["out"], gap)
+    np.testing.assert_array_equal(memory["out"], expected)
 
 
 def assert_is_opencv(made):
@@ -102,15 +98,7 @@ def assert_is_opencv(made):
         return
     if frame is None:
         frame = np.empty((*made["out"].shape[:2], 3), np.uint8)
-    elif made["frame_uv"] is not None:
-        planes = np.concatenate([frame, made["frame_uv"].reshape(-1, frame.shape[1])])
-        frame = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_NV12)
-    picture = render(frame, grey, Look(made["view"]))
-    if made["out_uv"] is None:
-        np.testing.assert_array_equal(made["out"], picture)
-        return
-    planes = np.concatenate([made["out"].ravel(), made["out_uv"].reshape(-1, 2).T.ravel()])
-    np.testing.assert_array_equal(planes, cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).ravel())
+    np.testing.assert_array_equal(made["out"], render(frame, grey, Look(made["view"])))
 
 
 def test_halves_go_up():
@@ -130,14 +118,6 @@ def test_bgr(size, view, gap):
     assert_is_opencv(made)
 
 
-@pytest.mark.parametrize("size", EVEN)
-@pytest.mark.parametrize("nv12", ["map, out", "overlay, in", "overlay, out", "overlay, in out"])
-def test_nv12_with_rows_apart(size, nv12):
-    made = make(*EVEN[size], nv12.split(",", maxsplit=1)[0], nv12_in="in" in nv12, nv12_out="out" in nv12)
-    assert_is_twin(made, gap=5)
-    assert_is_opencv(made)
-
-
 def test_side_by_side_is_an_overlay_beside_the_frame():
     made = make((12, 20), (30, 41), "overlay")
     wide = np.hstack([made["frame"], made["out"]])
@@ -145,9 +125,8 @@ def test_side_by_side_is_an_overlay_beside_the_frame():
     np.testing.assert_array_equal(wide, render(made["frame"], to_grey(made["saliency"]), Look("side-by-side")))
 
 
-@pytest.mark.parametrize("nv12", [False, True])
-def test_1080p(nv12):
-    made = make((192, 256), (1080, 1920), "overlay", nv12_in=nv12, nv12_out=nv12)
+def test_1080p():
+    made = make((192, 256), (1080, 1920), "overlay")
     assert_is_twin(made)
     assert_is_opencv(made)
 
@@ -162,18 +141,6 @@ def test_the_resize_is_opencvs_at_many_sizes():
             expected = cv2.resize(small, [int(size) for size in target[::-1]], interpolation=cv2.INTER_LINEAR)
             found = twins._resize(small, tuple(map(int, target)))
             np.testing.assert_array_equal(found.reshape(expected.shape), expected, err_msg=f"{source} to {target}")
-
-
-def test_every_colour_converts_as_opencv_does():
-    steps = np.r_[0:256:5, 1, 254].astype(np.uint8)
-    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(len(steps), -1, 3)
-    y, bgr = (np.repeat(np.repeat(part, 2, axis=0), 2, axis=1) for part in (colours[:, :, 0], colours))
-    uv = np.ascontiguousarray(colours[:, :, 1:])
-    expected = cv2.cvtColor(np.concatenate([y, uv.reshape(-1, y.shape[1])]), cv2.COLOR_YUV2BGR_NV12)
-    np.testing.assert_array_equal(twins.nv12_to_bgr(y, uv), expected)
-    i420 = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420).ravel()
-    twins.bgr_to_nv12(bgr, y, uv)
-    np.testing.assert_array_equal(np.r_[y.ravel(), uv[:, :, 0].ravel(), uv[:, :, 1].ravel()], i420)
 
 
 @pytest.mark.parametrize("opacity", [0, 0.1, 0.25, 0.3, 1 / 3, 0.5, 0.7, 0.9, 1])
@@ -275,7 +242,6 @@ BAD = {
         ("frame", lambda m: m["frame"][:4], r"frame: shape \(4, 10, 3\) given, \(8, 10, 3\) expected"),
         ("frame", lambda m: None, "frame: none given, the view overlay needs it"),
         ("frame", lambda m: replace(on_host(m["frame"]), device="GPU 1"), "frame: lies on another device"),
-        ("frame_uv", lambda m: make_bytes(4, 5, 2), r"frame: shape \(8, 10, 3\) given, \(8, 10\) expected"),
         ("colours", lambda m: JET[:255], r"colours: shape \(255, 3\) given, \(256, 3\) expected"),
         ("tables", lambda m: None, "tables: none given, the view overlay needs it"),
         ("tables", lambda m: twins.linear_tables((4, 6), (8, 9)), r"tables.columns: shape \(9, 4\) given"),
@@ -284,23 +250,15 @@ BAD = {
         ("opacity", lambda m: 1.5, "opacity: 1.5 given, 0 to 1 expected"),
         ("opacity", lambda m: np.nan, "opacity: nan given"),
     ],
-    "NV12": [
-        ("out", lambda m: make_bytes(7, 10), r"out: shape \(7, 10\) given, even sizes expected for NV12"),
-        ("out_uv", lambda m: m["out_uv"][:3], r"out_uv: shape \(3, 5, 2\) given, \(4, 5, 2\) expected"),
-        ("out_uv", lambda m: m["frame_uv"], "out_uv: overlaps frame_uv"),
-        ("out_uv", lambda m: m["out"].ravel()[40:].reshape(4, 5, 2), "out: overlaps out_uv"),
-        ("frame_uv", lambda m: None, r"frame: shape \(8, 10\) given, \(8, 10, 3\) expected"),
-    ],
     "map": [("frame", lambda m: make_bytes(8, 10, 3), "frame: given, the view map does not take it")],
-    "map8": [("out_uv", lambda m: make_bytes(2, 2, 2), "out_uv: given, the view map8 does not take it")],
+    "map8": [("frame", lambda m: make_bytes(4, 6, 3), "frame: given, the view map8 does not take it")],
 }
 
 
 @pytest.mark.parametrize(("kind", "bad"), [(kind, bad) for kind, rows in BAD.items() for bad in rows])
 def test_bad_arguments_are_refused_by_name_before_a_launch(kind, bad):
     name, change, sentence = bad
-    nv12 = kind == "NV12"
-    made = make((4, 6), (8, 10), "overlay" if nv12 else kind, nv12_in=nv12, nv12_out=nv12)
+    made = make((4, 6), (8, 10), kind)
     made[name] = change(made)
     launcher = HostLauncher()
     with pytest.raises(ArgumentError, match=sentence):

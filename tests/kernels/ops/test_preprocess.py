@@ -59,39 +59,29 @@ def pitched(array, gap):
 
 def placed(array):
     """An array whose rows may lie apart, as a kernel's argument."""
-    if array is None:
-        return None
     packed = int(np.prod(array.shape[1:]))
     return on_host(array, 0 if array.strides[0] == packed else array.strides[0])
 
 
-def from_kernel(source, network_hw, uv=None, launcher=None):
+def from_kernel(source, network_hw, launcher=None):
     """The middle one of three frames, of which the kernel must not write the others."""
     tables = resize_tables(source.shape[:2], network_hw)
     batch = np.full((3, *network_hw, 3), 77, np.uint8)
-    preprocess(launcher or HostLauncher(), placed(source), on_host(batch[1]), tables.placed(on_host), uv=placed(uv))
+    preprocess(launcher or HostLauncher(), placed(source), on_host(batch[1]), tables.placed(on_host))
     assert (batch[[0, 2]] == 77).all()
     return batch[1]
 
 
-def from_twin(source, network_hw, uv=None):
+def from_twin(source, network_hw):
     out = np.zeros((*network_hw, 3), np.uint8)
-    twin(source, out, uv=uv)
+    twin(source, out)
     return out
 
 
-def from_opencv(source, network_hw, uv=None):
-    frame = source
-    if uv is not None:
-        stacked = np.concatenate([source, uv.reshape(uv.shape[0], source.shape[1])])
-        frame = cv2.cvtColor(stacked, cv2.COLOR_YUV2BGR_NV12)
-    return cv2.resize(frame, network_hw[::-1], interpolation=cv2.INTER_AREA)
-
-
-def assert_all_same(source, network_hw, uv=None):
-    expected = from_opencv(source, network_hw, uv)
-    np.testing.assert_array_equal(from_twin(source, network_hw, uv), expected)
-    np.testing.assert_array_equal(from_kernel(source, network_hw, uv), expected)
+def assert_all_same(source, network_hw):
+    expected = cv2.resize(source, network_hw[::-1], interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(from_twin(source, network_hw), expected)
+    np.testing.assert_array_equal(from_kernel(source, network_hw), expected)
 
 
 def random_sizes(count):
@@ -146,24 +136,6 @@ def test_rows_of_the_source_may_lie_apart(case, gap):
     np.testing.assert_array_equal(from_kernel(pitched(frame, gap), network), from_kernel(frame, network))
 
 
-@pytest.mark.parametrize("gap", [0, 1, 64])
-@pytest.mark.parametrize("source", [(384, 512), (360, 640), (16, 18), (2, 2)])
-def test_nv12_is_opencvs_to_the_bit(source, gap):
-    luma = random_bytes(source)
-    uv = random_bytes((source[0] // 2, source[1] // 2, 2), seed=2)
-    if gap:
-        luma, uv = pitched(luma, gap), pitched(uv, 2 * gap)
-    for network in (*NETWORKS[1:], source):
-        assert_all_same(luma, network, uv)
-
-
-def test_every_colour_of_nv12_at_several_lumas():
-    uv = np.stack(np.meshgrid(np.arange(256), np.arange(256)), axis=2).astype(np.uint8)
-    for lumas in ([0, 15, 16, 17], [60, 128, 235, 255]):
-        luma = np.tile(np.array(lumas, np.uint8).reshape(2, 2), (256, 256))
-        assert_all_same(luma, luma.shape, uv)
-
-
 def test_the_tables_are_those_of_both_sizes():
     tables = resize_tables((5, 8), (2, 3))
     assert (tables.mode, tables.source_size_hw, tables.network_size_hw) == (AREA, (5, 8), (2, 3))
@@ -190,22 +162,17 @@ def test_tables_of_nothing_are_refused(sizes):
         resize_tables(*sizes)
 
 
-def test_there_is_a_variant_for_each_format_and_mode():
+def test_there_is_a_variant_for_each_mode():
     launcher = HostLauncher()
     for source, network, _ in (MODE_SIZES[mode] for mode in MODES):
         from_kernel(random_bytes((*source, 3)), network, launcher=launcher)
-    luma, uv = random_bytes((4, 6)), random_bytes((2, 3, 2))
-    for network in ((4, 6), (3, 4), (9, 9)):
-        from_kernel(luma, network, uv, launcher)
     assert tuple(launcher.launches) == VARIANTS
 
 
-def arguments(*, nv12=False):
+def arguments():
     """Arguments of a launch by name, and the arrays to keep."""
-    source, network = ((6, 8) if nv12 else (6, 8, 3)), (4, 5)
-    kept = {"source": random_bytes(source), "out": np.zeros((*network, 3), np.uint8)}
-    if nv12:
-        kept["uv"] = random_bytes((3, 4, 2))
+    network = (4, 5)
+    kept = {"source": random_bytes((6, 8, 3)), "out": np.zeros((*network, 3), np.uint8)}
     tables = resize_tables((6, 8), network)
     placed = {name: on_host(array) for name, array in kept.items()}
     return {**placed, "tables": tables.placed(on_host)}, (kept, tables)
@@ -222,68 +189,45 @@ def changed(name, **changes):
     return lambda given: {name: dataclasses.replace(given[name], **changes)}
 
 
-def odd_nv12(given):
-    tables = dataclasses.replace(given["tables"], source_size_hw=(5, 8))
-    return {"tables": tables, "source": dataclasses.replace(given["source"], shape=(5, 8))}
-
-
 BAD = {
-    "source's type": (0, changed("source", dtype=np.dtype(np.float32)), "source: float32 given, uint8 expected"),
-    "source's shape": (0, changed("source", shape=(6, 7, 3)), r"source: shape \(6, 7, 3\) given, \(6, 8, 3\) expected"),
-    "luma for BGR": (0, changed("source", shape=(6, 8)), r"source: shape \(6, 8\) given, \(6, 8, 3\) expected"),
-    "source's pitch": (0, changed("source", pitch_bytes=23), "source: rows lie 23 bytes apart, which is too close"),
-    "source's device": (0, changed("source", device="GPU 1"), "source: lies on another device"),
-    "source at 0": (0, changed("source", address=0), "source: address 0x0 given"),
+    "source's type": (changed("source", dtype=np.dtype(np.float32)), "source: float32 given, uint8 expected"),
+    "source's shape": (changed("source", shape=(6, 7, 3)), r"source: shape \(6, 7, 3\) given, \(6, 8, 3\) expected"),
+    "source without channels": (changed("source", shape=(6, 8)), r"source: shape \(6, 8\) given, \(6, 8, 3\) expected"),
+    "source's pitch": (changed("source", pitch_bytes=23), "source: rows lie 23 bytes apart, which is too close"),
+    "source's device": (changed("source", device="GPU 1"), "source: lies on another device"),
+    "source at 0": (changed("source", address=0), "source: address 0x0 given"),
     "source of 2 GiB": (
-        0,
         changed("source", pitch_bytes=1 << 29),
         r"source: \d+ bytes from first to last, at most 2147",
     ),
-    "out's type": (0, changed("out", dtype=np.dtype(np.int8)), "out: int8 given, uint8 expected"),
-    "out's shape": (0, changed("out", shape=(5, 4, 3)), r"out: shape \(5, 4, 3\) given, \(4, 5, 3\) expected"),
-    "out's pitch": (0, changed("out", pitch_bytes=16), "out: rows lie 16 bytes apart"),
+    "out's type": (changed("out", dtype=np.dtype(np.int8)), "out: int8 given, uint8 expected"),
+    "out's shape": (changed("out", shape=(5, 4, 3)), r"out: shape \(5, 4, 3\) given, \(4, 5, 3\) expected"),
+    "out's pitch": (changed("out", pitch_bytes=16), "out: rows lie 16 bytes apart"),
     "out on the source": (
-        0,
         lambda given: {"out": dataclasses.replace(given["out"], address=given["source"].address + 99)},
         "out: overlaps source; each needs memory of its own",
     ),
-    "out on the chroma": (
-        1,
-        lambda given: {"out": dataclasses.replace(given["out"], address=given["uv"].address - 1)},
-        "out: overlaps uv",
-    ),
     "out on a table": (
-        0,
         lambda given: {"out": dataclasses.replace(given["out"], address=given["tables"].columns.weights.address)},
         "out: overlaps tables.columns.weights",
     ),
-    "uv's type": (1, changed("uv", dtype=np.dtype(np.uint16)), "uv: uint16 given, uint8 expected"),
-    "uv's shape": (1, changed("uv", shape=(3, 8, 2)), r"uv: shape \(3, 8, 2\) given, \(3, 4, 2\) expected"),
-    "uv's pitch": (1, changed("uv", pitch_bytes=7), "uv: rows lie 7 bytes apart"),
-    "uv's device": (1, changed("uv", device="GPU 1"), "uv: lies on another device"),
-    "odd NV12": (1, odd_nv12, "source: 5 rows and 8 columns given, even numbers expected of NV12"),
     "tables' mode": (
-        0,
         lambda given: {"tables": dataclasses.replace(given["tables"], mode="CUBIC")},
         "tables: mode CUBIC given, WHOLE or AREA or LINEAR expected",
     ),
     "spans' type": (
-        0,
         lambda given: {"tables": changed_tables(given, spans={"dtype": np.dtype(np.int64)})},
         "tables.rows.spans: int64 given, int32 expected",
     ),
     "spans' shape": (
-        0,
         lambda given: {"tables": changed_tables(given, "columns", spans={"shape": (4, 2)})},
         r"tables.columns.spans: shape \(4, 2\) given, \(5, 2\) expected",
     ),
     "weights' place": (
-        0,
         lambda given: {"tables": changed_tables(given, weights={"address": 2})},
         "tables.rows.weights: address 0x2 given, a multiple of 4 expected",
     ),
     "weights' device": (
-        0,
         lambda given: {"tables": changed_tables(given, weights={"device": "GPU 1"})},
         "tables.rows.weights: lies on another device",
     ),
@@ -292,8 +236,8 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arguments_are_refused_by_name_before_a_launch(case):
-    nv12, change, sentence = BAD[case]
-    given, _kept = arguments(nv12=bool(nv12))
+    change, sentence = BAD[case]
+    given, _kept = arguments()
     launcher = HostLauncher()
     with pytest.raises(ArgumentError, match=sentence):
         preprocess(launcher, **{**given, **change(given)})
