@@ -268,5 +268,7 @@ def _cores() -> int:
 
 def main() -> None:
     """Runs the command."""
+    # Before NumPy is imported: its threads would have nothing to do, and keep `workers.can_fork` from being true.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     keep_freed_memory()
     run_app(app, _PROGRAM)

@@ -44,6 +44,15 @@ class Failures:
         """Whether something of this frame could not be read before."""
         return (key, index) in self._found
 
+    def handed_over(self) -> dict[tuple[str, int], str]:
+        """Returns what a worker process has found since it was asked last, for its parent to `add`."""
+        found, self._found = self._found, {}
+        return found
+
+    def add(self, found: Mapping[tuple[str, int], str]) -> None:
+        """Adds what a worker process has handed over."""
+        self._found.update(found)
+
     def named(self, truth: Mapping[str, VideoTruth]) -> dict[str, str]:
         """Returns what went wrong, by the names of video and frame, in their order."""
         order = {key: place for place, key in enumerate(truth)}

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from salema.benchmarks.maps.fixations import OtherFixations, read_places, seeded
 from salema.benchmarks.maps.map_files import read_map
+from salema.benchmarks.maps.predictions import PredictedMaps
 from salema.benchmarks.metrics.protocols import METRICS, score_frame
 from salema.benchmarks.scores.failures import Failures
 from salema.benchmarks.scores.results import DatasetScores, VideoScores
+from salema.benchmarks.scores.workers import can_fork, working
 from salema.runtime.errors import MapError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,10 +30,14 @@ if TYPE_CHECKING:
     from salema.benchmarks.maps.ground_truth import VideoTruth
     from salema.benchmarks.maps.predictions import MapSource, Matched
     from salema.benchmarks.metrics.protocols import Protocol
+    from salema.benchmarks.scores.workers import Workers
 
     Scores = NDArray[np.float64]
 
-_AHEAD = 4  # frames per worker that are read or inferred before they are scored
+_Frame = TypeVar("_Frame")
+
+_FORKED_FROM = 64  # frames read and scored: below, what a process takes to begin is not won back
+_FRAMES_A_JOB = 8  # of a process: to hand over one takes a tenth of a millisecond
 
 
 def score_dataset(
@@ -71,21 +78,22 @@ def score_dataset(
             f"{sources[-1].label}: has no frame in common with {sources[0].label}; compare maps of the same frames"
         )
     everywhere, failures = everywhere or truth, Failures(strict=strict)
+    forked = jobs > 1 and _pays_to_fork(sources, truth)
+    at_a_time = _FRAMES_A_JOB if forked else 1
 
     def read(key: str, index: int) -> Places | None:
         return failures.attempt(key, index, lambda: read_places(everywhere[key].frames[index].fixation))
 
-    with ThreadPoolExecutor(jobs, "score") if jobs > 1 else _AtOnce() as pool:
-        frames = _Frames(pool, jobs * _AHEAD, progress)
-        reading = _in_turn(
-            keys, lambda key: [frames.submit(read, key, index) for index in range(len(truth[key].frames))]
-        )
-        places = {key: [done.result() for done in futures] for key, futures in reading}
-        drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere or truth)
-        others = OtherFixations(drawn_from, protocol, seed, first=truth, read=read)
-        score = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
-        found = _score_together(sources, keys, truth, partial(_attempt, failures, score), frames, failures)
-    frames.check()
+    def workers(work: Callable[..., Any]) -> AbstractContextManager[Workers]:
+        return working(partial(_all_of, work, failures, forked=forked), jobs, progress, forked=forked)
+
+    with workers(read) as readers:
+        places = _read_all(keys, truth, readers, failures, at_a_time)
+    drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere)
+    others = OtherFixations(drawn_from, protocol, seed, first=truth, read=read)
+    score = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
+    with workers(partial(_attempt, failures, score)) as scorers:
+        found = _score_together(sources, keys, truth, scorers, failures, at_a_time)
     failed = failures.named(everywhere)
     if not found[0].videos:
         raise MapError(f"{next(iter(failed.values()))}; there is nothing else to score")
@@ -100,10 +108,50 @@ def draws_beyond(protocol: Protocol, truth: Mapping[str, VideoTruth]) -> bool:
     return not protocol.per_video or known <= protocol.other_frames
 
 
+def _pays_to_fork(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> bool:
+    return (
+        all(isinstance(source, PredictedMaps) for source in sources)  # a model runs here
+        and frame_count(sources, truth) >= _FORKED_FROM
+        and can_fork()
+    )
+
+
+def _all_of(
+    work: Callable[..., Any], failures: Failures, frames: Iterable[Iterable[Any]], *, forked: bool
+) -> tuple[list[Any], dict[tuple[str, int], str]]:
+    """Works on each of these frames; returns with the results what a worker process has to tell of failures."""
+    return [work(*frame) for frame in frames], failures.handed_over() if forked else {}
+
+
+def _results(done: Future[Any], failures: Failures) -> list[Any]:
+    results, failed = done.result()
+    failures.add(failed)
+    return list(results)
+
+
+def _read_all(
+    keys: Sequence[str], truth: Mapping[str, VideoTruth], readers: Workers, failures: Failures, at_a_time: int
+) -> dict[str, list[Places | None]]:
+    def submit(key: str) -> list[Future[Any]]:
+        frames = [(key, index) for index in range(len(truth[key].frames))]
+        return [readers.submit(len(some), some) for some in _in_parts(frames, at_a_time)]
+
+    return {
+        key: [places for done in futures for places in _results(done, failures)]
+        for key, futures in _in_turn(keys, submit)
+    }
+
+
+def _in_parts(frames: Iterable[_Frame], at_a_time: int) -> Iterator[list[_Frame]]:
+    walk = iter(frames)
+    while some := list(islice(walk, at_a_time)):
+        yield some
+
+
 def _attempt(
     failures: Failures, score: Callable[..., Scores], key: str, index: int, gets: list[Callable[[], Any]]
 ) -> Scores | None:
-    return None if failures.has(key, index) else failures.attempt(key, index, partial(score, key, index, gets))
+    return failures.attempt(key, index, partial(score, key, index, gets))
 
 
 def _with_unread(
@@ -113,51 +161,6 @@ def _with_unread(
         key: places[key] if key in places else [frame.fixation for frame in video.frames]
         for key, video in everywhere.items()
     }
-
-
-class _AtOnce(Executor):
-    """One job at a time: done when it is submitted, as handing it to another thread would take a tenth longer."""
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(work(*arguments, **named))
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
-            future.set_exception(error)
-        return future
-
-
-class _Frames:
-    """Work on frames in a pool, never far ahead of what is done; the first failure ends it."""
-
-    def __init__(self, pool: Executor, ahead: int, progress: Callable[[int], None]) -> None:
-        self._pool, self._progress = pool, progress
-        self._room, self._failure = threading.Semaphore(ahead), list[BaseException]()
-
-    def submit(self, work: Callable[..., Any], *arguments: object) -> Future[Any]:
-        self._room.acquire()
-        if self._failure:
-            self._room.release()
-            raise self._failure[0]
-        future = self._pool.submit(work, *arguments)
-        future.add_done_callback(self._done)
-        return future
-
-    def _done(self, future: Future[Any]) -> None:
-        try:
-            error = future.exception()
-            if error is not None:
-                self._failure.append(error)
-            self._progress(1)
-        except BaseException as raised:  # noqa: BLE001 - the pool would log it and go on
-            self._failure.append(raised)
-        finally:
-            self._room.release()
-
-    def check(self) -> None:
-        """Raises the first failure, once all is done."""
-        if self._failure:
-            raise self._failure[0]
 
 
 def _in_turn(keys: Iterable[str], submit: Callable[[str], list[Any]]) -> Iterator[tuple[str, list[Any]]]:
@@ -198,26 +201,34 @@ def _side_by_side(sources: Sequence[MapSource], key: str) -> Iterator[tuple[int,
         yield indices.pop(), [get for _, get in steps]
 
 
+def _readable(
+    sources: Sequence[MapSource], key: str, failures: Failures
+) -> Iterator[tuple[str, int, list[Callable[[], Any]]]]:
+    """Yields what to score of a video; where a model's frame can't be read, those after it are left out, as in runs."""
+    walk, left = _side_by_side(sources, key), _shared(sources, key)
+    while left and (step := failures.attempt(key, min(left), partial(next, walk, None))) is not None:
+        index, gets = step
+        left.discard(index)
+        if not failures.has(key, index):  # its fixations were read before
+            yield key, index, gets
+
+
 def _score_together(
     sources: Sequence[MapSource],
     keys: Sequence[str],
     truth: Mapping[str, VideoTruth],
-    work: Callable[[str, int, list[Callable[[], Any]]], Scores | None],
-    frames: _Frames,
+    scorers: Workers,
     failures: Failures,
+    at_a_time: int,
 ) -> list[DatasetScores]:
-    def submit(key: str) -> list[tuple[int, Future[Scores | None]]]:
-        walk, left = _side_by_side(sources, key), _shared(sources, key)
-        found: list[tuple[int, Future[Scores | None]]] = []
-        # Where a model's frame can't be read, it and those after it are left out, as in salema-run.
-        while left and (step := failures.attempt(key, min(left), partial(next, walk, None))) is not None:
-            found.append((step[0], frames.submit(work, key, *step)))
-            left.discard(step[0])
-        return found
+    def submit(key: str) -> list[tuple[list[int], Future[Any]]]:
+        parts = _in_parts(_readable(sources, key, failures), at_a_time)
+        return [([index for _, index, _ in some], scorers.submit(len(some), some)) for some in parts]
 
     videos: list[dict[str, VideoScores]] = [{} for _ in sources]
     for key, futures in _in_turn(keys, submit):
-        scored = [(index, scores) for index, future in futures if (scores := future.result()) is not None]
+        pairs = [pair for indices, done in futures for pair in zip(indices, _results(done, failures), strict=True)]
+        scored = [(index, scores) for index, scores in pairs if scores is not None]
         if not scored:
             continue
         rows = np.array([scores for _, scores in scored]).reshape(-1, len(sources), len(METRICS))

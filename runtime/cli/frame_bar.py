@@ -62,5 +62,6 @@ def _bar(frames: int | None) -> tqdm[Any] | None:
         return None
     from tqdm import tqdm  # noqa: PLC0415 - with multiprocessing, which it imports, a tenth of a short command's time
 
+    tqdm.monitor_interval = 0  # a thread, for bars that stand still for long: a process that has one can't be forked
     bar: tqdm[Any] = tqdm(total=frames, unit=" frames")
     return bar

@@ -1,0 +1,139 @@
+"""Workers that frames are given to, several at a time: processes where that is safe and pays, else threads.
+
+Threads take turns at whatever is Python, and so hardly use a second core. A process that is forked begins at once, with
+all that its parent has read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_AHEAD = 4  # jobs per worker that are read or inferred before they are done
+_DIE_WITH_PARENT = 1  # of prctl(2)
+
+
+class Workers:
+    """Work that is done by others, never far ahead of what is taken back; the first failure ends it."""
+
+    def __init__(self, start: Callable[..., Future[Any]], ahead: int, progress: Callable[[int], None]) -> None:
+        self._start, self._progress = start, progress
+        self._room, self._failure = threading.Semaphore(ahead), list[BaseException]()
+
+    def submit(self, frames: int, *arguments: object) -> Future[Any]:
+        """Has the work done on these arguments, which are so many frames."""
+        self._room.acquire()
+        if self._failure:
+            self._room.release()
+            raise self._failure[0]
+        future = self._start(*arguments)
+        future.add_done_callback(partial(self._done, frames))
+        return future
+
+    def _done(self, frames: int, future: Future[Any]) -> None:
+        try:
+            error = future.exception()
+            if error is not None:
+                self._failure.append(error)
+            self._progress(frames)
+        except BaseException as raised:  # noqa: BLE001 - the pool would log it and go on
+            self._failure.append(raised)
+        finally:
+            self._room.release()
+
+    def check(self) -> None:
+        """Raises the first failure, once all is done."""
+        if self._failure:
+            raise self._failure[0]
+
+
+@contextmanager
+def working(work: Callable[..., Any], jobs: int, progress: Callable[[int], None], *, forked: bool) -> Iterator[Workers]:
+    """Yields workers for a function; what it raises is raised where a result is asked for, or in the end.
+
+    Args:
+        work: takes what is submitted.
+        jobs: how many at a time; 1 works at once, where it is submitted.
+        progress: takes the frames that were done since it was called last, from any thread.
+        forked: whether they are processes; arguments and results must then be picklable, and the function need not.
+
+    Raises:
+        MemoryError: a process was ended from outside.
+    """
+    pool = _at_once if jobs == 1 else _processes if forked else _threads
+    with pool(work, jobs) as start:
+        workers = Workers(start, jobs * _AHEAD, progress)
+        yield workers
+    workers.check()
+
+
+def can_fork() -> bool:
+    """Whether this process may be forked: it is alone, as another thread's locks would stay locked for ever."""
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return False
+    try:
+        return sum(1 for _ in Path("/proc/self/task").iterdir()) == 1  # libraries have threads of their own
+    except OSError:
+        return False
+
+
+@contextmanager
+def _at_once(work: Callable[..., Any], _jobs: int) -> Iterator[Callable[..., Future[Any]]]:
+    """Done when it is submitted, as handing it to another thread would take a tenth longer."""
+
+    def start(*arguments: object) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+        return future
+
+    yield start
+
+
+@contextmanager
+def _threads(work: Callable[..., Any], jobs: int) -> Iterator[Callable[..., Future[Any]]]:
+    with ThreadPoolExecutor(jobs, "score") as pool:
+        yield partial(pool.submit, work)
+
+
+@contextmanager
+def _processes(work: Callable[..., Any], jobs: int) -> Iterator[Callable[..., Future[Any]]]:
+    # With multiprocessing, which they import, a tenth of a short command's time.
+    from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor  # noqa: PLC0415
+    from multiprocessing import get_context  # noqa: PLC0415
+
+    try:
+        # What a forked process begins with is not pickled.
+        with ProcessPoolExecutor(jobs, get_context("fork"), _begin, (work,)) as pool:
+            yield partial(pool.submit, _do)
+    except BrokenProcessPool as error:
+        raise MemoryError("a process that scored frames was ended from outside") from error
+
+
+_work: list[Callable[..., Any]] = []  # a worker's own
+
+
+def _begin(work: Callable[..., Any]) -> None:
+    """Begins a worker: signals to the command are not its own, and it ends with the command."""
+    os.setpgid(0, 0)  # Ctrl-C and `timeout` mean the whole group
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    _work[:] = [work]
+
+
+def _do(*arguments: object) -> Any:
+    return _work[0](*arguments)
