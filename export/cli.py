@@ -251,7 +251,7 @@ def _check_int8(context: typer.Context, *, int8: bool) -> None:
 
 
 def _check_source(context: typer.Context, weights: str | None, folder: Path | None, engine: str) -> None:
-    from salema.runtime.session import MODEL_FILE, PART_FILES
+    from salema.runtime.model_folder import MODEL_FILE, PART_FILES
 
     if (weights is None) == (folder is None):
         raise UsageError(

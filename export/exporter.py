@@ -29,13 +29,13 @@ from salema.export.weights.architecture import (
 )
 from salema.export.weights.checkpoint_files import save_safetensors
 from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
-from salema.runtime.backends.ncnn_files import NcnnFiles, describe
+from salema.runtime.backends.ncnn_files import describe
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.backends.ort_split_session import OrtSplitSession
 from salema.runtime.errors import OutputError, UsageError
 from salema.runtime.files.whole_files import check_writable, make_folder, written_aside
+from salema.runtime.model_folder import MODEL_FILE, NCNN_FILES, PART_FILES, NcnnFiles
 from salema.runtime.output.recovery import remove_unfinished
-from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
 from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema_version
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def load(
     # OpenCV takes 0.2 s to import, and the commands pass here on their way to --help.
     from pathlib import Path  # noqa: PLC0415
 
-    from salema.runtime.session import open_session  # noqa: PLC0415
+    from salema.runtime.backends.opening import open_session  # noqa: PLC0415
     from salema.runtime.stream import SaliencyStream  # noqa: PLC0415
 
     session = open_session(model, backend, device, graphs=graphs)

@@ -226,3 +226,13 @@ def _since(spec_version: int, record: dict[str, Any]) -> dict[str, Any]:
         if split := record.get("split"):
             added["split"] = {**split, "residual": "entered" if split["residual"] else None, "rectified": False}
     return added
+
+
+def check_parts(encoder: ModelSpec, decoder: ModelSpec) -> None:
+    """Refuses two parts that are not of one model.
+
+    Raises:
+        ModelError: they are not.
+    """
+    if (encoder.part, decoder.part) != ("encoder", "decoder") or encoder.whole != decoder.whole:
+        raise ModelError("encoder and decoder are not of one export; export them again with --split")

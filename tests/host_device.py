@@ -14,8 +14,8 @@ import onnxruntime as ort
 from host_kernels import HostLauncher
 
 from salema.runtime.gpu.split_engine import SplitEngine
+from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import find_parts
 
 
 class HostBuffer:
@@ -131,7 +131,7 @@ class HostDevice:
 
 def open_host(folder, device, **options):
     """A folder's model as a `StepEngine`: whole, or in two parts with the kernel's own source between them."""
-    parts = [HostEngine(path, device, **options) for path in find_parts(folder)]
+    parts = [HostEngine(path, device, **options) for path in look_up(folder).onnx_files()]
     return parts[0] if len(parts) == 1 else SplitEngine(parts[0], parts[1], device, QueuedLauncher(device))
 
 

@@ -18,11 +18,12 @@ from salema.export.exporter import Options, export_model
 from salema.export.weights.architecture import choose_architecture
 from salema.export.weights.checkpoints import load_checkpoint
 from salema.export.weights.seeded import moving_disc
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import SalemaError
 from salema.runtime.gpu.device_session import STATE_SCHEMES
 from salema.runtime.gpu.trt_library import KINDS, Kind
 from salema.runtime.gpu.trt_session import open_tensorrt
-from salema.runtime.session import open_session
+from salema.runtime.model_folder import look_up
 from salema.runtime.stream import SaliencyStream
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _open_built(
 ) -> Session:
     if not any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder")):
         build_chosen(folder, kind.backend, EngineOptions(), say)
-    return open_tensorrt(folder, kind, graphs=graphs, state_scheme=scheme)
+    return open_tensorrt(look_up(folder), kind, graphs=graphs, state_scheme=scheme)
 
 
 def _torch_cases(

@@ -184,11 +184,12 @@ def _open_tensorrt(name: str, folder: Path, spec: ModelSpec, batch: int, device:
     from salema.export.engine.to_engine import build_chosen  # noqa: PLC0415
     from salema.runtime.gpu.trt_library import KINDS  # noqa: PLC0415
     from salema.runtime.gpu.trt_session import open_tensorrt  # noqa: PLC0415
+    from salema.runtime.model_folder import look_up  # noqa: PLC0415
 
     kind = KINDS[name]
     if not (folder / kind.engine_name("model")).is_file():
         build_chosen(folder, name, EngineOptions(), lambda _: None, required=True)
-    session = open_tensorrt(folder, kind, int(device.partition(":")[2] or 0), graphs=False)
+    session = open_tensorrt(look_up(folder), kind, int(device.partition(":")[2] or 0), graphs=False)
 
     def call(inputs: dict[str, Any]) -> dict[str, Any]:
         states = {state.name: inputs[f"{state.name}_in"] for state in spec.states}

@@ -27,8 +27,8 @@ from salema.runtime.errors import MissingDependencyError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.gpu.trt_library import KINDS
 from salema.runtime.gpu.trt_session import open_engine
+from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import find_parts
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
     Raises:
         UsageError: they are of different checkpoints, variants or sizes.
     """
-    specs = [read_spec(find_parts(model)[0]).whole for model in models]
+    specs = [read_spec(look_up(model).onnx_files()[0]).whole for model in models]
     for model, spec in zip(models, specs, strict=True):
         for name in ("weights_sha256", "architecture", "coefficient", "height", "width"):
             first, other = getattr(specs[0], name), getattr(spec, name)
@@ -161,9 +161,9 @@ def _time_bare(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, 
     """Times the engine of one of our models alone; None where it runs on no TensorRT engine."""
     if case.folder is None or not isinstance(stream_of(case).session, DeviceSession):
         return None
-    kind = next(kind for kind in KINDS.values() if stream_of(case).description.startswith(f"{kind.title} "))
+    kind = KINDS[stream_of(case).session.backend]
     say(f"timing the engine of {case.name} alone")
-    engine, device, launcher = open_engine(case.folder, kind, plan.gpu or 0)
+    engine, device, launcher = open_engine(look_up(case.folder), kind, plan.gpu or 0)
     try:
         with device.active():
             try:
@@ -183,7 +183,8 @@ def _run_whole(
         return None
     from salema.runtime.output.outputs import Targets  # noqa: PLC0415
     from salema.runtime.run.pipeline import process_video  # noqa: PLC0415 - without a video, PyAV is not needed
-    from salema.runtime.sources.playback import Playback, Selection  # noqa: PLC0415
+    from salema.runtime.sources.playback import Playback  # noqa: PLC0415
+    from salema.runtime.sources.selection import Selection  # noqa: PLC0415
 
     say(f"running the source through {case.name} as salema-run does")
     frames = int(min(max(1e3 * duration_s / timing.mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
@@ -208,7 +209,7 @@ def _run_whole(
 def _limit(case: Case, network: Network | None, scratch: Path, rates: Rates, timing: Timing) -> dict[str, Any] | None:
     """What the device could do with the case's graph, from its measured rates; peers run the naive one."""
     try:
-        graph = find_parts(case.folder) if case.folder else ()
+        graph = look_up(case.folder).onnx_files() if case.folder else ()
         work = count_work(graph or (naive_model(_known(network), case.batch, scratch),), case.batch)
     except MissingDependencyError:
         return None

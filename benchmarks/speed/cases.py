@@ -15,9 +15,10 @@ from salema.export.weights.seeded import moving_disc
 from salema.kernels.gpus import list_gpus
 from salema.runtime import load
 from salema.runtime.errors import BackendError, SalemaError, UsageError, reason
-from salema.runtime.gpu.engine_files import sha256_of
+from salema.runtime.files.whole_files import sha256_of
+from salema.runtime.model_folder import look_up
 from salema.runtime.preprocess import to_network_size
-from salema.runtime.session import DEVICE, DEVICES, NCNN_FILES, find_parts
+from salema.runtime.session import DEVICE, DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,7 +151,7 @@ def _open_model_case(folder: Path, name: str, backend: str, batch: int, plan: Pl
     stream = stack.enter_context(load(folder, backend=backend, device=plan.device, streams=batch))
     spec = stream.spec
     stream.infer(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
-    precision = getattr(stream.session, "computes_in", spec.precision)
+    precision = stream.session.computes_in
     grown_mb = resident_mb() - before_mb
     return Case(_named(name, batch), backend, precision, batch, folder, stream, stream.description, grown_mb)
 
@@ -198,7 +199,8 @@ def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
     """
     if source is None:
         return moving_disc(FRAMES, spec.height, spec.width)
-    from salema.runtime.sources.playback import Playback, Selection  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.sources.playback import Playback  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.sources.selection import Selection  # noqa: PLC0415
 
     with Playback(source, Selection(max_frames=FRAMES)) as playback:
         return np.stack([to_network_size(frame.image_bgr, spec.height, spec.width) for frame in playback])
@@ -206,11 +208,10 @@ def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
 
 def model_record(folder: Path, spec: ModelSpec) -> dict[str, Any]:
     """What a record says of an exported model, with ncnn's own files where there are any."""
-    files = find_parts(folder)
-    own = [folder / name for name in NCNN_FILES if (folder / name).is_file()]
+    model = look_up(folder)
     return {
         "folder": folder.name,
-        "sha256": {path.name: sha256_of(path) for path in (*files, *own)},
+        "sha256": {path.name: sha256_of(path) for path in model.sources},
         "architecture": spec.architecture,
         "height": spec.height,
         "width": spec.width,
@@ -218,7 +219,7 @@ def model_record(folder: Path, spec: ModelSpec) -> dict[str, Any]:
         "precision": spec.precision,
         "rewrites": list(spec.rewrites),
         "float_layers": list(spec.float_layers),
-        "split": len(files) > 1,
+        "split": model.is_split,
         "weights": spec.weights,
         "weights_sha256": spec.weights_sha256,
     }

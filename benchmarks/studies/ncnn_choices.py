@@ -26,8 +26,9 @@ from salema.benchmarks.machine.environment import describe_environment
 from salema.benchmarks.speed.harness import compare, time_ms
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.backends.ncnn_files import find_ncnn, read_info
+from salema.runtime.backends.ncnn_files import read_info
 from salema.runtime.backends.ncnn_session import load_net, to_mat
+from salema.runtime.model_folder import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ def choices(fp32: Path, int8: Path, scratch: Path) -> dict[str, Callable[[], NDA
         int8: the same with `--int8`.
         scratch: a folder for changed files.
     """
-    text, rounded = (find_ncnn(folder).param.read_text("ascii") for folder in (fp32, int8))
+    text, rounded = (look_up(folder).ncnn_files().param.read_text("ascii") for folder in (fp32, int8))
     # load_net leaves F(4,3) out for fp32 on x86-64, whatever is in the file.
     variants = {
         "fp32": (fp32, text, "fp32"),
@@ -64,7 +65,7 @@ def choices(fp32: Path, int8: Path, scratch: Path) -> dict[str, Callable[[], NDA
 
 
 def _stepper(folder: Path, text: str, precision: str, param: Path) -> Callable[[], NDArray[np.float32]]:
-    files = find_ncnn(folder)
+    files = look_up(folder).ncnn_files()
     spec = read_info(files).spec
     param.write_text(text, "ascii")
     net = load_net(str(param), str(files.weights), precision)

@@ -21,7 +21,9 @@ import numpy as np
 from salema.benchmarks.machine.environment import describe_environment
 from salema.runtime.output.outputs import Targets
 from salema.runtime.run.pipeline import process_video
-from salema.runtime.sources.playback import Playback, Selection
+from salema.runtime.session import OpenModel
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 from salema.runtime.spec import ModelSpec, StateSpec
 from salema.runtime.stream import SaliencyStream
@@ -30,17 +32,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
 STEPS_MS = (8.0, 12.0, 20.0)
 ROUNDS, FRAMES = 3, 1500
 _HW = (192, 256)
 
 
-class WaitingSession:
+class WaitingSession(OpenModel):
     """A session whose step is a wait: nothing else of a GPU's step is the processor's work."""
 
-    description = "a wait"
+    backend, device, runs_on = "none", "none", "a wait"
 
     def __init__(self, step_ms: float) -> None:
         state = StateSpec("ema30", (1, 1, 1))
@@ -64,15 +65,6 @@ class WaitingSession:
     def to_host(self, states: Any) -> dict[str, NDArray[np.float32]]:
         """Gives them back."""
         return {"ema30": states[0]}
-
-    def close(self) -> None:
-        """Has nothing to free."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Has nothing to free."""
 
 
 @dataclass(frozen=True)

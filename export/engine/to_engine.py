@@ -13,8 +13,8 @@ from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.files.whole_files import check_writable, write_bytes
 from salema.runtime.gpu.engine_files import EngineInfo, write_engine
 from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind, load_library
+from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import parse_spec, read_spec
-from salema.runtime.session import find_parts
 from salema.runtime.spec import salema_version
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def build_chosen(
     Raises:
         SalemaError: see `build_engine`.
     """
-    models = find_parts(folder)
+    models = look_up(folder).onnx_files()
     parts = [read_spec(path).part for path in models]
     kind = KINDS.get(engine)
     if engine == "auto":

@@ -10,7 +10,8 @@ import numpy as np
 
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.preprocess import to_network_size
-from salema.runtime.sources.playback import NoFrameError, Playback, Selection
+from salema.runtime.sources.playback import NoFrameError, Playback
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import onnx
 from salema.export.graph.to_ncnn import Rounding, write_ncnn
 from salema.export.graph.to_onnx import describe
 from salema.export.int8.quantize import SCHEMES, Ranges, Scheme, quantize
-from salema.runtime.backends import ncnn_files
+from salema.runtime.backends.ncnn_files import describe as describe_ncnn
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.backends.ort_split_session import OrtSplitSession
+from salema.runtime.model_folder import NcnnFiles
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import NCNN_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,8 +113,8 @@ class _Ncnn:
         self.scheme = SCHEMES["ncnn"]
         self._step, self._spec = step, read_spec(paths[0])
         onnx_file, *files = paths
-        self._files = ncnn_files.NcnnFiles._make([*files, onnx_file])
-        self._trial = ncnn_files.NcnnFiles._make([*(folder / name for name in NCNN_FILES), onnx_file])
+        self._files = NcnnFiles._make([*files, onnx_file])
+        self._trial = NcnnFiles.of(folder)._replace(onnx=onnx_file)
 
     def trial(self, ranges: Ranges, weight_bits: int, kept: frozenset[str], *, alone: bool) -> Session:
         del weight_bits, alone  # there is one way
@@ -124,10 +124,10 @@ class _Ncnn:
         del weight_bits
         return self._write(self._files, replace(self._spec, float_layers=kept), ranges, frozenset(kept))
 
-    def _write(self, files: ncnn_files.NcnnFiles, spec: ModelSpec, ranges: Ranges, kept: frozenset[str]) -> Session:
+    def _write(self, files: NcnnFiles, spec: ModelSpec, ranges: Ranges, kept: frozenset[str]) -> Session:
         from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - optional
 
         spec = replace(spec, precision="int8")
         write_ncnn(self._step, spec, files.param, files.weights, Rounding(ranges, kept))
-        files.facts.write_text(ncnn_files.describe(files, spec).to_json(), "utf-8")
+        files.facts.write_text(describe_ncnn(files, spec).to_json(), "utf-8")
         return NcnnSession(files)

@@ -24,6 +24,7 @@ from salema.export.weights.architecture import (
 from salema.export.weights.checkpoint_files import Contents, download, read
 from salema.export.weights.seeded import seeded_state_dict
 from salema.runtime.errors import CheckpointError, UsageError
+from salema.runtime.files.whole_files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,7 +121,7 @@ def _checked(path: Path, name: str, contents: Contents) -> Checkpoint:
             f"{name}: {_some(broken or ['alpha'])}: NaN or infinity; the file is not a trained network"
         )
     learned = None if alpha is None else float(alpha)
-    return Checkpoint(name, _sha256(path), weights, learned, kind, hint, contents.trained)
+    return Checkpoint(name, sha256_of(path), weights, learned, kind, hint, contents.trained)
 
 
 def _agrees(hint: Hint, kind: Kind, *, has_alpha: bool) -> bool:
@@ -138,14 +139,6 @@ def _is_plain(value: Any) -> bool:
         and value.device.type == "cpu"
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check(weights: Mapping[str, Tensor], name: str) -> Kind:

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import ModelError, reason
-from salema.runtime.gpu.engine_files import sha256_of
-from salema.runtime.session import MODEL_FILE, NCNN_FILES
+from salema.runtime.files.whole_files import sha256_of
+from salema.runtime.model_folder import NCNN_AGAIN
 from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from salema.runtime.model_folder import NcnnFiles
 
 RECORD_VERSION = 2  # 1 gave layers no sizes, and ran slowly
-_AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
-
-
-class NcnnFiles(NamedTuple):
-    """Where the parts of one model lie: layers, weights, facts, and the ONNX file that says the same."""
-
-    param: Path
-    weights: Path
-    facts: Path
-    onnx: Path
 
 
 @dataclass(frozen=True)
@@ -66,22 +56,8 @@ class NcnnInfo:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, ModelError):
                 raise
-            raise ModelError(f"{where}: can't be used ({reason(error)}); {_AGAIN}") from error
+            raise ModelError(f"{where}: can't be used ({reason(error)}); {NCNN_AGAIN}") from error
         return cls(**{**record, "spec": spec})
-
-
-def find_ncnn(path: Path) -> NcnnFiles:
-    """Returns the files of the model that `path` (a folder that `salema-export` wrote, or a file in it) stands for.
-
-    Raises:
-        ModelError: one is missing.
-    """
-    folder = path if path.is_dir() else path.parent
-    files = NcnnFiles(*(folder / name for name in (*NCNN_FILES, MODEL_FILE)))
-    for file in files[: len(NCNN_FILES)]:
-        if not file.is_file():
-            raise ModelError(f"{file}: missing, and ncnn needs it; {_AGAIN} -o {folder}")
-    return files
 
 
 def describe(files: NcnnFiles, spec: ModelSpec) -> NcnnInfo:
@@ -98,8 +74,8 @@ def read_info(files: NcnnFiles) -> NcnnInfo:
     info = NcnnInfo.from_json(files.facts.read_text("utf-8", errors="replace"), str(files.facts))
     for file, expected in ((files.param, info.param_sha256), (files.weights, info.bin_sha256)):
         if sha256_of(file) != expected:
-            raise ModelError(f"{file}: not the file that {files.facts.name} describes; {_AGAIN} -o {file.parent}")
+            raise ModelError(f"{file}: not the file that {files.facts.name} describes; {NCNN_AGAIN} -o {file.parent}")
     if files.onnx.is_file() and sha256_of(files.onnx) != info.onnx_sha256:
         folder = files.param.parent
-        raise ModelError(f"{files.param}: {files.onnx.name} beside it is another by now; {_AGAIN} -o {folder}")
+        raise ModelError(f"{files.param}: {files.onnx.name} beside it is another by now; {NCNN_AGAIN} -o {folder}")
     return info

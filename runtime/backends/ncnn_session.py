@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salema.runtime.backends.ncnn_files import read_info
-from salema.runtime.errors import BackendError, MissingDependencyError, UsageError, reason
+from salema.runtime.errors import BackendError, MissingDependencyError, reason
+from salema.runtime.session import OpenModel
 
 # Its OpenMP reads these once, when it is loaded. By default threads that wait keep their cores busy for 3 ms: with
 # decoding, encoding or other programs beside it a step took two to three times the CPU time, and longer. Without any
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
-    from salema.runtime.backends.ncnn_files import NcnnFiles
+    from salema.runtime.model_folder import NcnnFiles
     from salema.runtime.session import States
 
 # On by default, and no FP32: weights and activations rounded to 16 bits, where the CPU can compute with them.
@@ -53,7 +53,7 @@ _SLOWER_IN_FP32 = ("use_winograd43_convolution",)
 _X86 = ("x86_64", "amd64")
 
 
-class NcnnSession:
+class NcnnSession(OpenModel):
     """A `Session` over ncnn. States are float32 arrays `[N, C, h, w]` that no step changes.
 
     The streams of a batch run one after the other, each on all cores.
@@ -68,13 +68,14 @@ class NcnnSession:
         """
         self.spec = read_info(files).spec
         self._net: Any = load_net(str(files.param), str(files.weights), self.spec.precision)
-        self.description = f"ncnn {ncnn.__version__} on cpu, {self._net.opt.num_threads} threads"
+        self.backend, self.device = "ncnn", "cpu"
+        self.runs_on = f"ncnn {ncnn.__version__} on cpu, {self._net.opt.num_threads} threads"
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], States]:
         """See `Session.step`."""
-        self._check_open()
+        self.check_open()
         streams = [self._step_one(frame, [s[i] for s in states], mix[i]) for i, frame in enumerate(frames)]
         maps, *after = (np.stack(arrays) for arrays in zip(*streams, strict=True))
         return maps[:, 0], tuple(after)
@@ -104,7 +105,7 @@ class NcnnSession:
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""
-        self._check_open()
+        self.check_open()
         return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
@@ -113,17 +114,8 @@ class NcnnSession:
 
     def close(self) -> None:
         """See `Session.close`."""
+        super().close()
         self._net = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _check_open(self) -> None:
-        if self._net is None:
-            raise UsageError("the model is closed; load it again")
 
 
 def load_net(param: str, weights: str, precision: str = "fp32") -> Any:

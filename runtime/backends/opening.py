@@ -7,55 +7,85 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
+from salema.runtime.gpu.trt_library import KINDS, kind_of
+from salema.runtime.model_folder import NCNN_FILES, look_up
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES, find_parts
+from salema.runtime.session import BACKENDS, DEVICE, DEVICES
 from salema.runtime.spec import TRANSPOSED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from salema.runtime.model_folder import ModelFolder
     from salema.runtime.session import Session
 
 _NOT_HERE = (BackendError, MissingDependencyError, ModelError, OSError)
 
 
-def open_named(path: Path, backend: str, device: str, *, graphs: bool) -> Session:
-    """Opens a model with one backend; see `open_session`."""
-    if _is_engine(path) and backend not in {"tensorrt", "tensorrt-rtx"}:
-        raise UsageError(f"{path}: an engine, which --backend {backend} can't run; name its folder, {path.parent}")
-    if backend == "ncnn":
-        return _open_ncnn(path, device)
-    if backend.startswith("openvino"):
-        return _open_openvino(path, backend, device)
-    if backend.startswith("onnxruntime"):
-        files = find_parts(path)
-        if len(files) > 1:
-            return _open_split_on_cpu(files, backend, device)
-        from salema.runtime.backends.ort_session import OrtSession  # noqa: PLC0415 - a backend is loaded when chosen
+def open_session(path: str | Path, backend: str = "auto", device: str = "auto", *, graphs: bool = True) -> Session:
+    """Loads an exported model.
 
-        return OrtSession(files[0], device, with_tensorrt=backend == "onnxruntime-tensorrt")
+    Args:
+        path: the folder that `salema-export` wrote, or an ONNX file or engine in it.
+        backend: one of `BACKENDS`. `auto` takes the first that works of a TensorRT engine, a TensorRT-RTX engine (where
+            they have been built); on the CPU ncnn (where its files are) or OpenVINO in float32 (where it is installed
+            and the model exported for it); and ONNX Runtime; and says in `reason` why that, and why not another.
+        device: `auto`, `cpu`, `cuda` or `cuda:N` for GPU number N.
+        graphs: replay each step as a CUDA graph, where the backend can.
+
+    Raises:
+        UsageError: the backend or device has no such name, or they don't go together.
+        ModelError: the model or its engine is missing, foreign, corrupt, of another version or for another GPU.
+        MissingDependencyError: the backend is not installed.
+        BackendError: the backend or device that was asked for can't be used.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"--backend {backend}: not one of {', '.join(BACKENDS)}")
+    if not DEVICE.fullmatch(device):
+        raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
+    model = look_up(path)
+    if backend == "auto":
+        return _open_first(model, device, graphs=graphs)
+    return _open_named(model, backend, device, graphs=graphs)
+
+
+def _open_named(model: ModelFolder, backend: str, device: str, *, graphs: bool) -> Session:
+    """Opens a model with one backend; a backend's library is imported when it is chosen."""
+    if model.is_engine and backend not in KINDS:
+        raise UsageError(
+            f"{model.named}: an engine, which --backend {backend} can't run; name its folder, {model.folder}"
+        )
+    if backend == "ncnn":
+        return _open_ncnn(model, device)
+    if backend.startswith("openvino"):
+        return _open_openvino(model, backend, device)
+    if backend.startswith("onnxruntime"):
+        if model.is_split:
+            return _open_split_on_cpu(model, backend, device)
+        from salema.runtime.backends.ort_session import OrtSession  # noqa: PLC0415
+
+        (file,) = model.onnx_files()
+        return OrtSession(file, device, with_tensorrt=backend == "onnxruntime-tensorrt")
     if device == "cpu":
         raise UsageError(f"--backend {backend} --device cpu: it runs on NVIDIA GPUs only; take --backend onnxruntime")
-    from salema.runtime.gpu.trt_library import KINDS  # noqa: PLC0415
     from salema.runtime.gpu.trt_session import open_tensorrt  # noqa: PLC0415
 
-    return open_tensorrt(path, KINDS[backend], int(device.partition(":")[2] or 0), graphs=graphs)
+    return open_tensorrt(model, KINDS[backend], int(device.partition(":")[2] or 0), graphs=graphs)
 
 
-def _open_ncnn(path: Path, device: str) -> Session:
+def _open_ncnn(model: ModelFolder, device: str) -> Session:
     _check_cpu("ncnn", device)
-    from salema.runtime.backends.ncnn_files import find_ncnn  # noqa: PLC0415
     from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415
 
-    return NcnnSession(find_ncnn(path))
+    return NcnnSession(model.ncnn_files())
 
 
-def _open_openvino(path: Path, backend: str, device: str) -> Session:
+def _open_openvino(model: ModelFolder, backend: str, device: str) -> Session:
     _check_cpu(backend, device)
-    files = find_parts(path)
+    files = model.onnx_files()
     if len(files) > 1:
         raise UsageError(
-            f"--backend {backend}: {files[0].parent} holds a split model; take --backend onnxruntime, or export without"
+            f"--backend {backend}: {model.folder} holds a split model; take --backend onnxruntime, or export without"
             " --split"
         )
     from salema.runtime.backends.openvino_session import OpenVinoSession  # noqa: PLC0415
@@ -68,87 +98,75 @@ def _check_cpu(backend: str, device: str) -> None:
         raise UsageError(f"--backend {backend} --device {device}: it runs on the CPU only; take --device cpu")
 
 
-def _open_split_on_cpu(files: tuple[Path, ...], backend: str, device: str) -> Session:
+def _open_split_on_cpu(model: ModelFolder, backend: str, device: str) -> Session:
+    files = model.onnx_files()
     if backend != "onnxruntime" or device not in {"auto", "cpu"}:
         raise UsageError(
             f"--backend {backend} --device {device}: ONNX Runtime runs split models on the CPU only; build their"
-            f" engines with salema-export --from {files[0].parent} --engine tensorrt, or export without --split"
+            f" engines with salema-export --from {model.folder} --engine tensorrt, or export without --split"
         )
     from salema.runtime.backends.ort_split_session import OrtSplitSession  # noqa: PLC0415
 
     return OrtSplitSession(*files)
 
 
-def open_first(path: Path, device: str, *, graphs: bool) -> Session:
+def _open_first(model: ModelFolder, device: str, *, graphs: bool) -> Session:
     """Opens the fastest backend that works here; what is there and doesn't work is named.
 
     Engines come first, which is not measured yet; then on the CPU what the model was exported for, then ONNX Runtime:
     the order of `benchmarks/results/cpu.jsonl`.
     """
-    if path.name in NCNN_FILES:
-        return _open_ncnn(path, device)
+    if model.named.name in NCNN_FILES:
+        return _open_ncnn(model, device)
     passed_over: list[str] = []
-    session = _open_engine(path, device, passed_over, graphs=graphs) or _open_on_cpu(path, device, passed_over)
-    return session or _open_onnx(path, device, passed_over, graphs=graphs)
+    session = _open_engine(model, device, passed_over, graphs=graphs) or _open_on_cpu(model, device, passed_over)
+    return session or _open_onnx(model, device, passed_over, graphs=graphs)
 
 
-def _open_engine(path: Path, device: str, passed_over: list[str], *, graphs: bool) -> Session | None:
-    from salema.runtime.gpu.trt_library import KINDS, kind_of  # noqa: PLC0415
-
-    folder = path if path.is_dir() else path.parent
-    named = kind_of(path.name) if _is_engine(path) else None
+def _open_engine(model: ModelFolder, device: str, passed_over: list[str], *, graphs: bool) -> Session | None:
+    named = kind_of(model.named.name) if model.is_engine else None
     if named and device == "cpu":
         raise UsageError(
-            f"{path} --device cpu: engines run on NVIDIA GPUs only; name its folder, {path.parent}, for the model"
+            f"{model.named} --device cpu: engines run on NVIDIA GPUs only; name its folder, {model.folder}, for the"
+            " model"
         )
     for kind in KINDS.values():
-        there = _is_model(path) and any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder"))
+        there = model.is_model and model.has_engine(kind)
         if device == "cpu" or not (kind is named if named else there):
             continue
         try:
-            session = open_named(path, kind.backend, device, graphs=graphs)
+            session = _open_named(model, kind.backend, device, graphs=graphs)
         except _NOT_HERE as error:
             if named:
                 raise
             passed_over.append(f"{kind.title} passed over: {error}")
         else:
-            return _because("its engine is there", session, passed_over)
+            return _because(session, "its engine is there", *passed_over)
     return None
 
 
-def _open_on_cpu(path: Path, device: str, passed_over: list[str]) -> Session | None:
+def _open_on_cpu(model: ModelFolder, device: str, passed_over: list[str]) -> Session | None:
     """Opens what the model was exported for, if that runs on the CPU and no GPU is to be had instead."""
-    folder = path if path.is_dir() else path.parent
     choices = {}
-    if _is_model(path) and (folder / NCNN_FILES[0]).is_file():
+    if model.is_model and model.has_ncnn:
         choices["ncnn"] = ("ncnn, which is faster on the CPU,", "its files are there")
-    if _is_model(path) and _is_for_openvino(path):
+    if model.is_model and _is_for_openvino(model):
         choices["openvino"] = ("OpenVINO", "installed, and the graph is in the form that suits it")
     if not choices or not _stays_on_cpu(device):
         return None
     for backend, (title, why) in choices.items():
         try:
-            return _because(why, open_named(path, backend, "cpu", graphs=False), passed_over)
+            return _because(_open_named(model, backend, "cpu", graphs=False), why, *passed_over)
         except _NOT_HERE as error:  # noqa: PERF203 - opening takes a second
             passed_over.append(f"{title} passed over: {error}")
     return None
 
 
-def _is_model(path: Path) -> bool:
-    """Whether what was named is a model, not one of its engines."""
-    return path.is_dir() or path.name in {MODEL_FILE, *PART_FILES}
-
-
-def _is_engine(path: Path) -> bool:
-    return path.suffix == ".engine" and not path.is_dir()
-
-
-def _is_for_openvino(path: Path) -> bool:
-    if find_spec("openvino") is None:
+def _is_for_openvino(model: ModelFolder) -> bool:
+    if model.is_split or find_spec("openvino") is None:
         return False
     with suppress(ModelError, OSError):  # ONNX Runtime says what is wrong
-        files = find_parts(path)
-        return len(files) == 1 and TRANSPOSED in read_spec(files[0]).rewrites
+        return TRANSPOSED in read_spec(*model.onnx_files()).rewrites
     return False
 
 
@@ -163,18 +181,17 @@ def _stays_on_cpu(device: str) -> bool:
     return not cuda_may_start()
 
 
-def _open_onnx(path: Path, device: str, passed_over: list[str], *, graphs: bool) -> Session:
+def _open_onnx(model: ModelFolder, device: str, passed_over: list[str], *, graphs: bool) -> Session:
     """Opens ONNX Runtime, the last choice; if that fails too, what was passed over comes first."""
     try:
-        session = open_named(path, "onnxruntime", device, graphs=graphs)
+        session = _open_named(model, "onnxruntime", device, graphs=graphs)
     except SalemaError as error:
         if not passed_over:
             raise
         raise BackendError(f"{'; '.join(passed_over)}; and then: {error}") from error
-    session.description += "".join(f"; {why}" for why in passed_over)
-    return session
+    return _because(session, *([session.reason] if session.reason else []), *passed_over)
 
 
-def _because(why: str, session: Session, passed_over: list[str]) -> Session:
-    session.description += f" (auto: {'; '.join([why, *passed_over])})"
+def _because(session: Session, *reasons: str) -> Session:
+    session.reason = "; ".join(reasons)
     return session

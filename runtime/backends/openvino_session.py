@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
+from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.session import OpenModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from salema.runtime.session import States
 
@@ -51,9 +51,10 @@ except ImportError as error:
 
 VERSION = str(ov.__version__).partition("-")[0]
 _PRECISION = {"openvino": ("f32", "float32"), "openvino-bf16": ("bf16", "bfloat16")}
+_COMPUTES_IN = {"openvino": "fp32", "openvino-bf16": "bf16"}
 
 
-class OpenVinoSession:
+class OpenVinoSession(OpenModel):
     """A `Session` over OpenVINO's CPU plugin.
 
     `openvino` computes in float32, whether the model's floats are float32 or float16; left to itself, the plugin takes
@@ -84,10 +85,13 @@ class OpenVinoSession:
         if self.spec.part != "model":
             raise ModelError(f"{model}: the {self.spec.part} of a split model; export it again without --split")
         self._request: Any = self._load(core, model, precision).create_infer_request()
-        self.computes_in = (
-            self.spec.precision if self.spec.precision == "int8" else {"f32": "fp32"}.get(precision, precision)
-        )
-        self.description = f"OpenVINO {VERSION} on cpu in {shown}"
+        self.backend, self.device = backend, "cpu"
+        self.runs_on = f"OpenVINO {VERSION} on cpu in {shown}"
+
+    @property
+    def computes_in(self) -> str:
+        """See `Session.computes_in`."""
+        return self.spec.precision if self.spec.precision == "int8" else _COMPUTES_IN[self.backend]
 
     def _load(self, core: Any, model: Path, precision: str) -> Any:
         try:
@@ -111,7 +115,7 @@ class OpenVinoSession:
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], States]:
         """See `Session.step`."""
-        self._check_open()
+        self.check_open()
         inputs = [_tensor(frames), *states]
         if self.spec.coefficient is not None:
             inputs.append(_tensor(mix))
@@ -128,7 +132,7 @@ class OpenVinoSession:
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""
-        self._check_open()
+        self.check_open()
         return tuple(_tensor(np.asarray(arrays[state.name], np.float32)) for state in self.spec.states)
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
@@ -137,17 +141,8 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """See `Session.close`."""
+        super().close()
         self._request = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _check_open(self) -> None:
-        if self._request is None:
-            raise UsageError("the model is closed; load it again")
 
 
 def capabilities(core: Any) -> list[str]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from salema.kernels.gpus import list_gpus
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
-from salema.runtime.files.whole_files import make_folder
-from salema.runtime.gpu.engine_files import sha256_of
+from salema.runtime.files.whole_files import make_folder, sha256_of
 from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.session import OpenModel
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 try:
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from salema.runtime.session import States
 
+VERSION = str(ort.__version__)
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -53,7 +53,7 @@ def cuda_may_start() -> bool:
         return False
 
 
-class OrtSession:
+class OrtSession(OpenModel):
     """A `Session` over ONNX Runtime's CPU, CUDA or TensorRT provider."""
 
     def __init__(self, model: Path, device: str, *, with_tensorrt: bool = False) -> None:
@@ -75,23 +75,24 @@ class OrtSession:
         asked = TENSORRT if with_tensorrt else CUDA if device.startswith("cuda") else None
         there = ort.get_available_providers()
         if asked and asked not in there:
-            raise BackendError(f"this ONNX Runtime {ort.__version__} has no {asked}; {_INSTALL_GPU}")
+            raise BackendError(f"this ONNX Runtime {VERSION} has no {asked}; {_INSTALL_GPU}")
         tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in there else []
         tries += [CUDA] if with_tensorrt else []
         self._session, why = _load(model, [(name, self._options(name, model)) for name in tries])
         active = self._session.get_providers()[0]
         if asked and active != asked:
             raise BackendError(
-                f"ONNX Runtime {ort.__version__} could not start {asked} ({why}); salema-doctor shows what is missing"
+                f"ONNX Runtime {VERSION} could not start {asked} ({why}); salema-doctor shows what is missing"
             )
         self.spec = _read_spec(self._session, model)
         if self.spec.part != "model":
             raise ModelError(f"{model}: the {self.spec.part} of a split model; name its folder, with both parts in it")
         self._running: Any = None
-        self._device = "cpu" if active == CPU else "cuda"
-        self.description = f"ONNX Runtime {ort.__version__} on {self._device}{' with TensorRT' * with_tensorrt}"
+        self.backend = "onnxruntime-tensorrt" if with_tensorrt else "onnxruntime"
+        self.device = "cpu" if active == CPU else "cuda"
+        self.runs_on = f"ONNX Runtime {VERSION} on {self.device}{' with TensorRT' * with_tensorrt}"
         if device == "auto" and not with_tensorrt:
-            self.description += f" (auto: {_why(self._device, tried_cuda=bool(tries))})"
+            self.reason = _why(self.device, tried_cuda=bool(tries))
 
     def _options(self, provider: str, model: Path) -> dict[str, str]:
         if provider == CPU:
@@ -111,8 +112,7 @@ class OrtSession:
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], States]:
         """See `Session.step`."""
-        if self._session is None:
-            raise UsageError("the model is closed; load it again")
+        self.check_open()
         binding = self._session.io_binding()
         inputs: dict[str, Any] = {"frame": self._upload(frames)}
         inputs |= {f"{state.name}_in": value for state, value in zip(self.spec.states, states, strict=True)}
@@ -122,7 +122,7 @@ class OrtSession:
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("saliency", "cpu")
         for state in self.spec.states:
-            binding.bind_output(f"{state.name}_out", self._device, self._index)
+            binding.bind_output(f"{state.name}_out", self.device, self._index)
         self._running = ort.RunOptions()
         self._session.run_with_iobinding(binding, self._running)
         saliency, *after = binding.get_outputs()
@@ -134,7 +134,7 @@ class OrtSession:
         for state in self.spec.states:
             array = np.ascontiguousarray(arrays[state.name], np.float32)
             # Memory of its own: what ortvalue_from_numpy gives on the CPU dangles once the array is gone.
-            value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), np.float32, self._device, self._index)
+            value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), np.float32, self.device, self._index)
             value.update_inplace(array)
             values.append(value)
         return tuple(values)
@@ -150,16 +150,11 @@ class OrtSession:
 
     def close(self) -> None:
         """See `Session.close`."""
+        super().close()
         self._session = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _upload(self, array: NDArray[Any]) -> Any:
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, self._index)
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, self._index)
 
 
 def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[Any, str]:
@@ -182,9 +177,7 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
     except Exception as error:
         newer = "IR version" in str(error) or "opset" in str(error).lower()
         advice = "upgrade it with: pip install -U onnxruntime" if newer else "export it again"
-        raise ModelError(
-            f"{model}: ONNX Runtime {ort.__version__} can't load it ({reason(error)}); {advice}"
-        ) from error
+        raise ModelError(f"{model}: ONNX Runtime {VERSION} can't load it ({reason(error)}); {advice}") from error
 
 
 def load_part(model: Path) -> tuple[Any, ModelSpec]:

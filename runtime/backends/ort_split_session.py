@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salema.kernels.twins.ema import ema_update
-from salema.runtime.backends.ort_session import load_part
-from salema.runtime.errors import UsageError
-from salema.runtime.gpu.split_engine import check_parts
+from salema.runtime.backends.ort_session import VERSION, load_part
+from salema.runtime.session import OpenModel
+from salema.runtime.spec import check_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from salema.runtime.session import States
 
 
-class OrtSplitSession:
+class OrtSplitSession(OpenModel):
     """A `Session` over the two graphs of a split model; states are arrays that no step changes."""
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
@@ -40,13 +39,14 @@ class OrtSplitSession:
         self._dtype = np.dtype(part.tensor_dtype("averaged"))
         self._outputs = part.output_names
         self.spec = part.whole
-        self.description = "ONNX Runtime on cpu, encoder and decoder apart"
+        self.backend, self.device = "onnxruntime", "cpu"
+        self.runs_on = f"ONNX Runtime {VERSION} on cpu, encoder and decoder apart"
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], States]:
         """See `Session.step`."""
-        self._check_open()
+        self.check_open()
         (before,) = states
         given = self._encoder.run(self._outputs, {"frame": np.ascontiguousarray(frames)})
         passed = dict(zip(self._outputs, given, strict=True))
@@ -60,7 +60,7 @@ class OrtSplitSession:
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""
-        self._check_open()
+        self.check_open()
         return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
@@ -69,14 +69,5 @@ class OrtSplitSession:
 
     def close(self) -> None:
         """See `Session.close`."""
+        super().close()
         self._encoder = self._decoder = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _check_open(self) -> None:
-        if self._encoder is None:
-            raise UsageError("the model is closed; load it again")

@@ -17,7 +17,7 @@ from salema.runtime.run.stage_threads import is_something_left
 if TYPE_CHECKING:
     from salema.runtime.output.outputs import Targets
     from salema.runtime.run.stages import RunOptions
-    from salema.runtime.sources.playback import Selection
+    from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source
 
 # What goes with --dataset and with --recover; all else is of sources.
@@ -167,7 +167,7 @@ def run(
         from salema.runtime.postprocess import Look
         from salema.runtime.run.stages import RunOptions
         from salema.runtime.run.videos import usual_jobs
-        from salema.runtime.sources.playback import Selection
+        from salema.runtime.sources.selection import Selection
         from salema.runtime.sources.source import find_sources
 
         look = Look(view, normalise, colormap, opacity)  # type: ignore[arg-type] # it checks them

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from salema.runtime import load
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
-from salema.runtime.session import warn_untrained
 from salema.runtime.telling import show, tell
 from salema.runtime.wording import counted
 
@@ -60,7 +59,8 @@ class Announced:
         if not self.description:
             self.description = stream.description
             tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
-            warn_untrained(stream.spec)
+            if not stream.spec.trained:
+                tell(f"note: {stream.spec.weights} weights are untrained; the maps show that it runs, nothing more")
         return stream
 
 

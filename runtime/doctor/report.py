@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.kernels.gpus import Gpu, list_gpus
+from salema.runtime.backends.opening import open_session
 from salema.runtime.doctor.findings import BROKEN, MISSING, WORKS, Finding, run_apart, unusable
 from salema.runtime.doctor.machine_probes import (
     CUDA_BINDINGS,
@@ -29,7 +30,7 @@ from salema.runtime.doctor.machine_probes import (
 from salema.runtime.doctor.openvino_probe import OPENVINO, OPENVINO_BF16, probe_openvino
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
 from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Library, load_library
-from salema.runtime.session import NCNN_FILES, open_session
+from salema.runtime.model_folder import NCNN_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

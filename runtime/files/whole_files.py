@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NUMBERS = itertools.count()
+_CHUNK_BYTES = 1 << 20
 
 
 def make_folder(path: Path) -> None:
@@ -141,3 +143,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with written_aside(path) as aside:
         aside.write_bytes(data)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the hash of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

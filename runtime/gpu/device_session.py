@@ -13,12 +13,12 @@ import numpy as np
 from salema.runtime.errors import UsageError
 from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
 from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob, Pictures
+from salema.runtime.session import OpenModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from salema.kernels.arrays import Launcher
     from salema.kernels.device.interface import Buffer, Device
@@ -30,7 +30,7 @@ STATE_SCHEMES = ("ping-pong", "copy")
 _MOST_GRAPHS = 8
 
 
-class DeviceSession:
+class DeviceSession(OpenModel):
     """A `Session` over a `Device` and a `StepEngine`.
 
     The states of a step come in one piece of memory and go out in another. Which two, the handles decide: a piece is
@@ -48,12 +48,15 @@ class DeviceSession:
         engine: StepEngine,
         device: Device,
         launcher: Launcher,
-        description: str,
+        runs_on: str,
         *,
+        backend: str = "tensorrt",
         graphs: bool = True,
         state_scheme: str = "ping-pong",
     ) -> None:
         """Takes over the engine and the device, and closes both with the session; `launcher` runs our kernels there.
+
+        `backend` and `runs_on` are what `Session` has of those names; how the steps run is added to the latter.
 
         Raises:
             UsageError: there is no such scheme.
@@ -73,7 +76,8 @@ class DeviceSession:
         with device.active():
             self._graphs = graphs and engine.capturable(device.stream)
         how = "CUDA graphs" if self._graphs else "no CUDA graphs" + (", it can't be recorded" if graphs else "")
-        self.description = f"{description}, {how}, {scheme} states"
+        self.backend, self.device = backend, device.name
+        self.runs_on = f"{runs_on}, {how}, {scheme} states"
 
     @property
     def graphs_recorded(self) -> int:
@@ -161,26 +165,21 @@ class DeviceSession:
 
     def close(self) -> None:
         """See `Session.close`."""
-        if self._memory is None:
+        if not self.is_open:
             return
         with self._device.active():
             self._forget_graphs()
             self._free_tensors()
-            self._memory.close()
+            self._open_memory().close()
             self._engine.close()
             self._launcher.close()
         self._memory = None
         self._device.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().close()
 
     def _open_memory(self) -> StateMemory:
-        if self._memory is None:
-            raise UsageError("the model is closed; load it again")
+        self.check_open()
+        assert self._memory is not None
         return self._memory
 
     def _checked(self, states: States) -> DeviceStates:

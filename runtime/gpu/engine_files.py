@@ -8,11 +8,10 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from salema.runtime.errors import ModelError, NewerModelError, UsageError, reason
-from salema.runtime.files.whole_files import write_bytes, written_aside
+from salema.runtime.errors import ModelError, NewerModelError, reason
+from salema.runtime.files.whole_files import sha256_of, write_bytes, written_aside
 from salema.runtime.gpu.trt_library import RTX_TARGETS, TENSORRT, TENSORRT_RTX
-from salema.runtime.session import MODEL_FILE, PART_FILES
-from salema.runtime.spec import PARTS, ModelSpec
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from salema.runtime.gpu.trt_library import Kind
 
 ENGINE_VERSION = 1
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -111,41 +109,6 @@ class EngineInfo:
             raise ModelError(f"{where}: can't be used ({reason(error)}); build it again with: {rebuild}") from error
         else:
             return info
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the hash of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def find_engines(path: Path, kind: Kind) -> tuple[Path, ...]:
-    """Returns a library's engine in the folder of a model, or the engine itself if that is what was named.
-
-    Returns:
-        One engine; or two, encoder and decoder, of a split model.
-
-    Raises:
-        ModelError: it has not been built.
-        UsageError: the path names another kind of file.
-    """
-    parts = [kind.engine_name(part) for part in PARTS[1:]]
-    if path.is_file() and path.name not in {*parts, MODEL_FILE, *PART_FILES}:
-        if path.suffix != ".engine":
-            raise UsageError(
-                f"{path}: not an engine; name the folder that salema-export wrote, or a .engine file in it"
-            )
-        return (path,)
-    folder = path.parent if path.is_file() else path
-    split = not (folder / kind.engine_file).is_file() and (folder / PART_FILES[0]).is_file()
-    found = tuple(folder / name for name in (parts if split else [kind.engine_file]))
-    for engine in found:
-        if not engine.is_file():
-            raise ModelError(f"{engine}: no {kind.title} engine yet; build it here with: {kind.command(folder)}")
-    return found
 
 
 def sidecar_of(engine: Path) -> Path:

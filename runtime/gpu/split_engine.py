@@ -9,23 +9,12 @@ import numpy as np
 
 from salema.kernels.arrays import Array
 from salema.kernels.ops.ema import ema_update
-from salema.runtime.errors import ModelError
+from salema.runtime.spec import check_parts
 
 if TYPE_CHECKING:
     from salema.kernels.arrays import Launcher
     from salema.kernels.device.interface import Buffer, Device
     from salema.runtime.gpu.step_engine import StepEngine
-    from salema.runtime.spec import ModelSpec
-
-
-def check_parts(encoder: ModelSpec, decoder: ModelSpec) -> None:
-    """Refuses two parts that are not of one model.
-
-    Raises:
-        ModelError: they are not.
-    """
-    if (encoder.part, decoder.part) != ("encoder", "decoder") or encoder.whole != decoder.whole:
-        raise ModelError("encoder and decoder are not of one export; export them again with --split")
 
 
 class SplitEngine:

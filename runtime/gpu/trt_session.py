@@ -9,25 +9,24 @@ from salema.kernels.device.cuda import CudaDevice
 from salema.kernels.device.launcher import CudaLauncher
 from salema.kernels.errors import BackendError
 from salema.runtime.gpu.device_session import DeviceSession
-from salema.runtime.gpu.engine_files import find_engines, read_engine
+from salema.runtime.gpu.engine_files import read_engine
 from salema.runtime.gpu.split_engine import SplitEngine
 from salema.runtime.gpu.trt_engine import TrtEngine
 from salema.runtime.gpu.trt_library import load_library
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from salema.runtime.gpu.step_engine import StepEngine
     from salema.runtime.gpu.trt_library import Kind
+    from salema.runtime.model_folder import ModelFolder
 
 
 def open_tensorrt(
-    folder: Path, kind: Kind, device_index: int = 0, *, graphs: bool = True, state_scheme: str = "ping-pong"
+    folder: ModelFolder, kind: Kind, device_index: int = 0, *, graphs: bool = True, state_scheme: str = "ping-pong"
 ) -> DeviceSession:
     """Loads the engine of a model's folder.
 
     Args:
-        folder: what `salema-export` wrote, or the engine in it.
+        folder: the model, or the engine that was named.
         kind: the library.
         device_index: number of the GPU.
         graphs: replay each step as a CUDA graph.
@@ -40,8 +39,9 @@ def open_tensorrt(
     """
     engine, device, launcher = open_engine(folder, kind, device_index)
     try:
-        description = f"{kind.title} {load_library(kind).version} on {device.name}"
-        return DeviceSession(engine, device, launcher, description, graphs=graphs, state_scheme=state_scheme)
+        runs_on = f"{kind.title} {load_library(kind).version} on {device.name}"
+        how = (engine, device, launcher, runs_on)
+        return DeviceSession(*how, backend=kind.backend, graphs=graphs, state_scheme=state_scheme)
     except BaseException:
         with suppress(BackendError), device.active():
             engine.close()
@@ -49,7 +49,7 @@ def open_tensorrt(
         raise
 
 
-def open_engine(folder: Path, kind: Kind, device_index: int = 0) -> tuple[StepEngine, CudaDevice, CudaLauncher]:
+def open_engine(folder: ModelFolder, kind: Kind, device_index: int = 0) -> tuple[StepEngine, CudaDevice, CudaLauncher]:
     """Loads the engine of a model's folder, whole or in two parts, without a session around it.
 
     Returns:
@@ -58,7 +58,7 @@ def open_engine(folder: Path, kind: Kind, device_index: int = 0) -> tuple[StepEn
     Raises:
         SalemaError: see `open_tensorrt`.
     """
-    read = [(path, *read_engine(path, kind)) for path in find_engines(folder, kind)]
+    read = [(path, *read_engine(path, kind)) for path in folder.engines(kind)]
     library = load_library(kind)
     device = CudaDevice(device_index)
     launcher = CudaLauncher(device)

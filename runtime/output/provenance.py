@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salema.runtime.files.whole_files import write_bytes
-from salema.runtime.gpu.engine_files import sha256_of
-from salema.runtime.session import MODEL_FILE, NCNN_FILES, PART_FILES
+from salema.runtime.errors import ModelError
+from salema.runtime.files.whole_files import sha256_of, write_bytes
+from salema.runtime.model_folder import look_up
 from salema.runtime.spec import salema_version
 from salema.runtime.wording import counted
 
@@ -85,13 +85,13 @@ class Provenance:
         options = self.options
         unusual = (key for key, usual in _USUAL.items() if options.get(key, usual) != usual)
         differing = [f"{key.replace('_', ' ')} {options[key]}" for key in unusual]
-        return ", ".join([told, *differing, self.backend.partition(" (")[0], f"salema {self.salema_version}"])
+        return ", ".join([told, *differing, self.backend, f"salema {self.salema_version}"])
 
 
 def title_of(stream: SaliencyStream) -> str:
     """Returns what `title` will say of the maps of a model as it runs."""
     facts = {name: getattr(stream.spec, name) for name in _FACTS}
-    return Provenance(salema_version(), facts, stream.description, {}, {}, 0, None, complete=True).title
+    return Provenance(salema_version(), facts, stream.session.runs_on, {}, {}, 0, None, complete=True).title
 
 
 def makers(folders: Iterable[Path]) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ def provenance_of(
     return Provenance(
         salema_version=salema_version(),
         model=model_facts(stream),
-        backend=stream.description,
+        backend=stream.session.runs_on,
         options=options,
         source=source,
         frames=frames,
@@ -184,17 +184,14 @@ def model_facts(stream: SaliencyStream) -> dict[str, Any]:
     to build. `files_sha256` is None of a model that was not opened by `load`.
     """
     facts = {name: getattr(stream.spec, name) for name in _FACTS}
-    computes_in = getattr(stream.session, "computes_in", stream.spec.precision)  # OpenVINO's may be bfloat16
-    return {**facts, "computes_in": computes_in, "files_sha256": stream.model and _hash_of(stream.model)}
+    return {**facts, "computes_in": stream.session.computes_in, "files_sha256": stream.model and _hash_of(stream.model)}
 
 
 def _hash_of(model: Path) -> str | None:
-    folder = model if model.is_dir() else model.parent
-    files = [folder / name for name in (MODEL_FILE, *PART_FILES, *NCNN_FILES)]
-    there = [path for path in files if path.is_file()] or [model]
     try:
+        there = look_up(model).sources or (model,)
         return _hash_of_all(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in there))
-    except OSError:  # gone since it was loaded
+    except (ModelError, OSError):  # gone since it was loaded
         return None
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from salema.runtime.output.outputs import Targets
     from salema.runtime.run.pipeline import Summary
     from salema.runtime.run.stages import RunOptions
-    from salema.runtime.sources.playback import Selection
+    from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source
     from salema.runtime.stream import SaliencyStream
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from salema.runtime.sources.frames import Frame, Reader
-    from salema.runtime.sources.playback import Selection
+    from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source
     from salema.runtime.video.damage import Damage
 

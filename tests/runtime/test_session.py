@@ -7,11 +7,12 @@ from host_device import HostDevice, QueuedLauncher, open_host
 from salema.export.engine.builder import EngineOptions
 from salema.export.engine.to_engine import build_chosen
 from salema.export.weights.seeded import moving_disc
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.gpu.trt_library import KINDS
 from salema.runtime.gpu.trt_session import open_tensorrt
-from salema.runtime.session import open_session
+from salema.runtime.model_folder import look_up
 from salema.runtime.stream import SaliencyStream
 
 VARIANTS = {
@@ -40,7 +41,7 @@ def on_tensorrt(backend, **options):
         kind = KINDS[backend]
         if not any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder")):
             build_chosen(folder, backend, EngineOptions(), print)
-        return open_tensorrt(folder, kind, **options)
+        return open_tensorrt(look_up(folder), kind, **options)
 
     return open_folder
 

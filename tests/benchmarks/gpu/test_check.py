@@ -15,8 +15,8 @@ from salema.benchmarks.speed.records import read_records
 from salema.export.weights.architecture import choose_architecture
 from salema.export.weights.checkpoints import load_checkpoint
 from salema.export.weights.seeded import moving_disc
+from salema.runtime.backends.opening import open_session
 from salema.runtime.gpu.trt_library import KINDS
-from salema.runtime.session import open_session
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_what_was_opened_for_the_bare_engine_is_closed_again(model, monkeypatch)
 
     monkeypatch.setattr(bench, "open_engine", open_engine)
     device = HostDevice()
-    session = DeviceSession(open_host(model, device), device, QueuedLauncher(device), "TensorRT 11.4 on host")
+    session = DeviceSession(open_host(model, device), device, QueuedLauncher(device), "host", backend="tensorrt")
     with SaliencyStream(session) as stream:
         case = Case("ours", "tensorrt", "fp32", 1, model, stream, session.description, 0)
         found = bench._time_bare(case, Plan((model,), duration_s=0.01, device="cpu"), said.append)

@@ -5,7 +5,7 @@ import pytest
 from salema.benchmarks.speed.work import LayerWork, Work, count_work
 from salema.export.weights.architecture import LAYERS
 from salema.export.weights.seeded import checkpoint_shapes
-from salema.runtime.session import find_parts
+from salema.runtime.model_folder import look_up
 
 
 def multiplications(divisor, height, width):
@@ -28,13 +28,13 @@ def test_the_published_network_has_39_95_billion_multiplications_a_frame():
 
 @pytest.mark.parametrize("options", [{}, {"batch": None}, {"split": True}, {"precision": "fp16"}])
 def test_operations_are_two_per_multiplication(exported, options):
-    work = count_work(find_parts(exported(**options)), batch=1)
+    work = count_work(look_up(exported(**options)).onnx_files(), batch=1)
     assert work.operations == 2 * multiplications(16, 64, 96)
     assert len(work.layers) == 27
 
 
 def test_a_batch_multiplies_operations_and_activations_but_not_weights(exported):
-    one, three = (count_work(find_parts(exported(batch=None)), batch) for batch in (1, 3))
+    one, three = (count_work(look_up(exported(batch=None)).onnx_files(), batch) for batch in (1, 3))
     assert three.operations == 3 * one.operations
     weights = (3 * one.bytes_in("fp32") - three.bytes_in("fp32")) / 2
     assert weights == 4 * sum(
@@ -45,7 +45,7 @@ def test_a_batch_multiplies_operations_and_activations_but_not_weights(exported)
 
 @pytest.mark.parametrize(("target", "share"), [("openvino", 4 / 9), ("onnxruntime", 4 / 9)])
 def test_folded_upsampling_needs_less_than_half_of_its_convolutions_work(exported, target, share):
-    plain, folded = (count_work(find_parts(exported(for_=for_)), 1) for for_ in ("any", target))
+    plain, folded = (count_work(look_up(exported(for_=for_)).onnx_files(), 1) for for_ in ("any", target))
     after_upsampling = [index for index, layer in enumerate(LAYERS) if layer == "C" and LAYERS[index - 1] == "U"]
     convolutions = [index for index, layer in enumerate(LAYERS) if layer == "C"]
     for index, one, other in zip(convolutions, plain.layers, folded.layers, strict=True):

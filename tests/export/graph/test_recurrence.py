@@ -10,9 +10,9 @@ from salema.export.cli import main
 from salema.export.int8.quantize import SCHEMES, layers_of, quantize
 from salema.export.weights.checkpoints import load_checkpoint
 from salema.export.weights.seeded import moving_disc
+from salema.runtime.backends.opening import open_session
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import open_session
 from salema.runtime.stream import SaliencyStream
 
 VARIANTS = {

@@ -8,7 +8,7 @@ import pytest
 from salema.export.cli import main
 from salema.export.weights.seeded import seeded_state_dict
 from salema.runtime.backends.ncnn_session import load_net, to_mat
-from salema.runtime.session import NCNN_FILES
+from salema.runtime.model_folder import NCNN_FILES
 
 ARGUMENTS = ("--weights", "seeded:16", "--imgsz", 64, 96, "--engine", "none", "--for", "ncnn")
 PARAM, WEIGHTS, FACTS = NCNN_FILES

@@ -6,8 +6,8 @@ from salema.export.graph.models import SaliencyStep
 from salema.export.graph.verify import verify
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.checkpoints import load_checkpoint
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import VerificationError
-from salema.runtime.session import open_session
 
 
 def network(weights=None):

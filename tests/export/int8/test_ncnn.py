@@ -16,12 +16,12 @@ from salema.export.int8.quantize import SCHEMES, calibrate
 from salema.export.int8.to_int8 import Int8Options, _choose
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
 from salema.runtime import load
-from salema.runtime.backends.ncnn_files import find_ncnn, read_info
+from salema.runtime.backends.ncnn_files import read_info
 from salema.runtime.backends.ncnn_session import load_net, to_mat
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.errors import MissingDependencyError, VerificationError
+from salema.runtime.model_folder import NCNN_FILES, look_up
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import NCNN_FILES
 
 FLAG = 0x000D4B38
 
@@ -45,7 +45,7 @@ def test_it_is_as_near_as_the_gate_asks_and_a_quarter_in_size(int8, exported):
     assert result.int8.float_layers == result.spec.float_layers == ("salgan.0", "salgan.60")
     plain = exported(WEIGHTS, imgsz_hw=SIZE_HW, for_="ncnn")
     assert 0.2 < (folder / NCNN_FILES[1]).stat().st_size / (plain / NCNN_FILES[1]).stat().st_size < 0.3
-    assert read_info(find_ncnn(folder)).spec == result.spec
+    assert read_info(look_up(folder).ncnn_files()).spec == result.spec
     assert result.spec.precision == "int8"
     assert read_spec(folder / "model.onnx") == replace(result.spec, precision="fp32", float_layers=())
     assert (folder / "model.onnx").read_bytes() == (plain / "model.onnx").read_bytes()

@@ -17,11 +17,12 @@ from salema.export.graph.to_ncnn import write_ncnn
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.backends.ncnn_files import NcnnFiles, NcnnInfo
+from salema.runtime.backends.ncnn_files import NcnnInfo
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import ModelError, NewerModelError, UsageError
-from salema.runtime.gpu.engine_files import sha256_of
+from salema.runtime.files.whole_files import sha256_of
+from salema.runtime.model_folder import NCNN_FILES, NcnnFiles
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import NCNN_FILES, open_session
 
 PARAM, WEIGHTS, FACTS = NCNN_FILES
 AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
@@ -53,7 +54,7 @@ def test_the_published_code_gives_the_same_maps(exported, tmp_path, golden, seed
     step = SaliencyStep(architecture, weights)
     spec = read_spec(exported(arch=architecture.kind) / "model.onnx")
     spec = replace(spec, states=step.state_specs(spec.height, spec.width))
-    files = NcnnFiles(*(tmp_path / name for name in (*NCNN_FILES, "model.onnx")))
+    files = NcnnFiles.of(tmp_path)
     write_ncnn(step, spec, files.param, files.weights)
     files.facts.write_text(NcnnInfo(spec, "", sha256_of(files.param), sha256_of(files.weights)).to_json())
     with load(tmp_path, backend="ncnn") as stream:
@@ -155,7 +156,7 @@ def test_where_it_is_not_installed(whole):
     code = f"""
 import sys
 sys.modules["ncnn"] = None
-from salema.runtime.session import open_session
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import MissingDependencyError
 print(open_session({str(whole)!r}, device="cpu").description)
 try:

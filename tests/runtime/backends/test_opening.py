@@ -10,15 +10,16 @@ import pytest
 
 from salema.export.engine.builder import EngineOptions
 from salema.export.engine.to_engine import build_engine
+from salema.runtime.backends.opening import open_session
 from salema.runtime.cli.run import main
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.gpu.engine_files import read_engine, sidecar_of, write_engine
 from salema.runtime.gpu.trt_library import KINDS, TENSORRT, TENSORRT_RTX
-from salema.runtime.session import BACKENDS, open_session
+from salema.runtime.session import BACKENDS
 
 CODE = """
 import sys
-from salema.runtime.session import open_session
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import SalemaError
 try:
     with open_session(*sys.argv[1:]) as session:

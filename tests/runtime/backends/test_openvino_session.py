@@ -11,14 +11,14 @@ import pytest
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.backends import openvino_session
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import BackendError, ModelError, UsageError
-from salema.runtime.session import open_session
 
 TOLERANCE = {"openvino": 1e-5, "openvino-bf16": 0.03}
 BACKENDS = ["openvino", pytest.param("openvino-bf16", marks=pytest.mark.bf16)]
 OPEN = """
 import sys
-from salema.runtime.session import open_session
+from salema.runtime.backends.opening import open_session
 with open_session(*sys.argv[1:]) as session:
     print(session.description)
 """
@@ -163,7 +163,7 @@ def test_without_it_auto_takes_onnx_runtime_and_the_explicit_choice_says_how_to_
 import sys
 sys.modules["openvino"] = None
 from salema.runtime.errors import MissingDependencyError
-from salema.runtime.session import open_session
+from salema.runtime.backends.opening import open_session
 try:
     open_session(sys.argv[1], "openvino")
 except MissingDependencyError as error:

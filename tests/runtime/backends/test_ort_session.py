@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import BackendError, ModelError, UsageError
-from salema.runtime.session import open_session
 from salema.runtime.spec import SPEC_VERSION
 
 

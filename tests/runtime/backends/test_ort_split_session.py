@@ -10,12 +10,12 @@ from host_device import HostDevice, QueuedLauncher, open_host
 
 from salema.export.cli import main
 from salema.export.weights.seeded import moving_disc
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
-from salema.runtime.gpu.engine_files import find_engines
 from salema.runtime.gpu.trt_library import TENSORRT_RTX
+from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import find_parts, open_session
 from salema.runtime.stream import SaliencyStream
 
 VARIANTS = {
@@ -95,16 +95,18 @@ def test_what_is_written(exported, cli, tmp_path):
     ]
     assert [engine["spec"]["part"] for engine in record["engines"]] == ["encoder", "decoder"]
     assert sum(engine["convolutions"] for engine in record["engines"]) == 27
-    encoder, decoder = map(read_spec, find_parts(tmp_path / "m"))
+    encoder, decoder = map(read_spec, look_up(tmp_path / "m").onnx_files())
     assert encoder.tensor_shapes == {"frame": (1, 64, 96, 3), "fresh": (1, 32, 4, 6), "entered": (1, 32, 4, 6)}
     assert [encoder.tensor_dtype(name) for name in encoder.tensor_shapes] == ["uint8", "float16", "float16"]
     assert decoder.tensor_shapes == {"averaged": (1, 32, 4, 6), "saliency": (1, 1, 64, 96)}
     assert encoder.whole == decoder.whole
-    assert [path.name for path in find_engines(tmp_path / "m", TENSORRT_RTX)] == [
+    assert [path.name for path in look_up(tmp_path / "m").engines(TENSORRT_RTX)] == [
         "encoder.rtx.engine",
         "decoder.rtx.engine",
     ]
-    assert find_engines(tmp_path / "m/decoder.rtx.engine", TENSORRT_RTX) == find_engines(tmp_path / "m", TENSORRT_RTX)
+    assert look_up(tmp_path / "m/decoder.rtx.engine").engines(TENSORRT_RTX) == look_up(tmp_path / "m").engines(
+        TENSORRT_RTX
+    )
 
 
 @pytest.mark.parametrize(

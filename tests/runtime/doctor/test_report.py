@@ -12,13 +12,13 @@ import pytest
 
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.backends import openvino_session
+from salema.runtime.backends.opening import open_session
 from salema.runtime.doctor.cli import main
 from salema.runtime.doctor.findings import Finding, ask, run_apart, unusable
 from salema.runtime.doctor.machine_probes import probe_jetson, probe_video
 from salema.runtime.doctor.openvino_probe import probe_openvino
 from salema.runtime.doctor.report import TINY_MODEL, judge, probe_tensorrt, rtx_on, would_take
 from salema.runtime.errors import BackendError
-from salema.runtime.session import open_session
 from salema.runtime.sources import pipes
 
 GPU_NEEDS = ("NVIDIA driver", "PyCUDA", "cuda-bindings", "CUDA kernels", "GPU memory")

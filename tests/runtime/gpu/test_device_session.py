@@ -7,10 +7,10 @@ import pytest
 from host_device import HostDevice, QueuedLauncher, open_host
 
 from salema.export.weights.seeded import moving_disc
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.postprocess import Look
-from salema.runtime.session import open_session
 from salema.runtime.stream import SaliencyStream
 
 RESET_AT = 7

@@ -9,13 +9,13 @@ from salema.runtime.errors import ModelError, OutputError, UsageError
 from salema.runtime.gpu.engine_files import (
     EngineInfo,
     check_versions,
-    find_engines,
     read_engine,
     sha256_of,
     sidecar_of,
     write_engine,
 )
 from salema.runtime.gpu.trt_library import TENSORRT, TENSORRT_RTX
+from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import read_spec
 
 PLAN = b"a plan"
@@ -53,20 +53,20 @@ def facts(folder, **changes):
 
 
 def test_an_engine_and_its_facts_come_back_whole_and_the_plan_is_plain(folder):
-    (path,) = find_engines(folder, TENSORRT)
+    (path,) = look_up(folder).engines(TENSORRT)
     assert path.read_bytes() == PLAN
     assert read_engine(path, TENSORRT) == (PLAN, facts(folder))
-    assert find_engines(path, TENSORRT) == (path,)
-    assert find_engines(folder / "model.onnx", TENSORRT) == (path,)
+    assert look_up(path).engines(TENSORRT) == (path,)
+    assert look_up(folder / "model.onnx").engines(TENSORRT) == (path,)
     assert sorted(p.name for p in folder.iterdir()) == ["model.engine", "model.engine.json", "model.onnx"]
 
 
 def test_a_missing_engine_says_how_to_build_it(folder):
     with pytest.raises(ModelError, match="no TensorRT-RTX engine yet; .* --from .* --engine tensorrt-rtx"):
-        find_engines(folder, TENSORRT_RTX)
+        look_up(folder).engines(TENSORRT_RTX)
     (folder / "notes.txt").write_text("x")
     with pytest.raises(UsageError, match=r"notes\.txt: not an engine"):
-        find_engines(folder / "notes.txt", TENSORRT)
+        look_up(folder / "notes.txt").engines(TENSORRT)
 
 
 def test_parts_that_do_not_belong_together_are_refused(folder):

@@ -9,14 +9,16 @@ from host_device import HostDevice, QueuedLauncher, open_host
 from videos import outputs, probe, write_clip
 
 from salema.export.weights.seeded import moving_disc
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.output.outputs import Targets
 from salema.runtime.postprocess import VIEWS, Look, Normaliser, render, to_grey, to_levels
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.run.stages import RunOptions
-from salema.runtime.session import PictureSession, open_session
-from salema.runtime.sources.playback import Playback, Selection
+from salema.runtime.session import PictureSession
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 from salema.runtime.stream import SaliencyStream
 

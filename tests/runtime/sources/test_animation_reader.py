@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from salema.runtime.errors import MissingDependencyError, VideoError
-from salema.runtime.sources.playback import Playback, Selection
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 
 LEVELS, DURATIONS_MS = (10, 90, 200, 60), (100, 250, 40, 110)

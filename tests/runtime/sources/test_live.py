@@ -25,7 +25,8 @@ from salema.runtime.cli.run import main
 from salema.runtime.errors import VideoError
 from salema.runtime.sources.frames import Frame
 from salema.runtime.sources.live import Losses, Newest, Reconnecting
-from salema.runtime.sources.playback import Playback, Selection
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 
 

@@ -11,8 +11,9 @@ from videos import DISC, damage, probe, write_clip
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.sources.image_reader import read_image
-from salema.runtime.sources.playback import Playback, Selection
+from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.readers import open_reader
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.video_reader import VideoReader

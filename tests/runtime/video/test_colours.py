@@ -9,7 +9,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from videos import DISC, copy, probe, write_clip
 
 from salema.runtime.cli.run import main
-from salema.runtime.sources.playback import Playback, Selection
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 
 BGR = [(40, 180, 220), (200, 60, 30), (128, 128, 128), (30, 30, 200), (235, 235, 235), (16, 16, 16)]

@@ -15,7 +15,8 @@ from videos import DISC, damage, probe, write_clip
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.cli.run import main
 from salema.runtime.errors import VideoError
-from salema.runtime.sources.playback import Playback, Selection
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 
 

@@ -1,0 +1,150 @@
+"""What a path holds of an exported model: its folder is read once, and handed to whatever opens the model."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.spec import PARTS
+
+if TYPE_CHECKING:
+    from salema.runtime.gpu.trt_library import Kind
+
+MODEL_FILE = "model.onnx"
+PART_FILES = ("encoder.onnx", "decoder.onnx")
+NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin", "model.ncnn.json")
+NCNN_AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
+
+
+class NcnnFiles(NamedTuple):
+    """Where the parts of one model for ncnn lie: layers, weights, facts, and the ONNX file that says the same."""
+
+    param: Path
+    weights: Path
+    facts: Path
+    onnx: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> NcnnFiles:
+        """Returns where they lie in a folder, or will."""
+        return cls(*(folder / name for name in (*NCNN_FILES, MODEL_FILE)))
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that `salema-export` wrote, and what of it was named.
+
+    Attributes:
+        named: the folder, or a file in it.
+        folder: the folder.
+        names: the names of the files that were in it.
+    """
+
+    named: Path
+    folder: Path
+    names: frozenset[str]
+
+    @property
+    def is_model(self) -> bool:
+        """Whether a model was named, not one of its engines or ncnn's files."""
+        return self.named == self.folder or self.named.name in {MODEL_FILE, *PART_FILES}
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether an engine was named."""
+        return self.named != self.folder and self.named.suffix == ".engine"
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the model's ONNX files are an encoder and a decoder."""
+        if self.named == self.folder:
+            return MODEL_FILE not in self.names and PART_FILES[0] in self.names
+        return self.named.name in PART_FILES
+
+    def has_engine(self, kind: Kind) -> bool:
+        """Whether a library's engine of the model, or of its encoder, is there."""
+        return any(kind.engine_name(part) in self.names for part in ("model", "encoder"))
+
+    @property
+    def has_ncnn(self) -> bool:
+        """Whether ncnn's form of the model is there."""
+        return NCNN_FILES[0] in self.names
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that say what the model computes: ONNX and ncnn's. Engines are made of them."""
+        return tuple(self.folder / name for name in (MODEL_FILE, *PART_FILES, *NCNN_FILES) if name in self.names)
+
+    def onnx_files(self) -> tuple[Path, ...]:
+        """Returns the ONNX file of a whole step; or two, encoder and decoder, of a split model.
+
+        Raises:
+            ModelError: one is missing.
+        """
+        if self.is_split:
+            for name in PART_FILES:
+                if name not in self.names:
+                    lost = self.folder / name
+                    raise ModelError(f"{lost}: missing, and it is half of a split model; export it again with --split")
+            return tuple(self.folder / name for name in PART_FILES)
+        model = self.folder / MODEL_FILE if self.named == self.folder else self.named
+        if not model.is_file():
+            raise _no_model(model, self.folder)
+        return (model,)
+
+    def ncnn_files(self) -> NcnnFiles:
+        """Returns ncnn's form of the model.
+
+        Raises:
+            ModelError: a file is missing.
+        """
+        for name in NCNN_FILES:
+            if name not in self.names:
+                raise ModelError(f"{self.folder / name}: missing, and ncnn needs it; {NCNN_AGAIN} -o {self.folder}")
+        return NcnnFiles.of(self.folder)
+
+    def engines(self, kind: Kind) -> tuple[Path, ...]:
+        """Returns a library's engine of the model, or the engine itself if that is what was named.
+
+        Returns:
+            One engine; or two, encoder and decoder, of a split model.
+
+        Raises:
+            ModelError: it has not been built.
+            UsageError: the path names another kind of file.
+        """
+        parts = [kind.engine_name(part) for part in PARTS[1:]]
+        if not self.is_model and self.named.name not in parts:
+            if not self.is_engine:
+                raise UsageError(
+                    f"{self.named}: not an engine; name the folder that salema-export wrote, or a .engine file in it"
+                )
+            return (self.named,)
+        split = kind.engine_file not in self.names and PART_FILES[0] in self.names
+        for name in (wanted := parts if split else [kind.engine_file]):
+            if name not in self.names:
+                command = kind.command(self.folder)
+                raise ModelError(f"{self.folder / name}: no {kind.title} engine yet; build it here with: {command}")
+        return tuple(self.folder / name for name in wanted)
+
+
+def look_up(path: str | Path) -> ModelFolder:
+    """Reads what a folder that `salema-export` wrote holds; `path` is the folder, or a file in it.
+
+    Raises:
+        ModelError: there is nothing of that name.
+        OSError: the folder can't be read.
+    """
+    named = Path(path)
+    folder = named if named.is_dir() else named.parent
+    if not named.exists():
+        raise _no_model(named, folder if named.suffix in {".onnx", ".engine"} else named)
+    return ModelFolder(named, folder, frozenset(entry.name for entry in folder.iterdir() if entry.is_file()))
+
+
+def _no_model(missing: Path, folder: Path) -> ModelError:
+    command = f"salema-export --weights FILE -o {shlex.quote(str(folder))}"
+    return ModelError(f"{missing}: no such model; make one with: {command}")
