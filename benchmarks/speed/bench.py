@@ -181,7 +181,7 @@ def _run_whole(
     """Runs a source through one of our models to an MP4, and returns where the time went; None without a source."""
     if case.folder is None or source is None or case.batch != 1:
         return None
-    from salema.runtime.output.outputs import Targets  # noqa: PLC0415
+    from salema.runtime.output.outputs import Outputs  # noqa: PLC0415
     from salema.runtime.run.pipeline import process_video  # noqa: PLC0415 - without a video, PyAV is not needed
     from salema.runtime.sources.playback import Playback  # noqa: PLC0415
     from salema.runtime.sources.selection import Selection  # noqa: PLC0415
@@ -194,7 +194,7 @@ def _run_whole(
     ):
         stream = stream_of(case)
         stream.reset()
-        summary = process_video(stream, playback, Targets(video=Path(folder) / "run.mp4"))
+        summary = process_video(stream, playback, Outputs(video=Path(folder) / "run.mp4"))
         size = playback.height, playback.width
     return {
         "source": Path(source.shown).name,  # a path is of one machine

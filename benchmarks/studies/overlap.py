@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salema.benchmarks.machine.environment import describe_environment
-from salema.runtime.output.outputs import Targets
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.session import OpenModel
 from salema.runtime.sources.playback import Playback
@@ -99,7 +99,7 @@ def measure_overlap(clip: Path, step_ms: float) -> Overlap:
             SaliencyStream(session) as stream,
             Playback(source, Selection(loop=0, max_frames=FRAMES)) as playback,
         ):
-            summary = process_video(stream, playback, Targets(video=Path(folder) / "o.mp4"))
+            summary = process_video(stream, playback, Outputs(video=Path(folder) / "o.mp4"))
             size = (playback.height, playback.width)
         slowest = max(session.waited_s, *(ms * summary.frames / 1000 for ms in summary.stage_ms.values()))
         ratios.append(summary.seconds / slowest)

@@ -15,7 +15,7 @@ from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.run.stage_threads import is_something_left
 
 if TYPE_CHECKING:
-    from salema.runtime.output.outputs import Targets
+    from salema.runtime.output.outputs import Outputs
     from salema.runtime.run.stages import RunOptions
     from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source
@@ -163,7 +163,7 @@ def run(
             _run_dataset(dataset, src, dst, options, opening, how, as_json=json_)
             return
         refuse_others(context, {*context.params} - _DATASET_ONLY, "for --dataset only")
-        from salema.runtime.output.outputs import STDOUT, plan_targets
+        from salema.runtime.output.outputs import STDOUT, plan_outputs
         from salema.runtime.postprocess import Look
         from salema.runtime.run.stages import RunOptions
         from salema.runtime.run.videos import usual_jobs
@@ -175,7 +175,7 @@ def run(
         selection = Selection(*of_time, every_frame, reconnects, strict, live, deinterlace)
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
         found = find_sources(sources or [], strict=strict)
-        targets = plan_targets(
+        outputs = plan_outputs(
             found,
             output=output,
             video=video,
@@ -190,7 +190,7 @@ def run(
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
         how_many = jobs or usual_jobs(found)
-        planned = list(zip(found, targets, strict=True))
+        planned = list(zip(found, outputs, strict=True))
         _run_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
 
 
@@ -206,7 +206,7 @@ def _recover(folder: Path, context: typer.Context, sources: list[str] | None) ->
 
 
 def _run_sources(
-    planned: list[tuple[Source, Targets]],
+    planned: list[tuple[Source, Outputs]],
     selection: Selection,
     options: RunOptions,
     opening: dict[str, Any],
@@ -220,11 +220,11 @@ def _run_sources(
     from salema.runtime.run.videos import run_sources
     from salema.runtime.stopping import stop_requested
 
-    to_stderr = any(targets.csv_to_stdout for _, targets in planned)
+    to_stderr = any(outputs.csv_to_stdout for _, outputs in planned)
     report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
     open_stream = Announced(**opening)
     with stop_requested() as stop, FrameBar(len(planned)) as bar:
-        for source, targets, result in run_sources(
+        for source, outputs, result in run_sources(
             planned,
             open_stream,
             selection,
@@ -236,7 +236,7 @@ def _run_sources(
             notify=bar.note,
         ):
             bar.finished()
-            report.add(source, targets, result, open_stream.description)
+            report.add(source, outputs, result, open_stream.description)
             if strict and report.has_failed:
                 stop.set()  # what is under way is finished and kept
     report.exit(strict=strict)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from salema.runtime.output.outputs import Targets
+    from salema.runtime.output.outputs import Outputs
     from salema.runtime.run.dataset import DatasetSummary
     from salema.runtime.run.pipeline import Summary
     from salema.runtime.sources.source import Source
@@ -73,7 +73,7 @@ class Report:
         self._has_reported = self._is_interrupted = False
 
     def add(
-        self, source: Source, targets: Targets, result: Summary | SalemaError | OSError | None, backend: str
+        self, source: Source, outputs: Outputs, result: Summary | SalemaError | OSError | None, backend: str
     ) -> None:
         """Says what became of one source."""
         if result is None:
@@ -85,7 +85,7 @@ class Report:
                 raise result
             self._fail(source.problem or f"{source.shown}: {str(result).removeprefix(f'{source.shown}: ')}")
             return
-        self._print(source, targets, result, backend)
+        self._print(source, outputs, result, backend)
         name = f"{source.shown}: " if self._count > 1 else ""
         for note in _notes(result):
             tell(f"note: {name}{note}")
@@ -122,9 +122,9 @@ class Report:
         self._failed += 1
         tell(f"salema-run: {sentence}")
 
-    def _print(self, source: Source, targets: Targets, summary: Summary, backend: str) -> None:
+    def _print(self, source: Source, outputs: Outputs, summary: Summary, backend: str) -> None:
         if self._as_json:
-            where = {name: getattr(targets, name) for name in ("video", "maps", "npz", "csv")}
+            where = {name: getattr(outputs, name) for name in ("video", "maps", "npz", "csv")}
             where = {
                 name: None if path is None or str(path) in summary.lost else str(path) for name, path in where.items()
             }
@@ -132,8 +132,8 @@ class Report:
             print(json.dumps(record), flush=True, file=self._file)
             return
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
-        places = [str(path) for path in targets.files if str(path) not in summary.lost]
-        places += ["standard output"] if targets.csv_to_stdout else []
+        places = [str(path) for path in outputs.files if str(path) not in summary.lost]
+        places += ["standard output"] if outputs.csv_to_stdout else []
         name = f"{source.shown}: " if self._count > 1 else ""
         show(
             f"{name}{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s,"

@@ -31,7 +31,7 @@ STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
-class Targets:
+class Outputs:
     """What is written for one source.
 
     Attributes:
@@ -118,7 +118,7 @@ class Targets:
         return SplitSink(path, self.split_minutes, open_part, source.time_base, is_live=source.is_live)
 
 
-def plan_targets(
+def plan_outputs(
     sources: Sequence[Source],
     *,
     output: Path | None = None,
@@ -130,7 +130,7 @@ def plan_targets(
     csv: Path | None = None,
     show: bool = False,
     split_minutes: float | None = None,
-) -> list[Targets]:
+) -> list[Outputs]:
     """Gives each source its own names: with several sources, each option names a folder.
 
     Args:
@@ -154,7 +154,7 @@ def plan_targets(
     if several and csv == STDOUT:
         raise UsageError("--csv -: several sources are given, and their lines would be mixed; name a folder")
     planned = [
-        Targets(
+        Outputs(
             _named(output or Path(), several or output is None, f"{source.name}_saliency.mp4", "-o") if video else None,
             None if maps is None else maps / source.name if several else maps,
             map_bits,
@@ -170,23 +170,23 @@ def plan_targets(
     return planned
 
 
-def _check_sources_are_safe(sources: Sequence[Source], planned: Sequence[Targets]) -> None:
+def _check_sources_are_safe(sources: Sequence[Source], planned: Sequence[Outputs]) -> None:
     read = {os.path.realpath(path) for source in sources for path in source.files}  # resolve() raises where links loop
     folders = {os.path.realpath(path.parent) for source in sources for path in source.images}
-    for targets in planned:
-        for path in targets.files:
+    for outputs in planned:
+        for path in outputs.files:
             real = os.path.realpath(path)
-            is_split = targets.split_minutes is not None and path != targets.maps
+            is_split = outputs.split_minutes is not None and path != outputs.maps
             if real in read or (is_split and any(_is_part(Path(real), Path(other)) for other in read)):
                 raise UsageError(f"{path}: is the source itself; choose another name with -o")
-            if path == targets.maps and real in folders:
+            if path == outputs.maps and real in folders:
                 raise UsageError(
                     f"{path}: holds the frames of a source, which maps would overwrite; choose another --maps"
                 )
 
 
-def _is_part(target: Path, other: Path) -> bool:
-    return (other.parent, other.suffix) == (target.parent, target.suffix) and is_part_of(target, other.stem)
+def _is_part(output: Path, other: Path) -> bool:
+    return (other.parent, other.suffix) == (output.parent, output.suffix) and is_part_of(output, other.stem)
 
 
 def _named(path: Path, is_folder: bool, name: str, option: str) -> Path:

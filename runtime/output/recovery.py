@@ -32,15 +32,15 @@ class _Left(NamedTuple):
     suffix: str
 
 
-def recover_beside(targets: Sequence[Path]) -> list[str]:
+def recover_beside(outputs: Sequence[Path]) -> list[str]:
     """Recovers what killed runs have left of these files, or of the parts of them; returns sentences about it.
 
     Videos, maps and numbers are kept under a name of their own, `<name>.recovered-1.mp4`; in folders half a file is
     nothing, and goes. What somebody still writes is left alone.
     """
     notes = []
-    for target in targets:
-        real = Path(os.path.realpath(target))
+    for output in outputs:
+        real = Path(os.path.realpath(output))
         if real.is_dir():
             notes += remove_unfinished(real)
         elif real.parent.is_dir():
@@ -68,8 +68,8 @@ def _folders(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_dir() and not path.is_symlink())
 
 
-def _is_of(target: Path, left: _Left) -> bool:
-    return is_part_of(target, left.stem) and left.suffix == target.suffix
+def _is_of(output: Path, left: _Left) -> bool:
+    return is_part_of(output, left.stem) and left.suffix == output.suffix
 
 
 def _recover(folder: Path, is_wanted: Callable[[_Left], bool]) -> list[str]:
@@ -102,12 +102,12 @@ def _left_in(folder: Path) -> Iterator[_Left]:
 
 def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
     """Keeps what a file holds; returns a sentence about it."""
-    target = _free_name(left)
+    kept = _free_name(left)
     whole = left.path.with_suffix(".copy")
     try:
         what = keep(left.path, whole)
         if what:
-            whole.replace(target)
+            whole.replace(kept)
     except (av.error.FFmpegError, OSError) as error:
         return f"{left.path}: an earlier run was killed, and this is what it left; it can't be copied ({reason(error)})"
     finally:
@@ -117,7 +117,7 @@ def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
     name = left.path.with_name(f"{left.stem}{left.suffix}")
     if not what:
         return f"{name}: an earlier run was killed before it had written anything"
-    return f"{name}: an earlier run was killed; what it had written, {what}, is kept in {target}"
+    return f"{name}: an earlier run was killed; what it had written, {what}, is kept in {kept}"
 
 
 def _free_name(left: _Left) -> Path:

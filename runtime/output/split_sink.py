@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _STEM_LENGTH = 50  # of the hidden names that files have while they are written
 
 
-def is_part_of(target: Path, stem: str) -> bool:
-    """Whether a file of this stem would be a part of `target`, or what was to become it."""
-    return bool(re.fullmatch(rf"{re.escape(target.stem[:_STEM_LENGTH])}(_\d{{4}}.*)?", stem, re.DOTALL))
+def is_part_of(output: Path, stem: str) -> bool:
+    """Whether a file of this stem would be a part of `output`, or what was to become it."""
+    return bool(re.fullmatch(rf"{re.escape(output.stem[:_STEM_LENGTH])}(_\d{{4}}.*)?", stem, re.DOTALL))
 
 
 class SplitSink:

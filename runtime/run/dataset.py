@@ -23,7 +23,7 @@ from salema.runtime.output.provenance import (
     write_provenance,
 )
 from salema.runtime.output.recovery import remove_unfinished
-from salema.runtime.run.jobs import run_jobs
+from salema.runtime.run.videos import run_jobs
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:

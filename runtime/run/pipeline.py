@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
-    from salema.runtime.output.outputs import Targets
+    from salema.runtime.output.outputs import Outputs
     from salema.runtime.output.provenance import Provenance
     from salema.runtime.output.sinks import Drawn, Sink
     from salema.runtime.sources.playback import Playback
@@ -85,7 +85,7 @@ class Summary:
 def process_video(
     stream: SaliencyStream,
     source: Playback,
-    targets: Targets,
+    outputs: Outputs,
     options: RunOptions | None = None,
     *,
     progress: Callable[[int], None] | None = None,
@@ -99,7 +99,7 @@ def process_video(
     Args:
         stream: the model, for one video; its state starts anew.
         source: what is played, open.
-        targets: what is written.
+        outputs: what is written.
         options: how maps are drawn, and what empties the memory.
         progress: takes the number of frames that were done since it was called last.
         stop: ends it, instead of signals.
@@ -116,25 +116,25 @@ def process_video(
         )
     options = options or RunOptions()
     stopping = stop_requested() if stop is None else nullcontext(stop)
-    with stopping as asked, targets.opened(source, options.look, asked) as sinks:
+    with stopping as asked, outputs.opened(source, options.look, asked) as sinks:
         run = _Run(stream, source, sinks, options, asked)
         run.take_all(progress)
         summary = run.finish()
-        made = _provenance(stream, source, targets, options, summary)
-        kept = [path for path in targets.files if str(path) not in summary.lost]
+        made = _provenance(stream, source, outputs, options, summary)
+        kept = [path for path in outputs.files if str(path) not in summary.lost]
         for path in kept:
             remove_provenance(path)  # of the file that this run's is about to replace
     return replace(summary, notes=(*summary.notes, *_write_all(kept, made)))
 
 
 def _provenance(
-    stream: SaliencyStream, source: Playback, targets: Targets, options: RunOptions, summary: Summary
+    stream: SaliencyStream, source: Playback, outputs: Outputs, options: RunOptions, summary: Summary
 ) -> Provenance:
     rate = options.reference_fps or stream.spec.reference_fps
     behaviour = {
         **asdict(options.look),
-        "map_bits": targets.map_bits,
-        "map_size": targets.map_size,
+        "map_bits": outputs.map_bits,
+        "map_size": outputs.map_size,
         "reset_on_cut": options.reset_on_cut,
         "time_aware": options.time_aware,
         "reference_fps": rate if options.time_aware else None,

@@ -1,21 +1,20 @@
-"""Several sources, each with its own outputs: one failure is not the end of the others."""
+"""Many videos, one or several at a time: one failure is not the end of the others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, TypeVar
 
-from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.output.recovery import recover_beside
-from salema.runtime.run.jobs import run_jobs
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.sources.playback import Playback
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Sequence
 
-    from salema.runtime.errors import SalemaError
-    from salema.runtime.output.outputs import Targets
+    from salema.runtime.output.outputs import Outputs
     from salema.runtime.run.pipeline import Summary
     from salema.runtime.run.stages import RunOptions
     from salema.runtime.sources.selection import Selection
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from salema.runtime.stream import SaliencyStream
 
 _AT_THEIR_OWN_PACE = {"camera", "url", "pipeline"}
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def usual_jobs(sources: Sequence[Source]) -> int:
@@ -32,7 +33,7 @@ def usual_jobs(sources: Sequence[Source]) -> int:
 
 
 def run_sources(
-    planned: Sequence[tuple[Source, Targets]],
+    planned: Sequence[tuple[Source, Outputs]],
     open_stream: Callable[[], SaliencyStream],
     selection: Selection,
     options: RunOptions,
@@ -42,7 +43,7 @@ def run_sources(
     begun: Callable[[Playback], None],
     progress: Callable[[int], None],
     notify: Callable[[str], None],
-) -> Iterator[tuple[Source, Targets, Summary | SalemaError | OSError | None]]:
+) -> Iterator[tuple[Source, Outputs, Summary | SalemaError | OSError | None]]:
     """Runs sources; yields each with its summary, or what went wrong, or None if a stop came before it, as they end.
 
     Args:
@@ -60,23 +61,88 @@ def run_sources(
         SalemaError: the model can't be opened.
         UsageError: windows can't be shown for several at a time.
     """
-    if jobs > 1 and any(targets.show for _, targets in planned):
+    if jobs > 1 and any(outputs.show for _, outputs in planned):
         raise UsageError(f"--show: one window at a time, and {jobs} sources would run at once; give --jobs 1")
 
-    def work(item: tuple[Source, Targets], stream: SaliencyStream) -> Summary | None:
-        source, targets = item
+    def work(item: tuple[Source, Outputs], stream: SaliencyStream) -> Summary | None:
+        source, outputs = item
         if stop.is_set():
             return None
         try:
             with Playback(source, selection, stop, notify) as playback:
                 begun(playback)
-                for note in recover_beside(targets.files):
+                for note in recover_beside(outputs.files):
                     notify(note)
-                return process_video(stream, playback, targets, options, progress=progress, stop=stop)
+                return process_video(stream, playback, outputs, options, progress=progress, stop=stop)
         except VideoError:
             if stop.is_set():  # before the first frame
                 return None
             raise
 
-    for (source, targets), result in run_jobs(planned, open_stream, work, jobs):
-        yield source, targets, result
+    for (source, outputs), result in run_jobs(planned, open_stream, work, jobs):
+        yield source, outputs, result
+
+
+def run_jobs(
+    items: Sequence[_Item],
+    open_stream: Callable[[], SaliencyStream],
+    work: Callable[[_Item, SaliencyStream], _Result],
+    jobs: int = 1,
+) -> Iterator[tuple[_Item, _Result | SalemaError | OSError]]:
+    """Yields each item with what `work` made of it, or what went wrong, as they are done.
+
+    Args:
+        items: what to work on.
+        open_stream: opens the model; each job has one of its own.
+        work: takes an item and a stream. With one job it runs in the caller's thread.
+        jobs: how many at a time.
+
+    Raises:
+        SalemaError: the model can't be opened: one error, not one an item.
+    """
+    opened = [open_stream()]
+    try:
+        if jobs == 1:
+            for item in items:
+                yield item, _attempt(work, item, opened[0])
+        else:
+            yield from _side_by_side(items, open_stream, opened, work, jobs)
+    finally:
+        for stream in opened:
+            stream.close()
+
+
+def _attempt(work: Callable[..., _Result], *arguments: object) -> _Result | SalemaError | OSError:
+    try:
+        return work(*arguments)
+    except (SalemaError, OSError) as error:
+        return error
+
+
+def _side_by_side(
+    items: Sequence[_Item],
+    open_stream: Callable[[], SaliencyStream],
+    opened: list[SaliencyStream],
+    work: Callable[[_Item, SaliencyStream], _Result],
+    jobs: int,
+) -> Iterator[tuple[_Item, _Result | SalemaError | OSError]]:
+    own, spare, lock = threading.local(), list(opened), threading.Lock()
+
+    def run(item: _Item) -> _Result:
+        if not hasattr(own, "stream"):
+            with lock:
+                if spare:
+                    own.stream = spare.pop()
+                else:
+                    own.stream = open_stream()
+                    opened.append(own.stream)
+        return work(item, own.stream)
+
+    with ThreadPoolExecutor(jobs, "video") as pool:
+        futures = {pool.submit(_attempt, run, item): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # who takes no more of them waits for what is under way, not for all
+            for future in futures:
+                future.cancel()

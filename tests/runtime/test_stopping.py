@@ -18,11 +18,11 @@ from videos import outputs, probe, write_clip
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.output.outputs import Targets
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import read_provenance
 from salema.runtime.output.sinks import CsvSink
-from salema.runtime.run.jobs import run_jobs
 from salema.runtime.run.pipeline import process_video
+from salema.runtime.run.videos import run_jobs
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.source import find_sources
 from salema.runtime.stopping import signals_taken, stop_requested
@@ -31,7 +31,7 @@ from salema.runtime.stopping import signals_taken, stop_requested
 SLOW_TO_END = """
 import sys, time
 from salema.runtime.stopping import signals_taken, stop_requested
-from salema.runtime.output.outputs import Targets
+from salema.runtime.output.outputs import Outputs
 with signals_taken(to_the_end=True), stop_requested() as stop:
     print("begun", flush=True)
     while not stop.wait(0.01): pass
@@ -226,7 +226,7 @@ def test_a_signal_while_files_are_finished_has_ended_nothing(model, small_clip, 
     monkeypatch.setattr(CsvSink, "finish", late)
     (source,) = find_sources([str(small_clip)])
     with load(model) as stream, Playback(source, stop=stop) as playback:
-        summary = process_video(stream, playback, Targets(csv=tmp_path / "o.csv"), stop=stop)
+        summary = process_video(stream, playback, Outputs(csv=tmp_path / "o.csv"), stop=stop)
     assert (summary.frames, summary.interrupted, stop.is_set()) == (12, False, True)
     made = read_provenance(tmp_path / "o.csv")
     assert (made.complete, made.why_incomplete) == (True, None)

@@ -12,7 +12,7 @@ from salema.export.weights.seeded import moving_disc
 from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
-from salema.runtime.output.outputs import Targets
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.postprocess import VIEWS, Look, Normaliser, render, to_grey, to_levels
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.run.stages import RunOptions
@@ -50,9 +50,9 @@ def expected(stream, frame, view):
 
 
 def run(stream, clip, out, view):
-    targets = Targets(video=out.with_suffix(".mp4"), maps=out)
+    outputs = Outputs(video=out.with_suffix(".mp4"), maps=out)
     with Playback(find_sources([str(clip)])[0]) as source:
-        return process_video(stream, source, targets, RunOptions(Look(view)))
+        return process_video(stream, source, outputs, RunOptions(Look(view)))
 
 
 def assert_same(pictures, grey, image):
@@ -227,9 +227,9 @@ def test_numbers_cuts_and_raw_maps_are_the_same_as_on_the_cpu(model, on_device, 
     with stream, open_session(model, "onnxruntime", "cpu") as plain:
         for name, one in (("gpu", stream), ("cpu", SaliencyStream(plain))):
             out = tmp_path / name
-            targets = Targets(out / "o.mp4", out / "maps", 16, out / "o.npz", out / "o.csv")
+            outputs = Outputs(out / "o.mp4", out / "maps", 16, out / "o.npz", out / "o.csv")
             with Playback(source, Selection(stride=2)) as playback:
-                assert process_video(one, playback, targets, options).cuts == 1
+                assert process_video(one, playback, outputs, options).cuts == 1
     for path in sorted((tmp_path / "cpu").rglob("*.*")):
         if path.name.endswith("salema.json"):  # it names the backend
             continue

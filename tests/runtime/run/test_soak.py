@@ -10,7 +10,7 @@ import pytest
 from videos import write_clip
 
 from salema.runtime import load
-from salema.runtime.output.outputs import Targets
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.postprocess import to_grey
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.sources.playback import Playback
@@ -51,7 +51,7 @@ def test_twenty_thousand_frames(exported, tmp_path):
 
     with load(folder) as stream, Playback(find_sources([str(clip)])[0]) as source:
         assert source.frame_count == FRAMES
-        summary = process_video(stream, source, Targets(maps=tmp_path / "maps"), progress=progress)
+        summary = process_video(stream, source, Outputs(maps=tmp_path / "maps"), progress=progress)
     assert summary.frames == FRAMES
     settled, after = seen[SETTLED // 1000], seen[SETTLED // 1000 :]
     assert max(after) < 1.05 * settled, [round(size / 1e6) for size in seen]
