@@ -9,9 +9,16 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from salema.runtime.errors import ModelError, NewerModelError, UsageError, reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _typeshed import DataclassInstance
+
+Facts = TypeVar("Facts", bound="DataclassInstance")
 
 SPEC_VERSION = 4
 METADATA_KEY = "salema"
@@ -236,3 +243,30 @@ def check_parts(encoder: ModelSpec, decoder: ModelSpec) -> None:
     """
     if (encoder.part, decoder.part) != ("encoder", "decoder") or encoder.whole != decoder.whole:
         raise ModelError("encoder and decoder are not of one export; export them again with --split")
+
+
+def read_facts(kind: type[Facts], file: Path, again: str) -> Facts:
+    """Reads a JSON file of facts that lies beside a model.
+
+    Args:
+        kind: their dataclass. Its field `spec` is a `ModelSpec`, its last field the version of the record.
+        file: the file.
+        again: how to make the file again, for messages.
+
+    Raises:
+        NewerModelError: the model is of a newer version, and making the file again can't help.
+        ModelError: the record is damaged, or of another version.
+    """
+    try:
+        record = json.loads(file.read_text("utf-8", errors="replace"))
+        if isinstance(record, dict) and "spec" in record:  # first: a newer model is told as such
+            spec = ModelSpec.from_json(json.dumps(record["spec"]), str(file))
+        version = fields(kind)[-1]
+        if set(record) != {field.name for field in fields(kind)} or record[version.name] != version.default:
+            raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
+        tuples = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+        return kind(**{**record, **tuples, "spec": spec})
+    except NewerModelError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"{file}: can't be used ({reason(error)}); {again}") from error

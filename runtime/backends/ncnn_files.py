@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from salema.runtime.errors import ModelError, reason
+from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of
 from salema.runtime.model_folder import NCNN_AGAIN
-from salema.runtime.spec import ModelSpec
+from salema.runtime.spec import ModelSpec, read_facts
 
 if TYPE_CHECKING:
     from salema.runtime.model_folder import NcnnFiles
@@ -39,26 +39,6 @@ class NcnnInfo:
         """Returns the record as JSON."""
         return json.dumps(asdict(self), indent=1)
 
-    @classmethod
-    def from_json(cls, text: str, where: str) -> NcnnInfo:
-        """Reads what `to_json` wrote; `where` names the file in messages.
-
-        Raises:
-            NewerModelError: the model is of a newer version.
-            ModelError: the record is damaged, or of another version.
-        """
-        try:
-            record: dict[str, Any] = json.loads(text)
-            if isinstance(record, dict) and "spec" in record:  # first: a newer one is to be told as such
-                spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
-            if set(record) != {field.name for field in fields(cls)} or record["record_version"] != RECORD_VERSION:
-                raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            if isinstance(error, ModelError):
-                raise
-            raise ModelError(f"{where}: can't be used ({reason(error)}); {NCNN_AGAIN}") from error
-        return cls(**{**record, "spec": spec})
-
 
 def describe(files: NcnnFiles, spec: ModelSpec) -> NcnnInfo:
     """Returns the facts of files that have just been written."""
@@ -71,7 +51,7 @@ def read_info(files: NcnnFiles) -> NcnnInfo:
     Raises:
         ModelError: they don't, or the facts are damaged.
     """
-    info = NcnnInfo.from_json(files.facts.read_text("utf-8", errors="replace"), str(files.facts))
+    info = read_facts(NcnnInfo, files.facts, NCNN_AGAIN)
     for file, expected in ((files.param, info.param_sha256), (files.weights, info.bin_sha256)):
         if sha256_of(file) != expected:
             raise ModelError(f"{file}: not the file that {files.facts.name} describes; {NCNN_AGAIN} -o {file.parent}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from salema.runtime.errors import ModelError, NewerModelError, reason
+from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of, write_bytes, written_aside
 from salema.runtime.gpu.trt_library import RTX_TARGETS, TENSORRT, TENSORRT_RTX
-from salema.runtime.spec import ModelSpec
+from salema.runtime.spec import ModelSpec, read_facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,46 +69,16 @@ class EngineInfo:
         """Returns the record as JSON."""
         return json.dumps(asdict(self), indent=1)
 
-    def check(self) -> None:
-        """Refuses values of other types than they must be.
-
-        Raises:
-            ValueError: there is one.
-        """
-        texts = (self.backend, self.library_version, self.onnx_sha256, self.plan_sha256, *self.targets)
+    def __post_init__(self) -> None:
+        targets, profile = self.targets, self.batch_profile
+        texts = (self.backend, self.library_version, self.onnx_sha256, self.plan_sha256)
         flags = (self.version_compatible, self.hardware_compatible)
-        profile = len(self.batch_profile) == 3 and all(isinstance(streams, int) for streams in self.batch_profile)  # noqa: PLR2004
-        if not (profile and all(isinstance(t, str) for t in texts) and all(isinstance(flag, bool) for flag in flags)):
+        if not (
+            (isinstance(targets, tuple) and all(isinstance(text, str) for text in (*texts, *targets)))
+            and (len(profile) == 3 and all(isinstance(streams, int) for streams in profile))  # noqa: PLR2004
+            and all(isinstance(flag, bool) for flag in flags)
+        ):
             raise ValueError("it holds values of other types than it must")
-
-    @classmethod
-    def from_json(cls, text: str, where: str, rebuild: str) -> EngineInfo:
-        """Reads what `to_json` wrote.
-
-        Args:
-            text: the JSON.
-            where: the file it came from, for error messages.
-            rebuild: the command that makes it anew, likewise.
-
-        Raises:
-            NewerModelError: the model is of a newer version, and building can't help.
-            ModelError: the record is damaged, or of another version.
-        """
-        try:
-            record: dict[str, Any] = json.loads(text)
-            if isinstance(record, dict) and "spec" in record:  # first: it decides whether another record is of use
-                spec = ModelSpec.from_json(json.dumps(record["spec"]), where)
-            if set(record) != {field.name for field in fields(cls)} or record["engine_version"] != ENGINE_VERSION:
-                raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
-            lists = {name: tuple(record[name]) for name in ("targets", "batch_profile")}
-            info = cls(**{**record, **lists, "spec": spec})
-            info.check()
-        except NewerModelError:
-            raise
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ModelError(f"{where}: can't be used ({reason(error)}); build it again with: {rebuild}") from error
-        else:
-            return info
 
 
 def sidecar_of(engine: Path) -> Path:
@@ -140,7 +110,7 @@ def read_engine(path: Path, kind: Kind) -> tuple[bytes, EngineInfo]:
     sidecar = sidecar_of(path)
     if not sidecar.is_file():
         raise ModelError(f"{sidecar}: missing, and the engine can't be used without it; build both with: {rebuild}")
-    info = EngineInfo.from_json(sidecar.read_text("utf-8", errors="replace"), str(sidecar), rebuild)
+    info = read_facts(EngineInfo, sidecar, f"build it again with: {rebuild}")
     if info.backend != kind.backend:
         raise ModelError(f"{path}: built by {info.backend}; run it with --backend {info.backend}")
     plan = path.read_bytes()

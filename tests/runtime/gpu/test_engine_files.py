@@ -97,7 +97,7 @@ def test_parts_that_do_not_belong_together_are_refused(folder):
         (lambda record: json.dumps({**record, "engine_version": 99}), "of another version"),
         (lambda record: json.dumps({**record, "colour": "red"}), "of another version"),
         (lambda record: json.dumps({**record, "spec": {}}), "metadata can't be read"),
-        (lambda record: json.dumps({**record, "targets": 5}), "not iterable"),
+        (lambda record: json.dumps({**record, "targets": 5}), "values of other types"),
         (lambda record: json.dumps({**record, "batch_profile": [1]}), "values of other types"),
         (lambda record: json.dumps({**record, "batch_profile": ["a", "b", "c"]}), "values of other types"),
         (lambda record: json.dumps({**record, "version_compatible": "no"}), "values of other types"),
