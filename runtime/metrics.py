@@ -6,6 +6,7 @@ says nothing, so it scores what chance does: NSS 0, CC 0, and in SIM and KL it c
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -21,7 +22,40 @@ _LEVELS = 256
 _MOST_COUNTED = 2**24  # OpenCV counts in float32
 
 
-def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
+class Measured:
+    """A map, with what several metrics ask of it found once.
+
+    Args:
+        values: `(H, W)`.
+    """
+
+    def __init__(self, values: Map) -> None:
+        self.values = values
+
+    @cached_property
+    def low(self) -> float:
+        """The least value."""
+        return float(self.values.min())
+
+    @cached_property
+    def is_flat(self) -> bool:
+        """Whether all values are the same, or not comparable."""
+        return not float(self.values.max()) > self.low
+
+    @cached_property
+    def centred(self) -> tuple[float, NDArray[np.float64], float]:
+        """The mean, the values `(n,)` less it, and the sum of their squares."""
+        mean = float(self.values.mean(dtype=np.float64))
+        centred = np.asarray(np.subtract(self.values, mean, dtype=np.float64), np.float64).ravel()
+        return mean, centred, _dot(centred, centred)
+
+
+def measured(values: Map | Measured) -> Measured:
+    """Returns the map measured, itself if it is."""
+    return values if isinstance(values, Measured) else Measured(values)
+
+
+def nss(saliency: Map | Measured, fixations: Map, ddof: int = 0) -> float:
     """Normalised scanpath saliency: mean of the standardised map `(H, W)` where `fixations` `(H, W)` is not 0.
 
     Args:
@@ -29,25 +63,28 @@ def nss(saliency: Map, fixations: Map, ddof: int = 0) -> float:
         fixations: at least one must not be 0.
         ddof: 0 divides the deviation by N, 1 by N - 1.
     """
-    if not np.ptp(saliency) > 0:
+    found = measured(saliency)
+    if found.is_flat:
         return 0.0
-    mean, deviation = _mean_and_deviation(saliency, ddof)
-    return float((saliency[fixations > 0].mean(dtype=np.float64) - mean) / deviation)
+    mean, deviation = _mean_and_deviation(found, ddof)
+    fixated = found.values.ravel()[np.flatnonzero(fixations)]  # a third of what a mask takes
+    return float((fixated.mean(dtype=np.float64) - mean) / deviation)
 
 
-def cc(saliency: Map, density: Map) -> float:
+def cc(saliency: Map | Measured, density: Map | Measured) -> float:
     """Pearson's correlation of two maps `(H, W)`, -1 to 1."""
-    if not (np.ptp(saliency) > 0 and np.ptp(density) > 0):
+    first, second = measured(saliency), measured(density)
+    if first.is_flat or second.is_flat:
         return 0.0
-    centred = _less(saliency, float(saliency.mean(dtype=np.float64)))  # of one of the two is enough
-    product = _dot(centred, density.astype(np.float64).ravel()) / centred.size
-    deviation = (_dot(centred, centred) / centred.size) ** 0.5
-    return float(product / (deviation * _mean_and_deviation(density, 0)[1]))
+    _, centred, squares = first.centred  # of one of the two is enough
+    product = _dot(centred, second.values.astype(np.float64).ravel()) / centred.size
+    deviation = (squares / centred.size) ** 0.5
+    return float(product / (deviation * _mean_and_deviation(second, 0)[1]))
 
 
-def sim(saliency: Map, density: Map) -> float:
+def sim(saliency: Map | Measured, density: Map | Measured) -> float:
     """Similarity, 0 to 1: what two maps `(H, W)`, each taken to [0, 1] and then to a sum of 1, have in common."""
-    first, second = (_shares(values, float(values.min())) for values in (saliency, density))
+    first, second = (_shares(found.values, found.low) for found in (measured(saliency), measured(density)))
     return max(1 - cv2.norm(first, second, cv2.NORM_L1) / 2, 0.0)  # the sum of the lesser ones, as both sums are 1
 
 
@@ -88,18 +125,13 @@ def level_counts(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
     return np.asarray(counts).ravel().astype(np.intp)
 
 
-def _mean_and_deviation(values: Map, ddof: int) -> tuple[float, float]:
+def _mean_and_deviation(found: Measured, ddof: int) -> tuple[float, float]:
+    values = found.values
     if values.dtype == np.uint8:  # OpenCV's sums are exact, and take no copy
         mean, deviation = cv2.meanStdDev(values)
         return float(mean[0, 0]), float(deviation[0, 0]) * (values.size / (values.size - ddof)) ** 0.5
-    average = float(values.mean(dtype=np.float64))
-    centred = _less(values, average)
-    return average, float((_dot(centred, centred) / (values.size - ddof)) ** 0.5)
-
-
-def _less(values: Map, mean: float) -> NDArray[np.float64]:
-    """Returns a map's values `(n,)` less their mean."""
-    return np.asarray(np.subtract(values, mean, dtype=np.float64), np.float64).ravel()
+    average, _, squares = found.centred
+    return average, float((squares / (values.size - ddof)) ** 0.5)
 
 
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from salema.benchmarks.maps.map_files import MAP_FILES, MATLAB
 from salema.runtime.errors import MapError, VideoError
-from salema.runtime.files.natural import by_name, natural_key
+from salema.runtime.files.natural import by_name, natural_order
 from salema.runtime.run.dataset_layouts import check_dataset, is_wanted, list_videos, testing_folder
 
 _DENSITY = ("maps",)
@@ -115,7 +115,7 @@ def _videos(root: Path) -> list[tuple[str, Path | None, Path | None]]:
     density, fixation = _first(root, _DENSITY), _first(root, _FIXATION)
     outside = {path.name for folder in (density, fixation) if folder for path in subfolders(folder)} - {"maps"}
     if outside:
-        names = sorted(outside, key=natural_key)
+        names = natural_order(outside, str)
         return [(name, density and density / name, fixation and fixation / name) for name in names]
     return [(video.name, _first(video, _DENSITY), _first(video, _FIXATION)) for video in subfolders(root)]
 
@@ -128,7 +128,7 @@ def _frames(density: Path | None, fixation: Path | None) -> tuple[FrameTruth, ..
     densities = map_files(density)
     # The same fixations also as MATLAB files: images are taken where there are both.
     fixations = map_files(fixation and fixation / "maps") | map_files(fixation)
-    named = sorted((fixations | densities).items(), key=lambda item: natural_key(item[0]))
+    named = natural_order((fixations | densities).items(), lambda item: item[0])
     return tuple(FrameTruth(path.stem, densities.get(key), fixations.get(key)) for key, path in named)
 
 

@@ -16,7 +16,7 @@ from salema.benchmarks.metrics.auc import auc_borji, auc_judd, exact_auc, shuffl
 from salema.benchmarks.metrics.counting import Counting
 from salema.benchmarks.metrics.resizing import Resize, halve, halve_places, resize
 from salema.runtime.errors import UsageError
-from salema.runtime.metrics import cc, kl_divergence, nss, sim
+from salema.runtime.metrics import cc, kl_divergence, measured, nss, sim
 from salema.runtime.run.dataset_layouts import IN_IMAGES
 
 if TYPE_CHECKING:
@@ -181,12 +181,15 @@ def defined_metrics(
 ) -> dict[str, Callable[[], float]]:
     """Returns how to take each metric that is defined, by its name; maps are of one size, the scored one."""
     metrics: dict[str, Callable[[], float]] = {}
-    if density is not None and np.ptp(density) > 0:
-        metrics |= {name: partial(metric, saliency, density) for name, metric in {"cc": cc, "sim": sim}.items()}
+    found = measured(saliency)
+    wanted = None if density is None else measured(density)
+    if wanted is not None and not wanted.is_flat:
+        metrics |= {name: partial(metric, found, wanted) for name, metric in {"cc": cc, "sim": sim}.items()}
         # What a resize made negative has no logarithm.
-        metrics["kl"] = lambda: kl_divergence(saliency if saliency.dtype.kind == "u" else saliency.clip(0), density)
+        at_least_0 = partial(np.maximum, saliency, 0) if found.low < 0 else lambda: saliency
+        metrics["kl"] = lambda: kl_divergence(at_least_0(), wanted.values)
     if fixated is not None and fixated.any():
-        metrics["nss"] = partial(nss, saliency, fixated, protocol.ddof)
+        metrics["nss"] = partial(nss, found, fixated, protocol.ddof)
         if not fixated.all():
             aucs = _sampled_aucs if protocol.sampled else _exact_aucs
             metrics |= aucs(saliency, fixated, others, protocol, rng)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 if TYPE_CHECKING:
@@ -26,12 +25,7 @@ def matlab_bicubic(values: Map, size_hw: tuple[int, int]) -> NDArray[np.float64]
     """
     if not np.ptp(values) > 0:  # what is rounded on the way would look like a picture
         return np.full(size_hw, values.flat[0], np.float64)
-    upright = _along_rows(values.astype(np.float64), size_hw[0])
-    return _turned(_along_rows(_turned(upright), size_hw[1]))
-
-
-def _turned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return cast("NDArray[np.float64]", cv2.transpose(values))  # 640x192: 0.16 ms; NumPy takes 0.53
+    return _along_columns(_along_rows(values.astype(np.float64), size_hw[0]), size_hw[1])
 
 
 def _along_rows(values: NDArray[np.float64], height: int) -> NDArray[np.float64]:
@@ -40,6 +34,15 @@ def _along_rows(values: NDArray[np.float64], height: int) -> NDArray[np.float64]
     resized = np.empty((height, values.shape[1]))
     for rows, used, weights in _row_weights(values.shape[0], height):
         np.matmul(weights, values[used], out=resized[rows])
+    return resized
+
+
+def _along_columns(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    if values.shape[1] == width:
+        return values
+    resized = np.empty((values.shape[0], width))
+    for columns, used, weights in _row_weights(values.shape[1], width):
+        np.matmul(values[:, used], weights.T, out=resized[:, columns])
     return resized
 
 

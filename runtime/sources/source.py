@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 from urllib.parse import urlsplit
 
-from natsort import natsorted, ns
-
 from salema.runtime.errors import UsageError, VideoError, reason
 from salema.runtime.files.bounded_files import MOST_LIST_BYTES, read_file
 from salema.runtime.files.image_size import JPEG_START, PNG_START
@@ -258,4 +256,6 @@ def _in_folder_of(path: Path, line: str) -> str:
 
 
 def _natural(paths: Iterable[Path]) -> list[Path]:
+    from natsort import natsorted, ns  # noqa: PLC0415 - see `files.natural`
+
     return natsorted(paths, key=str, alg=ns.PATH | ns.INT)

@@ -1,11 +1,11 @@
 from pathlib import Path
 
-from salema.runtime.files.natural import by_name, natural_key
+from salema.runtime.files.natural import by_name, natural_order
 
 
 def test_numbers_count_in_names():
     names = ["10", "9", "0002", "a10", "a9", "v1_12", "v1_2"]
-    assert sorted(names, key=natural_key) == ["0002", "9", "10", "a9", "a10", "v1_2", "v1_12"]
+    assert natural_order(names, str) == ["0002", "9", "10", "a9", "a10", "v1_2", "v1_12"]
 
 
 def test_paths_go_by_their_own_names():
