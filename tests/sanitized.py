@@ -8,15 +8,14 @@ import sys
 import numpy as np
 from host_kernels import HostLauncher, aligned, on_host
 
-from salema.kernels.ops import ema as ops
-from salema.kernels.ops.postprocess import ResizeTables, map_range, postprocess
+from salema.kernels.ops.ema import ema_update
+from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
-from salema.kernels.twins import ema as reference
-from salema.kernels.twins.postprocess import linear_tables
+from salema.kernels.tables import linear_tables, resize_tables
+from salema.kernels.twins.ema import ema_update as ema_update_twin
 from salema.kernels.twins.postprocess import map_range as map_range_twin
 from salema.kernels.twins.postprocess import postprocess as postprocess_twin
 from salema.kernels.twins.preprocess import preprocess as preprocess_twin
-from salema.kernels.twins.preprocess import resize_tables
 
 
 def check_ema(launcher, rng):
@@ -25,8 +24,8 @@ def check_ema(launcher, rng):
         arrays |= {"mix": rng.random(shape[0], np.float32), "out": aligned(shape, np.float16)}
         arrays |= {"residual": aligned(shape, np.float16, rng)}
         twin = {name: array.copy() for name, array in arrays.items()}
-        ops.ema_update(launcher, **{name: on_host(array) for name, array in arrays.items()})
-        reference.ema_update(**twin)
+        ema_update(launcher, **{name: on_host(array) for name, array in arrays.items()})
+        ema_update_twin(**twin)
         np.testing.assert_array_equal(arrays["out"], twin["out"])
 
 
@@ -49,6 +48,12 @@ def check_map_range(launcher, rng):
         np.testing.assert_array_equal(out, twin)
 
 
+def aligned_copy(array):
+    copy = aligned(array.shape, array.dtype)
+    copy[:] = array
+    return copy
+
+
 def check_postprocess(launcher, rng):
     colours = rng.integers(0, 256, (256, 3), dtype=np.uint8)
     for map_hw, size in (((1, 1), (1, 1)), ((4, 6), (7, 5)), ((16, 32), (33, 20))):
@@ -56,14 +61,10 @@ def check_postprocess(launcher, rng):
         limits = np.array([saliency.min(), saliency.max()], np.float32)
         frame, out = (rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(2))
         twin = np.empty_like(out)
-        rows, columns = linear_tables(map_hw, size)
-        kept = [aligned(table.shape, table.dtype) for table in (rows, columns)]
-        for copy, table in zip(kept, (rows, columns), strict=True):
-            copy[:] = table
-        tables = ResizeTables(*map(on_host, kept), map_hw)
+        tables = linear_tables(map_hw, size).placed(aligned_copy)
         inputs = {"view": "overlay", "frame": frame, "colours": colours, "opacity": 0.5}
         postprocess_twin(saliency, limits, twin, **inputs)
-        inputs |= {"frame": on_host(frame), "colours": on_host(colours), "tables": tables}
+        inputs |= {"frame": on_host(frame), "colours": on_host(colours), "tables": tables.placed(on_host)}
         postprocess(launcher, on_host(saliency), on_host(limits), on_host(out), **inputs)
         np.testing.assert_array_equal(out, twin)
 

@@ -11,10 +11,9 @@ import torch
 
 from salema.kernels.arrays import Array, place_array
 from salema.kernels.ops.ema import ema_update
-from salema.kernels.ops.postprocess import ResizeTables, map_range, postprocess
+from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
-from salema.kernels.twins.postprocess import linear_tables
-from salema.kernels.twins.preprocess import resize_tables
+from salema.kernels.tables import linear_tables, resize_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,8 +131,7 @@ class KernelBench:
         saliency = self._random(NETWORK_HW, np.dtype(np.float32))
         limits = self._place(np.array([0, 1], np.float32))
         colours = self._random((256, 3), np.dtype(np.uint8))
-        rows, columns = map(self._place, linear_tables(NETWORK_HW, source_hw))
-        tables = ResizeTables(rows, columns, NETWORK_HW)
+        tables = linear_tables(NETWORK_HW, source_hw).placed(self._place)
         options: dict[str, Any] = {"view": "overlay", "frame": frame, "colours": colours, "tables": tables}
         work = lambda: postprocess(self._launcher, saliency, limits, out, **options)  # noqa: E731
         return self._record("postprocess overlay", size, frame.nbytes + out.nbytes + saliency.nbytes, work)

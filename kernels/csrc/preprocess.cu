@@ -1,6 +1,6 @@
 // A source frame -> the network's frame, both uint8 BGR [height, width, 3], as OpenCV's resize with INTER_AREA gives it
 // on x86, to the bit. A thread makes one output pixel, of the source pixels in its row's and its column's span. Spans
-// and weights are made on the host: twins/preprocess.py, which says where all this is from.
+// and weights are made on the host: tables.py, which says where all this is from.
 //
 // Set by the compiler's -D: MODE (WHOLE, AREA, LINEAR).
 #include "common.cuh"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
-from typing import get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from salema.kernels.arrays import ALIGNMENT_BYTES, Array, Launcher, address, check_apart, check_array
 from salema.kernels.compile import Variant
 from salema.kernels.errors import ArgumentError
-from salema.kernels.twins.postprocess import View
 
+if TYPE_CHECKING:
+    from salema.kernels.tables import LinearTables
+
+View = Literal["map8", "map", "overlay"]
 VIEWS: tuple[View, ...] = get_args(View)
 _RANGE = Variant("map_range")
 _PICTURES = {view: Variant("postprocess", {"VIEW": view.upper()}) for view in VIEWS}
@@ -20,21 +22,6 @@ VARIANTS: tuple[Variant, ...] = (_RANGE, *_PICTURES.values())
 _WARP, _MOST_THREADS, _RANGE_ELEMENTS = 32, 1024, 16  # elements of a thread, before there are more threads
 _BLOCK = (32, 8, 1)
 _MOST_BLOCKS = 65535  # of a grid's second axis
-
-
-@dataclass(frozen=True)
-class ResizeTables:
-    """What `twins.postprocess.linear_tables` made, on the device.
-
-    Attributes:
-        rows: int32 `[h, 4]`.
-        columns: int32 `[w, 4]`.
-        source_hw: sizes of the map that they were made for; a kernel can't tell.
-    """
-
-    rows: Array
-    columns: Array
-    source_hw: tuple[int, int]
 
 
 def map_range(launcher: Launcher, saliency: Array, out: Array) -> None:
@@ -72,7 +59,7 @@ def postprocess(
     view: View,
     frame: Array | None = None,
     colours: Array | None = None,
-    tables: ResizeTables | None = None,
+    tables: LinearTables[Array] | None = None,
     opacity: float = 0.5,
 ) -> None:
     """Draws a map, in one pass.
@@ -113,7 +100,7 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return columns, rows, 1
 
 
-def _check_which(view: View, **optional: Array | ResizeTables | None) -> None:
+def _check_which(view: View, **optional: Array | LinearTables[Array] | None) -> None:
     if view not in VIEWS:
         raise ArgumentError(f"view: {view!r} given, {', '.join(VIEWS)} expected")
     needed = {"map8": (), "map": ("tables",), "overlay": ("frame", "colours", "tables")}[view]
@@ -139,7 +126,7 @@ def _check_not_empty(saliency: Array, elements: int) -> None:
 
 def _check_tables(
     launcher: Launcher,
-    tables: ResizeTables | None,
+    tables: LinearTables[Array] | None,
     colours: Array | None,
     map_shape: tuple[int, ...],
     out_shape: tuple[int, ...],

@@ -9,10 +9,10 @@ import numpy as np
 from salema.kernels.arrays import Array, Launcher, address, check_apart, check_array
 from salema.kernels.compile import Variant
 from salema.kernels.errors import ArgumentError
-from salema.kernels.twins.preprocess import LINEAR, MODES
+from salema.kernels.tables import LINEAR, MODES
 
 if TYPE_CHECKING:
-    from salema.kernels.twins.preprocess import AxisTable, ResizeTables
+    from salema.kernels.tables import AxisTable, ResizeTables
 
 VARIANTS = tuple(Variant("preprocess", {"MODE": mode}) for mode in MODES)
 
@@ -30,7 +30,7 @@ def preprocess(launcher: Launcher, source: Array, out: Array, tables: ResizeTabl
         launcher: what runs it.
         source: the frame, BGR.
         out: the frame that is written; it must not overlap anything else.
-        tables: `twins.preprocess.resize_tables` of these sizes, each array on the device.
+        tables: `tables.resize_tables` of these sizes, each array on the device.
 
     Raises:
         ArgumentError: an argument has another type, shape or place, spans 2 GiB or more, or overlaps another.

@@ -1,1 +1,1 @@
-"""NumPy twins of the kernels: the same names, arguments and roundings."""
+"""NumPy twins of the kernels: the same names, arguments and roundings, to check the kernels against."""

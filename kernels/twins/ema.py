@@ -1,6 +1,6 @@
-"""NumPy twins of the kernels: the same names and arguments, the same roundings, to the bit.
+"""NumPy twin of the kernel `ema_update`: the same arguments and roundings, to the bit.
 
-They are what the kernels are checked against, and the path on a CPU where one is needed.
+The kernel is checked against it. A split model on the CPU (`runtime/backends/ort_split_session.py`) runs it.
 """
 
 from __future__ import annotations

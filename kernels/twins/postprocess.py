@@ -6,50 +6,16 @@ and `addWeighted`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from salema.kernels.tables import linear_tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-View = Literal["map8", "map", "overlay"]
-WEIGHT_ONE = 1 << 11  # of the resize: weights have 11 bits after the point
-
-
-def linear_tables(
-    source_hw: tuple[int, int], target_hw: tuple[int, int]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Makes the tables of OpenCV's linear resize: what each row and each column of the target reads.
-
-    Args:
-        source_hw: sizes of the map, each at least 1.
-        target_hw: sizes of the picture.
-
-    Returns:
-        int32 `[h, 4]` for rows and `[w, 4]` for columns: first index, second index, weight of the first, weight of
-        the second, of `WEIGHT_ONE`.
-    """
-    (rows_first, rows_part), (columns_first, columns_part) = (
-        _positions(source, target) for source, target in zip(source_hw, target_hw, strict=True)
-    )
-    outside = (columns_first < 0) | (columns_first >= source_hw[1] - 1)
-    columns_part[outside] = 0  # OpenCV does so for columns only; for rows it reads the edge twice, with both weights
-    return _table(rows_first, rows_part, source_hw[0]), _table(columns_first, columns_part, source_hw[1])
-
-
-def _positions(source: int, target: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Where target elements lie in the source: the element before, and the part of the way to the next one."""
-    scale = 1 / (target / source) if target else 1.0  # twice divided, as OpenCV does
-    exact = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
-    first = np.floor(exact)
-    return first.astype(np.int32), exact - first
-
-
-def _table(first: NDArray[np.int32], part: NDArray[np.float32], source: int) -> NDArray[np.int32]:
-    weights = [np.rint(weight * np.float32(WEIGHT_ONE)) for weight in (1 - part, part)]
-    columns = [first.clip(0, source - 1), (first + 1).clip(0, source - 1), *weights]
-    return np.stack(columns, axis=-1).astype(np.int32)
+    from salema.kernels.ops.postprocess import View
 
 
 def map_range(saliency: NDArray[np.float32], out: NDArray[np.float32]) -> None:
@@ -104,7 +70,8 @@ def _levels(saliency: NDArray[np.float32], limits: NDArray[np.float32]) -> NDArr
 
 def _resize(small: NDArray[np.uint8], size_hw: tuple[int, ...]) -> NDArray[np.uint8]:
     """Resizes `[H, W, C]` as OpenCV does: columns exactly, then rows with 4 bits less and two roundings down."""
-    rows, columns = linear_tables((small.shape[0], small.shape[1]), (size_hw[0], size_hw[1]))
+    tables = linear_tables((small.shape[0], small.shape[1]), (size_hw[0], size_hw[1]))
+    rows, columns = tables.rows, tables.columns
     wide = small.astype(np.int32)
     wide = wide[:, columns[:, 0]] * columns[:, 2, None] + wide[:, columns[:, 1]] * columns[:, 3, None]
     wide >>= 4

@@ -10,11 +10,9 @@ import cv2
 import numpy as np
 
 from salema.kernels.arrays import Array, place_array
-from salema.kernels.ops.postprocess import ResizeTables as LinearTables
 from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
-from salema.kernels.twins.postprocess import linear_tables
-from salema.kernels.twins.preprocess import resize_tables
+from salema.kernels.tables import linear_tables, resize_tables
 from salema.runtime.postprocess import COLORMAPS
 
 if TYPE_CHECKING:
@@ -130,8 +128,7 @@ class PictureJob:
         self._grey = HostTensor(device, (height, width), np.uint8)
         self._image = None if look.view is None else HostTensor(device, (*source_hw, 3), np.uint8)
         self._resize = resize_tables(source_hw, (height, width)).placed(self._place)
-        rows, columns = linear_tables((height, width), source_hw)
-        self._linear = LinearTables(self._place(rows), self._place(columns), (height, width))
+        self._linear = linear_tables((height, width), source_hw).placed(self._place)
         levels = np.arange(256, dtype=np.uint8)[np.newaxis]
         self._colours = self._place(cv2.applyColorMap(levels, COLORMAPS[look.colormap])[0])
         self._fixed = self._place(np.array([0, 1], np.float32)) if look.normalise == "none" else None

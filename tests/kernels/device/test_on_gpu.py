@@ -9,15 +9,14 @@ import torch
 from salema.kernels.arrays import place_array
 from salema.kernels.device.cuda import CudaDevice
 from salema.kernels.device.launcher import CudaLauncher
-from salema.kernels.ops import ema as ops
-from salema.kernels.ops.postprocess import ResizeTables, map_range, postprocess
+from salema.kernels.ops.ema import ema_update
+from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
-from salema.kernels.twins import ema as reference
-from salema.kernels.twins.postprocess import linear_tables
+from salema.kernels.tables import linear_tables, resize_tables
+from salema.kernels.twins.ema import ema_update as ema_update_twin
 from salema.kernels.twins.postprocess import map_range as map_range_twin
 from salema.kernels.twins.postprocess import postprocess as postprocess_twin
 from salema.kernels.twins.preprocess import preprocess as preprocess_twin
-from salema.kernels.twins.preprocess import resize_tables
 
 pytestmark = pytest.mark.gpu
 SHAPES = [(1, 1, 1, 1), (1, 1, 1, 7), (5, 1, 1, 3), (3, 5, 7, 9), (2, 512, 12, 16)]
@@ -74,10 +73,10 @@ def test_ema_update_is_its_twin_to_the_bit_and_pytorch_in_float64(gpu, shape, dt
     exact = {name: torch.from_numpy(array).double() for name, array in arrays.items()}
     with gpu.device.active():
         placed = {name: gpu.up(array) for name, array in arrays.items()}
-        ops.ema_update(gpu.launcher, **placed)
+        ema_update(gpu.launcher, **placed)
         state, found = gpu.down(placed["state"]), gpu.down(placed["out"])
         gpu.free()
-    reference.ema_update(**arrays)
+    ema_update_twin(**arrays)
     np.testing.assert_array_equal(state, arrays["state"])
     np.testing.assert_array_equal(found, arrays["out"])
     after = torch.lerp(exact["state"], exact["x"], exact["mix"][:, None, None, None])
@@ -99,10 +98,10 @@ def test_every_option_of_ema_update(gpu, residual, relu, rectified, in_place):
         placed = {name: None if array is None else gpu.up(array) for name, array in arrays.items()}
         if in_place:
             placed["out"] = placed["x"]
-        ops.ema_update(gpu.launcher, **placed, relu=relu, rectified=rectified)
+        ema_update(gpu.launcher, **placed, relu=relu, rectified=rectified)
         state, found = gpu.down(placed["state"]), gpu.down(placed["out"])
         gpu.free()
-    reference.ema_update(**arrays, relu=relu, rectified=rectified)
+    ema_update_twin(**arrays, relu=relu, rectified=rectified)
     np.testing.assert_array_equal(state, arrays["state"])
     np.testing.assert_array_equal(found, arrays["out"])
 
@@ -116,11 +115,10 @@ def test_pictures_with_pitched_rows(gpu):
     drawn = {"view": "overlay", "frame": frame, "colours": colours}
     postprocess_twin(saliency, limits, expected, **drawn)
     with gpu.device.active():
-        rows, columns = map(gpu.up, linear_tables((48, 64), (90, 122)))
         wide = gpu.up(np.zeros((90, 128, 3), np.uint8))
         out = dataclasses.replace(wide, shape=(90, 122, 3), pitch_bytes=128 * 3)
         inputs = {name: gpu.up(value) for name, value in drawn.items() if name != "view"}
-        inputs |= {"view": "overlay", "tables": ResizeTables(rows, columns, (48, 64))}
+        inputs |= {"view": "overlay", "tables": linear_tables((48, 64), (90, 122)).placed(gpu.up)}
         postprocess(gpu.launcher, gpu.up(saliency), gpu.up(limits), out, **inputs)
         np.testing.assert_array_equal(gpu.down(wide)[:, :122], expected)
         grey, twin = gpu.up(np.zeros((48, 64), np.uint8)), np.zeros((48, 64), np.uint8)
@@ -140,7 +138,7 @@ def test_a_thousand_updates_track_float64(gpu):
         for _ in range(1000):
             x = rng.uniform(0.5, 2, shape).astype(np.float32)
             exact += np.float64(weight) * (x - exact)
-            ops.ema_update(gpu.launcher, state, gpu.up(x), mix, out)
+            ema_update(gpu.launcher, state, gpu.up(x), mix, out)
         found = gpu.down(state)
         gpu.free()
     assert np.abs(found / exact - 1).max() < 1e-5
@@ -184,10 +182,9 @@ def test_postprocess_is_its_twin_to_the_bit(gpu, source_hw, view):
     expected = np.empty((*source_hw, 3), np.uint8)
     postprocess_twin(saliency, limits, expected, view=view, **drawn)
     with gpu.device.active():
-        rows, columns = map(gpu.up, linear_tables((192, 256), source_hw))
         out = gpu.up(np.zeros_like(expected))
         inputs = {name: gpu.up(array) for name, array in drawn.items()}
-        tables = ResizeTables(rows, columns, (192, 256))
+        tables = linear_tables((192, 256), source_hw).placed(gpu.up)
         postprocess(gpu.launcher, gpu.up(saliency), gpu.up(limits), out, view=view, tables=tables, **inputs)
         np.testing.assert_array_equal(gpu.down(out), expected)
         gpu.free()
@@ -197,12 +194,12 @@ def test_kernels_can_be_recorded_once_they_are_loaded(gpu):
     arrays = random_arrays((1, 8, 4, 4), np.float16, np.random.default_rng(0))
     with gpu.device.active():
         placed = {name: gpu.up(array) for name, array in arrays.items()}
-        ops.ema_update(gpu.launcher, **placed)
-        graph = gpu.device.capture(lambda: ops.ema_update(gpu.launcher, **placed))
+        ema_update(gpu.launcher, **placed)
+        graph = gpu.device.capture(lambda: ema_update(gpu.launcher, **placed))
         gpu.device.launch(graph)
         found = gpu.down(placed["state"])
         del graph
         gpu.free()
     for _ in range(2):
-        reference.ema_update(**arrays)
+        ema_update_twin(**arrays)
     np.testing.assert_array_equal(found, arrays["state"])

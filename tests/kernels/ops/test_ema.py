@@ -8,8 +8,8 @@ import torch
 from host_kernels import HostLauncher, aligned, on_host
 
 from salema.kernels.errors import ArgumentError
-from salema.kernels.ops import ema as ops
-from salema.kernels.twins import ema as reference
+from salema.kernels.ops.ema import ema_update
+from salema.kernels.twins.ema import ema_update as ema_update_twin
 
 SIZES = {
     "one element": (1, 1, 1, 1),
@@ -41,7 +41,7 @@ def copied(arrays):
 
 def launch(arrays, launcher=None, **options):
     placed = {name: None if array is None else on_host(array) for name, array in arrays.items()}
-    ops.ema_update(launcher or HostLauncher(), **placed, **options)
+    ema_update(launcher or HostLauncher(), **placed, **options)
 
 
 def assert_same_bits(found, expected):
@@ -54,7 +54,7 @@ def test_the_source_on_the_cpu_is_its_twin_to_the_bit(size, dtype):
     arrays = make(SIZES[size], dtype=dtype)
     expected = copied(arrays)
     launch(arrays)
-    reference.ema_update(**expected)
+    ema_update_twin(**expected)
     assert_same_bits(arrays["state"], expected["state"])
     assert_same_bits(arrays["out"], expected["out"])
 
@@ -68,7 +68,7 @@ def test_every_option(residual, relu, rectified, shape):
     arrays = make(shape, residual=residual)
     expected = copied(arrays)
     launch(arrays, relu=relu, rectified=rectified)
-    reference.ema_update(**expected, relu=relu, rectified=rectified)
+    ema_update_twin(**expected, relu=relu, rectified=rectified)
     assert_same_bits(arrays["state"], expected["state"])
     assert_same_bits(arrays["out"], expected["out"])
     assert (arrays["state"].min() >= 0) == rectified
@@ -85,7 +85,7 @@ def test_the_twin_is_pytorch_in_float64(shape, residual, relu, rectified, dtype)
         state = torch.relu(state)
     after = state + exact.get("residual", torch.zeros(()))
     expected = torch.relu(after) if relu else after
-    reference.ema_update(**arrays, relu=relu, rectified=rectified)
+    ema_update_twin(**arrays, relu=relu, rectified=rectified)
     np.testing.assert_allclose(arrays["state"], state.numpy(), atol=1e-6)
     np.testing.assert_allclose(arrays["out"], expected.numpy(), atol=1e-6 if dtype == np.float32 else 5e-3, rtol=1e-3)
 
@@ -107,7 +107,7 @@ def test_infinities_are_values():
     arrays["x"][:, 0, 0, :3] = [np.inf, -np.inf, np.nan]
     expected = copied(arrays)
     launch(arrays)
-    reference.ema_update(**expected)
+    ema_update_twin(**expected)
     assert_same_bits(arrays["out"], expected["out"])
     assert_same_bits(arrays["state"], expected["state"])
 
@@ -118,7 +118,7 @@ def test_out_may_be_x_itself_or_the_residual_itself():
         expected = copied(arrays)
         arrays["out"] = arrays[place]
         launch(arrays)
-        reference.ema_update(**expected)
+        ema_update_twin(**expected)
         assert_same_bits(arrays["out"], expected["out"])
 
 
@@ -145,7 +145,7 @@ def test_a_4k_frame():
     arrays = make((1, 1, 2160, 3840), dtype=np.float16)
     expected = copied(arrays)
     launch(arrays)
-    reference.ema_update(**expected)
+    ema_update_twin(**expected)
     assert_same_bits(arrays["out"], expected["out"])
 
 
@@ -208,4 +208,4 @@ def test_an_array_of_another_device_is_refused():
     placed = {name: on_host(array) for name, array in arrays.items() if array is not None}
     placed["x"] = dataclasses.replace(placed["x"], device="GPU 1")
     with pytest.raises(ArgumentError, match="x: lies on another device than the kernel runs on"):
-        ops.ema_update(HostLauncher(), **placed)
+        ema_update(HostLauncher(), **placed)

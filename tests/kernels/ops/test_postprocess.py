@@ -10,6 +10,7 @@ from host_kernels import HostLauncher, aligned, build, on_host
 
 from salema.kernels.errors import ArgumentError
 from salema.kernels.ops import postprocess as postprocess_op
+from salema.kernels.tables import linear_tables
 from salema.kernels.twins import postprocess as twins
 from salema.runtime.postprocess import Look, render, to_grey
 
@@ -54,8 +55,7 @@ def make(map_hw, hw, view, *, opacity=0.5):
     made["limits"] = ranges(made["saliency"][None])[0]
     if view == "map8":
         return {**made, "out": make_bytes(*map_hw)}
-    made |= {"out": make_bytes(*hw, 3), "made_for": map_hw}
-    made["tables"] = twins.linear_tables(map_hw, hw)
+    made |= {"out": make_bytes(*hw, 3), "tables": linear_tables(map_hw, hw)}
     if view == "overlay":
         made |= {"frame": make_bytes(*hw, 3)[::-1].copy(), "colours": JET.copy()}
     return made
@@ -76,8 +76,7 @@ def launch(made, launcher=None, gap=None):
             if gap is not None and name in {"out", "frame"}:
                 memory[name], placed[name] = pitched(value, gap)
     if made.get("tables"):
-        placed["tables"] = postprocess_op.ResizeTables(*map(on_host, made["tables"]), made["made_for"])
-    placed.pop("made_for", None)
+        placed["tables"] = made["tables"].placed(on_host)
     postprocess_op.postprocess(launcher or HostLauncher(), **placed)
     return memory
 
@@ -85,7 +84,7 @@ def launch(made, launcher=None, gap=None):
 def assert_is_twin(made, gap=0):
     """The kernel and the twin write the same, and nothing between rows; leaves what was written."""
     memory = launch(made, gap=gap)
-    twins.postprocess(**{name: value for name, value in made.items() if name not in {"tables", "made_for"}})
+    twins.postprocess(**{name: value for name, value in made.items() if name != "tables"})
     expected, _ = pitched(made["out"], gap)
     np.testing.assert_array_equal(memory["out"], expected)
 
@@ -244,8 +243,8 @@ BAD = {
         ("frame", lambda m: replace(on_host(m["frame"]), device="GPU 1"), "frame: lies on another device"),
         ("colours", lambda m: JET[:255], r"colours: shape \(255, 3\) given, \(256, 3\) expected"),
         ("tables", lambda m: None, "tables: none given, the view overlay needs it"),
-        ("tables", lambda m: twins.linear_tables((4, 6), (8, 9)), r"tables.columns: shape \(9, 4\) given"),
-        ("made_for", lambda m: (5, 6), r"tables: made for maps of \(5, 6\), \(4, 6\) given"),
+        ("tables", lambda m: linear_tables((4, 6), (8, 9)), r"tables.columns: shape \(9, 4\) given"),
+        ("tables", lambda m: linear_tables((5, 6), (8, 10)), r"tables: made for maps of \(5, 6\), \(4, 6\) given"),
         ("view", lambda m: "heat", "view: 'heat' given, map8, map, overlay expected"),
         ("opacity", lambda m: 1.5, "opacity: 1.5 given, 0 to 1 expected"),
         ("opacity", lambda m: np.nan, "opacity: nan given"),

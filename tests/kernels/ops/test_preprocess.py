@@ -9,7 +9,7 @@ from host_kernels import HostLauncher, on_host
 
 from salema.kernels.errors import ArgumentError
 from salema.kernels.ops.preprocess import VARIANTS, preprocess
-from salema.kernels.twins.preprocess import AREA, LINEAR, MODES, WHOLE, AxisTable, resize_tables
+from salema.kernels.tables import AREA, LINEAR, MODES, WHOLE, AxisTable, resize_tables
 from salema.kernels.twins.preprocess import preprocess as twin
 
 NETWORKS = [(192, 256), (64, 96), (16, 16)]

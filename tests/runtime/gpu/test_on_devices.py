@@ -6,7 +6,7 @@ import pytest
 from constant_engine import SIZE_HW, STATE, constant_session, constants
 from host_device import HostDevice, QueuedLauncher
 
-from salema.kernels.twins import ema as reference
+from salema.kernels.twins.ema import ema_update
 from salema.runtime.postprocess import VIEWS, Look, render, to_grey
 from salema.runtime.stream import SaliencyStream
 
@@ -36,7 +36,7 @@ def twin_state(state, mix, precision):
     after = state[np.newaxis].copy()
     out = np.empty(after.shape, given["fresh"].dtype)
     weight = np.full(1, mix, np.float32)
-    reference.ema_update(after, arrays["fresh"], weight, out, residual=arrays["entered"])
+    ema_update(after, arrays["fresh"], weight, out, residual=arrays["entered"])
     return after[0]
 
 

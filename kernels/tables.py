@@ -1,0 +1,184 @@
+"""The tables that the kernels resize by: what each output row and column is made of, as OpenCV has it, to the bit.
+
+`resize_tables` is `INTER_AREA` on uint8, which `preprocess` does; `linear_tables` is `INTER_LINEAR`, which
+`postprocess` does. Sources: OpenCV 4 and 5, `modules/imgproc/src/resize.cpp` (`computeResizeAreaTab`,
+`hal::resize`). Its three ways to resize with `INTER_AREA` are the three modes here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from salema.kernels.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+WHOLE = "WHOLE"  # both axes shrink by whole numbers, 1 among them: sums of integers
+AREA = "AREA"  # both axes shrink, or one keeps its size: float32 sums of weighted pixels
+LINEAR = "LINEAR"  # an axis grows: two pixels an axis, weights of 11 bits
+MODES = (WHOLE, AREA, LINEAR)
+
+_WEIGHT_ONE = 1 << 11  # linear weights have 11 bits after the point
+_SKIPPED = 1e-3  # of a source pixel: a smaller share of one is left out
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class AxisTable(Generic[T]):
+    """What each output row, or column, is made of.
+
+    Attributes:
+        spans: int32 `[n, 2]`, first and last source row or column; `LINEAR` reads these two alone.
+        weights: float32 `[n, taps]`, weights from the first one on, zero past the last; not read by `WHOLE`.
+    """
+
+    spans: T
+    weights: T
+
+
+@dataclass(frozen=True)
+class ResizeTables(Generic[T]):
+    """How frames of one size become frames of another; `T` is an array of NumPy's, or one on a device.
+
+    Attributes:
+        mode: one of `MODES`.
+        source_size_hw: rows and columns of the source.
+        network_size_hw: rows and columns of the output.
+        rows: for each output row.
+        columns: for each output column.
+    """
+
+    mode: str
+    source_size_hw: tuple[int, int]
+    network_size_hw: tuple[int, int]
+    rows: AxisTable[T]
+    columns: AxisTable[T]
+
+    def placed(self, place: Callable[[T], U]) -> ResizeTables[U]:
+        """Returns the same tables elsewhere, each array as `place` returns it, which is how they get to a device."""
+        rows = AxisTable(place(self.rows.spans), place(self.rows.weights))
+        columns = AxisTable(place(self.columns.spans), place(self.columns.weights))
+        return ResizeTables(self.mode, self.source_size_hw, self.network_size_hw, rows, columns)
+
+
+def resize_tables(source_size_hw: tuple[int, int], network_size_hw: tuple[int, int]) -> ResizeTables[NDArray[Any]]:
+    """Returns the tables for a pair of sizes: the same for the same sizes, so keep them.
+
+    Args:
+        source_size_hw: rows and columns of the source.
+        network_size_hw: rows and columns of the output.
+
+    Raises:
+        ArgumentError: a size is less than 1.
+    """
+    for name, size in (("source_size_hw", source_size_hw), ("network_size_hw", network_size_hw)):
+        if min(size) < 1:
+            raise ArgumentError(f"{name}: {size[0]} rows and {size[1]} columns given, at least 1 of each expected")
+    axes = tuple(zip(source_size_hw, network_size_hw, strict=True))
+    scales = [_scale(source, out) for source, out in axes]
+    if min(scales) < 1:
+        mode, make = LINEAR, _linear_axis
+    elif all(abs(scale - round(scale)) < np.finfo(np.float64).eps for scale in scales):
+        mode, make = WHOLE, _whole_axis
+    else:
+        mode, make = AREA, _area_axis
+    rows, columns = (make(source, out) for source, out in axes)
+    return ResizeTables(mode, source_size_hw, network_size_hw, rows, columns)
+
+
+def _scale(source: int, out: int) -> float:
+    """Source pixels of an output pixel. OpenCV inverts twice, which decides near whole numbers: 49 becomes less."""
+    return 1.0 / (out / source)
+
+
+def _whole_axis(source: int, out: int) -> AxisTable[NDArray[Any]]:
+    taps = source // out
+    first = np.arange(out) * taps
+    return AxisTable(_spans(first, first + taps - 1), np.ones((out, 1), np.float32))
+
+
+def _area_axis(source: int, out: int) -> AxisTable[NDArray[Any]]:
+    scale = _scale(source, out)
+    begin = np.arange(out) * scale
+    end = begin + scale
+    width = np.minimum(scale, source - begin)
+    last = np.minimum(np.floor(end).astype(int), source - 1)
+    whole = np.minimum(np.ceil(begin).astype(int), last)  # the first source pixel that lies inside altogether
+    has_left, has_right = whole - begin > _SKIPPED, end - last > _SKIPPED
+    spans = _spans(whole - has_left, last - ~has_right)
+    index = spans[:, :1] + np.arange((spans[:, 1] - spans[:, 0]).max() + 1)
+    left, right = (whole - begin) / width, np.minimum(np.minimum(end - last, 1.0), width) / width
+    weights = np.where(index < whole[:, None], left[:, None], (1.0 / width)[:, None])
+    weights = np.where(index == last[:, None], right[:, None], weights)
+    return AxisTable(spans, np.where(index <= spans[:, 1:], weights, 0).astype(np.float32))
+
+
+def _linear_axis(source: int, out: int) -> AxisTable[NDArray[Any]]:
+    first = np.floor(np.arange(out) * _scale(source, out)).astype(int)
+    second = (np.arange(1, out + 1) - (first + 1) * (out / source)).astype(np.float32)
+    second = np.where(second <= 0, np.float32(0), second - np.floor(second))
+    weights = np.stack([np.float32(1) - second, second], axis=1) * np.float32(_WEIGHT_ONE)
+    spans = _spans(np.minimum(first, source - 1), np.minimum(first + 1, source - 1))
+    return AxisTable(spans, np.rint(weights))
+
+
+def _spans(first: NDArray[Any], last: NDArray[Any]) -> NDArray[np.int32]:
+    return np.stack([first, last], axis=1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class LinearTables(Generic[T]):
+    """How maps of one size become pictures of another; `T` is an array of NumPy's, or one on a device.
+
+    Attributes:
+        rows: int32 `[h, 4]`, for each row: first index, second index, weight of the first, weight of the second, which
+            together are 2048.
+        columns: int32 `[w, 4]`, the same for each column.
+        source_hw: sizes of the map that they were made for; a kernel can't tell.
+    """
+
+    rows: T
+    columns: T
+    source_hw: tuple[int, int]
+
+    def placed(self, place: Callable[[T], U]) -> LinearTables[U]:
+        """Returns the same tables elsewhere, each array as `place` returns it."""
+        return LinearTables(place(self.rows), place(self.columns), self.source_hw)
+
+
+def linear_tables(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> LinearTables[NDArray[np.int32]]:
+    """Returns the tables of OpenCV's linear resize for a pair of sizes.
+
+    Args:
+        source_hw: rows and columns of the map, each at least 1.
+        target_hw: rows and columns of the picture.
+    """
+    (rows_first, rows_part), (columns_first, columns_part) = (
+        _positions(source, target) for source, target in zip(source_hw, target_hw, strict=True)
+    )
+    outside = (columns_first < 0) | (columns_first >= source_hw[1] - 1)
+    columns_part[outside] = 0  # OpenCV does so for columns only; for rows it reads the edge twice, with both weights
+    rows, columns = _table(rows_first, rows_part, source_hw[0]), _table(columns_first, columns_part, source_hw[1])
+    return LinearTables(rows, columns, source_hw)
+
+
+def _positions(source: int, target: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Where target elements lie in the source: the element before, and the part of the way to the next one."""
+    scale = 1 / (target / source) if target else 1.0  # twice divided, as OpenCV does
+    exact = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
+    first = np.floor(exact)
+    return first.astype(np.int32), exact - first
+
+
+def _table(first: NDArray[np.int32], part: NDArray[np.float32], source: int) -> NDArray[np.int32]:
+    weights = [np.rint(weight * np.float32(_WEIGHT_ONE)) for weight in (1 - part, part)]
+    columns = [first.clip(0, source - 1), (first + 1).clip(0, source - 1), *weights]
+    return np.stack(columns, axis=-1).astype(np.int32)
