@@ -1,4 +1,4 @@
-"""A split model on the CPU: two ONNX Runtime sessions with the NumPy twin of our EMA kernel between them."""
+"""A split model on the CPU: two ONNX Runtime sessions, and between them the EMA in NumPy, as the kernel does it."""
 
 from __future__ import annotations
 
