@@ -1,22 +1,19 @@
-"""What `make gpu-check` compares: every backend that runs here, and PyTorch."""
+"""What `make gpu-check` compares: every backend that runs here with PyTorch, and each way to run with the others."""
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.benchmarks.gpu.parity import compare_with_torch
-from salema.benchmarks.peers.torch_peers import TorchGraphStream, TorchOptions, TorchStream
+from salema.benchmarks.peers.network import load_network
+from salema.benchmarks.peers.torch_peers import TorchOptions, TorchStream
 from salema.benchmarks.speed.harness import compare
 from salema.export.engine.builder import EngineOptions
 from salema.export.engine.to_engine import build_chosen
-from salema.export.exporter import Options, export_model
-from salema.export.weights.architecture import choose_architecture
-from salema.export.weights.checkpoints import load_checkpoint
+from salema.export.exporter import export_model
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import SalemaError
@@ -28,49 +25,50 @@ from salema.runtime.stream import SaliencyStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from salema.export.weights.architecture import Architecture
-    from salema.export.weights.checkpoints import Checkpoint
+    from salema.export.exporter import Options
     from salema.runtime.session import Session
-    from salema.runtime.spec import ModelSpec
 
-BASELINE = "pytorch eager"
+
+def split_of(folder: Path) -> Path:
+    """Where `check_precision` puts the split model that belongs to a whole one."""
+    return folder.with_name(f"{folder.name}-split")
 
 
 def check_precision(
     options: Options, device: str, frames: int, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Exports in a precision; compares and times every backend that runs here. Those that don't say why.
+    """Exports in a precision, and compares every backend that runs here with PyTorch; those that don't run say why.
+
+    They are timed against each other only, for graphs on and off and both state schemes, which `salema-bench` can't
+    choose. The models, whole and split, and their engines stay.
 
     Args:
-        options: the export; its folder is replaced by one for the time being.
+        options: the export of the whole model.
         device: `cuda` or `cpu`.
         frames: frames of the comparison with PyTorch in float32.
         rounds: rounds of the timing.
         say: takes a line on each step.
     """
-    checkpoint = load_checkpoint(options.weights)
-    architecture, _ = choose_architecture(checkpoint.kind, checkpoint.hint, "auto", (), None)
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        whole, split = Path(name) / "whole", Path(name) / "split"
-        result = export_model(Options(**{**vars(options), "folder": whole}), say)
-        export_model(Options(**{**vars(options), "folder": split, "split": True}), say)
-        sessions, passed_over = _open_all(whole, split, device, stack, say)
-        video = moving_disc(frames, result.spec.height, result.spec.width)
-        truth = TorchStream(architecture, checkpoint.weights, result.spec, TorchOptions(), device)
+    split = split_of(options.folder)
+    result = export_model(options, say)
+    export_model(replace(options, folder=split, split=True), say)
+    network = load_network(result.spec, options.weights)
+    truth = TorchStream(network.architecture, network.checkpoint.weights, result.spec, TorchOptions(), device)
+    video = moving_disc(frames, result.spec.height, result.spec.width)
+    with ExitStack() as stack:
+        sessions, passed_over = _open_all(options.folder, split, device, stack, say)
         parity = {}
         for backend, session in sessions.items():
             parity[backend] = {"description": session.description, **asdict(compare_with_torch(session, truth, video))}
             say(f"  {backend}: {parity[backend]}")
         frame = video[len(video) // 2][None]
-        cases = _torch_cases(architecture, checkpoint, result.spec, device, frame)
-        cases |= {backend: partial(SaliencyStream(session).infer, frame) for backend, session in sessions.items()}
-        speed = {case: asdict(timing) for case, timing in compare(cases, BASELINE, rounds, inner=10).items()}
+        cases = {backend: partial(SaliencyStream(session).infer, frame) for backend, session in sessions.items()}
+        first = next(iter(cases), "")
+        speed = {case: asdict(timing) for case, timing in compare(cases, first, rounds, inner=10).items()}
     for case, timing in speed.items():
-        say(f"  {case}: {timing['median_ms']:.3f} ms, {timing['ratio']:.2f} x {BASELINE}")
+        say(f"  {case}: {timing['median_ms']:.3f} ms, {timing['ratio']:.2f} x {first}")
     return {"export": asdict(result.report), "parity": parity, "speed": speed, "passed_over": passed_over}
 
 
@@ -110,16 +108,3 @@ def _open_built(
     if not any((folder / kind.engine_name(part)).is_file() for part in ("model", "encoder")):
         build_chosen(folder, kind.backend, EngineOptions(), say)
     return open_tensorrt(look_up(folder), kind, graphs=graphs, state_scheme=scheme)
-
-
-def _torch_cases(
-    architecture: Architecture, checkpoint: Checkpoint, spec: ModelSpec, device: str, frame: NDArray[np.uint8]
-) -> dict[str, Callable[[], object]]:
-    precision = "fp32" if device == "cpu" else spec.precision  # FP16 on a CPU is nobody's choice
-    made = architecture, checkpoint.weights, spec, TorchOptions(precision), device
-    cases: dict[str, Callable[[], object]] = {BASELINE: partial(TorchStream(*made).infer, frame)}
-    if device != "cpu":
-        recorded = TorchGraphStream(*made)
-        recorded.record()
-        cases["pytorch CUDA graph"] = partial(recorded.infer, frame)
-    return cases

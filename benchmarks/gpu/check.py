@@ -11,14 +11,19 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from salema.runtime.errors import exit_on_error
 from salema.runtime.telling import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("fp32", "fp16")
@@ -55,7 +60,7 @@ def check(
 ) -> None:
     """Run everything that needs a GPU, and leave the results as JSON."""
     with exit_on_error("gpu-check", "use a smaller --imgsz"):
-        from salema.benchmarks.gpu.cases import check_precision
+        from salema.benchmarks.gpu.cases import check_precision, split_of
         from salema.benchmarks.machine.environment import describe_environment
         from salema.export.exporter import Options
         from salema.kernels.gpus import list_gpus
@@ -74,10 +79,12 @@ def check(
         keep("tests", _run_tests(out) if tests else None)
         keep("sanitizers", _run_sanitizers(out) if sanitizers else None)
         keep("kernels", None if device == "cpu" else _time_kernels())
-        for precision in PRECISIONS:
-            options = Options(weights, out, precision=precision, imgsz_hw=imgsz)
-            keep(precision, check_precision(options, device, frames, rounds, tell))
-        keep("bench", _run_bench(out, weights, imgsz, device, seconds))
+        with TemporaryDirectory() as scratch:
+            folders = [Path(scratch) / precision for precision in PRECISIONS]
+            for folder in folders:
+                options = Options(weights, folder, precision=folder.name, imgsz_hw=imgsz)
+                keep(folder.name, check_precision(options, device, frames, rounds, tell))
+            keep("bench", _run_bench([*folders, *map(split_of, folders)], out, weights, device, seconds))
     codes = [record["tests"]["exit_code"] if tests else 0, *(record["sanitizers"] or {}).values()]
     raise SystemExit(int(any(codes)))
 
@@ -112,30 +119,17 @@ def _run(command: list[str], output: TextIO) -> int:
     return done.returncode
 
 
-def _run_bench(out: Path, weights: str, imgsz: tuple[int, int], device: str, seconds: float) -> list[str]:
-    """Runs salema-bench over a whole and a split model in FP16 (on a CPU, FP32); returns the names of its cases."""
-    from tempfile import TemporaryDirectory
-
+def _run_bench(folders: Sequence[Path], out: Path, weights: str, device: str, seconds: float) -> list[str]:
+    """Runs salema-bench over the models that run here; returns the names of its cases."""
     from salema.benchmarks.speed.bench import run_bench
     from salema.benchmarks.speed.cases import Plan
     from salema.benchmarks.speed.records import write_records
-    from salema.export.engine.builder import EngineOptions
-    from salema.export.engine.to_engine import build_chosen
-    from salema.export.exporter import Options, export_model
+    from salema.runtime.model_folder import look_up
 
-    with TemporaryDirectory() as name:
-        folders = Path(name) / "whole", Path(name) / "split"
-        for folder in folders:
-            precision = "fp32" if device == "cpu" else "fp16"
-            options = Options(weights, folder, precision=precision, imgsz_hw=imgsz, split=folder.name == "split")
-            export_model(options, tell)
-            if device != "cpu":
-                build_chosen(folder, "auto", EngineOptions(), tell)
-        # Without an engine, ONNX Runtime runs split models on the CPU only.
-        models = folders if device == "cpu" or list(folders[1].glob("*.engine")) else folders[:1]
-        peers = ("pytorch",) if device == "cpu" else ("pytorch-fp16", "pytorch", "pytorch-cuda-graph")
-        plan = Plan(models, peers=peers, duration_s=seconds, device=device, weights=weights)
-        records = run_bench(plan, tell)
+    # Without an engine, ONNX Runtime runs split models on the CPU only.
+    models = [path for path in folders if device == "cpu" or not look_up(path).is_split or [*path.glob("*.engine")]]
+    peers = ("pytorch",) if device == "cpu" else ("pytorch-fp16", "pytorch", "pytorch-cuda-graph")
+    records = run_bench(Plan(tuple(models), peers=peers, duration_s=seconds, device=device, weights=weights), tell)
     write_records(out / "bench.jsonl", records)
     return [record["case"] for record in records]
 
@@ -148,22 +142,14 @@ def _time_kernels() -> list[dict[str, Any]] | dict[str, str]:
     from salema.kernels.errors import SalemaError
 
     try:
-        device = CudaDevice()
-    except SalemaError as error:
-        return {"error": str(error)}
-    launcher = CudaLauncher(device)
-    bench = KernelBench(device, launcher, with_torch=True)
-    try:
-        with device.active():
+        with closing(CudaDevice()) as device, device.active(), closing(CudaLauncher(device)) as launcher:
+            bench = KernelBench(device, launcher, with_torch=True)
             try:
                 return [asdict(speed) for speed in bench.measure()]
             finally:
                 bench.free()
-                launcher.close()
     except SalemaError as error:
         return {"error": str(error)}
-    finally:
-        device.close()
 
 
 def main() -> None:
