@@ -10,7 +10,6 @@ imports, as far as they are installed, `lean_ratio` against the one that leaves 
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -24,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from salema.benchmarks.machine.environment import describe_environment
 from salema.benchmarks.metrics.protocols import PROTOCOLS
 from salema.benchmarks.speed.harness import summarise
+from salema.benchmarks.studies.common import take_one_core, write_study
 from salema.benchmarks.studies.published_loop import LEAN, import_as_published
 from salema.runtime.files.whole_files import make_folder
 
@@ -116,8 +115,7 @@ def table(timings: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measures, prints and writes JSON."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    take_one_core()
     timings = {}
     for frames in FRAMES:
         with tempfile.TemporaryDirectory() as folder:
@@ -135,10 +133,8 @@ def main() -> None:
             ratio = f"{timing.ratio:.1f} x ({timing.ratio_low:.1f} to {timing.ratio_high:.1f})"
             print(f"{frames:4d} frames  {name:38s} {timing.median_ms:8.0f} ms  {ratio}", end="")
             print(f", lean {lean[name].ratio:.1f} x", flush=True)
-    missing = import_as_published()
-    record = {"environment": describe_environment(), "rounds": ROUNDS, "not_installed": missing, "timings": timings}
     print(table(timings))
-    Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_study({"rounds": ROUNDS, "not_installed": import_as_published(), "timings": timings})
 
 
 if __name__ == "__main__":

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
+from salema.benchmarks.studies.common import write_study
 from salema.kernels.compile import compile_kernel
 from salema.kernels.ops.ema import EMA_VARIANTS
 from salema.kernels.ops.postprocess import VARIANTS as PICTURES
@@ -36,4 +33,4 @@ def count_registers() -> dict[str, dict[str, int | None]]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(count_registers(), indent=1) + "\n", "utf-8")
+    write_study(count_registers(), timed=False)

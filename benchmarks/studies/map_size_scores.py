@@ -7,9 +7,6 @@ Usage: python -m salema.benchmarks.studies.map_size_scores FILE.json
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -17,6 +14,7 @@ import numpy as np
 
 from salema.benchmarks.maps.fixations import seeded
 from salema.benchmarks.metrics.protocols import METRICS, PROTOCOLS, score_frame
+from salema.benchmarks.studies.common import write_study
 from salema.runtime.output.bicubic import matlab_bicubic
 from salema.runtime.output.map_size import levels_at
 from salema.runtime.postprocess import to_grey
@@ -97,7 +95,7 @@ def measure() -> dict[str, Any]:
 def main() -> None:
     """Measures and writes JSON."""
     record = {"frames": FRAMES, "truth_hw": TRUTH_HW, "map_hw": MAP_HW, "protocol": "dhf1k", "variants": measure()}
-    Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_study(record, timed=False)
 
 
 if __name__ == "__main__":

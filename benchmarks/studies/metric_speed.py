@@ -9,22 +9,18 @@ published ones under every protocol, as nobody would compare every pixel with ev
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from salema.benchmarks.machine.environment import describe_environment
 from salema.benchmarks.metrics.protocols import PROTOCOLS, Protocol, defined_metrics, to_size
 from salema.benchmarks.speed.harness import compare
 from salema.benchmarks.studies import slow_metrics as slow
+from salema.benchmarks.studies.common import take_one_core, write_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,8 +96,7 @@ def loops(frame: Frame, protocol: Protocol, metric: str) -> float:
 
 def main() -> None:
     """Measures, prints and writes JSON."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    take_one_core()
     cv2.setNumThreads(1)
     timings: dict[str, dict[str, Any]] = {}
     for setting, (name, size_hw) in SETTINGS.items():
@@ -117,8 +112,7 @@ def main() -> None:
                 f"{metric:9s} {setting}: loops {found['loops'].median_ms:7.2f} ms, salema {ours.median_ms:6.2f} ms,"
                 f" {ours.ratio:6.1f} x ({ours.ratio_low:.1f} to {ours.ratio_high:.1f})"
             )
-    record = {"environment": describe_environment(), "fixations": FIXATIONS, "rounds": ROUNDS, "timings": timings}
-    Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_study({"fixations": FIXATIONS, "rounds": ROUNDS, "timings": timings})
 
 
 if __name__ == "__main__":

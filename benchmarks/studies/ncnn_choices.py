@@ -8,7 +8,6 @@ processes of its own, in turns too.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -18,12 +17,12 @@ import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salema.benchmarks.machine.environment import describe_environment
 from salema.benchmarks.speed.harness import compare, time_ms
+from salema.benchmarks.studies.common import write_study
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.backends.ncnn_files import read_info
@@ -113,7 +112,7 @@ def main() -> None:
     if len(sys.argv) == 3:  # noqa: PLR2004 - in a process of its own
         print(_median_step_ms(Path(sys.argv[1]), int(sys.argv[2])))
         return
-    fp32, int8, file = map(Path, sys.argv[1:])
+    fp32, int8 = map(Path, sys.argv[1:3])
     with tempfile.TemporaryDirectory(prefix="salema-") as scratch:
         found = compare(choices(fp32, int8, Path(scratch)), "fp32", ROUNDS)
     for name, timing in found.items():
@@ -122,9 +121,8 @@ def main() -> None:
     spins = spinning(fp32)
     for name, times in spins.items():
         print(f"spinning {name}: {statistics.median(times):.0f} ms ({min(times):.0f} to {max(times):.0f})")
-    record: dict[str, Any] = {"environment": describe_environment(), "rounds": ROUNDS, "spinning_ms": spins}
-    record["timings"] = {name: asdict(timing) for name, timing in found.items()}
-    file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    timings = {name: asdict(timing) for name, timing in found.items()}
+    write_study({"rounds": ROUNDS, "spinning_ms": spins, "timings": timings})
 
 
 if __name__ == "__main__":

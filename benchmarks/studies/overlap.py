@@ -7,7 +7,6 @@ it, and there is nothing to overlap. The slowest stage is then the wait, and alo
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.studies.common import write_study
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.session import OpenModel
@@ -112,8 +111,7 @@ def measure_overlap(clip: Path, step_ms: float) -> Overlap:
 def main() -> None:
     """Measures and writes JSON."""
     results = [asdict(measure_overlap(Path(sys.argv[1]), step_ms)) for step_ms in STEPS_MS]
-    record = {"clip": Path(sys.argv[1]).name, "environment": describe_environment(), "results": results}
-    Path(sys.argv[2]).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_study({"clip": Path(sys.argv[1]).name, "results": results})
     for result in results:
         print(result)
 
