@@ -14,7 +14,7 @@ from salema.benchmarks.scores.bootstrap import LEVEL, RESAMPLES, Difference, com
 from salema.benchmarks.scores.published import FIVE, ROWS, Agreement, against_published, in_part, published_differences
 from salema.runtime.files.whole_files import write_bytes, written_aside
 from salema.runtime.telling import csv_text
-from salema.runtime.wording import counted
+from salema.runtime.wording import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from salema.benchmarks.metrics.protocols import Mean
     from salema.benchmarks.scores.results import DatasetScores, VideoScores
 
-_LISTED = 5  # names in a sentence
 _NOT_DEFINED = "-"
 
 
@@ -151,7 +150,7 @@ def notes(found: Evaluation) -> Iterator[str]:
             names = [f"{video.name}/{name}" for video in videos for name in getattr(video, kind)]
             if names:
                 what = one if len(names) == 1 else several
-                yield f"{model.label}: {counted(len(names), noun)} {what}: {_first(names)}"
+                yield f"{model.label}: {counted(len(names), noun)} {what}: {listed(names)}"
         if model.few_others is not None:
             wanted = found.protocol.other_frames
             are = "is" if model.few_others == 1 else "are"
@@ -178,12 +177,7 @@ _WHY = {
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return f"{counted(len(names), 'video')} ({_first(names)})"
-
-
-def _first(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:_LISTED]) + (", ..." if len(listed) > _LISTED else "")
+    return f"{counted(len(names), 'video')} ({listed(names)})"
 
 
 def as_json(found: Evaluation) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, check_file
 from salema.runtime.files.whole_files import written_aside
 from salema.runtime.output.provenance import NAME
 from salema.runtime.run.dataset_layouts import list_videos
-from salema.runtime.wording import counted
+from salema.runtime.wording import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 FRAME_WH = (640, 360)
-_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def check_submission(
             progress(1)
     if len(sizes) > 1:
         shown = (f"{wide}x{high} ({path})" for (wide, high), path in sizes.items())
-        problems.append(f"maps are of {len(sizes)} sizes, and should be of one: {_first(list(shown))}")
+        problems.append(f"maps are of {len(sizes)} sizes, and should be of one: {listed(shown)}")
     notes = [f"maps are {wide}x{high}; DHF1K's frames are 640x360" for wide, high in sizes if (wide, high) != FRAME_WH]
     notes = notes[:1] if source else [*notes[:1], "frame counts not checked; give --src"]
     return Submission(files, len(folders.keys() & set(numbers)), tuple(problems), tuple(notes))
@@ -120,7 +119,7 @@ def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: 
     missing = [f"{number:04d}" for number in numbers if number not in folders]
     extra = [path.name for number, path in folders.items() if number not in numbers]
     problems = (
-        [f"{counted(len(missing), 'video')} {_or(missing, 'has', 'have')} no folder: {_first(missing)}"]
+        [f"{counted(len(missing), 'video')} {_or(missing, 'has', 'have')} no folder: {listed(missing)}"]
         if missing
         else []
     )
@@ -131,7 +130,7 @@ def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: 
     ]
     if extra:
         what = "folder is of another video" if len(extra) == 1 else "folders are of other videos"
-        problems.append(f"{len(extra)} {what} than {numbers[0]} to {numbers[-1]}: {_first(extra)}")
+        problems.append(f"{len(extra)} {what} than {numbers[0]} to {numbers[-1]}: {listed(extra)}")
     return problems
 
 
@@ -139,7 +138,7 @@ def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, 
     """Returns a video's maps by the names they should have, in order, and what is wrong with the names they have."""
     images = {path for path in folder.iterdir() if path.suffix == ".png" and path.stem.isdecimal()}
     strange = sorted(path.name for path in folder.iterdir() if path not in images and path.name != NAME)
-    problems = [f"{folder}: holds {_first(strange)}; only numbered .png files belong here"] if strange else []
+    problems = [f"{folder}: holds {listed(strange)}; only numbered .png files belong here"] if strange else []
     by_key: Mapping[str, Path] = {frame_key(path.stem): path for path in images}
     if len(by_key) < len(images):
         problems.append(f"{folder}: holds two maps of one number")
@@ -150,9 +149,9 @@ def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, 
     if not images:
         problems.append(f"{folder}: holds no map")
     elif gone:
-        problems.append(f"{folder}: {counted(len(gone), 'frame')} {_or(gone, 'has', 'have')} no map: {_first(gone)}")
+        problems.append(f"{folder}: {counted(len(gone), 'frame')} {_or(gone, 'has', 'have')} no map: {listed(gone)}")
     if more:
-        problems.append(f"{folder}: {counted(len(more), 'map')} {_or(more, 'is', 'are')} of no frame: {_first(more)}")
+        problems.append(f"{folder}: {counted(len(more), 'map')} {_or(more, 'is', 'are')} of no frame: {listed(more)}")
     return {name: by_key[frame_key(name)] for name in names if frame_key(name) in by_key}, problems
 
 
@@ -180,7 +179,3 @@ def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
 
 def _or(names: Sequence[str], one: str, several: str) -> str:
     return one if len(names) == 1 else several
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

@@ -25,6 +25,7 @@ from salema.export.weights.checkpoint_files import Contents, download, read
 from salema.export.weights.seeded import seeded_state_dict
 from salema.runtime.errors import CheckpointError, UsageError
 from salema.runtime.files.whole_files import sha256_of
+from salema.runtime.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,7 @@ def _checked(path: Path, name: str, contents: Contents) -> Checkpoint:
     values = dict(contents.values)
     unusable = [key for key, value in values.items() if not _is_plain(value)]
     if unusable:
-        raise CheckpointError(f"{name}: {_some(unusable)}: not a plain floating tensor; save model.state_dict() alone")
+        raise CheckpointError(f"{name}: {listed(unusable)}: not a plain floating tensor; save model.state_dict() alone")
     alpha = values.pop("alpha", None)
     if alpha is not None and alpha.numel() != 1:
         raise CheckpointError(f"{name}: alpha has shape {tuple(alpha.shape)}; one number expected")
@@ -118,7 +119,7 @@ def _checked(path: Path, name: str, contents: Contents) -> Checkpoint:
     broken = [key for key, value in weights.items() if not value.isfinite().all()]
     if broken or (alpha is not None and not alpha.isfinite().all()):
         raise CheckpointError(
-            f"{name}: {_some(broken or ['alpha'])}: NaN or infinity; the file is not a trained network"
+            f"{name}: {listed(broken or ['alpha'])}: NaN or infinity; the file is not a trained network"
         )
     learned = None if alpha is None else float(alpha)
     return Checkpoint(name, sha256_of(path), weights, learned, kind, hint, contents.trained)
@@ -155,7 +156,7 @@ def _check(weights: Mapping[str, Tensor], name: str) -> Kind:
     missing, unexpected = sorted(expected - set(weights)), sorted(set(weights) - expected)
     if missing or unexpected:
         raise CheckpointError(
-            f"{name}: does not fit {kind}: missing keys {_some(missing)}; unexpected keys {_some(unexpected)}"
+            f"{name}: does not fit {kind}: missing keys {listed(missing)}; unexpected keys {listed(unexpected)}"
         )
     channels = 3
     for conv in chain:
@@ -174,9 +175,3 @@ def _check_conv(weights: Mapping[str, Tensor], name: str, conv: str, inp: int, o
         found = tuple(weights[f"{conv}.{part}"].shape)
         if found != shape:
             raise CheckpointError(f"{name}: {conv}.{part} has shape {found}; {shape} expected")
-
-
-def _some(keys: list[str], most: int = 4) -> str:
-    if not keys:
-        return "none"
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")

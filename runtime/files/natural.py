@@ -17,6 +17,13 @@ def by_name(paths: Iterable[Path]) -> list[Path]:
     return natural_order(paths, lambda path: path.name)
 
 
+def by_path(paths: Iterable[Path]) -> list[Path]:
+    """Sorts paths by all their parts."""
+    from natsort import natsorted, ns  # noqa: PLC0415 - see `_natural_key`
+
+    return natsorted(paths, key=str, alg=ns.PATH | ns.INT)
+
+
 def natural_order(items: Iterable[_Item], name: Callable[[_Item], str]) -> list[_Item]:
     """Sorts what has a name by it; what has names that are the same but for padding stays as it came."""
     named = [(name(item), item) for item in items]

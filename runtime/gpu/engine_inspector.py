@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from salema.runtime.errors import BackendError
+from salema.runtime.wording import listed
 
 _TYPES = {
     "fp16": re.compile(r"\b(half|fp16|float16)\b", re.IGNORECASE),
@@ -76,10 +77,9 @@ def check_precision(text: str, precision: str, where: str, *, must_show: bool, i
     )
     spared = sum(found[name.rpartition(" in ")[0]] == {"fp32"} for name in wrong)
     if len(wrong) > min(spared, in_float):
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""  # noqa: PLR2004 - three make the point
         raise BackendError(
-            f"{where}: {len(wrong)} of {len(found)} convolutions don't run in {precision}: {', '.join(wrong[:3])}"
-            f"{more}; export again with --{precision}, and report it if it repeats"
+            f"{where}: {len(wrong)} of {len(found)} convolutions don't run in {precision}: {listed(wrong, 3)}"
+            f"; export again with --{precision}, and report it if it repeats"
         )
     shown = sum(precision in seen for seen in found.values())
     if must_show and not shown:

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from salema.runtime.errors import UsageError, VideoError, reason
 from salema.runtime.files.bounded_files import MOST_LIST_BYTES, read_file
 from salema.runtime.files.image_size import JPEG_START, PNG_START
+from salema.runtime.files.natural import by_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 Kind = Literal["video", "images", "camera", "url", "pipeline", "stdin"]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -206,7 +207,7 @@ def _in_folder(folder: Path) -> list[Source]:
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     except OSError as error:
         raise VideoError(f"{folder}: this folder can't be read ({reason(error)})") from error
-    images, videos = (_natural(p for p in files if p.suffix.lower() in kind) for kind in (IMAGES, VIDEOS))
+    images, videos = (by_path(p for p in files if p.suffix.lower() in kind) for kind in (IMAGES, VIDEOS))
     if images and videos:
         raise VideoError(
             f"{folder}: holds images and videos; name those you mean, such as '{folder}/*{videos[0].suffix}'"
@@ -219,7 +220,7 @@ def _in_folder(folder: Path) -> list[Source]:
 
 
 def _matching(pattern: str) -> list[Source]:
-    paths = _natural(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
+    paths = by_path(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
     if not paths:
         raise VideoError(f"{pattern}: no file matches this pattern")
     if all(path.suffix.lower() in IMAGES for path in paths):
@@ -253,9 +254,3 @@ def _in_folder_of(path: Path, line: str) -> str:
         return line
     is_pattern = glob.has_magic(line) and not beside.exists() and not Path(line).is_absolute()
     return str(Path(glob.escape(str(path.parent))) / line) if is_pattern else str(beside)
-
-
-def _natural(paths: Iterable[Path]) -> list[Path]:
-    from natsort import natsorted, ns  # noqa: PLC0415 - see `files.natural`
-
-    return natsorted(paths, key=str, alg=ns.PATH | ns.INT)
