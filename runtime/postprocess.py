@@ -61,6 +61,30 @@ class Look:
 PUBLISHED = Look()
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """What comes out for one source frame.
+
+    Attributes:
+        grey: uint8 `[H, W]`, the map in levels; with the published look what the published code saves.
+        image_bgr: uint8 `[h, w, 3]`, or None where none was asked for.
+        limits: the values of the raw map that became 0 and 255.
+        range: the raw map's least and greatest value, both NaN where it holds one.
+        saliency: float32 `[H, W]`, the raw map, or None where it was not asked for.
+    """
+
+    grey: NDArray[np.uint8]
+    image_bgr: NDArray[np.uint8] | None
+    limits: tuple[np.float32, np.float32]
+    range: tuple[float, float]
+    saliency: NDArray[np.float32] | None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the raw map held neither NaN nor infinity."""
+        return bool(np.isfinite(self.range).all())
+
+
 class Normaliser:
     """Chooses the values of a map that become black and white."""
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from salema.runtime.gpu.step_io import Pictures
-    from salema.runtime.postprocess import Look
+    from salema.runtime.postprocess import Look, Pictures
     from salema.runtime.spec import ModelSpec
 
 States = tuple[Any, ...]

@@ -12,7 +12,7 @@ import numpy as np
 
 from salema.runtime.errors import UsageError
 from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
-from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob, Pictures
+from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob
 from salema.runtime.session import OpenModel
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from salema.kernels.arrays import Launcher
     from salema.kernels.device.interface import Buffer, Device
     from salema.runtime.gpu.step_engine import StepEngine
-    from salema.runtime.postprocess import Look
+    from salema.runtime.postprocess import Look, Pictures
     from salema.runtime.session import States
 
 STATE_SCHEMES = ("ping-pong", "copy")

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError
+from salema.runtime.output.csv_sinks import CsvSink, StdoutCsvSink
+from salema.runtime.output.map_sinks import MAP_BITS, MapSink, NpzSink
 from salema.runtime.output.map_size import check_map_size
-from salema.runtime.output.sinks import MAP_BITS, CsvSink, MapSink, NpzSink, StdoutCsvSink, VideoSink
 from salema.runtime.output.split_sink import SplitSink, is_part_of
+from salema.runtime.output.video_sink import VideoSink
 from salema.runtime.output.window import WindowSink
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from salema.runtime.output.map_size import MapSize
-    from salema.runtime.output.sinks import Sink
+    from salema.runtime.output.sink import Sink
     from salema.runtime.postprocess import Look
     from salema.runtime.sources.playback import Playback
     from salema.runtime.sources.source import Source

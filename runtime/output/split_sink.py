@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from salema.runtime.output.sinks import Drawn, Sink
+    from salema.runtime.output.sink import Drawn, Sink
 
 _STEM_LENGTH = 50  # of the hidden names that files have while they are written
 

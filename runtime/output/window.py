@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from salema.runtime.output.sinks import Drawn
+    from salema.runtime.output.sink import Drawn
     from salema.runtime.sources.playback import Playback
 
 _ESCAPE, _Q = 27, ord("q")
@@ -72,8 +72,8 @@ class WindowSink:
         Raises:
             WindowClosedError: the window has been closed.
         """
-        assert drawn.picture is not None
-        cv2.imshow(self._title, drawn.picture)
+        assert drawn.pictures.image_bgr is not None
+        cv2.imshow(self._title, drawn.pictures.image_bgr)
         due_s = self._start_s + float(drawn.frame.pts * self._source.time_base)
         while True:
             left_ms = 0 if self._source.is_live else round(1000 * (due_s - time.monotonic()))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from salema.runtime.output.outputs import Outputs
     from salema.runtime.output.provenance import Provenance
-    from salema.runtime.output.sinks import Drawn, Sink
+    from salema.runtime.output.sink import Drawn, Sink
     from salema.runtime.sources.playback import Playback
     from salema.runtime.stream import SaliencyStream
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from salema.runtime.errors import ModelError, UsageError
-from salema.runtime.output.sinks import Drawn
-from salema.runtime.postprocess import PUBLISHED, Look, Normaliser, render, to_levels
+from salema.runtime.output.sink import Drawn
+from salema.runtime.postprocess import PUBLISHED, Look, Normaliser, Pictures, render, to_levels
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.spec import check_fps
 from salema.runtime.video.cuts import CutDetector
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salema.runtime.output.sinks import Sink
+    from salema.runtime.output.sink import Sink
     from salema.runtime.sources.frames import Frame
     from salema.runtime.sources.playback import Playback
     from salema.runtime.stream import SaliencyStream
@@ -181,16 +181,18 @@ class Drawing:
         with self._clock.time("postprocess"):
             limits = self._normaliser.limits(saliency, elapsed_s, starts_anew=frame.starts_anew)
             grey = np.asarray(to_levels(saliency, limits), np.uint8)
-            picture = None if self._look.view is None else render(frame.image_bgr, grey, self._look)
-        return Drawn(frame, grey, limits, picture, saliency if self._raw else None, is_cut, frame.starts_anew)
+            image = None if self._look.view is None else render(frame.image_bgr, grey, self._look)
+            least_most = (float(saliency.min()), float(saliency.max()))
+        pictures = Pictures(grey, image, limits, least_most, saliency if self._raw else None)
+        return Drawn(frame, pictures, is_cut, frame.starts_anew)
 
     def _on_device(self, prepared: _Prepared) -> Drawn:
         frame = prepared.frame
         with self._clock.time("step"):  # the device does the rest as well
             elapsed, _ = self._advance(frame)
-            made = self._stream.picture(frame.image_bgr, self._look, elapsed, raw=self._raw)
-        self._check_finite(is_finite=made.is_finite)
-        return Drawn(frame, made.grey, made.limits, made.image_bgr, made.saliency, prepared.is_cut, frame.starts_anew)
+            pictures = self._stream.picture(frame.image_bgr, self._look, elapsed, raw=self._raw)
+        self._check_finite(is_finite=pictures.is_finite)
+        return Drawn(frame, pictures, prepared.is_cut, frame.starts_anew)
 
     def _check_finite(self, *, is_finite: bool) -> None:
         if not is_finite:

@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError, VideoError
-from salema.runtime.sources.live import Losses, Newest, Reconnecting
+from salema.runtime.sources.live import Losses, Newest
 from salema.runtime.sources.readers import open_reader
+from salema.runtime.sources.reconnection import Reconnecting
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.strides import strided, strided_at_once
 from salema.runtime.video.damage import Damage

@@ -18,9 +18,9 @@ from videos import outputs, probe, write_clip
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
+from salema.runtime.output.csv_sinks import CsvSink
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import read_provenance
-from salema.runtime.output.sinks import CsvSink
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.run.videos import run_jobs
 from salema.runtime.sources.playback import Playback

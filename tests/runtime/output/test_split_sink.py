@@ -8,9 +8,11 @@ from videos import probe, write_clip
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.cli.run import main
+from salema.runtime.output.csv_sinks import CsvSink
 from salema.runtime.output.recovery import recover_beside
-from salema.runtime.output.sinks import CsvSink, Drawn
+from salema.runtime.output.sink import Drawn
 from salema.runtime.output.split_sink import SplitSink
+from salema.runtime.postprocess import Pictures
 from salema.runtime.sources.frames import Frame
 
 OUTPUTS = ("-o", "o.mp4", "--npz", "o.npz", "--csv", "o.csv")
@@ -47,7 +49,8 @@ def test_the_parts_are_the_whole(cli, model, tmp_path, monkeypatch, audio):
 def drawn(pts):
     frame = Frame(np.zeros((4, 4, 3), np.uint8), pts, 1, starts_anew=False)
     saliency = np.full((2, 2), 0.5, np.float32)
-    return Drawn(frame, np.zeros((2, 2), np.uint8), (np.float32(0), np.float32(1)), None, saliency, None, pts == 0)
+    pictures = Pictures(np.zeros((2, 2), np.uint8), None, (np.float32(0), np.float32(1)), (0.5, 0.5), saliency)
+    return Drawn(frame, pictures, None, pts == 0)
 
 
 def split(path, *, pts, is_live):

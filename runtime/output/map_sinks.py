@@ -1,0 +1,101 @@
+"""Maps: as PNG files in a folder, or raw in one NPZ file."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from salema.runtime.errors import OutputError
+from salema.runtime.files.disk_sync import sync_soon
+from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
+from salema.runtime.output.map_size import levels_at
+from salema.runtime.output.npz_file import NpzFile, times_file
+from salema.runtime.output.provenance import remove_provenance
+from salema.runtime.output.sink import StackedSink, translated
+from salema.runtime.postprocess import to_levels
+from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from fractions import Fraction
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from salema.runtime.output.map_size import MapSize
+    from salema.runtime.output.sink import Drawn
+
+MAP_BITS = (8, 16)
+
+
+class MapSink(StackedSink):
+    """A folder of PNG files at network size, or that of the source, named as published."""
+
+    def __init__(self, folder: Path, bits: int, map_size: MapSize = "network") -> None:
+        self.path: Path | None = folder
+        self._folder, self._bits, self._count = folder, bits, 0
+        self._is_large = map_size == "source"
+        self.wants_raw = self._is_large or bits != MAP_BITS[0]
+
+    def _open(self, stack: ExitStack) -> None:  # noqa: ARG002
+        make_folder(self._folder)
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        if not self._count:
+            remove_provenance(self._folder)  # of maps that are about to be others
+        path = self._folder / f"{self._count + 1:04d}.png"
+        write_bytes(path, cv2.imencode(".png", self._image(drawn))[1].tobytes())
+        sync_soon(path)
+        self._count += 1
+
+    def _image(self, drawn: Drawn) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        if drawn.pictures.saliency is None:
+            return drawn.pictures.grey
+        if self._is_large:
+            height, width = drawn.frame.image_bgr.shape[:2]
+            return levels_at(drawn.pictures.saliency, drawn.pictures.limits, (height, width), self._bits)
+        return to_levels(drawn.pictures.saliency, drawn.pictures.limits, self._bits)
+
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
+        """See `Sink`."""
+        names = {f"{number:04d}.png" for number in range(1, self._count + 1)}
+        others = sum(path.name not in names for path in self._folder.glob("*.png"))
+        more = counted(others, "PNG file")
+        return [f"{self._folder} also holds {more} that this run did not write"] if others else []
+
+
+class NpzSink(StackedSink):
+    """One NPZ file: `maps`, float32 `[T, H, W]`, raw; `times_s`, float64 `[T]`."""
+
+    wants_raw = True
+
+    def __init__(self, path: Path, time_base: Fraction) -> None:
+        self.path: Path | None = path
+        self._path, self._time_base, self._times_s = path, time_base, array("d")
+
+    def _open(self, stack: ExitStack) -> None:
+        make_folder(self._path.parent)
+        aside = stack.enter_context(written_aside(self._path, durable=True))
+        stack.enter_context(translated(self._path))
+        self._file = stack.enter_context(NpzFile(aside, "maps"))
+        self._times = stack.enter_context(times_file(aside))
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        assert drawn.pictures.saliency is not None
+        with translated(self._path):
+            self._file.append(drawn.pictures.saliency)
+            self._times_s.append(float(drawn.frame.pts * self._time_base))
+            self._times.write(self._times_s[-1:].tobytes())
+
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
+        """See `Sink`."""
+        if not self._times_s:
+            raise OutputError(f"{self._path}: can't be written, not even its first map; make room")
+        with translated(self._path):
+            self._file.finish(times_s=np.asarray(self._times_s, "<f8"))
+        return []

@@ -1,0 +1,58 @@
+"""An MP4 video for people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from salema.runtime.errors import OutputError
+from salema.runtime.files.whole_files import make_folder
+from salema.runtime.output.sink import StackedSink
+from salema.runtime.video.video_writer import VideoWriter
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from salema.runtime.output.sink import Drawn
+    from salema.runtime.postprocess import Look
+    from salema.runtime.sources.playback import Playback
+
+
+class VideoSink(StackedSink):
+    """An MP4 file with the sound of the source."""
+
+    wants_picture = True
+
+    def __init__(self, path: Path, source: Playback, look: Look, start_pts: int = 0) -> None:
+        self.path: Path | None = path
+        self._folder, self._source, self._count, self._start_pts = path.parent, source, 0, start_pts
+        width = source.width * (2 if look.view == "side-by-side" else 1)
+        self._writer = VideoWriter(path, source, source.height, width, float(start_pts * source.time_base))
+        self._has_failed = False
+
+    def _open(self, stack: ExitStack) -> None:
+        make_folder(self._folder)
+        stack.enter_context(self._writer)
+
+    def write(self, drawn: Drawn) -> None:
+        """See `Sink`."""
+        assert drawn.pictures.image_bgr is not None
+        try:
+            frame = replace(drawn.frame, pts=drawn.frame.pts - self._start_pts)  # a part of a video begins at zero
+            self._writer.write(drawn.pictures.image_bgr, frame)
+            self._count += 1
+        except OutputError:
+            self._has_failed = True
+            raise
+
+    def finish(self, *, complete: bool) -> list[str]:
+        """See `Sink`."""
+        if self._has_failed:
+            missing = self._count - self._writer.finish_on_full_disk()
+            frames = "frame" if missing == 1 else f"{missing} of these frames"
+            return [f"{self.path} lacks the last {frames}"] if missing > 0 else []
+        notes = self._writer.finish(all_sound=complete)
+        lost = "the sound is left out: that of a live source is not kept"
+        problem = lost if self._source.has_lost_sound else self._writer.sound_problem
+        return [*notes, problem] if problem else notes
