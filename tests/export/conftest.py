@@ -13,15 +13,15 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def int8(clip, tmp_path_factory):
+def int8(clip, once):
     """Exports INT8, once for each set of options; gives the result."""
-    done = {}
 
     def export(**options):
-        key = tuple(sorted(options.items()))
-        if key not in done:
-            options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 24, **options}
-            done[key] = export_model(Options(WEIGHTS, tmp_path_factory.mktemp("int8"), **options), lambda _: None)
-        return done[key]
+        plain = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 24}
+
+        def make(folder):
+            return export_model(Options(WEIGHTS, folder, **{**plain, **options}), lambda _: None)
+
+        return once(make, "int8", *sorted(options.items()))
 
     return export
