@@ -17,7 +17,7 @@ from limits import script
 from videos import outputs, probe, write_clip
 
 from salema.export.weights.seeded import moving_disc
-from salema.runtime import load
+from salema.runtime import load, stopping
 from salema.runtime.output.csv_sinks import CsvSink
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import read_provenance
@@ -27,25 +27,29 @@ from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.source import find_sources
 from salema.runtime.stopping import signals_taken, stop_requested
 
-# What a command does when it is asked to end, said aloud: begins, is asked, takes its time, ends.
+# What a command does when it is asked to end, said aloud: begins, is asked, takes its time (here: as long as its stdin
+# gives nothing), ends.
 SLOW_TO_END = """
 import sys, time
+from salema.runtime import stopping
 from salema.runtime.stopping import signals_taken, stop_requested
 from salema.runtime.output.outputs import Outputs
+stopping._PATIENCE_S = float(sys.argv[1])
 with signals_taken(to_the_end=True), stop_requested() as stop:
     print("begun", flush=True)
     while not stop.wait(0.01): pass
     print("asked", flush=True)
-    time.sleep(float(sys.argv[1]))
+    sys.stdin.readline()
     print("finished", flush=True)
 time.sleep(0.2)
 sys.exit(130)
 """
 
 
-def start(seconds, **options):
-    command = [sys.executable, "-c", SLOW_TO_END, str(seconds)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+def start(patience_s=stopping._PATIENCE_S, stdin=subprocess.PIPE, **options):
+    command = [sys.executable, "-c", SLOW_TO_END, str(patience_s)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, **options)
     assert process.stdout.readline() == "begun\n"
     return process
 
@@ -57,11 +61,11 @@ def ended(process):
 
 @pytest.mark.parametrize("names", ["INT", "TERM", "HUP", "TERM TERM", "INT INT INT", "TERM HUP INT TERM"])
 def test_the_first_signal_asks_and_repeats_change_nothing(names):
-    process = start(0.3)
+    process = start()
     for name in names.split():
         process.send_signal(signal.Signals[f"SIG{name}"])
         time.sleep(0.02)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate("\n", timeout=20)
     assert (process.returncode, out, err) == (130, "asked\nfinished\n", "")
 
 
@@ -79,7 +83,7 @@ with stop_requested() as stop:
 
 
 def test_repeats_while_python_ends_change_nothing():
-    process = start(0)
+    process = start(stdin=subprocess.DEVNULL)
     process.terminate()
     for _ in range(400):
         if process.poll() is not None:
@@ -90,10 +94,10 @@ def test_repeats_while_python_ends_change_nothing():
 
 
 def test_a_third_ctrl_c_after_a_while_ends_it_at_once():
-    process = start(60)
+    process = start(0.2)
     process.terminate()
     assert process.stdout.readline() == "asked\n"
-    time.sleep(3.1)
+    time.sleep(0.3)
     process.terminate()  # not a key that somebody presses
     time.sleep(0.1)
     assert process.poll() is None
@@ -103,9 +107,10 @@ def test_a_third_ctrl_c_after_a_while_ends_it_at_once():
 
 
 def test_a_second_ctrl_c_after_a_while_is_told_what_a_third_one_does():
-    process = start(60)
+    process = start(0.2)
     process.send_signal(signal.SIGINT)
-    time.sleep(3.1)
+    assert process.stdout.readline() == "asked\n"
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "still finishing files; press Ctrl-C once more to end at once\n"
     process.send_signal(signal.SIGINT)
@@ -113,7 +118,7 @@ def test_a_second_ctrl_c_after_a_while_is_told_what_a_third_one_does():
 
 
 def test_nohup_is_respected():
-    process = start(0, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(stdin=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     process.send_signal(signal.SIGHUP)
     time.sleep(0.3)
     assert process.poll() is None

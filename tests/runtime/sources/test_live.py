@@ -30,21 +30,24 @@ def frames(count, start=0):
 
 
 def test_the_newest_frame_is_taken_and_a_gap_is_not_lost():
-    losses, stop, taken = Losses(), threading.Event(), threading.Event()
+    losses, stop = Losses(), threading.Event()
+    taken, given, taken_again = threading.Event(), threading.Event(), threading.Event()
 
     def source():
         yield from frames(1)
         taken.wait(10)
         yield from frames(50, 100)  # its first one starts anew, and is dropped
-        time.sleep(0.5)
+        given.set()
+        taken_again.wait(10)
         yield frames(2, 200)[1]
 
     newest = iter(Newest(source(), stop.is_set, losses))
     assert next(newest).pts == 0
     taken.set()
-    time.sleep(0.2)
+    assert given.wait(10)
     frame = next(newest)
     assert (frame.pts, frame.starts_anew, losses.dropped) == (149, True, 49)
+    taken_again.set()
     frame = next(newest)
     assert (frame.pts, frame.starts_anew, losses.dropped) == (201, False, 49)
     assert list(newest) == []
@@ -78,16 +81,25 @@ def test_a_stop_ends_a_wait_for_a_frame():
 def test_the_command_on_a_camera_that_comes_and_goes(server, model, tmp_path):
     """Interrupted as users end a camera; the file must play, and hold the outage's time."""
     command = [script("salema-run"), server.url, "--model", model, "-o", tmp_path / "o.mp4", "--json"]
+    command += ["--maps", tmp_path / "maps"]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+
+    def maps():
+        return len(list(tmp_path.glob("maps/0*.png")))
+
+    def wait(until):
         deadline = time.monotonic() + 60
-        while server.clients < 1 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(3)
+        while not until():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    try:
+        wait(lambda: maps() >= 25)
         server.cut_off()
-        while server.clients < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(3)
+        wait(lambda: server.clients == 2)
+        before = maps()
+        wait(lambda: maps() >= before + 25)
     finally:
         process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -100,7 +112,8 @@ def test_the_command_on_a_camera_that_comes_and_goes(server, model, tmp_path):
     after = probe(tmp_path / "o.mp4")
     assert len(after["images"]) == summary["frames"]
     assert max(np.diff(after["times"])) == pytest.approx(summary["outage_s"], abs=0.5)
-    assert [path.name for path in outputs(tmp_path)] == ["o.mp4"]
+    assert len(outputs(tmp_path / "maps")) == summary["frames"]
+    assert [path.name for path in outputs(tmp_path)] == ["maps", "o.mp4"]
 
 
 def test_a_slow_network_takes_the_newest_frame(server, cli, model, tmp_path, monkeypatch):
