@@ -25,13 +25,11 @@ settings.load_profile("house")
 
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-
-
-def pytest_configure(config):
-    """Keeps each of pytest-xdist's workers to one core: threads of all cores in each would wait for one another."""
-    if WORKER and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(WORKER.removeprefix("gw")) % len(cores)]})
+if WORKER and hasattr(os, "sched_setaffinity"):
+    # One core for each of pytest-xdist's workers, before PyTorch and others count them: with threads for all cores in
+    # each worker, those that wait keep the others from theirs, and some tests took a hundred times as long.
+    CORES = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {CORES[int(WORKER.removeprefix("gw")) % len(CORES)]})
 
 
 def pytest_collection_finish(session):
