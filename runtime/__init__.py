@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-# ONNX Runtime 1.32 looks up Microsoft's servers and writes to the user's cache; after its import it is too late to ask.
-# So it is asked here, which all our other modules that use it, and all our commands, pass first.
+# ONNX Runtime 1.32 looks up Microsoft's servers and writes to the user's cache, unless this is set before its import.
+# It is set here because all our commands, and all our modules that use ONNX Runtime, import this package first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
@@ -32,13 +32,13 @@ def load(
         backend: `auto`, `tensorrt`, `tensorrt-rtx`, `onnxruntime`, `onnxruntime-tensorrt`, `ncnn`, `openvino` or
             `openvino-bf16`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        streams: independent videos side by side; None takes the model's batch (1 where it is free).
-        graphs: replay each step as a CUDA graph, where the backend can.
+        streams: how many independent videos run side by side; None takes the model's batch, or 1 if the batch is free.
+        graphs: whether to replay each step as a CUDA graph, if the backend can.
 
     Raises:
         SalemaError: see `open_session` and `SaliencyStream`.
     """
-    # OpenCV takes 0.2 s to import, and the commands pass here on their way to --help.
+    # Importing OpenCV takes 0.2 s, and the commands import this file even for --help.
     from pathlib import Path  # noqa: PLC0415
 
     from salema.runtime.backends.opening import open_session  # noqa: PLC0415

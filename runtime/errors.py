@@ -14,7 +14,7 @@ from salema.runtime.telling import tell
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The root of the tree lives in the lowest package; everybody else takes all of it from here.
+# The base classes live in the lowest package. All other code imports every error from here.
 __all__ = [
     "INTERRUPTED_EXIT_CODE",
     "BackendError",
@@ -35,7 +35,7 @@ INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells report it
 
 
 class UsageError(SalemaError, ValueError):
-    """An option whose value can't be right whatever the files hold."""
+    """An option whose value is wrong, whatever the files hold."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class ModelError(SalemaError, ValueError):
 
 
 class NewerModelError(ModelError):
-    """A model that a newer salema wrote: no file of it can be made anew with this one."""
+    """A model that a newer salema wrote; this version can't make any of its files again."""
 
 
 class VideoError(SalemaError, OSError):
@@ -57,7 +57,7 @@ class VideoError(SalemaError, OSError):
 
 
 class MapError(SalemaError, ValueError):
-    """A saliency, density or fixation map that is missing, unreadable, or not what it is taken for."""
+    """A saliency, density or fixation map that is missing, unreadable, or not what it should be."""
 
 
 class OutputError(SalemaError, OSError):
@@ -70,21 +70,21 @@ class VerificationError(SalemaError, RuntimeError):
 
 @contextmanager
 def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
-    """Ends a command with one sentence on stderr and the exit code of the house instead of a traceback.
+    """Ends a command that fails with one sentence on stderr and an exit code, not with a traceback.
 
     Args:
-        program: what the command is called.
-        if_out_of_memory: what else than closing other programs can be done then, with options of this very command.
+        program: the command's name.
+        if_out_of_memory: which options of this command need less memory; told when there is not enough.
 
     Raises:
         SystemExit: 2 for usage, 1 for a failure, 130 when interrupted.
     """
-    if sys.stderr is None:  # closed: print() would take stdout instead, and progress bars fail
+    if sys.stderr is None:  # it is closed: print() would write to stdout, and progress bars would fail
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - stays open to the end
     try:
         with signals_taken():
             yield
-    except BrokenPipeError:  # `| head`: nobody reads any more
+    except BrokenPipeError:  # nobody reads stdout any more, as after `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
         raise SystemExit(1) from None
     except SalemaError as error:
@@ -93,7 +93,7 @@ def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         code, message = 1, f"{where}{reason(error)}"
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch's and ONNX Runtime's own kind
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch's and ONNX Runtime's MemoryError
             raise
         code, message = 1, "out of memory; close other programs" + (if_out_of_memory and f", or {if_out_of_memory}")
     except KeyboardInterrupt:

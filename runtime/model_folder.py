@@ -1,4 +1,4 @@
-"""What a path holds of an exported model: its folder is read once, and handed to whatever opens the model."""
+"""What an exported model's folder holds. It is read once, and handed to the code that opens the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NCNN_AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
 
 
 class NcnnFiles(NamedTuple):
-    """Where the parts of one model for ncnn lie: layers, weights, facts, and the ONNX file that says the same."""
+    """The files of one model for ncnn: its layers, weights and facts, and the ONNX file that computes the same."""
 
     param: Path
     weights: Path
@@ -29,18 +29,18 @@ class NcnnFiles(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> NcnnFiles:
-        """Returns where they lie in a folder, or will."""
+        """Returns the paths that they have in a folder, whether they are there yet or not."""
         return cls(*(folder / name for name in (*NCNN_FILES, MODEL_FILE)))
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that `salema-export` wrote, and what of it was named.
+    """A folder that `salema-export` wrote, and the path in it that the user named.
 
     Attributes:
         named: the folder, or a file in it.
         folder: the folder.
-        names: the names of the files that were in it.
+        names: the names of the files in it, when it was read.
     """
 
     named: Path
@@ -49,12 +49,12 @@ class ModelFolder:
 
     @property
     def is_model(self) -> bool:
-        """Whether a model was named, not one of its engines or ncnn's files."""
+        """Whether the user named a model: its folder or an ONNX file, not an engine or one of ncnn's files."""
         return self.named == self.folder or self.named.name in {MODEL_FILE, *PART_FILES}
 
     @property
     def is_engine(self) -> bool:
-        """Whether an engine was named."""
+        """Whether the user named an engine."""
         return self.named != self.folder and self.named.suffix == ".engine"
 
     @property
@@ -65,30 +65,30 @@ class ModelFolder:
         return self.named.name in PART_FILES
 
     def has_engine(self, kind: Kind) -> bool:
-        """Whether a library's engine of the model, or of its encoder, is there."""
+        """Whether the folder holds a library's engine of the model, or of its encoder."""
         return any(kind.engine_name(part) in self.names for part in ("model", "encoder"))
 
     @property
     def has_ncnn(self) -> bool:
-        """Whether ncnn's form of the model is there."""
+        """Whether the folder holds the model in ncnn's form."""
         return NCNN_FILES[0] in self.names
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The files that say what the model computes: ONNX and ncnn's. Engines are made of them."""
+        """The files that define what the model computes: ONNX and ncnn's. Engines are built from them."""
         return tuple(self.folder / name for name in (MODEL_FILE, *PART_FILES, *NCNN_FILES) if name in self.names)
 
     def onnx_files(self) -> tuple[Path, ...]:
-        """Returns the ONNX file of a whole step; or two, encoder and decoder, of a split model.
+        """Returns the ONNX file of a whole step; of a split model two files, encoder and decoder.
 
         Raises:
-            ModelError: one is missing.
+            ModelError: a file is missing.
         """
         if self.is_split:
             for name in PART_FILES:
                 if name not in self.names:
-                    lost = self.folder / name
-                    raise ModelError(f"{lost}: missing, and it is half of a split model; export it again with --split")
+                    file = self.folder / name
+                    raise ModelError(f"{file}: missing, and it is half of a split model; export it again with --split")
             return tuple(self.folder / name for name in PART_FILES)
         model = self.folder / MODEL_FILE if self.named == self.folder else self.named
         if not model.is_file():
@@ -96,7 +96,7 @@ class ModelFolder:
         return (model,)
 
     def ncnn_files(self) -> NcnnFiles:
-        """Returns ncnn's form of the model.
+        """Returns the model's files for ncnn.
 
         Raises:
             ModelError: a file is missing.
@@ -107,13 +107,13 @@ class ModelFolder:
         return NcnnFiles.of(self.folder)
 
     def engines(self, kind: Kind) -> tuple[Path, ...]:
-        """Returns a library's engine of the model, or the engine itself if that is what was named.
+        """Returns a library's engine of the model, or the engine that the user named.
 
         Returns:
-            One engine; or two, encoder and decoder, of a split model.
+            One engine; of a split model two engines, encoder and decoder.
 
         Raises:
-            ModelError: it has not been built.
+            ModelError: an engine has not been built.
             UsageError: the path names another kind of file.
         """
         parts = [kind.engine_name(part) for part in PARTS[1:]]
@@ -132,10 +132,10 @@ class ModelFolder:
 
 
 def look_up(path: str | Path) -> ModelFolder:
-    """Reads what a folder that `salema-export` wrote holds; `path` is the folder, or a file in it.
+    """Lists what is in a folder that `salema-export` wrote; `path` is the folder, or a file in it.
 
     Raises:
-        ModelError: there is nothing of that name.
+        ModelError: the path does not exist.
         OSError: the folder can't be read.
     """
     named = Path(path)

@@ -1,4 +1,4 @@
-"""The facts in an ONNX file, read with neither onnx nor ONNX Runtime: a Jetson that builds an engine has none of them.
+"""Reads the facts in an ONNX file without onnx or ONNX Runtime: a Jetson that builds an engine has neither.
 
 Source: onnx.proto3 (`ModelProto.metadata_props` is field 14; `StringStringEntryProto` has key 1 and value 2), and
 "Protocol Buffers: Encoding".
@@ -28,14 +28,14 @@ def read_spec(model: Path) -> ModelSpec:
     """Reads the record that `salema-export` wrote into an ONNX file.
 
     Raises:
-        ModelError: the file is not ONNX, not ours, or of a newer version.
+        ModelError: the file is not ONNX, salema-export did not write it, or a newer version of it did.
     """
     with model.open("rb") as file:
         return _find_spec(file, os.fstat(file.fileno()).st_size, str(model))
 
 
 def parse_spec(data: bytes, where: str) -> ModelSpec:
-    """As `read_spec`, for the content of a file; `where` names it in messages."""
+    """Reads the record from the bytes of an ONNX file, as `read_spec` does; `where` names the file in messages."""
     return _find_spec(io.BytesIO(data), len(data), where)
 
 
@@ -55,7 +55,7 @@ def _entry(data: bytes) -> dict[int, bytes]:
 
 
 def _fields(file: BinaryIO, end: int, wanted: int) -> Iterator[bytes]:
-    """Yields the byte strings of one field number; skips over the others, weights included, without reading them."""
+    """Yields the byte strings of one field number. It skips the other fields, and the weights in them, unread."""
     while file.tell() < end:
         tag = _varint(file)
         number, wire_type = tag >> 3, tag & 7

@@ -32,13 +32,13 @@ class Look:
 
     Attributes:
         view: what the picture shows; None for no picture.
-        normalise: what becomes black and white: `frame`, the map's own least and greatest value, as published;
-            `running`, those of the last second or so, which flickers less; `none`, 0 and 1.
+        normalise: which values become black and white: `frame`, the map's own least and greatest value, as published;
+            `running`, the least and greatest value of about the last second, which flickers less; `none`, 0 and 1.
         colormap: one of `COLORMAPS`, for the overlay.
-        opacity: of the overlay's colours, 0 to 1.
+        opacity: opacity of the overlay's colours, 0 to 1.
 
     Raises:
-        UsageError: a value is none of these.
+        UsageError: an option has another value.
     """
 
     view: View | None = "overlay"
@@ -63,14 +63,14 @@ PUBLISHED = Look()
 
 @dataclass(frozen=True)
 class Pictures:
-    """What comes out for one source frame.
+    """The maps and the picture of one source frame.
 
     Attributes:
-        grey: uint8 `[H, W]`, the map in levels; with the published look what the published code saves.
-        image_bgr: uint8 `[h, w, 3]`, or None where none was asked for.
+        grey: uint8 `[H, W]`, the map in levels; with the published look it is what the published code saves.
+        image_bgr: uint8 `[h, w, 3]`, the picture, or None if no picture was wanted.
         limits: the values of the raw map that became 0 and 255.
-        range: the raw map's least and greatest value, both NaN where it holds one.
-        saliency: float32 `[H, W]`, the raw map, or None where it was not asked for.
+        range: the raw map's least and greatest value; both are NaN if the map holds a NaN.
+        saliency: float32 `[H, W]`, the raw map, or None if it was not wanted.
     """
 
     grey: NDArray[np.uint8]
@@ -81,7 +81,7 @@ class Pictures:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the raw map held neither NaN nor infinity."""
+        """Whether the raw map holds neither NaN nor infinity."""
         return bool(np.isfinite(self.range).all())
 
 
@@ -95,9 +95,10 @@ class Normaliser:
     def limits(
         self, saliency: NDArray[np.float32], elapsed_s: float = 0, *, starts_anew: bool = False
     ) -> tuple[np.float32, np.float32]:
-        """Takes the next map `(H, W)`, `elapsed_s` after the one before; returns its limits.
+        """Takes the next map `(H, W)`, which comes `elapsed_s` after the map before it; returns its limits.
 
-        Running limits follow a wider range at once, so that nothing is cut off, and a narrower one by 63 % a second.
+        Running limits follow a wider range at once, so that no value is cut off. They approach a narrower range by 63 %
+        in a second.
         """
         if self._normalise == "none":
             return np.float32(0), np.float32(1)
@@ -115,12 +116,12 @@ class Normaliser:
 def to_levels(
     saliency: NDArray[np.float32], limits: tuple[np.float32, np.float32], bits: int = 8
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Returns a map `(H, W)` in whole levels, of 8 or 16 bits: stretched from its limits, rounded.
+    """Stretches a map `(H, W)` from its limits to whole levels of 8 or 16 bits, and rounds it.
 
-    Halves go up, all in float32: the published code's `save_image` adds 0.5 and cuts off (torchvision 0.2.2 and later).
-    To the nearest even level, or in float64, about one pixel in 100 000 would be another level.
+    Halves are rounded up, in float32, as the published code does: `save_image` adds 0.5 and cuts off (torchvision 0.2.2
+    and later). Rounding halves to the nearest even level, or in float64, changes about one pixel in 100 000.
 
-    Where the limits are not apart, all is 0 (the published code divides by zero there).
+    Where the two limits are the same, all levels are 0 (the published code divides by zero there).
     """
     low, high = limits
     kind, most = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)  # noqa: PLR2004
@@ -131,7 +132,7 @@ def to_levels(
 
 
 def to_grey(saliency: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Returns the 8-bit map `(H, W)` that the published code saves: stretched by its own limits, rounded."""
+    """Returns the 8-bit map `(H, W)` that the published code saves: stretched from its own limits, and rounded."""
     return cast("NDArray[np.uint8]", to_levels(saliency, (saliency.min(), saliency.max())))
 
 
@@ -141,14 +142,14 @@ def render(frame_bgr: NDArray[np.uint8], grey: NDArray[np.uint8], look: Look = P
     Args:
         frame_bgr: uint8 `(h, w, 3)`, the source frame.
         grey: uint8 `(H, W)`, from `to_levels`, at network size.
-        look: its view is `overlay` (heat map over the frame), `map` (grey map), or `side-by-side` (the frame, then the
-            overlay).
+        look: how to draw; its view is `overlay` (heat map over the frame), `map` (grey map), or `side-by-side` (the
+            frame, then the overlay).
 
     Returns:
         uint8 BGR `(h, w, 3)`; `(h, 2w, 3)` for `side-by-side`.
     """
     height, width = frame_bgr.shape[:2]
-    # Colours go onto the small map: at 1080p that takes 1.8 ms where colouring the large one takes 4.0.
+    # The small map is coloured before it is enlarged: at 1080p that takes 1.8 ms, colouring the large one takes 4.0 ms.
     is_map = look.view == "map"
     small = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if is_map else cv2.applyColorMap(grey, COLORMAPS[look.colormap])
     large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""From a camera's or decoder's frame to what the graph takes."""
+"""Turns a camera's or decoder's frame into the graph's input."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 _BGR = (3, 3)  # dimensions, channels
 _BANDS = 2
-_LARGE = (
-    1 << 20
-)  # bytes of a frame: two bands took 1.2 times less time at 720p, 1.6 at 1080p, 1.8 at 4K, and more at 360p
+# Bytes of a frame. Two bands are faster than one by 1.2 times at 720p, 1.6 at 1080p and 1.8 at 4K; at 360p slower.
+_LARGE = 1 << 20
 
 
 def to_network_size(frame_bgr: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -45,10 +44,10 @@ def to_network_size(frame_bgr: NDArray[np.uint8], height: int, width: int) -> ND
 
 
 def _in_bands(frame_bgr: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resizes bands of rows side by side: OpenCV takes one thread for `INTER_AREA`.
+    """Resizes bands of rows on threads of their own, because OpenCV uses one thread for `INTER_AREA`.
 
-    Bands end where a row of the output ends together with a row of the source, so each pixel is summed as in one piece:
-    the result is the same to the bit, as long as both axes shrink.
+    A band ends where a row of the output and a row of the source end together, so each pixel is summed as without
+    bands. The result is the same to the bit, as long as both axes shrink.
     """
     common = math.gcd(frame_bgr.shape[0], height)
     edges = [common * band // _BANDS for band in range(_BANDS + 1)]
@@ -72,7 +71,7 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def check_frame(frame_bgr: NDArray[np.uint8]) -> None:
-    """Refuses what is no frame.
+    """Refuses anything that is not a frame.
 
     Raises:
         UsageError: it is not uint8, or not of three channels, or empty.

@@ -29,21 +29,21 @@ DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 
 class Session(Protocol):
-    """One loaded model. It has no memory of its own: the caller carries the states."""
+    """One loaded model. It keeps no states: the caller carries them from step to step."""
 
     spec: ModelSpec
     backend: str
-    """One of `BACKENDS`, but `auto`."""
+    """One of `BACKENDS`, except `auto`."""
     device: str
     """`cpu`, `cuda`, or the GPU's name."""
     runs_on: str
-    """The library with its version, the device, and how it computes there, for people."""
+    """The library and its version, the device, and how it computes there, for people."""
     reason: str
-    """Why `auto` took it, and passed others over; empty if it was asked for."""
+    """Why `auto` took this backend and passed over others; empty if the user named the backend."""
 
     @property
     def computes_in(self) -> str:
-        """The precision of the arithmetic, which may be another than the model's own."""
+        """The precision of the arithmetic, which may differ from the model's own."""
         ...
 
     @property
@@ -58,8 +58,8 @@ class Session(Protocol):
 
         Args:
             frames: BGR `[N, H, W, 3]` at network size.
-            states: what `from_host` or the step before gave; left untouched.
-            mix: `[N]`, weight of the new frame; 1 starts a stream anew. Ignored where there is no EMA.
+            states: what `from_host` or the step before returned; the step does not change them.
+            mix: `[N]`, weight of the new frame; 1 starts a stream anew. A network without an EMA ignores it.
 
         Returns:
             The sigmoid maps `[N, H, W]`, and the states after the step, still on the device.
@@ -84,7 +84,7 @@ class Session(Protocol):
 
 
 class OpenModel:
-    """What every session has beside its steps. `close` sets `is_open` to False."""
+    """What all sessions have in common. `close` sets `is_open` to False."""
 
     spec: ModelSpec
     backend: str
@@ -104,10 +104,10 @@ class OpenModel:
         return self.runs_on + (f" (auto: {self.reason})" if self.reason else "")
 
     def check_open(self) -> None:
-        """Refuses to go on once it is closed.
+        """Refuses to go on with a closed model.
 
         Raises:
-            UsageError: it is.
+            UsageError: the model is closed.
         """
         if not self.is_open:
             raise UsageError("the model is closed; load it again")
@@ -125,19 +125,19 @@ class OpenModel:
 
 @runtime_checkable
 class AbortableSession(Protocol):
-    """A session whose step can be ended from another thread."""
+    """A session whose step another thread can end."""
 
     def abort(self) -> None:
-        """Makes a step that is under way fail, if there is one; states that it was given are good still."""
+        """Makes the step that is running fail, if there is one. The states that it was given stay valid."""
         ...
 
 
 @runtime_checkable
 class PictureSession(Session, Protocol):
-    """A session that also resizes source frames and draws pictures where the network runs."""
+    """A session that also resizes source frames and draws pictures, on the device where the network runs."""
 
     def step_picture(
         self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], look: Look, *, raw: bool = False
     ) -> tuple[Pictures, States]:
-        """Runs one step of one stream from a source frame, uint8 BGR `[h, w, 3]`, to pictures of it."""
+        """Runs one step of one stream on a source frame, uint8 BGR `[h, w, 3]`; returns pictures of it."""
         ...

@@ -1,6 +1,6 @@
-"""What an exported model says of itself: the contract between `salema-export` and every backend.
+"""The facts of an exported model: the contract between `salema-export` and every backend.
 
-An ONNX file carries it as JSON under the metadata key `salema`.
+An ONNX file holds them as JSON under the metadata key `salema`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ PARTS = ("model", "encoder", "decoder")
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_FPS = 30.0  # DHF1K's, on which the published weights were trained
 _LEAST_FPS, _MOST_FPS = 0.001, 1000.0
-TRANSPOSED = "upsampling-transposed"  # the rewrite that suits OpenVINO
+TRANSPOSED = "upsampling-transposed"  # the rewrite that makes OpenVINO faster
 
 
 def check_fps(option: str, fps: float) -> None:
     """Refuses a rate that no video has.
 
     Raises:
-        UsageError: it is not in 0.001 to 1000 frames per second.
+        UsageError: it is outside 0.001 to 1000 frames per second.
     """
     if not _LEAST_FPS <= fps <= _MOST_FPS:
         raise UsageError(f"{option} {fps:g}: give frames per second, {_LEAST_FPS:g} to {_MOST_FPS:g}")
 
 
 def salema_version() -> str:
-    """Returns this version, or `checkout` where the packages are imported without having been installed."""
+    """Returns this version, or `checkout` if the packages are imported but not installed."""
     try:
         return version("salema")
     except PackageNotFoundError:
@@ -49,7 +49,7 @@ def salema_version() -> str:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """One recurrent state, kept in float32 in every precision.
+    """One recurrent state; it is float32 in every precision.
 
     The graph's tensors are `<name>_in` and `<name>_out`, both `[N, *shape_chw]`.
     """
@@ -63,10 +63,10 @@ class SplitSpec:
     """What lies between the encoder and the decoder of a split model, besides the EMA itself.
 
     Attributes:
-        residual: the encoder's output that is added to the state: `entered`, what entered the averaged layer; `fresh`,
-            what left it; None for nothing.
+        residual: the encoder's output that is added to the state: `entered`, the averaged layer's input; `fresh`, its
+            output; None for nothing.
         relu: whether a ReLU follows the averaged layer.
-        rectified: whether the state is kept after that ReLU, not before it.
+        rectified: whether the state is the value after that ReLU, not before it.
     """
 
     residual: str | None
@@ -86,23 +86,23 @@ class ModelSpec:
         architecture: the published name, such as `SalEMA30R`.
         height: rows of `frame` and `saliency`, a multiple of 16.
         width: columns of `frame` and `saliency`, a multiple of 16.
-        batch: independent streams per step, or None for any number.
-        precision: `fp32`, `fp16` or `int8`, of weights and compute; states and maps are float32 in all. In INT8 it is
-            the convolutions' alone.
+        batch: how many independent streams a step takes, or None for any number.
+        precision: `fp32`, `fp16` or `int8`, of weights and arithmetic; states and maps are always float32. INT8 is the
+            precision of the convolutions only.
         states: the recurrent states in the graph's order; empty for SalGAN.
-        coefficient: weight of the new frame in the EMA, in (0, 1]; None where there is no EMA (and no `mix` input).
+        coefficient: weight of the new frame in the EMA, in (0, 1]; None if there is no EMA (and no `mix` input).
         coefficient_source: how the coefficient was read, in words.
         weights: name of the checkpoint.
-        weights_sha256: hash of the checkpoint file (of the tensors for seeded weights).
+        weights_sha256: hash of the checkpoint file; for seeded weights, hash of the tensors.
         trained: False for seeded weights, whose maps mean nothing.
         rewrites: names of the graph rewrites that were applied.
         salema_version: version that wrote the file.
-        part: `model` for the whole step; `encoder` (up to and with the averaged layer) or `decoder` (what follows) of a
-            split one, between which the EMA is ours.
+        part: `model` for a whole step. A split model has an `encoder` (all layers up to and with the averaged one) and
+            a `decoder` (the layers after it); our own code computes the EMA between them.
         split: what lies between the parts; None for a whole step.
-        plain_recurrence: whether an EMA in the encoder follows the plain rule, not the published code's, in which ReLUs
+        plain_recurrence: whether an EMA in the encoder follows the plain rule. In the published code's rule ReLUs
             overwrite states.
-        reference_fps: frames per second at which the weights were trained, by which the time between frames is counted.
+        reference_fps: frames per second at which the weights were trained; the time between frames is counted in it.
         float_layers: convolutions that an INT8 model leaves in float32, by published name (`salgan.60`).
         spec_version: version of this record.
     """
@@ -142,12 +142,12 @@ class ModelSpec:
 
     @property
     def whole(self) -> ModelSpec:
-        """The record of the whole step, whichever part this is of."""
+        """The record of the whole step, also where this is the record of a part."""
         return replace(self, part="model", split=None)
 
     @property
     def tensor_shapes(self) -> dict[str, tuple[int | None, ...]]:
-        """Shape of every input and output by name; None where the batch is free."""
+        """Shape of every input and output by name; the first size is None if the batch is free."""
         n = self.batch
         shapes: dict[str, tuple[int | None, ...]] = {
             "frame": (n, self.height, self.width, 3),
@@ -160,14 +160,14 @@ class ModelSpec:
         return {name: shapes[name] for name in (*self.input_names, *self.output_names)}
 
     def tensor_dtype(self, name: str) -> str:
-        """NumPy's name of a tensor's type: what passes between the parts is in the model's precision."""
+        """NumPy's name of a tensor's type. Tensors between the parts have the model's precision."""
         if name in {"fresh", "entered", "averaged"}:
             return "float16" if self.precision == "fp16" else "float32"
         return "uint8" if name == "frame" else "float32"
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The graph's inputs in order: `frame`, the states, then `mix` where there is an EMA."""
+        """The graph's inputs in order: `frame`, the states, and `mix` if there is an EMA."""
         if self.part != "model":
             return ("frame",) if self.part == "encoder" else ("averaged",)
         mix = () if self.coefficient is None else ("mix",)
@@ -190,11 +190,11 @@ class ModelSpec:
 
         Args:
             text: the JSON.
-            where: the file it came from, for error messages.
+            where: the file that it came from, for error messages.
 
         Raises:
-            NewerModelError: the record is of a newer version.
-            ModelError: it is incomplete.
+            NewerModelError: a newer version wrote the record.
+            ModelError: the record is incomplete or damaged.
         """
         try:
             record: dict[str, Any] = json.loads(text)
@@ -222,13 +222,13 @@ class ModelSpec:
 
 
 def _since(spec_version: int, record: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a record of an older format lacks."""
+    """Returns the entries that a record of an older format lacks."""
     added: dict[str, Any] = {}
     if spec_version < 2:  # noqa: PLR2004 - before there were split models
         added |= {"part": "model", "split": None}
     if spec_version < 3:  # noqa: PLR2004 - before there was INT8
         added |= {"float_layers": []}
-    if spec_version < SPEC_VERSION:  # before the published recurrence in the encoder: all followed the plain rule
+    if spec_version < SPEC_VERSION:  # all followed the plain rule, before the published one was there in the encoder
         added |= {"plain_recurrence": True, "reference_fps": DEFAULT_FPS, "spec_version": SPEC_VERSION}
         if split := record.get("split"):
             added["split"] = {**split, "residual": "entered" if split["residual"] else None, "rectified": False}
@@ -236,10 +236,10 @@ def _since(spec_version: int, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_parts(encoder: ModelSpec, decoder: ModelSpec) -> None:
-    """Refuses two parts that are not of one model.
+    """Refuses two parts that are not encoder and decoder of one model.
 
     Raises:
-        ModelError: they are not.
+        ModelError: they belong to different exports, or one has the other's place.
     """
     if (encoder.part, decoder.part) != ("encoder", "decoder") or encoder.whole != decoder.whole:
         raise ModelError("encoder and decoder are not of one export; export them again with --split")
@@ -249,21 +249,21 @@ def read_facts(kind: type[Facts], file: Path, again: str) -> Facts:
     """Reads a JSON file of facts that lies beside a model.
 
     Args:
-        kind: their dataclass. Its field `spec` is a `ModelSpec`, its last field the version of the record.
+        kind: the dataclass of the facts. Its field `spec` is a `ModelSpec`, its last field the version of the record.
         file: the file.
         again: how to make the file again, for messages.
 
     Raises:
-        NewerModelError: the model is of a newer version, and making the file again can't help.
+        NewerModelError: a newer version wrote the model, so making the file again does not help.
         ModelError: the record is damaged, or of another version.
     """
     try:
         record = json.loads(file.read_text("utf-8", errors="replace"))
-        if isinstance(record, dict) and "spec" in record:  # first: a newer model is told as such
+        if isinstance(record, dict) and "spec" in record:  # first, so that a newer model raises NewerModelError
             spec = ModelSpec.from_json(json.dumps(record["spec"]), str(file))
         version = fields(kind)[-1]
         if set(record) != {field.name for field in fields(kind)} or record[version.name] != version.default:
-            raise ValueError("it is of another version of salema")  # noqa: TRY301 - told below, as all else
+            raise ValueError("it is of another version of salema")  # noqa: TRY301 - handled below with all other faults
         tuples = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
         return kind(**{**record, **tuples, "spec": spec})
     except NewerModelError:

@@ -1,4 +1,4 @@
-"""Signals that ask a command to end: it ends well on the first, whatever follows, until somebody insists."""
+"""Signals that ask a command to end. The first one ends it in order; later ones don't disturb that for some time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_PATIENCE_S = 3.0  # `timeout`, shells and wrappers send a signal twice or more within some milliseconds
+_PATIENCE_S = 3.0  # `timeout`, shells and wrappers send a signal twice or more within a few milliseconds
 _ENOUGH = 3
 _WARNING = b"still finishing files; press Ctrl-C once more to end at once\n"
 
 
 class _Stop(threading.Event):
-    """An event that a signal's handler can set while the main thread, which it has come into, waits for it.
+    """An event that a signal handler can set while the main thread, which runs the handler, waits for the event.
 
-    A plain one's lock can't be taken twice by one thread: the handler would wait for ever.
+    One thread can't take a plain event's lock twice: the handler would wait for ever.
     """
 
     def __init__(self) -> None:
@@ -31,17 +31,17 @@ class _Stop(threading.Event):
 
 
 class _Requests:
-    """The signals that have come, and who wants to know."""
+    """Counts the signals that came, and knows the events to set."""
 
     def __init__(self) -> None:
         self.events: list[threading.Event] = []
         self.count, self.first_s = 0, 0.0
 
     def take(self, number: int, _frame: object) -> None:
-        """Takes a signal. The first one asks for the end; of the others only Ctrl-C counts, and only late.
+        """Handles a signal. The first one asks for the end; of the later ones only Ctrl-C counts, after three seconds.
 
         Raises:
-            KeyboardInterrupt: it is the first one, and nobody waits for it with `stop_requested`.
+            KeyboardInterrupt: it is the first signal, and no `stop_requested` is open.
         """
         self.count += 1
         if self.count == 1:
@@ -53,7 +53,7 @@ class _Requests:
         elif number == signal.SIGINT and time.monotonic() - self.first_s >= _PATIENCE_S:
             if self.count < _ENOUGH:
                 with suppress(OSError):
-                    os.write(2, _WARNING)  # print() may be what this signal has come into
+                    os.write(2, _WARNING)  # not print(): the signal may have interrupted one
                 return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -68,15 +68,15 @@ def _is_ours(number: int) -> bool:
 
 @contextmanager
 def signals_taken(*, to_the_end: bool = False) -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP act as Ctrl-C does, and lets a repeat not disturb what the first one has begun.
+    """Makes SIGTERM and SIGHUP act as Ctrl-C does; a repeated signal does not disturb what the first one began.
 
-    The first raises KeyboardInterrupt, or sets the event of a `stop_requested` inside. What comes within three seconds
-    is ignored, SIGTERM and SIGHUP later on too; a third signal that is a Ctrl-C after that ends the process at once. A
-    SIGHUP that is ignored when this begins (`nohup`) stays so. Outside of the main thread nothing happens: signals are
-    its own.
+    The first signal raises KeyboardInterrupt, or sets the event of a `stop_requested` inside. Signals within three
+    seconds after it are ignored, and later SIGTERMs and SIGHUPs too. After three seconds, a Ctrl-C that is the third
+    signal or a later one ends the process at once. A SIGHUP that is ignored when this begins (`nohup`) stays ignored.
+    Outside the main thread this does nothing, because Python handles signals in the main thread only.
 
     Args:
-        to_the_end: after a signal, go on so to the end of the process, so that a repeat does not change how it ends.
+        to_the_end: after a signal, keep this up to the end of the process, so that a repeat does not change its end.
     """
     if threading.current_thread() is not threading.main_thread() or _is_ours(signal.SIGINT):
         yield
@@ -88,10 +88,10 @@ def signals_taken(*, to_the_end: bool = False) -> Iterator[None]:
         yield
     finally:
         if to_the_end and _requests.count:
-            atexit.register(_ignore, taken)  # Python takes its handlers away after that, and needs some time still
+            atexit.register(_ignore, taken)  # after that Python removes its handlers, and still needs some time
         else:
             for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: some library's own
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: a library set it in C
 
 
 def _ignore(numbers: list[signal.Signals]) -> None:
@@ -101,7 +101,7 @@ def _ignore(numbers: list[signal.Signals]) -> None:
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into an event; see `signals_taken` for what follows."""
+    """Yields an event that the first SIGINT, SIGTERM or SIGHUP sets; see `signals_taken` for later signals."""
     event = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield event

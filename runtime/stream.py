@@ -1,4 +1,4 @@
-"""The only object with memory: a stream owns the temporal state of one video, or of a batch of them."""
+"""The stream: it keeps the temporal state of one video, or of several side by side. No other object keeps any."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from salema.runtime.spec import ModelSpec
 
 
-_HALF_A_LEVEL = 0.5 / 255  # what a map of 8 bits can't show may be rounding
+_HALF_A_LEVEL = 0.5 / 255  # an 8-bit map can't show less, so less may be rounding
 
 
 class SaliencyStream:
-    """Saliency of consecutive frames, with the state carried from each to the next.
+    """Saliency of consecutive frames; the stream carries the state from each frame to the next.
 
     Args:
-        session: the loaded model; freed with the stream.
-        streams: how many independent videos run side by side; must equal the model's batch unless that is free.
-        model: the folder or file that it was loaded from, if that is to be told.
+        session: the loaded model; closing the stream frees it.
+        streams: how many independent videos run side by side; must equal the model's batch, unless that is free.
+        model: the folder or file that the model was loaded from, or None.
 
     Raises:
         UsageError: the model was exported for another batch.
@@ -51,12 +51,12 @@ class SaliencyStream:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model says of itself."""
+        """The model's facts."""
         return self._session.spec
 
     @property
     def session(self) -> Session:
-        """The loaded model, which is freed with the stream."""
+        """The loaded model; closing the stream frees it."""
         return self._session
 
     @property
@@ -70,7 +70,7 @@ class SaliencyStream:
         return self._session.description
 
     def reset(self, stream: int | None = None) -> None:
-        """Forgets everything, or what one of several streams has seen: its next frame is a first frame.
+        """Forgets what all streams have seen, or one of them: the next frame is a first frame again.
 
         Raises:
             UsageError: there is no such stream.
@@ -82,7 +82,7 @@ class SaliencyStream:
         if not 0 <= stream < self._streams:
             raise UsageError(f"reset({stream}): there are streams 0 to {self._streams - 1}")
         self._first[stream] = True
-        if self.spec.coefficient is None:  # an LSTM starts from zeros; an EMA needs no more than mix = 1
+        if self.spec.coefficient is None:  # an LSTM starts from zeros; for an EMA, mix = 1 is enough
             arrays = {name: array.copy() for name, array in self._session.to_host(self._states).items()}
             for array in arrays.values():
                 array[stream] = 0
@@ -93,22 +93,22 @@ class SaliencyStream:
 
         Args:
             frame: uint8, as OpenCV reads it.
-            elapsed: how many frames' time has gone by since the last one. The new frame's weight is
-                `1 - (1 - a) ** elapsed`, so that left-out frames don't make the memory longer; 1 leaves it at `a`.
+            elapsed: the time since the last frame, counted in frames. The new frame's weight is
+                `1 - (1 - a) ** elapsed`, so that left-out frames don't make the memory longer; with 1 it is `a`.
 
         Raises:
             UsageError: the frame has another dtype or shape, or there are several streams; or `elapsed` is not 1 in a
                 network that has no average, or not above 0.
-            ModelError: the model gave what is no map: values outside 0 to 1.
+            ModelError: the model returned values outside 0 to 1, which is no saliency map.
         """
         saliency: NDArray[np.float32] = self.step_batch([frame], elapsed)[0]
         return saliency
 
     def step_batch(self, frames: Sequence[NDArray[np.uint8]], elapsed: float = 1) -> NDArray[np.float32]:
-        """Takes the next frame of every stream, BGR of any size each; returns their maps `(N, H, W)`.
+        """Takes the next frame of every stream, each BGR of any size; returns their maps `(N, H, W)`.
 
         Raises:
-            UsageError: a frame has another dtype or shape, or there are not as many as streams; see `step`.
+            UsageError: a frame has another dtype or shape, or the number of frames is not that of streams; see `step`.
         """
         if len(frames) != self._streams:
             raise UsageError(f"{len(frames)} frames given for {self._streams} streams")
@@ -116,7 +116,7 @@ class SaliencyStream:
         return self.infer(np.stack(resized), elapsed)
 
     def infer(self, frames_nhwc: NDArray[np.uint8], elapsed: float = 1) -> NDArray[np.float32]:
-        """As `step_batch`, for frames `(N, H, W, 3)` that are at network size already.
+        """Takes the next frame of every stream as `step_batch` does, but uint8 `(N, H, W, 3)` at network size already.
 
         Raises:
             UsageError: the array has another shape; see `step`.
@@ -130,12 +130,12 @@ class SaliencyStream:
         return maps if is_inside else maps.clip(0, 1)
 
     def _check_range(self, least: float, greatest: float) -> bool:
-        """Returns whether maps lie in 0 to 1; where only rounding has put them beyond that, they are to be clipped.
+        """Returns whether maps lie in 0 to 1. If not, only rounding put them outside, and the caller clips them.
 
-        NaN and infinity pass: whoever knows the frame tells them.
+        NaN and infinity pass: the caller reports them, as it knows the frame.
 
         Raises:
-            ModelError: they lie further out than half a grey level, so this is no saliency map.
+            ModelError: they lie more than half a grey level outside, so they are no saliency maps.
         """
         if not (math.isfinite(least) and math.isfinite(greatest)) or (least >= 0 and greatest <= 1):
             return True
@@ -148,7 +148,7 @@ class SaliencyStream:
 
     @property
     def draws_pictures(self) -> bool:
-        """Whether `picture` can be called: the model runs on a device where our kernels do."""
+        """Whether `picture` can be called: the model runs where our kernels run, and there is one stream."""
         return isinstance(self._session, PictureSession) and self._streams == 1
 
     def picture(self, image_bgr: NDArray[np.uint8], look: Look, elapsed: float = 1, *, raw: bool = False) -> Pictures:
@@ -156,13 +156,13 @@ class SaliencyStream:
 
         Args:
             image_bgr: uint8.
-            look: how to draw; its view None for no picture. `normalise="running"` can't be had here.
+            look: how to draw; its view None for no picture. `normalise="running"` is not possible here.
             elapsed: see `step`.
-            raw: whether the raw map is wanted too.
+            raw: whether to return the raw map too.
 
         Raises:
-            UsageError: the frame has another dtype or shape, or there are several streams, or pictures can't be drawn
-                so; see `step`.
+            UsageError: the frame has another dtype or shape, or there are several streams, or the device can't draw
+                pictures with this look; see `step`.
         """
         session = self._session
         if not isinstance(session, PictureSession) or self._streams != 1:
@@ -192,25 +192,25 @@ class SaliencyStream:
     def snapshot(self) -> dict[str, NDArray[np.float32]]:
         """Copies the memory to the host: the states `{name: [N, C, H, W]}`, and `first` `[N]` (1 before a first frame).
 
-        `restore` takes it up again, in this process or another.
+        All are float32. `restore` goes on from it, in this process or another.
         """
         return {**self._session.to_host(self._states), "first": self._first.astype(np.float32)}
 
     def restore(self, snapshot: Mapping[str, NDArray[np.float32]]) -> None:
-        """Goes on from what `snapshot` gave.
+        """Goes on from what `snapshot` returned.
 
         Raises:
-            UsageError: it is of another model or number of streams.
+            UsageError: the snapshot is of another model or number of streams.
         """
         shapes = {name: array.shape for name, array in self._zeros().items()} | {"first": (self._streams,)}
-        found = {name: array.shape for name, array in snapshot.items()}
-        if found != shapes:
-            raise UsageError(f"the snapshot is of another model: it holds {found}, {shapes} expected")
+        held = {name: array.shape for name, array in snapshot.items()}
+        if held != shapes:
+            raise UsageError(f"the snapshot is of another model: it holds {held}, {shapes} expected")
         self._first = snapshot["first"].astype(bool)
         self._states = self._session.from_host({state.name: snapshot[state.name] for state in self.spec.states})
 
     def abort(self) -> None:
-        """Ends a step that another thread is in, where the backend can: the step raises what that backend does."""
+        """Ends a step that another thread runs, if the backend can: that step raises the backend's own error."""
         if isinstance(self._session, AbortableSession):
             self._session.abort()
 

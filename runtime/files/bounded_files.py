@@ -1,6 +1,6 @@
-"""Files from strangers: what they are, and how much they hold, is looked at before they are read.
+"""Files from strangers: their kind and their size are checked before they are read.
 
-A FIFO would wait for ever, a link to /dev/zero never ends, and a few megabytes can unfold to gigabytes.
+Reading a FIFO would wait for ever, a link to /dev/zero never ends, and a few megabytes can unfold to gigabytes.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ MOST_LIST_BYTES = 1 << 24
 
 
 def check_file(path: Path, most_bytes: int, kind: type[SalemaError]) -> int:
-    """Refuses what is no ordinary file, or too big a one; returns its size in bytes. Links are what they stand for.
+    """Refuses a file that is not an ordinary one, or too big; returns its size in bytes. Links are followed.
 
     Raises:
-        SalemaError: it can't be read in safety; of this `kind`.
+        SalemaError: it can't be read safely; the error's class is `kind`.
     """
     try:
-        found = path.stat()
+        facts = path.stat()
     except OSError as error:
         raise kind(f"{path}: can't be read ({reason(error)})") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(facts.st_mode):
         raise kind(f"{path}: is no ordinary file; copy what it gives into one")
-    if found.st_size > most_bytes:
-        raise kind(f"{path}: has {shown_size(found.st_size)}, and {shown_size(most_bytes)} are the most that is read")
-    return found.st_size
+    if facts.st_size > most_bytes:
+        raise kind(f"{path}: has {shown_size(facts.st_size)}, and {shown_size(most_bytes)} are the most that is read")
+    return facts.st_size
 
 
 def read_file(path: Path, most_bytes: int, kind: type[SalemaError]) -> bytes:
-    """Reads a whole file, once `check_file` has found it good.
+    """Reads a whole file, after `check_file`.
 
     Raises:
-        SalemaError: it can't be read, or not in safety; of this `kind`.
+        SalemaError: it can't be read, or not safely; the error's class is `kind`.
     """
     size = check_file(path, most_bytes, kind)
     try:
         with path.open("rb") as file:
-            return file.read(size)  # no more, should it grow meanwhile
+            return file.read(size)  # not more, in case it has grown
     except OSError as error:
         raise kind(f"{path}: can't be read ({reason(error)})") from error
 

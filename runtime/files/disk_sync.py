@@ -1,4 +1,4 @@
-"""Files that reach the disk itself within a second or so: what only the system's memory holds goes with the power."""
+"""Puts files on the disk itself within about a second: a power cut loses what only the system's memory holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EVERY_S = 1.0
 
 
 class _Syncer:
-    """Syncs what was written lately, in a thread of its own: on a slow card that takes longer than a frame."""
+    """Syncs the files that were written lately, on its own thread: on a slow card a sync takes longer than a frame."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -24,9 +24,9 @@ class _Syncer:
         self._thread: threading.Thread | None = None
 
     def add(self, path: Path) -> None:
-        """Takes note of a file that has been written to."""
+        """Adds a file that has been written to."""
         with self._changed:
-            if self._thread is None or not self._thread.is_alive():  # not there any more in a forked process
+            if self._thread is None or not self._thread.is_alive():  # a forked process has no threads
                 self._thread = threading.Thread(target=self._run, daemon=True, name="disk sync")
                 self._thread.start()
             if path not in self._waiting:
@@ -39,7 +39,7 @@ class _Syncer:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 paths, self._waiting = self._waiting, set()
             for path in paths | {path.parent for path in paths}:
-                with suppress(OSError):  # renamed meanwhile, or a file system that can't
+                with suppress(OSError):  # it has been renamed, or its file system can't sync
                     sync(path)
             time.sleep(_EVERY_S)
 
@@ -48,17 +48,17 @@ _syncer = _Syncer()
 
 
 def sync_soon(path: Path) -> None:
-    """Has a file, which has been written to, and its name on the disk within a second or so."""
+    """Syncs a file that has been written to, and its name, within about a second."""
     _syncer.add(path)
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk; on Windows it does nothing.
+    """Waits until a file's content, or a folder's names, are on the disk. On Windows it does nothing.
 
     Raises:
-        OSError: it is not there, or its file system can't do that.
+        OSError: the path does not exist, or its file system can't sync.
     """
-    if sys.platform == "win32":  # it syncs no folder, and no file that is open for reading only
+    if sys.platform == "win32":  # Windows syncs no folders, and no files that are open for reading only
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Image files, read whole or refused in one sentence."""
+"""Image files: each is read whole, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 1 << 27  # 16K (15360x8640) has 133 million; OpenCV's own limit of 2^30 takes 3 GB and more
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own sentences say what is wrong
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own messages say what is wrong
 _ENDS = {PNG_START: b"IEND", JPEG_START: b"\xff\xd9"}
 
 
 def decode_file(path: Path, flags: int, kind: type[SalemaError]) -> NDArray[np.generic]:
-    """Reads an image; `flags` are OpenCV's of `imdecode`.
+    """Reads an image; `flags` are those of OpenCV's `imdecode`.
 
     Raises:
-        SalemaError: it is no ordinary file, none of the images that are read, damaged, or too big; of this `kind`.
+        SalemaError: it is not an ordinary file, not an image of a known format, damaged, or too big; the error's class
+            is `kind`.
     """
-    # imread takes no name that is not in the system's encoding
+    # Not imread: it needs a name in the system's encoding.
     return decode_image(path, read_file(path, MOST_IMAGE_BYTES, kind), flags, kind)
 
 
 def decode_image(path: Path, data: bytes, flags: int, kind: type[SalemaError]) -> NDArray[np.generic]:
-    """Decodes what a file holds; see `decode_file`."""
+    """Decodes the bytes of an image file; see `decode_file`."""
     if breaks_off(data):
         raise kind(f"{path}: breaks off; copy or make it anew")
     size_wh = image_size_wh(data)
@@ -51,10 +52,10 @@ def decode_image(path: Path, data: bytes, flags: int, kind: type[SalemaError]) -
 
 
 def check_pixels(path: Path, size_wh: tuple[int, int], kind: type[SalemaError]) -> None:
-    """Refuses a size, as a file declares it, that would fill the memory.
+    """Refuses an image whose declared size would fill the memory.
 
     Raises:
-        SalemaError: it has more than `MOST_PIXELS`; of this `kind`.
+        SalemaError: it has more than `MOST_PIXELS`; the error's class is `kind`.
     """
     width, height = size_wh
     if width * height > MOST_PIXELS:
@@ -63,7 +64,7 @@ def check_pixels(path: Path, size_wh: tuple[int, int], kind: type[SalemaError]) 
 
 
 def breaks_off(data: bytes) -> bool:
-    """Whether the bytes of an image are a PNG or JPEG without its end: OpenCV makes up the rest, and grumbles."""
-    size = len(data.rstrip(b"\0"))  # some programs fill up blocks
-    half = size // 2  # a preview's end is nearer the start
+    """Whether the bytes are a PNG or JPEG without its end. OpenCV would make up the rest, and print a warning."""
+    size = len(data.rstrip(b"\0"))  # some programs fill the last block with zeros
+    half = size // 2  # a preview's end lies in the first half
     return any(data.startswith(begins) and data.find(ends, half) < 0 for begins, ends in _ENDS.items())

@@ -1,4 +1,4 @@
-"""The size that an image's header declares, read without decoding it: of a bomb this is all that may be read."""
+"""Reads the size that an image's header declares, without decoding the image, which may be a decompression bomb."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}  # JPEG's markers that stand alone
-_FRAME_STARTS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # those that hold the size
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}  # JPEG's markers without a length and content
+_FRAME_STARTS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's markers whose content holds the size
 _SCAN_START = 0xDA
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _MOST_TIFF_FIELDS = 4096  # libtiff refuses more
-_TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # types of a field: short, long, and BigTIFF's
+_TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # a field's type: short, long, or BigTIFF's 64-bit number
 
 
 def image_size_wh(data: bytes) -> tuple[int, int] | None:
@@ -22,13 +22,13 @@ def image_size_wh(data: bytes) -> tuple[int, int] | None:
     reader = next((read for starts, read in _READERS.items() if data.startswith(starts)), None)
     try:
         return reader(data) if reader else None
-    except (struct.error, IndexError):  # it breaks off
+    except (struct.error, IndexError):  # the header is cut off
         return None
 
 
 def _pair(data: bytes, form: str, at: int) -> tuple[int, int]:
     width, height = struct.unpack_from(form, data, at)
-    return abs(width), abs(height)  # a BMP from the top down has a negative height
+    return abs(width), abs(height)  # a BMP stored from the top down has a negative height
 
 
 def _png(data: bytes) -> tuple[int, int] | None:
@@ -47,7 +47,7 @@ def _bmp(data: bytes) -> tuple[int, int]:
 def _jpeg(data: bytes) -> tuple[int, int] | None:
     at = 2
     while (at := data.find(b"\xff", at)) >= 0:
-        while data[at] == 0xFF:  # noqa: PLR2004 - markers may be filled up with these
+        while data[at] == 0xFF:  # noqa: PLR2004 - any number of these may stand before a marker
             at += 1
         marker = data[at]
         at += 1
@@ -75,14 +75,14 @@ def _webp(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff(data: bytes) -> tuple[int, int] | None:
-    found: dict[int, int] = {}
+    fields: dict[int, int] = {}
     for tag, value in _tiff_numbers(data):
-        found[tag] = max(value, found.get(tag, 0))
-    return (found[_TIFF_WIDTH], found[_TIFF_HEIGHT]) if {_TIFF_WIDTH, _TIFF_HEIGHT} <= found.keys() else None
+        fields[tag] = max(value, fields.get(tag, 0))
+    return (fields[_TIFF_WIDTH], fields[_TIFF_HEIGHT]) if {_TIFF_WIDTH, _TIFF_HEIGHT} <= fields.keys() else None
 
 
 def _tiff_numbers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields the fields of the first directory that hold numbers, by their tags."""
+    """Yields tag and number of each field in the first directory that holds a number."""
     order, is_big = ("<" if data[:1] == b"I" else ">"), b"+" in data[2:4]
     (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
     (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, at)

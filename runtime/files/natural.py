@@ -25,7 +25,7 @@ def by_path(paths: Iterable[Path]) -> list[Path]:
 
 
 def natural_order(items: Iterable[_Item], name: Callable[[_Item], str]) -> list[_Item]:
-    """Sorts what has a name by it; what has names that are the same but for padding stays as it came."""
+    """Sorts items by their names. Items whose names differ in leading zeros only keep their order."""
     named = [(name(item), item) for item in items]
     are_numbers = all(text.isascii() and text.isdecimal() for text, _ in named)
     key: Callable[[str], Any] = int if are_numbers else _natural_key()
@@ -34,7 +34,7 @@ def natural_order(items: Iterable[_Item], name: Callable[[_Item], str]) -> list[
 
 @cache
 def _natural_key() -> Callable[[str], Any]:
-    # Imported and made once, where names are more than numbers: that takes a tenth of a short command's time.
+    # Imported only if a name is not a plain number, because it takes a tenth of a short command's time.
     from natsort import natsort_keygen, ns  # noqa: PLC0415
 
     return natsort_keygen(alg=ns.INT)

@@ -1,4 +1,4 @@
-"""Files that can be ended well on a disk that has filled up."""
+"""Files that can be finished on a disk that has become full."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Of an MP4's index: at most 32 bytes a packet, and packets of 1 kB on average are small ones.
+# For an MP4's index, which takes at most 32 bytes for a packet; an average packet is at least about 1 kB.
 _ROOM, _INDEX_SHARE = 1 << 18, 1 / 32
 
 
 class RoomyFile:
-    """A file to write to that keeps room on the disk for what an MP4 or NPZ file gets last: its index.
+    """A file that keeps room on the disk for its index, which an MP4 or NPZ file gets last.
 
-    FFmpeg holds packets back for as long as ten seconds, so room is kept for each before FFmpeg gets it.
+    FFmpeg holds packets back for up to ten seconds, so room for each packet is reserved before FFmpeg gets it.
 
     Args:
         path: the file to make.
@@ -26,10 +26,10 @@ class RoomyFile:
         self._end = self._taken = self._promised = 0
 
     def reserve(self, size: int) -> None:
-        """Keeps room for a packet, or a map, and its share of the index.
+        """Reserves room for a packet or a map of `size` bytes, and for its share of the index.
 
         Raises:
-            OSError: there is none; what was reserved before can still be written, and the index.
+            OSError: the disk is full; what was reserved before can still be written, and the index too.
         """
         promised = self._promised + size
         room = promised + _ROOM + int(_INDEX_SHARE * promised)
@@ -39,30 +39,30 @@ class RoomyFile:
         self._promised = promised
 
     def write(self, data: bytes) -> int:
-        """Writes at the place where the file stands."""
+        """Writes at the file's position."""
         self._end = max(self._end, self._file.tell() + len(data))
         return self._file.write(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place; the end is that of what was written."""
+        """Sets the position; the file's end is the end of what was written, without the reserved room."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
         return self._file.seek(base + offset)
 
     def read_at(self, place: int, size: int) -> bytes:
-        """Returns bytes of what was written."""
+        """Returns up to `size` bytes from `place` on; the position stays as it is."""
         self._file.flush()
         return os.pread(self._file.fileno(), size, place)
 
     def flush(self) -> None:
-        """Hands what was written to the system."""
+        """Passes to the system what was written."""
         self._file.flush()
 
     def tell(self) -> int:
-        """Returns the place."""
+        """Returns the position."""
         return self._file.tell()
 
     def close(self) -> None:
-        """Gives back the room that was not needed."""
+        """Closes the file, without the reserved room that it did not need."""
         if not self._file.closed:
             try:
                 self._file.flush()

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its parents, if it isn't there.
+    """Makes a folder and its parents, unless they exist.
 
     Raises:
         OutputError: it can't be made.
@@ -38,10 +38,10 @@ def make_folder(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuses, before long work, a file that could not be written after it.
+    """Refuses a file that can't be written. Called before long work, so that the work is not lost.
 
     Raises:
-        OutputError: its folder is missing or can't be written, or it is there and no ordinary file.
+        OutputError: the file's folder is missing or read-only, or the path is there and is not an ordinary file.
     """
     _check_ordinary(path)
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
@@ -51,26 +51,26 @@ def check_writable(path: Path) -> None:
 def _check_ordinary(path: Path) -> None:
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
-    if path.exists() and not path.is_file():  # a device: root would replace it
+    if path.exists() and not path.is_file():  # such as a device, which root would replace
         raise OutputError(f"{path}: is no ordinary file; choose another name")
 
 
 @contextmanager
 def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yields a hidden name beside `path` to write to: renamed to `path` at the end, removed on any error.
+    """Yields a hidden path beside `path` to write to. At the end it is renamed to `path`; on any error it is removed.
 
-    The name holds the process number and a count, so that no two writers share a file, and keeps the suffix. The file
-    is locked as long as it is written, so that it is known what a killed process has left (see `recovery.py`). Windows
-    has no such locks, and there nothing is recovered.
+    The hidden name holds the process number and a count, so that no two writers share a file, and keeps the suffix. The
+    file is locked while it is written, so that `recovery.py` knows which files a killed process has left. Windows has
+    no such locks, so nothing is recovered there.
 
     Args:
         path: the file to write.
-        durable: have it on the disk itself before it gets its name.
+        durable: whether to sync the file to the disk before it gets its name.
 
     Raises:
         OutputError: the file can't be written.
     """
-    target = Path(os.path.realpath(path))  # through a link, to what it stands for
+    target = Path(os.path.realpath(path))  # a link's target is replaced, not the link
     aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
     _check_ordinary(path)
     try:
@@ -81,12 +81,12 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
             aside.replace(target)
         if durable:
             sync(target.parent)
-    except SalemaError:  # some of ours are OSErrors too
+    except SalemaError:  # some of our errors are OSErrors too
         raise
     except OSError as error:
         raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
     finally:
-        with suppress(OSError):  # on a read-only disk it never was
+        with suppress(OSError):  # a read-only disk
             aside.unlink(missing_ok=True)
 
 
@@ -97,21 +97,21 @@ def _locked(path: Path) -> Iterator[None]:
         if fcntl is not None:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not has_locks:  # Windows renames no file that is open
+        if not has_locks:  # Windows can't rename an open file
             file.close()
         yield
 
 
 @contextmanager
 def taken_over(path: Path) -> Iterator[bool]:
-    """Yields whether a file that `written_aside` has made is left by a process that is gone; it is locked meanwhile."""
+    """Yields whether a process that is gone has left this file of `written_aside`. The file is locked meanwhile."""
     try:
         with path.open("rb") as file:
             is_left = fcntl is not None
             if fcntl is not None:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:  # somebody writes it
+                except OSError:  # a process still writes it
                     is_left = False
             yield is_left
     except FileNotFoundError:
@@ -119,10 +119,10 @@ def taken_over(path: Path) -> Iterator[bool]:
 
 
 def append(file: io.FileIO, data: bytes) -> int:
-    """Writes all of some bytes at the end of an unbuffered file, or none of them; returns how many.
+    """Writes all of the bytes at the position of an unbuffered file, or none of them; returns how many.
 
     Raises:
-        OSError: there is no room for them.
+        OSError: there is no room for them; the file is cut off at the position.
     """
     start, left = file.tell(), memoryview(data)
     try:
@@ -136,7 +136,7 @@ def append(file: io.FileIO, data: bytes) -> int:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a whole small file.
+    """Writes a small file, whole or not at all.
 
     Raises:
         OutputError: it can't be written.
@@ -146,7 +146,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Returns the hash of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
