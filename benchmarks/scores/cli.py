@@ -240,9 +240,12 @@ def _told_apart(sources: Any, places: list[Path]) -> list[MapSource]:
 
 
 def _score(sources: list[MapSource], truth: dict[str, VideoTruth], options: dict[str, Any]) -> Any:
+    import cv2
+
     from salema.benchmarks.scores.scoring import frame_count, score_dataset
     from salema.runtime.cli.frame_bar import FrameBar
 
+    cv2.setNumThreads(1)  # frames are done side by side; threads that wait for parts of one take half a core
     with FrameBar(1, frame_count(sources, truth)) as bar:
         return score_dataset(sources, truth, **options, progress=bar.advance)
 

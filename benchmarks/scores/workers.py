@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -132,6 +134,7 @@ def _begin(work: Callable[..., Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    cv2.setNumThreads(1)  # the other cores have workers of their own
     _work[:] = [work]
 
 

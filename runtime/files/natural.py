@@ -27,14 +27,21 @@ def by_path(paths: Iterable[Path]) -> list[Path]:
 def natural_order(items: Iterable[_Item], name: Callable[[_Item], str]) -> list[_Item]:
     """Sorts items by their names. Items whose names differ in leading zeros only keep their order."""
     named = [(name(item), item) for item in items]
-    are_numbers = all(text.isascii() and text.isdecimal() for text, _ in named)
-    key: Callable[[str], Any] = int if are_numbers else _natural_key()
+    key = _key_of([text for text, _ in named])
     return [item for _, item in sorted(named, key=lambda pair: key(pair[0]))]
+
+
+def _key_of(names: list[str]) -> Callable[[str], Any]:
+    if not all(map(str.isascii, names)):
+        return _natural_key()
+    if all(map(str.isdecimal, names)):
+        return int
+    return _natural_key() if any(map(str.isdecimal, "".join(names))) else str
 
 
 @cache
 def _natural_key() -> Callable[[str], Any]:
-    # Imported only if a name is not a plain number, because it takes a tenth of a short command's time.
+    # Imported only if names mix numbers with text, because it takes a tenth of a short command's time.
     from natsort import natsort_keygen, ns  # noqa: PLC0415
 
     return natsort_keygen(alg=ns.INT)
