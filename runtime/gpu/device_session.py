@@ -1,6 +1,6 @@
-"""A session whose frames, states and maps stay in device memory, with the whole step replayed as a CUDA graph.
+"""A session that keeps frames, states and maps in device memory, and replays the whole step as a CUDA graph.
 
-It knows a device and an engine by their interfaces only: TensorRT on a GPU, or anything else that reads and writes at
+It uses a device and an engine by their interfaces only: TensorRT on a GPU, or anything else that reads and writes at
 the addresses it is given.
 """
 
@@ -33,14 +33,15 @@ _MOST_GRAPHS = 8
 class DeviceSession(OpenModel):
     """A `Session` over a `Device` and a `StepEngine`.
 
-    The states of a step come in one piece of memory and go out in another. Which two, the handles decide: a piece is
-    free again once nobody holds its handle, so a stream that carries its state along swaps two pieces ("ping-pong").
-    Each order of two pieces has its own graph. The first step in an order runs plainly, and counts: it is the warm-up
-    that TensorRT wants before recording, so no run that doesn't count ever touches a state.
+    A step reads its states from one piece of memory and writes them to another. The handles decide which two: a piece
+    is free again once nobody holds its handle, so a stream that keeps only its newest state swaps two pieces
+    ("ping-pong"). Each order of two pieces has its own graph. The first step in an order runs without a graph. It is
+    the warm-up that TensorRT needs before recording, and its result is used like any other, so that no extra run
+    touches a state.
 
     An engine that updates its states in place has one piece and one graph. With `state_scheme="copy"` there are two
-    fixed pieces and one graph, which ends with a copy from one to the other; that is there to be measured against
-    ping-pong. In both, handles of earlier steps are worthless.
+    fixed pieces and one graph, which ends with a copy from one piece to the other; this is kept to measure it against
+    ping-pong. In both schemes the handles of earlier steps are invalid.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class DeviceSession(OpenModel):
     ) -> None:
         """Takes over the engine and the device, and closes both with the session; `launcher` runs our kernels there.
 
-        `backend` and `runs_on` are what `Session` has of those names; how the steps run is added to the latter.
+        `backend` and `runs_on` are the attributes of `Session`; the session adds to `runs_on` how its steps run.
 
         Raises:
-            UsageError: there is no such scheme.
+            UsageError: `state_scheme` is not one of `STATE_SCHEMES`.
         """
         if state_scheme not in STATE_SCHEMES:
             raise UsageError(f"state scheme {state_scheme}: not one of {', '.join(STATE_SCHEMES)}")
@@ -81,7 +82,7 @@ class DeviceSession(OpenModel):
 
     @property
     def graphs_recorded(self) -> int:
-        """How many graphs are there: one for each order of the state's memory."""
+        """How many graphs are recorded: one for each order of the states' memory."""
         return len(self._recorded)
 
     def step(
@@ -90,12 +91,12 @@ class DeviceSession(OpenModel):
         """See `Session.step`.
 
         Raises:
-            UsageError: frames or states are not this session's, or not as many as one another.
+            UsageError: the frames have another shape, the states are another session's, or their numbers differ.
             BackendError: the device failed.
         """
         before = self._checked(states)
         expected = (before.streams or len(frames), self.spec.height, self.spec.width, 3)
-        if frames.shape != expected:  # before anything changes: another batch drops the graphs
+        if frames.shape != expected:  # checked first, because another batch drops the graphs
             raise UsageError(f"frames {frames.shape} given, {expected} expected")
         with self._device.active():
             self._set_batch(len(frames))
@@ -107,14 +108,14 @@ class DeviceSession(OpenModel):
     def step_picture(
         self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], look: Look, *, raw: bool = False
     ) -> tuple[Pictures, States]:
-        """Runs one step of one stream from a source frame to pictures of it, all on the device.
+        """Runs one step of one stream on a source frame, and draws pictures of it, all on the device.
 
         Args:
             image_bgr: uint8 `[h, w, 3]` of any size.
             states: see `Session.step`.
             mix: float32 `[1]`, see `Session.step`.
-            look: how to draw; its view None for no picture. Running limits are not known here.
-            raw: whether the raw map is wanted too.
+            look: how to draw; its view None for no picture. Running limits are not possible here.
+            raw: whether to return the raw map too.
 
         Raises:
             UsageError: the states are not this session's, or of several streams.
@@ -143,7 +144,7 @@ class DeviceSession(OpenModel):
             if staging.nbytes:
                 self._device.upload(handle.buffer.address, staging)
                 self._device.synchronize()
-            del staging, views  # page-locked memory can't be freed later on a thread other than the one that opened
+            del staging, views  # freed here, because only the thread that opened the device can free page-locked memory
         return (handle,)
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
@@ -183,7 +184,7 @@ class DeviceSession(OpenModel):
         return self._memory
 
     def _checked(self, states: States) -> DeviceStates:
-        """Returns the handle of states that are this session's and still there."""
+        """Returns the handle of the states, after a check that it is this session's and still valid."""
         memory = self._open_memory()
         handle = states[0] if len(states) == 1 else None
         if not isinstance(handle, DeviceStates) or handle not in memory:
@@ -194,33 +195,32 @@ class DeviceSession(OpenModel):
         return handle
 
     def _job_for(self, source_hw: tuple[int, int], look: Look, *, raw: bool) -> PictureJob:
-        """Returns what carries frames of this size; another size or look takes its place, and its graphs go."""
+        """Returns the job for frames of this size. Another size or look replaces the job and drops the graphs."""
         if self._picture_job is None or self._picture_job.key != (source_hw, look, raw):
             self._forget_graphs()
-            old, self._picture_job = self._picture_job, None  # so that it is not found again if the new one fails
+            old, self._picture_job = self._picture_job, None  # so that nobody uses the old job if the new one fails
             if old is not None:
                 old.free()
             self._picture_job = PictureJob(self._device, self._launcher, self._tensors, source_hw, look, raw=raw)
         return self._picture_job
 
     def _step(self, before: DeviceStates, mix: NDArray[np.float32], job: FrameJob | PictureJob) -> DeviceStates:
-        """Does the work, waits for it, and returns the states after it."""
+        """Runs the step, waits for it, and returns the states after it."""
         memory = self._open_memory()
         if "mix" in self._tensors:
             self._tensors["mix"].array[:] = mix
         source, target = self._place(before)
         # Lent before the run, so that a step that fails gives its memory back.
         give, after = (memory.lend, target) if self._fixed is None else (memory.view, source)
-        self._steps += (
-            1  # memory that is written in place: whether the step fails or not, handles before it are worthless
-        )
+        # Counted before the run: with fixed memory, earlier handles are invalid even if the step fails.
+        self._steps += 1
         handle = give(after, before.streams, self._steps)
         self._run(source, target, job)
         self._device.synchronize()
         return handle
 
     def _place(self, before: DeviceStates) -> tuple[Buffer, Buffer]:
-        """Returns the memory that the step reads its states from, and that it writes them to."""
+        """Returns the memory that the step reads its states from, and the memory that it writes them to."""
         memory = self._open_memory()
         if self._fixed is None:
             return before.buffer, memory.take(before.streams)
@@ -249,7 +249,7 @@ class DeviceSession(OpenModel):
         self._device.launch(self._recorded[order])
 
     def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
-        """Puts one whole step on the stream: what a graph records."""
+        """Puts one whole step on the stream. A graph records this."""
         if "mix" in self._tensors:
             self._tensors["mix"].upload()
         job.before()
@@ -259,7 +259,7 @@ class DeviceSession(OpenModel):
             self._device.copy(source.address, target.address, source.nbytes)
 
     def _set_batch(self, streams: int) -> None:
-        """Makes ready for so many streams. Graphs hold the sizes they were recorded with, so they go."""
+        """Prepares for a number of streams. Another number drops the graphs, which hold the sizes of their recording."""
         if streams == self._streams:
             return
         least, most = self._engine.batch_range
@@ -268,7 +268,7 @@ class DeviceSession(OpenModel):
                 f"{streams} streams: the engine was built for {least} to {most}; build it again with"
                 f" --batch-profile {min(least, streams)} {streams} {max(most, streams)}"
             )
-        self._streams = 0  # until all is done
+        self._streams = 0  # in case something below fails
         self._forget_graphs()
         self._free_tensors()
         self._engine.set_batch(streams)

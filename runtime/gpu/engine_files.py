@@ -1,4 +1,4 @@
-"""An engine is a plain plan; what must be known of it lies beside it as JSON, `<engine>.json`."""
+"""An engine file holds TensorRT's plan and nothing else; its facts lie beside it as JSON, `<engine>.json`."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class EngineInfo:
         spec: the model's own record, as in the ONNX file.
         backend: `tensorrt` or `tensorrt-rtx`.
         library_version: version of the library that built it.
-        targets: compute capabilities it was built for, such as `sm89`; empty for every one that the library knows.
-        gpu: name of the GPU it was built on, or None where it was built without one.
+        targets: compute capabilities it was built for, such as `sm89`; empty for all that the library knows.
+        gpu: name of the GPU it was built on, or None if it was built without one.
         batch_profile: least, best and greatest number of streams.
         onnx_sha256: hash of the ONNX file it was built from.
         plan_sha256: hash of the plan.
-        version_compatible: also runs in other versions of TensorRT, through its lean runtime.
-        hardware_compatible: also runs on other GPUs from Ampere on.
-        workspace_gib: limit of the builder's scratch memory, or None for all there is.
-        optimization_level: the builder's, or None for its default.
+        version_compatible: whether it also runs in other versions of TensorRT, through its lean runtime.
+        hardware_compatible: whether it also runs on other GPUs from Ampere on.
+        workspace_gib: limit of the builder's scratch memory, or None for no limit.
+        optimization_level: the builder's optimization level, or None for its default.
         convolutions: how many convolutions the network has.
-        precision_shown_by: `inspector` where the engine's own layers were seen to run in the precision, `network`
-            where only the parsed, strongly typed network was: it is inspected when it is first loaded.
+        precision_shown_by: `inspector` if TensorRT's inspector showed the precision of the engine's layers; `network` if
+            only the parsed, strongly typed network showed it, so that the engine is inspected when it is loaded.
         build_seconds: time the build took.
         salema_version: version that wrote the record.
         engine_version: version of this record.
@@ -82,19 +82,19 @@ class EngineInfo:
 
 
 def sidecar_of(engine: Path) -> Path:
-    """Returns where an engine's facts lie."""
+    """Returns the path of an engine's facts."""
     return engine.with_name(engine.name + ".json")
 
 
 def write_engine(path: Path, plan: bytes, info: EngineInfo) -> None:
-    """Writes the plan and its facts; both whole or, on an error, as they were before.
+    """Writes the plan and its facts, each whole or not at all.
 
     Raises:
         OutputError: they can't be written.
     """
     if path.is_symlink():
-        path.unlink()  # what it points to is another model's
-    # The facts name the plan by its hash: a run that is cut off between the two leaves a pair that is noticed.
+        path.unlink()  # the link's target is another model's
+    # The facts hold the plan's hash, so that `read_engine` notices if a run was cut off between the two files.
     with written_aside(path) as aside:
         aside.write_bytes(plan)
         write_bytes(sidecar_of(path), info.to_json().encode())
@@ -104,7 +104,7 @@ def read_engine(path: Path, kind: Kind) -> tuple[bytes, EngineInfo]:
     """Reads an engine and its facts, and checks that they belong together and to the ONNX file beside them.
 
     Raises:
-        ModelError: they don't, or one is missing or damaged.
+        ModelError: they don't belong together, or one is missing or damaged.
     """
     rebuild = kind.command(path.parent)
     sidecar = sidecar_of(path)
@@ -127,14 +127,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, gpu: Gpu) -> None:
-    """Refuses an engine of another library version or GPU, before the library says so less clearly.
+    """Refuses an engine of another library version or GPU, before the library refuses it in less clear words.
 
-    Args:
-        info: the engine's facts.
-        path: the engine, for error messages.
-        kind: its library.
-        version: version of the library here.
-        gpu: the GPU here.
+    `version` and `gpu` are the library's version and the GPU on this machine.
 
     Raises:
         ModelError: it can't run here.
@@ -143,9 +138,9 @@ def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, gpu: 
     if kind is TENSORRT_RTX:
         command = f"{command} --target {gpu.target}" if gpu.target in RTX_TARGETS else TENSORRT.command(path.parent)
     elif gpu.index:
-        command = f"CUDA_VISIBLE_DEVICES={gpu.index} {command}"  # it builds for the first GPU that it sees
+        command = f"CUDA_VISIBLE_DEVICES={gpu.index} {command}"  # salema-export builds for the first GPU that it sees
     rebuild = f"build it here with: {command}"
-    older = _numbers(version) < _numbers(info.library_version)  # compatible with later versions only
+    older = _numbers(version) < _numbers(info.library_version)  # an engine can be compatible with later versions only
     if info.library_version != version and (older or not info.version_compatible):
         raise ModelError(f"{path}: built by {kind.title} {info.library_version}, and this is {version}; {rebuild}")
     if info.targets and gpu.target not in info.targets and not info.hardware_compatible:

@@ -1,9 +1,9 @@
-"""What TensorRT's engine inspector shows of the convolutions: the proof of the precision that they really run in.
+"""Reads TensorRT's engine inspector, which shows the precision that the convolutions really run in.
 
 Sources: "Engine Inspector" in the documentation of TensorRT 10.16; "Migrating IEngineInspector Usage from TensorRT 10.x
-to 11.x"; the operation names in TensorRT-RTX 1.7.1. The JSON has a list `Layers`; a layer's tensors name their type in
-"Format/Datatype" ("Half", "Float", "Row major linear FP16 format"), which 11 splits in two and 10 leaves out where
-shapes are dynamic and not set; its weights, where it has some, in {"Type": "Half"}; its kernel in "TacticName".
+to 11.x"; the operation names in TensorRT-RTX 1.7.1. The JSON has a list `Layers`. A layer's tensors give their type in
+"Format/Datatype" ("Half", "Float", "Row major linear FP16 format"); TensorRT 11 splits that entry in two, and 10 leaves
+it out if shapes are dynamic and not set. Weights give their type in {"Type": "Half"}. "TacticName" is the kernel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TYPES = {
     "fp8": re.compile(r"\b(fp8|float8)\b", re.IGNORECASE),
     "fp32": re.compile(r"\b(float|fp32|float32)\b", re.IGNORECASE),
 }
-# What the kernels' names say that they multiply.
+# The types that kernels multiply, as their names show.
 _TACTICS = {
     "tf32": re.compile(r"tf32"),
     "int8": re.compile(r"_i8i8_|_imma_"),
@@ -37,14 +37,14 @@ _COPIES = ("reformat", "constant", "noop", "signal", "wait", "shuffle", "copy")
 
 
 def convolution_precisions(text: str) -> dict[str, set[str]]:
-    """Returns what shows the precision of every convolution of an engine, by layer name.
+    """Returns the precisions that every convolution of an engine shows, by layer name.
 
     Args:
         text: the inspector's JSON of the whole engine, built with detailed profiling verbosity.
 
     Returns:
-        Of `fp32`, `tf32`, `fp16`, `bf16`, `int8`, `fp8` those that a layer speaks of: one, where its weights or its
-        kernel tell; several, where only its inputs do, and differ (a fusion); none, where nothing tells.
+        For each layer some of `fp32`, `tf32`, `fp16`, `bf16`, `int8`, `fp8`: one, if its weights or its kernel show it;
+        several, if only its inputs show them and differ (a fusion); none, if nothing shows it.
     """
     try:
         record = json.loads(text, strict=False)  # some strings hold control characters
@@ -59,29 +59,29 @@ def convolution_precisions(text: str) -> dict[str, set[str]]:
 
 
 def check_precision(text: str, precision: str, where: str, *, must_show: bool, in_float: int = 0) -> int:
-    """Returns how many convolutions the inspector shows in the precision asked for.
+    """Returns how many convolutions the inspector shows in the wanted precision.
 
     Args:
         text: the inspector's JSON.
         precision: `fp32`, `fp16` or `int8`.
         where: the engine, for error messages.
-        must_show: whether it is an error if it shows none.
+        must_show: whether it is an error if the inspector shows no convolution's precision.
         in_float: how many convolutions of an INT8 model may run in FP32.
 
     Raises:
-        BackendError: it shows one of another precision, or none though it must.
+        BackendError: the inspector shows a convolution in another precision, or none although `must_show`.
     """
-    found = convolution_precisions(text)
+    layers = convolution_precisions(text)
     wrong = sorted(
-        f"{name} in {'/'.join(sorted(seen))}" for name, seen in found.items() if seen and precision not in seen
+        f"{name} in {'/'.join(sorted(seen))}" for name, seen in layers.items() if seen and precision not in seen
     )
-    spared = sum(found[name.rpartition(" in ")[0]] == {"fp32"} for name in wrong)
+    spared = sum(layers[name.rpartition(" in ")[0]] == {"fp32"} for name in wrong)
     if len(wrong) > min(spared, in_float):
         raise BackendError(
-            f"{where}: {len(wrong)} of {len(found)} convolutions don't run in {precision}: {listed(wrong, 3)}"
+            f"{where}: {len(wrong)} of {len(layers)} convolutions don't run in {precision}: {listed(wrong, 3)}"
             f"; export again with --{precision}, and report it if it repeats"
         )
-    shown = sum(precision in seen for seen in found.values())
+    shown = sum(precision in seen for seen in layers.values())
     if must_show and not shown:
         raise BackendError(
             f"{where}: TensorRT's inspector does not show the precision of any convolution, so nothing proves that they"
@@ -96,12 +96,12 @@ def _is_convolution(layer: dict[str, Any]) -> bool:
         return False
     if any(_CONVOLUTION.search(str(layer.get(key, ""))) for key in ("LayerType", "ParameterType", "TacticName")):
         return True
-    # Fused kernels of Myelin name the ONNX nodes that they stand for.
+    # Myelin's fused kernels name the ONNX nodes that they replace.
     return any(word in kind for word in _FUSED) and bool(_CONVOLUTION.search(str(layer.get("Metadata", ""))))
 
 
 def _evidence(layer: dict[str, Any]) -> set[str]:
-    """Weights tell most; then the kernel's name; then the inputs, of which one may be another fused operation's."""
+    """Trusts the weights most, then the kernel's name, then the inputs: one may belong to another fused operation."""
     tactic = _first(_TACTICS, str(layer.get("TacticName", "")))
     weights = layer.get("Weights")
     stored = _first(_TYPES, str(weights.get("Type", ""))) if isinstance(weights, dict) else None

@@ -1,4 +1,4 @@
-"""A split model as one `StepEngine`: encoder, our EMA kernel, decoder, one after the other on one stream."""
+"""A split model as one `StepEngine`: it runs encoder, our EMA kernel and decoder one after the other on one stream."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class SplitEngine:
-    """Encoder and decoder with `ema_update` between them; the state is updated where it lies."""
+    """Encoder and decoder with `ema_update` between them, which updates the state in place."""
 
     updates_in_place = True
 
     def __init__(self, encoder: StepEngine, decoder: StepEngine, device: Device, launcher: Launcher) -> None:
-        """Takes both engines over, and closes them with itself.
+        """Takes over both engines; `close` closes them.
 
         Raises:
             ModelError: they are not of one model.

@@ -1,4 +1,4 @@
-"""Device memory for the states: pieces that hold all states of N streams, and handles that say who still needs them."""
+"""Device memory for the states: each piece holds all states of N streams, and is in use while its handle lives."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from salema.kernels.device.interface import Buffer, Device
     from salema.runtime.spec import ModelSpec
 
-_ALIGNMENT_BYTES = 256  # what TensorRT asks of an address
+_ALIGNMENT_BYTES = 256  # TensorRT wants addresses so
 
 
 class DeviceStates:
-    """The states of N streams after one step; the memory is free again once nobody holds this handle."""
+    """A handle on the states of N streams after one step; their memory is free again once nobody holds the handle."""
 
     def __init__(self, buffer: Buffer, streams: int, step: int) -> None:
         self.buffer = buffer
@@ -27,7 +27,7 @@ class DeviceStates:
 
 
 class StateMemory:
-    """Gives pieces of device memory out and takes them back. Calls need the device's `active()` around them."""
+    """Gives out pieces of device memory and takes them back. Calls need the device's `active()` around them."""
 
     def __init__(self, device: Device, spec: ModelSpec) -> None:
         self._device = device
@@ -60,7 +60,7 @@ class StateMemory:
         return handle
 
     def close(self) -> None:
-        """Frees all pieces; handles that are still held are worth nothing from then on."""
+        """Frees all pieces; handles that are still held become invalid."""
         self._live.clear()
         self._free.clear()
         for buffer in self._all:
@@ -68,11 +68,11 @@ class StateMemory:
         self._all.clear()
 
     def nbytes(self, streams: int) -> int:
-        """Size of a piece."""
+        """Returns the size of a piece in bytes."""
         return sum(_aligned_bytes((streams, *state.shape_chw)) for state in self._states)
 
     def offsets(self, streams: int) -> dict[str, int]:
-        """Where each state begins in a piece, in bytes."""
+        """Returns where each state begins in a piece, in bytes."""
         offsets, end = {}, 0
         for state in self._states:
             offsets[state.name] = end
@@ -80,7 +80,7 @@ class StateMemory:
         return offsets
 
     def views(self, memory: NDArray[np.uint8], streams: int) -> dict[str, NDArray[np.float32]]:
-        """Takes a host copy of a piece apart: `{name: [N, C, H, W]}`, views of `memory`."""
+        """Returns the states in a host copy of a piece, `{name: [N, C, H, W]}`: views of `memory`."""
         views = {}
         for state, start in zip(self._states, self.offsets(streams).values(), strict=True):
             shape = (streams, *state.shape_chw)

@@ -1,4 +1,4 @@
-"""What a device session needs of a network: one time step over tensors at device addresses."""
+"""The interface that a device session needs of a network."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class StepEngine(Protocol):
     """Whether `<state>_in` and `<state>_out` must be the same memory."""
 
     def set_batch(self, streams: int) -> None:
-        """Sets the number of streams of the steps to come."""
+        """Sets the number of streams for all later steps."""
         ...
 
     def bind(self, name: str, address: int) -> None:
-        """Says where a tensor lies, for the steps to come."""
+        """Sets the device address of a tensor for all later steps."""
         ...
 
     def enqueue(self, stream: int) -> None:
-        """Puts one step on a stream."""
+        """Puts one step on a CUDA stream."""
         ...
 
     def capturable(self, stream: int) -> bool:
-        """Whether `enqueue` can be recorded in a graph."""
+        """Returns whether a graph can record `enqueue`."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What one step carries between host and device: the network's frame and map, or a source frame and pictures of it."""
+"""Carries a step's data between host and device: the network's frame and map, or a source frame and its pictures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from salema.runtime.postprocess import Look
 
 
-# A GPU does not cache mapped memory (CUDA for Tegra, "Memory Management"): it is for what is read once.
+# A GPU does not cache mapped memory (CUDA for Tegra, "Memory Management"), so it suits data that is read once.
 _MAPPED_BYTES = 4096
 
 
 class HostTensor:
-    """A tensor that crosses to the host: page-locked memory with device memory beside it.
+    """A tensor that is copied between host and device: page-locked host memory, and device memory of the same size.
 
-    On integrated GPUs a small one is mapped, and both in one.
+    On integrated GPUs a small tensor has one memory only, which is mapped.
     """
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
@@ -44,23 +44,23 @@ class HostTensor:
         self._device = device
 
     def upload(self) -> None:
-        """Takes it to the device, in the stream's order; nothing to do where it is mapped."""
+        """Copies it to the device, in the stream's order; mapped memory needs no copy."""
         if self._buffer is not None:
             self._device.upload(self.address, self.bytes)
 
     def download(self) -> None:
-        """Takes it to the host, in the stream's order; nothing to do where it is mapped."""
+        """Copies it to the host, in the stream's order; mapped memory needs no copy."""
         if self._buffer is not None:
             self._device.download(self.bytes, self.address)
 
     def free(self) -> None:
-        """Gives the device memory back."""
+        """Frees the device memory."""
         if self._buffer is not None:
             self._buffer.free()
 
 
 class FrameJob:
-    """A frame at network size in, its raw map out."""
+    """Uploads a frame at network size, and downloads its raw map."""
 
     key: object = "frame"
 
@@ -68,19 +68,19 @@ class FrameJob:
         self._tensors = tensors
 
     def before(self) -> None:
-        """Puts on the stream what comes before the network."""
+        """Puts the work before the network on the stream."""
         self._tensors["frame"].upload()
 
     def after(self) -> None:
-        """Puts on the stream what comes after it."""
+        """Puts the work after the network on the stream."""
         self._tensors["saliency"].download()
 
     def free(self) -> None:
-        """Has no memory of its own."""
+        """Does nothing: the job has no memory of its own."""
 
 
 class PictureJob:
-    """A source frame of one size in; the 8-bit map, and a picture and the raw map if wanted, out: no more crosses."""
+    """Uploads a source frame of one size; downloads the 8-bit map and, if wanted, a picture and the raw map."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class PictureJob:
         *,
         raw: bool,
     ) -> None:
-        """Takes the memory, and takes the tables to the device."""
+        """Allocates the memory, and uploads the tables."""
         self.key = (source_hw, look, raw)
         self._device, self._launcher, self._look, self._raw = device, launcher, look, raw
         _, height, width, _ = tensors["frame"].array.shape
@@ -148,17 +148,17 @@ class PictureJob:
         )
 
     def result(self) -> Pictures:
-        """Copies what came out, once the stream is done."""
+        """Returns copies of the maps and the picture. Call it once the stream is done."""
         image = None if self._image is None else self._image.array.copy()
         if image is not None and self._look.view == "side-by-side":
             image = np.hstack([self.source.array, image])
-        found = self._range.array[0]
-        limits = (np.float32(0), np.float32(1)) if self._fixed else (found[0], found[1])
+        low, high = self._range.array[0]
+        limits = (np.float32(0), np.float32(1)) if self._fixed else (low, high)
         raw = self._saliency.array[0, 0].copy() if self._raw else None
-        return Pictures(self._grey.array.copy(), image, limits, (float(found[0]), float(found[1])), raw)
+        return Pictures(self._grey.array.copy(), image, limits, (float(low), float(high)), raw)
 
     def free(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         for tensor in (self.source, self._range, self._grey, self._image):
             if tensor is not None:
                 tensor.free()

@@ -1,4 +1,4 @@
-"""One TensorRT or TensorRT-RTX engine: loaded, checked against its facts, bound by tensor name, put on a stream."""
+"""One TensorRT or TensorRT-RTX engine: loads it, checks it against its facts, binds its tensors and runs it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,12 @@ _DTYPES = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT"}
 
 
 class TrtEngine:
-    """A `StepEngine` over TensorRT, whole or of a part. Its calls need the device's `active()` around them."""
+    """A `StepEngine` over TensorRT, of a whole model or a part. Its calls need the device's `active()` around them."""
 
     updates_in_place = False
 
     def __init__(self, path: Path, plan: bytes, info: EngineInfo, library: Library, device: CudaDevice) -> None:
-        """Loads the engine on the device.
-
-        Args:
-            path: the engine's file, for messages and for what is kept beside it.
-            plan: its content.
-            info: its facts.
-            library: TensorRT or TensorRT-RTX.
-            device: the GPU.
+        """Loads the engine on the device; `path` is used in messages, and for the cache that is kept beside it.
 
         Raises:
             ModelError: the engine is not for this version or GPU, or its tensors are not those of its facts.
@@ -63,7 +56,7 @@ class TrtEngine:
             self._engine = deserialize(library, plan, str(path), version_compatible=info.version_compatible)
             _check_tensors(library, self._engine, self.spec, path)
             self._context: trt.IExecutionContext = self._make_context(self._engine)
-            self.set_batch(info.batch_profile[1])  # whether it can be recorded, and its types, are known with shapes
+            self.set_batch(info.batch_profile[1])  # the context knows types, and whether it can be recorded, only with shapes
             if info.precision_shown_by != "inspector":
                 text = inspect_engine(library, self._engine, self._context)
                 in_float = len(self.spec.float_layers)
@@ -82,18 +75,18 @@ class TrtEngine:
         self._library.must(self._context.execute_async_v3(stream), "running the engine")
 
     def capturable(self, stream: int) -> bool:
-        """See `StepEngine.capturable`. TensorRT-RTX tells; TensorRT can record every engine without control flow."""
-        tell = getattr(self._context, "is_stream_capturable", None)
-        return True if tell is None else bool(tell(stream))
+        """See `StepEngine.capturable`. TensorRT-RTX is asked; TensorRT can record every engine without control flow."""
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return True if ask is None else bool(ask(stream))
 
     def close(self) -> None:
         """See `StepEngine.close`."""
         if self._cache is not None:
-            # A folder that can't be written costs compiling again, no more; TypeError: there was nothing to keep.
+            # Without the cache the kernels are compiled again, no more. TypeError: the cache was empty.
             with suppress(OSError, TypeError, RuntimeError):
                 write_bytes(self._cache_path, bytes(self._cache.serialize()))
         self._runtime_config = self._cache = None
-        for name in ("_context", "_engine"):  # in this order; one that failed to load lacks them
+        for name in ("_context", "_engine"):  # in this order; an engine that failed to load lacks them
             self.__dict__.pop(name, None)
 
     @property
@@ -106,17 +99,17 @@ class TrtEngine:
         return self._library.must(engine.create_execution_context(), "making an execution context")
 
     def _make_rtx_context(self, engine: Any) -> Any:
-        """TensorRT-RTX compiles its kernels when a context is made, and keeps them in a cache beside the engine."""
+        """Makes a context. TensorRT-RTX compiles its kernels then; the cache beside the engine keeps them."""
         library, trt = self._library, self._library.trt
         self._runtime_config = runtime_config = library.must(engine.create_runtime_config(), "making a configuration")
-        # Ours records upload and download too, and knows the order of the buffers.
+        # Our own graph records upload and download too, and knows the order of the buffers.
         runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
-        if self.batch_range[0] != self.batch_range[1]:  # lazy kernels are exchanged later, under a recorded graph
+        if self.batch_range[0] != self.batch_range[1]:  # lazy kernels are replaced later, when a graph is recorded already
             strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
             runtime_config.dynamic_shapes_kernel_specialization_strategy = strategy
         self._cache = library.must(runtime_config.create_runtime_cache(), "making a cache")
         with suppress(OSError):
-            self._cache.deserialize(self._cache_path.read_bytes())  # False where it is of another version: it is remade
+            self._cache.deserialize(self._cache_path.read_bytes())  # False if it is of another version: TensorRT-RTX makes it again
         library.must(runtime_config.set_runtime_cache(self._cache), "setting the cache")
         return library.must(engine.create_execution_context(runtime_config), "making an execution context")
 
@@ -137,12 +130,12 @@ def deserialize(library: Library, plan: bytes, where: str, *, version_compatible
     """Loads a plan on the current GPU.
 
     Raises:
-        BackendError: the library refuses it, or there is no GPU.
+        BackendError: the library refuses the plan, or there is no GPU.
     """
-    list_gpus()  # TensorRT 11 crashes after making a Runtime without a driver
+    list_gpus()  # raises without a driver: TensorRT 11 would crash after making a Runtime
     runtime: trt.Runtime = library.must(library.trt.Runtime(library.logger), "making a runtime")
     if version_compatible:
-        runtime.engine_host_code_allowed = True  # such a plan brings the lean runtime along as code
+        runtime.engine_host_code_allowed = True  # such a plan contains the lean runtime as code
     return library.must(runtime.deserialize_cuda_engine(plan), f"loading {where}")
 
 
@@ -154,7 +147,7 @@ def inspect_engine(library: Library, engine: trt.ICudaEngine, context: trt.IExec
 
 
 def shape_of(dims: trt.Dims) -> tuple[int, ...]:
-    """Returns a shape of TensorRT's as a tuple; -1 is free."""
+    """Returns TensorRT's shape as a tuple; -1 is a free size."""
     return tuple(int(dims[index]) for index in range(len(dims)))
 
 
@@ -170,9 +163,9 @@ def _check_tensors(library: Library, engine: trt.ICudaEngine, spec: ModelSpec, p
         )
         for name, shape in spec.tensor_shapes.items()
     }
-    found = {
+    tensors = {
         name: (shape_of(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name), engine.get_tensor_mode(name))
         for name in names
     }
-    if found != expected:
+    if tensors != expected:
         raise ModelError(f"{path}: its inputs and outputs are not those of its facts; build it again")

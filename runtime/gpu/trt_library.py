@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT-RTX behind one name: both have the same Python API as far as we use it.
+"""Imports TensorRT or TensorRT-RTX: the parts of their Python APIs that we use are the same.
 
 Sources: TensorRT Python API 10.3 to 11.4, "Migrating from TensorRT 10.x to 11.x"; TensorRT-RTX 1.2 to 1.7.
-Never used, because 11 dropped them: EXPLICIT_BATCH, FP16 and INT8 flags, calibrators, `platform_has_fast_fp16`.
+TensorRT 11 dropped EXPLICIT_BATCH, FP16 and INT8 flags, calibrators and `platform_has_fast_fp16`: never use them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Kind:
     """One of the two libraries.
 
     Attributes:
-        backend: its name as `--backend` and `--engine` take it.
+        backend: its name for `--backend` and `--engine`.
         title: its name for people.
-        module: what is imported.
-        least_version: the oldest that we are written for.
-        engine_suffix: end of the names of its engines.
-        install: how to get it.
+        module: the Python module.
+        least_version: the oldest version that works, major and minor.
+        engine_suffix: how the names of its engine files end.
+        install: how to install it.
     """
 
     backend: str
@@ -49,11 +49,11 @@ class Kind:
         return self.engine_name("model")
 
     def engine_name(self, part: str) -> str:
-        """Name of the engine of a part, see `ModelSpec.part`."""
+        """Returns the name of the engine of a part, see `ModelSpec.part`."""
         return f"{part}{self.engine_suffix}"
 
     def command(self, folder: Path | str) -> str:
-        """The command that builds this library's engine from an exported folder."""
+        """Returns the command that builds this library's engine from an exported folder."""
         return f"salema-export --from {shlex.quote(str(folder))} --engine {self.backend}"
 
 
@@ -75,18 +75,18 @@ TENSORRT_RTX = Kind(
     "pip install tensorrt-rtx (to run engines too: pip install 'salema[tensorrt-rtx]')",
 )
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
-"""What TensorRT-RTX 1.7 builds for. It has none for Orin (sm87), Hopper (sm90) and Thor (sm110)."""
+"""The targets of TensorRT-RTX 1.7. It can't build for Orin (sm87), Hopper (sm90) and Thor (sm110)."""
 KINDS = {kind.backend: kind for kind in (TENSORRT, TENSORRT_RTX)}
 
 
 def kind_of(engine_name: str) -> Kind:
-    """Returns the library that an engine's name tells."""
+    """Returns the library of an engine, by the engine's file name."""
     return TENSORRT_RTX if engine_name.endswith(TENSORRT_RTX.engine_suffix) else TENSORRT
 
 
 @dataclass(frozen=True)
 class Library:
-    """An imported library: its module, a logger that keeps what it says, and its version."""
+    """An imported library: its module, a logger that keeps its errors, and its version."""
 
     kind: Kind
     trt: Any
@@ -95,7 +95,7 @@ class Library:
 
     @contextmanager
     def told(self, doing: str) -> Iterator[None]:
-        """Turns what the library raises into a sentence."""
+        """Turns the library's exceptions into a `BackendError` of one sentence."""
         self.logger.messages.clear()
         try:
             yield
@@ -105,16 +105,16 @@ class Library:
             raise self.error(doing, reason(error)) from error
 
     def must(self, result: T | None, doing: str) -> T:
-        """Returns what a call of the library gave, unless it is False or None: that is its way to fail."""
+        """Returns the result of a call of the library; raises if it is False or None, which mean failure."""
         if result is None or result is False:
             raise self.error(doing)
         return result
 
     def error(self, doing: str, text: str = "no reason given") -> BackendError:
-        """Returns the error for something that failed, with what the library logged meanwhile."""
-        said = " / ".join(reversed(self.logger.messages)) or text  # the last is the one that decides
+        """Returns the error for a call that failed, with the errors that the library logged."""
+        messages = " / ".join(reversed(self.logger.messages)) or text  # the last one first: it says most
         self.logger.messages.clear()
-        return BackendError(f"{self.kind.title} {self.version}: {doing} failed: {explain(said)}")
+        return BackendError(f"{self.kind.title} {self.version}: {doing} failed: {explain(messages)}")
 
 
 def load_library(kind: Kind) -> Library:
@@ -128,7 +128,7 @@ def load_library(kind: Kind) -> Library:
         version = str(trt.__version__)
         old = tuple(int(part) for part in version.split(".")[:2]) < kind.least_version
         logger = None if old else _logger_for(trt)
-    except Exception as error:  # no library, a stub of it, or something else of its name
+    except Exception as error:  # it is missing, a stub, or another module of that name
         raise MissingDependencyError(
             f"{kind.title} can't be imported ({reason(error)}); install it with: {kind.install}"
         ) from error
@@ -142,10 +142,10 @@ def load_library(kind: Kind) -> Library:
 
 @cache
 def _logger_for(trt: Any) -> Any:
-    """Returns the one logger of a library: TensorRT passes over another one while it has one in use."""
+    """Returns a library's only logger: TensorRT ignores a second one while the first is in use."""
 
     class Logger(trt.ILogger):  # type: ignore[misc] # the base is known at run time only
-        """Keeps errors for our own sentences; TensorRT's warnings don't reach the terminal."""
+        """Keeps errors for our own messages. TensorRT's warnings are dropped, so they don't reach the terminal."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: an engine from a model's folder, on a GPU, as a session."""
+"""Opens an engine of TensorRT or TensorRT-RTX from a model's folder, on a GPU, as a session."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 def open_tensorrt(
     folder: ModelFolder, kind: Kind, device_index: int = 0, *, graphs: bool = True, state_scheme: str = "ping-pong"
 ) -> DeviceSession:
-    """Loads the engine of a model's folder.
+    """Loads a model's engine, or the engine that the user named.
 
     Args:
-        folder: the model, or the engine that was named.
+        folder: the model's folder.
         kind: the library.
         device_index: number of the GPU.
-        graphs: replay each step as a CUDA graph.
+        graphs: whether to replay each step as a CUDA graph.
         state_scheme: `ping-pong` or `copy`, see `DeviceSession`.
 
     Raises:
-        ModelError: there is no engine, or it is not for this version or GPU.
+        ModelError: there is no engine, or it is for another version or GPU.
         MissingDependencyError: the library, PyCUDA or cuda-bindings is not installed.
         BackendError: there is no GPU, or the engine can't be loaded.
     """
@@ -50,10 +50,10 @@ def open_tensorrt(
 
 
 def open_engine(folder: ModelFolder, kind: Kind, device_index: int = 0) -> tuple[StepEngine, CudaDevice, CudaLauncher]:
-    """Loads the engine of a model's folder, whole or in two parts, without a session around it.
+    """Loads a model's engine, whole or in two parts, without a session.
 
     Returns:
-        The engine, its device, and what launches our kernels there; the caller closes all three, the device last.
+        The engine, its device, and the launcher of our kernels there; the caller closes all three, the device last.
 
     Raises:
         SalemaError: see `open_tensorrt`.
@@ -69,7 +69,7 @@ def open_engine(folder: ModelFolder, kind: Kind, device_index: int = 0) -> tuple
                 engines.append(TrtEngine(path, plan, info, library, device))
             whole = engines[0] if len(engines) == 1 else SplitEngine(engines[0], engines[1], device, launcher)
     except BaseException:
-        with suppress(BackendError), device.active():  # engines must go before the GPU's context does
+        with suppress(BackendError), device.active():  # engines must be freed before the GPU's context
             for part in engines:
                 part.close()
             launcher.close()
