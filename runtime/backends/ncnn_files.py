@@ -1,4 +1,4 @@
-"""A model for ncnn: `model.ncnn.param`, `model.ncnn.bin`, and what must be known of them in `model.ncnn.json`."""
+"""A model for ncnn: `model.ncnn.param` and `model.ncnn.bin`, and their facts in `model.ncnn.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from salema.runtime.spec import ModelSpec, read_facts
 if TYPE_CHECKING:
     from salema.runtime.model_folder import NcnnFiles
 
-RECORD_VERSION = 2  # 1 gave layers no sizes, and ran slowly
+RECORD_VERSION = 2  # files of version 1 gave layers no sizes, and ran slowly
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class NcnnInfo:
     Attributes:
         spec: the model's own record, as in the ONNX file.
         onnx_sha256: hash of the ONNX file that was written with it.
-        param_sha256: hash of the layers.
+        param_sha256: hash of the layers' file.
         bin_sha256: hash of the weights' file.
         record_version: version of this record.
     """
@@ -49,7 +49,7 @@ def read_info(files: NcnnFiles) -> NcnnInfo:
     """Reads the facts, and checks that the files belong together and to the ONNX file beside them, if there is one.
 
     Raises:
-        ModelError: they don't, or the facts are damaged.
+        ModelError: they don't belong together, or the facts are damaged.
     """
     info = read_facts(NcnnInfo, files.facts, NCNN_AGAIN)
     for file, expected in ((files.param, info.param_sha256), (files.weights, info.bin_sha256)):

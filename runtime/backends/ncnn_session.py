@@ -15,13 +15,14 @@ from salema.runtime.backends.ncnn_files import read_info
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
 from salema.runtime.session import OpenModel
 
-# Its OpenMP reads these once, when it is loaded. By default threads that wait keep their cores busy for 3 ms: with
-# decoding, encoding or other programs beside it a step took two to three times the CPU time, and longer. Without any
-# spinning a step alone is slower: 297 ms instead of 270 with these 0.1 ms, 10 000 turns of GCC's libgomp
-# (benchmarks/results/ncnn_choices.json: 2 cores of a Zen 3); tried by hand, a whole run is as fast with either.
+# ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 3 ms: beside
+# decoding, encoding or other programs, a step then took two to three times the CPU time, and was slower. With these
+# values they wait busily for 0.1 ms, 10 000 turns of GCC's libgomp. Without any busy waiting a step alone is slower:
+# 297 ms instead of 270 (benchmarks/results/ncnn_choices.json: 2 cores of a Zen 3). A whole run, tried by hand, is as
+# fast with either.
 _WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
-_told = not _WAITING.keys().isdisjoint(os.environ)
-if not _told:
+_is_chosen = not _WAITING.keys().isdisjoint(os.environ)  # by the user
+if not _is_chosen:
     os.environ.update(_WAITING)
 try:
     import ncnn
@@ -30,7 +31,7 @@ except ImportError as error:
         f"ncnn can't be imported ({reason(error)}); install it with: pip install 'salema[ncnn]'"
     ) from error
 finally:
-    if not _told:  # PyTorch's OpenMP is none of ours
+    if not _is_chosen:  # so that PyTorch's OpenMP does not read them
         for variable in _WAITING:
             del os.environ[variable]
 
@@ -42,13 +43,13 @@ if TYPE_CHECKING:
     from salema.runtime.model_folder import NcnnFiles
     from salema.runtime.session import States
 
-# On by default, and no FP32: weights and activations rounded to 16 bits, where the CPU can compute with them.
+# On by default, and not FP32: they round weights and activations to 16 bits, if the CPU can compute with those.
 _ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed")
 
-# There Winograd's F(6,3) is faster than F(4,3) where layers are larger than 12x16, and F(2,3), which ncnn takes below
-# as the file gives sizes, about as fast: with F(4,3) a step is 0.9 times as fast, or 0.84 where it is everywhere
-# (benchmarks/results/ncnn_choices.json: 1.0.20261020, 2 cores of a Zen 3, AVX2). In INT8, which has no F(6,3), a step
-# without F(4,3) takes 1.3 times as long. Arm: unmeasured.
+# In FP32 on x86, Winograd's F(6,3) is faster than F(4,3) in layers larger than 12x16. In smaller ones F(2,3), which
+# ncnn takes there because the file gives sizes, is about as fast. With F(4,3) a step is 0.9 times as fast, or 0.84 if
+# all layers use it (benchmarks/results/ncnn_choices.json: 1.0.20261020, 2 cores of a Zen 3, AVX2). INT8 has no F(6,3):
+# without F(4,3) a step takes 1.3 times as long. Arm is not measured.
 _SLOWER_IN_FP32 = ("use_winograd43_convolution",)
 _X86 = ("x86_64", "amd64")
 
@@ -64,7 +65,7 @@ class NcnnSession(OpenModel):
 
         Raises:
             ModelError: the files are damaged, or don't belong together.
-            BackendError: this ncnn can't load them.
+            BackendError: this version of ncnn can't load them.
         """
         self.spec = read_info(files).spec
         self._net: Any = load_net(str(files.param), str(files.weights), self.spec.precision)
@@ -83,14 +84,14 @@ class NcnnSession(OpenModel):
     def _step_one(
         self, frame: NDArray[np.uint8], states: list[NDArray[np.float32]], mix: np.float32
     ) -> list[NDArray[np.float32]]:
-        """Runs one stream's step: the map `[1, H, W]`, then the states `[C, h, w]`, in memory of their own."""
+        """Runs one stream's step; returns copies of the map `[1, H, W]` and the states `[C, h, w]`."""
         height, width = frame.shape[:2]
         bgr = ncnn.Mat.PixelType.PIXEL_BGR
         inputs = {"frame": ncnn.Mat.from_pixels(np.ascontiguousarray(frame), bgr, width, height)}
         if self.spec.coefficient is not None:
             inputs["mix"] = to_mat(np.array([mix], np.float32))
         for state, value in zip(self.spec.states, states, strict=True):
-            # The file has no select: where all weight is the new frame's, zeros do the same, and a NaN is cleared.
+            # The file has no select. If the new frame has all the weight, zeros do the same, and clear a NaN.
             fresh = self.spec.coefficient is not None and mix == 1
             inputs[f"{state.name}_in"] = to_mat(np.zeros_like(value) if fresh else value)
         extractor = self._net.create_extractor()
@@ -100,7 +101,7 @@ class NcnnSession(OpenModel):
         for name in self.spec.output_names:
             code, mat = extractor.extract(name)
             _must(code, f"computing {name}")
-            outputs.append(np.array(mat))  # a copy: what mat.numpy() gives is gone with the mat
+            outputs.append(np.array(mat))  # a copy, because mat.numpy() is a view that the mat's end invalidates
         return outputs
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
@@ -119,20 +120,20 @@ class NcnnSession(OpenModel):
 
 
 def load_net(param: str, weights: str, precision: str = "fp32") -> Any:
-    """Loads a network, on as many threads as this process may use cores.
+    """Loads a network, with one thread for each core that this process may use.
 
     Args:
-        param: the file of its layers.
-        weights: the file of their weights.
-        precision: `fp32`, or `int8` where layers are.
+        param: the file of the layers.
+        weights: the file of the weights.
+        precision: `fp32`, or `int8` if layers are INT8.
 
     Raises:
-        BackendError: this ncnn can't load it.
+        BackendError: this version of ncnn can't load it.
     """
     net = ncnn.Net()
     slower = precision == "fp32" and platform.machine().lower() in _X86
     for option in (*_ROUNDING, *(_SLOWER_IN_FP32 if slower else ())):
-        if hasattr(net.opt, option):  # some are newer than the oldest version that is supported
+        if hasattr(net.opt, option):  # the oldest supported version lacks some
             setattr(net.opt, option, False)
     if hasattr(os, "sched_getaffinity"):  # Linux; ncnn counts the machine's cores
         net.opt.num_threads = min(net.opt.num_threads, len(os.sched_getaffinity(0)))
@@ -142,8 +143,8 @@ def load_net(param: str, weights: str, precision: str = "fp32") -> Any:
 
 
 def to_mat(array: NDArray[np.float32]) -> Any:
-    """Copies an array `[C, h, w]` or `[n]` into memory of ncnn's own, which layers may overwrite."""
-    contiguous = np.ascontiguousarray(array, np.float32)  # has a name, as ncnn.Mat does not keep it alive
+    """Copies a float32 array `[C, h, w]` or `[n]` into ncnn's own memory, which layers may overwrite."""
+    contiguous = np.ascontiguousarray(array, np.float32)  # a variable keeps it alive, ncnn.Mat doesn't
     return ncnn.Mat(contiguous).clone()
 
 

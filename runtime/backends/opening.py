@@ -1,4 +1,4 @@
-"""Opens a model with the backend that was named, or with the first that works here, and says why that."""
+"""Opens a model with the backend that the user named, or with the first that works here, and says why."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
 
     Args:
         path: the folder that `salema-export` wrote, or an ONNX file or engine in it.
-        backend: one of `BACKENDS`. `auto` takes the first that works of a TensorRT engine, a TensorRT-RTX engine (where
-            they have been built); on the CPU ncnn (where its files are) or OpenVINO in float32 (where it is installed
-            and the model exported for it); and ONNX Runtime; and says in `reason` why that, and why not another.
+        backend: one of `BACKENDS`. `auto` takes the first that works of: TensorRT, TensorRT-RTX (if their engines have
+            been built); on the CPU ncnn (if its files are there) and OpenVINO in float32 (if it is installed and the
+            model was exported for it); ONNX Runtime. The session's `reason` says why, and why no other.
         device: `auto`, `cpu`, `cuda` or `cuda:N` for GPU number N.
-        graphs: replay each step as a CUDA graph, where the backend can.
+        graphs: whether to replay each step as a CUDA graph, if the backend can.
 
     Raises:
-        UsageError: the backend or device has no such name, or they don't go together.
+        UsageError: there is no such backend or device, or the two don't go together.
         ModelError: the model or its engine is missing, foreign, corrupt, of another version or for another GPU.
         MissingDependencyError: the backend is not installed.
-        BackendError: the backend or device that was asked for can't be used.
+        BackendError: the named backend or device can't be used.
     """
     if backend not in BACKENDS:
         raise UsageError(f"--backend {backend}: not one of {', '.join(BACKENDS)}")
@@ -50,7 +50,7 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
 
 
 def _open_named(model: ModelFolder, backend: str, device: str, *, graphs: bool) -> Session:
-    """Opens a model with one backend; a backend's library is imported when it is chosen."""
+    """Opens a model with one backend. It imports the library of that backend only."""
     if model.is_engine and backend not in KINDS:
         raise UsageError(
             f"{model.named}: an engine, which --backend {backend} can't run; name its folder, {model.folder}"
@@ -111,10 +111,10 @@ def _open_split_on_cpu(model: ModelFolder, backend: str, device: str) -> Session
 
 
 def _open_first(model: ModelFolder, device: str, *, graphs: bool) -> Session:
-    """Opens the fastest backend that works here; what is there and doesn't work is named.
+    """Opens the fastest backend that works here; the reason names those that are there and don't work.
 
-    Engines come first, which is not measured yet; then on the CPU what the model was exported for, then ONNX Runtime:
-    the order of `benchmarks/results/cpu.jsonl`.
+    Engines come first; that they are the fastest is not measured yet. On the CPU, the backend that the model was
+    exported for comes before ONNX Runtime: that is the order in `benchmarks/results/cpu.jsonl`.
     """
     if model.named.name in NCNN_FILES:
         return _open_ncnn(model, device)
@@ -146,7 +146,7 @@ def _open_engine(model: ModelFolder, device: str, passed_over: list[str], *, gra
 
 
 def _open_on_cpu(model: ModelFolder, device: str, passed_over: list[str]) -> Session | None:
-    """Opens what the model was exported for, if that runs on the CPU and no GPU is to be had instead."""
+    """Opens the CPU backend that the model was exported for, unless ONNX Runtime can use a GPU."""
     choices = {}
     if model.is_model and model.has_ncnn:
         choices["ncnn"] = ("ncnn, which is faster on the CPU,", "its files are there")
@@ -182,7 +182,7 @@ def _stays_on_cpu(device: str) -> bool:
 
 
 def _open_onnx(model: ModelFolder, device: str, passed_over: list[str], *, graphs: bool) -> Session:
-    """Opens ONNX Runtime, the last choice; if that fails too, what was passed over comes first."""
+    """Opens ONNX Runtime, the last choice. If it fails too, the error begins with the backends passed over."""
     try:
         session = _open_named(model, "onnxruntime", device, graphs=graphs)
     except SalemaError as error:

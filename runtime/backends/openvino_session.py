@@ -29,8 +29,8 @@ _TELEMETRY = "openvino_telemetry"
 def _import_openvino() -> Any:
     """Imports OpenVINO without its telemetry.
 
-    On import, `openvino.tools.ovc` (2023.0 to 2026.4) reports to Google Analytics and keeps an identity in `~/intel`;
-    where the package that does so can't be imported it has a stub. Options and variables against it there are none.
+    On import, `openvino.tools.ovc` (2023.0 to 2026.4) reports to Google Analytics and keeps an identity in `~/intel`.
+    No option or variable turns it off; but without the package that does this, OpenVINO uses a stub.
     """
     hidden = _TELEMETRY not in sys.modules
     if hidden:
@@ -57,21 +57,17 @@ _COMPUTES_IN = {"openvino": "fp32", "openvino-bf16": "bf16"}
 class OpenVinoSession(OpenModel):
     """A `Session` over OpenVINO's CPU plugin.
 
-    `openvino` computes in float32, whether the model's floats are float32 or float16; left to itself, the plugin takes
-    bfloat16 where the CPU has it. The integers of an INT8 graph stay integers. `openvino-bf16` computes in bfloat16,
-    but for what lies between an output and the convolutions before it: OpenVINO (`Graph::EnforceInferencePrecision`)
-    leaves that in float32, and with it the states' recurrence.
+    `openvino` computes in float32, whether the model's floats are float32 or float16; by default the plugin would take
+    bfloat16 if the CPU has it. The integers of an INT8 graph stay integers. `openvino-bf16` computes in bfloat16. Only
+    the layers between an output and the convolutions before it, and with them the states' recurrence, stay in float32:
+    OpenVINO does that (`Graph::EnforceInferencePrecision`).
     """
 
     def __init__(self, model: Path, backend: str) -> None:
-        """Loads the model.
-
-        Args:
-            model: the ONNX file of a whole step.
-            backend: `openvino` or `openvino-bf16`.
+        """Loads the ONNX file of a whole step; `backend` is `openvino` or `openvino-bf16`.
 
         Raises:
-            BackendError: the CPU has no bfloat16, and it was asked for.
+            BackendError: `openvino-bf16` was asked for, and the CPU has no bfloat16.
             ModelError: the file is corrupt, foreign, of a newer version, or a part of a split model.
         """
         precision, shown = _PRECISION[backend]
@@ -98,12 +94,12 @@ class OpenVinoSession(OpenModel):
             network = core.read_model(str(model))
             ports = [*zip(self.spec.input_names, network.inputs, strict=True)]
             ports += zip(self.spec.output_names, network.outputs, strict=True)
-            found = {name: _shape(port) for name, port in ports if name in port.names}
+            shapes = {name: _shape(port) for name, port in ports if name in port.names}
         except ValueError:
-            found = {}
+            shapes = {}
         except RuntimeError as error:
             raise _unloadable(model, error) from error
-        if found != self.spec.tensor_shapes:
+        if shapes != self.spec.tensor_shapes:
             raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
         hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         try:
@@ -121,7 +117,7 @@ class OpenVinoSession(OpenModel):
             inputs.append(_tensor(mix))
         for index, tensor in enumerate(inputs):
             self._request.set_input_tensor(index, tensor)
-        # Tensors of its own for each step: OpenVINO would write the next step's results over those of its request.
+        # Each step gets its own tensors: with the request's own, OpenVINO would overwrite them in the next step.
         count = len(frames)
         saliency = ov.Tensor(ov.Type.f32, [count, 1, self.spec.height, self.spec.width])
         after = tuple(ov.Tensor(ov.Type.f32, [count, *state.shape_chw]) for state in self.spec.states)
@@ -146,9 +142,9 @@ class OpenVinoSession(OpenModel):
 
 
 def capabilities(core: Any) -> list[str]:
-    """Returns what OpenVINO says that this CPU computes in, such as FP32, BF16 (only where the CPU has it) and INT8."""
-    listed = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return [str(name) for name in listed if name != "EXPORT_IMPORT"]
+    """Returns the types that this CPU computes in, as OpenVINO lists them: FP32, INT8, BF16 if the CPU has it, etc."""
+    names = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [str(name) for name in names if name != "EXPORT_IMPORT"]
 
 
 def _tensor(array: NDArray[Any]) -> Any:
@@ -160,10 +156,10 @@ def _shape(port: Any) -> tuple[int | None, ...]:
 
 
 def _unloadable(model: Path, error: RuntimeError) -> ModelError:
-    return ModelError(f"{model}: OpenVINO {VERSION} can't load it ({_said(error)}); export it again")
+    return ModelError(f"{model}: OpenVINO {VERSION} can't load it ({_last_line(error)}); export it again")
 
 
-def _said(error: RuntimeError) -> str:
-    """The last line of OpenVINO's message: before it come places in its sources."""
+def _last_line(error: RuntimeError) -> str:
+    """Returns the last line of OpenVINO's message; the lines before name places in its sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the embedded default. States stay OrtValues on the device from step to step.
+"""ONNX Runtime, the last choice of `auto`. States stay OrtValues on the device from step to step.
 
 Source: ONNX Runtime's Python API, "I/O Binding", "CUDA Execution Provider" and "TensorRT Execution Provider".
 """
@@ -41,12 +41,12 @@ TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 _CACHE_FOLDER = "onnxruntime-tensorrt"
-_QUIET = 3  # errors only: ONNX Runtime writes warnings about the graph and missing GPUs straight to stderr
+_QUIET = 3  # errors only: ONNX Runtime would write warnings about the graph and missing GPUs to stderr
 _INSTALL_GPU = "install it with: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
 
 
 def cuda_may_start() -> bool:
-    """Says whether this ONNX Runtime has the CUDA provider, and a GPU is there for it."""
+    """Returns whether this ONNX Runtime has the CUDA provider, and the machine has a GPU."""
     try:
         return CUDA in ort.get_available_providers() and bool(list_gpus())
     except BackendError:
@@ -57,17 +57,14 @@ class OrtSession(OpenModel):
     """A `Session` over ONNX Runtime's CPU, CUDA or TensorRT provider."""
 
     def __init__(self, model: Path, device: str, *, with_tensorrt: bool = False) -> None:
-        """Loads the model.
+        """Loads an ONNX file on `auto`, `cpu`, `cuda` or `cuda:N`.
 
-        Args:
-            model: the ONNX file.
-            device: `auto`, `cpu`, `cuda` or `cuda:N`.
-            with_tensorrt: use the TensorRT provider; its engines are kept in a folder beside the model.
+        The TensorRT provider keeps its engines in a folder beside the model.
 
         Raises:
             UsageError: TensorRT on the CPU was asked for.
             ModelError: the file is corrupt, foreign or of a newer version.
-            BackendError: CUDA or TensorRT was asked for and is not really active.
+            BackendError: CUDA or TensorRT was asked for, and is not active after loading.
         """
         if with_tensorrt and device == "cpu":
             raise UsageError("--backend onnxruntime-tensorrt --device cpu: TensorRT runs on NVIDIA GPUs only")
@@ -99,14 +96,15 @@ class OrtSession(OpenModel):
             return {}
         options = {"device_id": str(self._index)}
         if provider == TENSORRT:
-            # Building takes minutes. The names in the cache hold no hash of the weights, so its folder does. No
-            # trt_fp16_enable: with it ONNX Runtime gives strong typing up, and states may be rounded to FP16.
+            # The cache is needed because building takes minutes. The names in it hold no hash of the weights, so its
+            # folder's name does. No trt_fp16_enable: with it ONNX Runtime gives up strong typing, and may round states
+            # to FP16.
             folder = model.parent / _CACHE_FOLDER / sha256_of(model)[:16]
             if read_spec(model).precision != "fp16":
                 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # the provider has no option for it
-            make_folder(folder)  # it makes one level only
+            make_folder(folder)  # the provider makes one level only
             return options | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
-        return options | {"use_tf32": "0"}  # on by default, and no FP32: 10 bits of mantissa
+        return options | {"use_tf32": "0"}  # TF32 is on by default, and is not FP32: it has 10 bits of mantissa
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
@@ -133,7 +131,7 @@ class OrtSession(OpenModel):
         values = []
         for state in self.spec.states:
             array = np.ascontiguousarray(arrays[state.name], np.float32)
-            # Memory of its own: what ortvalue_from_numpy gives on the CPU dangles once the array is gone.
+            # Its own memory: on the CPU, ortvalue_from_numpy uses the array's, which is freed with the array.
             value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), np.float32, self.device, self._index)
             value.update_inplace(array)
             values.append(value)
@@ -158,20 +156,20 @@ class OrtSession(OpenModel):
 
 
 def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[Any, str]:
-    """Returns a session on the first of the providers that starts, else on the CPU; and why not on the first."""
+    """Returns a session on the first provider that starts, else on the CPU; and why the first one did not start."""
     ort.set_default_logger_severity(_QUIET)
-    why = "its libraries don't load"  # ONNX Runtime then takes the next provider with no more than a log line
+    why = "its libraries don't load"  # then ONNX Runtime takes the next provider, and only logs it
     if accelerators:
         if accelerators[0][0] == TENSORRT:
-            with suppress(ImportError, OSError):  # the wheel's libraries, where it is installed
+            with suppress(ImportError, OSError):  # loads the libraries of TensorRT's wheel
                 importlib.import_module("tensorrt_libs")
         if hasattr(ort, "preload_dlls"):  # since 1.21: finds CUDA and cuDNN in wheels
-            with redirect_stdout(StringIO()):  # it prints what it does not find
+            with redirect_stdout(StringIO()):  # it prints which libraries it does not find
                 ort.preload_dlls()
         try:
             return _new_session(model, [*accelerators, (CPU, {})]), why
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's own classes have no common public base
-            why = reason(error)  # if it is the model's fault, the CPU provider says so
+            why = reason(error)  # if the model is the cause, the CPU provider fails too
     try:
         return _new_session(model, [(CPU, {})]), why
     except Exception as error:
@@ -193,7 +191,7 @@ def load_part(model: Path) -> tuple[Any, ModelSpec]:
 def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]]) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _QUIET
-    # Its own fallback prints to stdout and takes other providers.
+    # ONNX Runtime's own fallback prints to stdout and takes other providers.
     return ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
 
 
@@ -205,8 +203,8 @@ def _read_spec(session: Any, model: Path) -> ModelSpec:
         )
     spec = ModelSpec.from_json(text, str(model))
     tensors = [*session.get_inputs(), *session.get_outputs()]
-    found = {tensor.name: tuple(n if isinstance(n, int) else None for n in tensor.shape) for tensor in tensors}
-    if found != spec.tensor_shapes:
+    shapes = {tensor.name: tuple(n if isinstance(n, int) else None for n in tensor.shape) for tensor in tensors}
+    if shapes != spec.tensor_shapes:
         raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
     return spec
 

@@ -1,4 +1,4 @@
-"""A split model on the CPU: two ONNX Runtime sessions, and between them the EMA in NumPy, as the kernel does it."""
+"""A split model on the CPU: two ONNX Runtime sessions, and between them the EMA in NumPy, the kernel's twin."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class OrtSplitSession(OpenModel):
     """A `Session` over the two graphs of a split model; states are arrays that no step changes."""
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
-        """Loads both.
+        """Loads both graphs.
 
         Raises:
-            ModelError: a file is corrupt, foreign or of a newer version, or they are not of one model.
+            ModelError: a file is corrupt, foreign or of a newer version, or the two are not of one model.
         """
         self._encoder: Any
         self._decoder: Any
@@ -48,8 +48,8 @@ class OrtSplitSession(OpenModel):
         """See `Session.step`."""
         self.check_open()
         (before,) = states
-        given = self._encoder.run(self._outputs, {"frame": np.ascontiguousarray(frames)})
-        passed = dict(zip(self._outputs, given, strict=True))
+        outputs = self._encoder.run(self._outputs, {"frame": np.ascontiguousarray(frames)})
+        passed = dict(zip(self._outputs, outputs, strict=True))
         after = before.copy()
         averaged = np.empty(after.shape, self._dtype)
         residual = passed[self._split.residual] if self._split.residual else None

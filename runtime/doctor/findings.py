@@ -1,4 +1,4 @@
-"""What a probe of `salema-doctor` finds, and how probes are run: each in a process of its own."""
+"""The findings of `salema-doctor`'s probes, and how probes run: each in its own process."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Finding:
     """What a probe found.
 
     Attributes:
-        name: the thing looked at.
+        name: what was looked at.
         state: `works`, `missing` (not installed, not there) or `broken` (there, but it does not work).
-        detail: versions and facts, or the reason.
-        advice: the fix, or the line that installs it; empty where it works.
+        detail: versions and facts; or why it does not work.
+        advice: the fix, or the command that installs it; empty if it works.
     """
 
     name: str
@@ -40,34 +40,34 @@ class Finding:
 
 
 def unusable(name: str, error: SalemaError) -> Finding:
-    """Returns the finding for one of our errors, which say what is wrong, a semicolon, and what to do."""
+    """Returns the finding for one of our errors: what is wrong stands before the semicolon, what to do after it."""
     detail, _, advice = str(error).removesuffix("; salema-doctor shows what works here").partition("; ")
-    advice, _, said = advice.partition(" [")  # what CUDA or TensorRT said
-    detail += f" [{said}" if said else ""
+    advice, _, message = advice.partition(" [")  # CUDA's or TensorRT's own message
+    detail += f" [{message}" if message else ""
     absent = isinstance(error, MissingDependencyError) and isinstance(error.__cause__, ModuleNotFoundError)
     return Finding(name, MISSING if absent else BROKEN, detail, advice.removeprefix("install it with: "))
 
 
 def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Finding] | None:
-    """Runs a probe in a process of its own.
+    """Runs a probe in its own process.
 
-    A library that crashes or hangs there is a finding, and one probe's libraries can't stand in for those that another
-    lacks: importing TensorRT, say, would give ONNX Runtime the files that it does not find in `salema-run`.
+    If a library crashes or hangs there, that is a finding. And no probe loads a library that another probe lacks:
+    importing TensorRT, for example, would give ONNX Runtime files that it does not find in `salema-run`.
 
     Args:
-        name: what a probe that fails as a whole is called.
+        name: the name of the finding if the whole probe fails.
         probe: a function that can be pickled.
         timeout_s: how long it may take.
 
     Returns:
-        What the probe returns; one finding, `broken`, where it raises, crashes or hangs.
+        What the probe returns; or one finding, `broken`, if it raises, crashes or hangs.
     """
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(there, name, probe), daemon=True)
     try:
         process.start()
-    except OSError as error:  # no folder for its socket, say
+    except OSError as error:  # for example, no folder for its socket
         return [Finding(name, BROKEN, f"can't be looked at: {reason(error)}", "run it in another folder")]
     there.close()
     try:
@@ -89,7 +89,7 @@ def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Find
 
 def _answer(there: Connection, name: str, probe: Probe) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # what libraries print there is none of the report
+    for stream in (1, 2):  # what libraries print does not belong in the report
         os.dup2(nowhere, stream)
     try:
         answer = probe()
@@ -98,7 +98,7 @@ def _answer(there: Connection, name: str, probe: Probe) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "see to it that the file can be read")]
-    except Exception as error:  # noqa: BLE001 - whatever a foreign library raises is the finding
+    except Exception as error:  # noqa: BLE001 - anything that a foreign library raises is a finding
         answer = [
             Finding(
                 name, BROKEN, f"{type(error).__name__}: {reason(error)}", "report it, unless a line above explains it"
@@ -108,7 +108,7 @@ def _answer(there: Connection, name: str, probe: Probe) -> None:
 
 
 def ask(*command: str) -> Finding:
-    """Runs a command of the system: the finding's detail is what it printed, or why it did not."""
+    """Runs a system command; the finding's detail is what the command printed, or why it failed."""
     name = command[0]
     again = f"see what it says: {' '.join(command)}"
     try:
@@ -120,6 +120,6 @@ def ask(*command: str) -> Finding:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding(name, BROKEN, f"{name}: {reason(error)}", again)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        return Finding(name, BROKEN, f"{name}: {said.removeprefix(f'{name}: ')}", again)
+        message = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        return Finding(name, BROKEN, f"{name}: {message.removeprefix(f'{name}: ')}", again)
     return Finding(name, WORKS, done.stdout.strip())

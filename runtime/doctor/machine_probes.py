@@ -1,6 +1,6 @@
-"""What `salema-doctor` looks at in the machine: driver, GPUs, CUDA from Python, video, Jetson.
+"""`salema-doctor`'s probes of the machine: driver, GPUs, CUDA from Python, ncnn, video, Jetson.
 
-A probe returns what it found. It may raise, hang or crash with a library it loads: `run_apart` makes a finding of that.
+A probe returns its findings. If it raises, hangs or crashes with a library, `run_apart` makes a finding of that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DRIVER, PYCUDA, CUDA_BINDINGS, GPU_MEMORY = "NVIDIA driver", "PyCUDA", "cuda-bindings", "GPU memory"
 KERNELS = "CUDA kernels"
 NCNN = "ncnn"
-# A 3x3 convolution of ones: what is before the weights, the weights, the bias.
+# A 3x3 convolution of ones. The weights' file holds a flag of ncnn's, the weights and the bias.
 _TINY_PARAM = "7767517\n2 2\nInput x 0 1 x\nConvolution y 1 1 x y 0=1 1=3 5=1 6=9\n"
 _TINY_BIN = struct.pack("<I10f", 0, *[1] * 9, 0)
 _INSTALL_CUDA = "pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
@@ -38,7 +38,7 @@ _BINDINGS = {PYCUDA: ("pycuda.driver", "pycuda"), CUDA_BINDINGS: ("cuda.bindings
 
 
 def probe_system() -> list[Finding]:
-    """Looks at the machine, Python, this package and what it can't do without."""
+    """Looks at the machine, Python, this package and the packages that it always needs."""
     return [
         Finding("platform", WORKS, platform.platform()),
         Finding("Python", WORKS, platform.python_version()),
@@ -60,7 +60,7 @@ def probe_gpus() -> list[Finding]:
 
 
 def probe_cuda() -> list[Finding]:
-    """Imports PyCUDA and cuda-bindings, compiles a kernel, and copies bytes to the GPU and back where there is one."""
+    """Imports PyCUDA and cuda-bindings, compiles a kernel, and copies bytes to the GPU and back if there is one."""
     findings = [_import(title, *where, _INSTALL_CUDA) for title, where in _BINDINGS.items()]
     no_gpu = find_no_gpu()
     findings.append(_compile("sm89" if no_gpu else list_gpus()[0].target))
@@ -84,7 +84,7 @@ def probe_ncnn() -> list[Finding]:
         from salema.runtime.backends.ncnn_session import load_net  # noqa: PLC0415 - it may be missing
     except MissingDependencyError as error:
         return [unusable(NCNN, error)]
-    import ncnn  # noqa: PLC0415 - only after the import that tells how to get it
+    import ncnn  # noqa: PLC0415 - after the import above, whose error says how to install it
     import numpy as np  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
@@ -93,8 +93,8 @@ def probe_ncnn() -> list[Finding]:
         weights.write_bytes(_TINY_BIN)
         extractor = load_net(str(param), str(weights)).create_extractor()
         extractor.input("x", ncnn.Mat(np.arange(9, dtype=np.float32).reshape(1, 3, 3)).clone())
-        _, found = extractor.extract("y")
-        value = np.array(found).tolist()
+        _, output = extractor.extract("y")
+        value = np.array(output).tolist()
     if value != [[[sum(range(9))]]]:
         advice = "pip install --force-reinstall ncnn"
         return [Finding(NCNN, BROKEN, f"{ncnn.__version__}: a tiny model gave {value}", advice)]
@@ -103,7 +103,7 @@ def probe_ncnn() -> list[Finding]:
 
 def probe_video() -> list[Finding]:
     """Looks at FFmpeg through PyAV, GStreamer, and NVIDIA's decoders."""
-    import av  # noqa: PLC0415 - a probe of its own tells where it can't be imported
+    import av  # noqa: PLC0415 - `probe_system` reports if it can't be imported
 
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     x264 = "libx264" if "libx264" in av.codecs_available else None
@@ -119,7 +119,7 @@ def probe_video() -> list[Finding]:
 def probe_jetson(
     release: Path = Path("/etc/nv_tegra_release"), model: Path = Path("/proc/device-tree/model")
 ) -> list[Finding] | None:
-    """Looks at board, L4T, JetPack and power mode; None where this is no Jetson."""
+    """Looks at board, L4T, JetPack and power mode; None if this is not a Jetson."""
     board = model.read_bytes().decode(errors="replace").strip("\0\n ") if model.is_file() else ""
     if not release.is_file() and "nvidia" not in board.lower():
         return None
@@ -139,7 +139,7 @@ def probe_jetson(
 
 
 def find_no_gpu() -> Finding | None:
-    """Returns why no GPU can be used here; None where one can."""
+    """Returns why no GPU can be used here; None if one can."""
     try:
         list_gpus()
     except BackendError as error:
@@ -154,8 +154,8 @@ def _found(name: str, detail: str | None, otherwise: str, advice: str) -> Findin
 
 def _import(title: str, module: str, package: str, install: str) -> Finding:
     try:
-        found = importlib.import_module(module)
-        return Finding(title, WORKS, str(getattr(found, "__version__", None) or version(package)))
+        imported = importlib.import_module(module)
+        return Finding(title, WORKS, str(getattr(imported, "__version__", None) or version(package)))
     except ModuleNotFoundError as error:
         return Finding(title, MISSING, reason(error), install)
     except ImportError as error:
@@ -164,8 +164,8 @@ def _import(title: str, module: str, package: str, install: str) -> Finding:
 
 
 def _driver_release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
-    found = re.search(r"Kernel Module .*?(\d+\.[\d.]+)", path.read_text("utf-8")) if path.is_file() else None
-    return f"{found[1]}, " if found else ""
+    release = re.search(r"Kernel Module .*?(\d+\.[\d.]+)", path.read_text("utf-8")) if path.is_file() else None
+    return f"{release[1]}, " if release else ""
 
 
 def _describe(gpu: Gpu) -> Finding:
@@ -177,9 +177,9 @@ def _cuda_toolkit() -> Finding:
     compiler = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     if compiler is None:
         return Finding("CUDA toolkit", MISSING, "no nvcc", "needed to compile PyCUDA only: install CUDA's toolkit")
-    said = ask(compiler, "--version")
-    found = re.search(r"release ([\d.]+)", said.detail)
-    return Finding("CUDA toolkit", said.state, f"nvcc {found[1]}" if found else said.detail, said.advice)
+    answer = ask(compiler, "--version")
+    release = re.search(r"release ([\d.]+)", answer.detail)
+    return Finding("CUDA toolkit", answer.state, f"nvcc {release[1]}" if release else answer.detail, answer.advice)
 
 
 def _compile(target: str) -> Finding:
@@ -205,31 +205,32 @@ def _copy_there_and_back(device: CudaDevice) -> None:
         device.synchronize()
         buffer.free()
         same = (sent == received).all()
-        del sent, received  # page-locked: freed here, where the device is active
+        del sent, received  # page-locked memory must be freed while the device is active
     if not same:
         raise BackendError("bytes came back from the GPU changed; test it with another program")
 
 
 def _gstreamer() -> Finding:
-    """Runs a pipeline as `salema-run` does. OpenCV's own GStreamer is not needed."""
+    """Runs a pipeline as `salema-run` does. It does not need OpenCV's GStreamer."""
     from salema.runtime.sources.pipes import GST, TO_US  # noqa: PLC0415
 
-    said = ask(GST, "--version")
-    if said.state != WORKS:
-        return replace(said, name=GST, advice="for GStreamer pipelines as sources: apt-get install gstreamer1.0-tools")
+    answer = ask(GST, "--version")
+    if answer.state != WORKS:
+        tools = "for GStreamer pipelines as sources: apt-get install gstreamer1.0-tools"
+        return replace(answer, name=GST, advice=tools)
     ran = ask(GST, "-q", "videotestsrc", "num-buffers=1", "!", *TO_US.split())
     if ran.state != WORKS:
         plugins = "apt-get install gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
         return replace(ran, name=GST, advice=plugins)
-    found = re.search(r"version ([\d.]+)", said.detail)
-    return Finding(GST, WORKS, f"{found[1] if found else 'of no known version'}, a pipeline ran")
+    number = re.search(r"version ([\d.]+)", answer.detail)
+    return Finding(GST, WORKS, f"{number[1] if number else 'of no known version'}, a pipeline ran")
 
 
 def _nvv4l2decoder() -> Finding:
-    found = ask("gst-inspect-1.0", "nvv4l2decoder")
-    there = "NVIDIA's decoder as a GStreamer element" if found.state == WORKS else None
+    answer = ask("gst-inspect-1.0", "nvv4l2decoder")
+    there = "NVIDIA's decoder as a GStreamer element" if answer.state == WORKS else None
     install = "on Jetson: apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer"
-    return _found("GStreamer nvv4l2decoder", there, found.detail, install)
+    return _found("GStreamer nvv4l2decoder", there, answer.detail, install)
 
 
 def _nvdec(codecs: Sequence[str]) -> Finding:

@@ -1,4 +1,4 @@
-"""What `salema-doctor` looks at in OpenVINO."""
+"""`salema-doctor`'s probe of OpenVINO."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPENVINO, OPENVINO_BF16 = "OpenVINO", "OpenVINO bfloat16"
 
 
 def probe_openvino(tiny_model: bytes, given: Sequence[float], expected: float) -> list[Finding]:
-    """Runs a tiny model, and asks what OpenVINO computes in on this CPU.
+    """Runs a tiny model, and asks OpenVINO in which types it computes on this CPU.
 
     Args:
         tiny_model: an ONNX file whose input is float32 `[1, 1, 3, 3]` and whose output is one number.
@@ -25,7 +25,7 @@ def probe_openvino(tiny_model: bytes, given: Sequence[float], expected: float) -
         from salema.runtime.backends import openvino_session  # noqa: PLC0415 - whether it can be imported is the question
     except MissingDependencyError as error:
         return [unusable(OPENVINO, error)]
-    import numpy as np  # noqa: PLC0415 - where it is broken, the other probes still tell
+    import numpy as np  # noqa: PLC0415 - if it is broken, the other probes still report
 
     core = openvino_session.ov.Core()
     able = openvino_session.capabilities(core)
@@ -37,8 +37,8 @@ def probe_openvino(tiny_model: bytes, given: Sequence[float], expected: float) -
         return [Finding(OPENVINO, BROKEN, reason(error), anew)]
     if output != expected:
         return [Finding(OPENVINO, BROKEN, f"a tiny model gave {output:g} instead of {expected:g}", anew)]
-    found = f"{openvino_session.VERSION}, a tiny model ran; this CPU computes in {', '.join(able)}"
+    detail = f"{openvino_session.VERSION}, a tiny model ran; this CPU computes in {', '.join(able)}"
     if "BF16" in able:
-        return [Finding(OPENVINO, WORKS, found), Finding(OPENVINO_BF16, WORKS, "this CPU has it")]
+        return [Finding(OPENVINO, WORKS, detail), Finding(OPENVINO_BF16, WORKS, "this CPU has it")]
     lacking = Finding(OPENVINO_BF16, MISSING, "this CPU has none", "use --backend openvino")
-    return [Finding(OPENVINO, WORKS, found), lacking]
+    return [Finding(OPENVINO, WORKS, detail), lacking]

@@ -1,4 +1,4 @@
-"""What works on this machine: every probe run, each backend judged by what was found, and what `auto` would take."""
+"""Finds out what works on this machine: runs every probe, judges each backend, and says what `auto` would take."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from salema.runtime.doctor.findings import Probe
 
 ORT, RTX_ON_GPU = "ONNX Runtime", "TensorRT-RTX on GPU 0"
-# A 3x3 convolution of ones over x, float32 [1,1,3,3]: the network is made of convolutions, and CUDA's need cuDNN. Made
+# A 3x3 convolution of ones over x, float32 [1,1,3,3]. It is a convolution because CUDA's convolutions need cuDNN. Made
 # with onnx: make_model(make_graph([make_node("Conv", ["x", "w"], ["y"])], ...), opset 13, ir_version=8).
 TINY_MODEL = base64.b64decode(
     "CAg6hgEKDwoBeAoBdxIBeSIEQ29udhIEdGlueSozCAEIAQgDCAMQAUIBd0okAACAPwAAgD8AAIA/AACAPwAAgD8AAIA/AACAPwAAgD8AAIA/"
@@ -46,7 +46,7 @@ TINY_MODEL = base64.b64decode(
 )
 _TINY_INPUT, _TINY_OUTPUT = range(9), 36
 _MODEL_S = 600
-_SILENT = 4  # ONNX Runtime's severity "fatal": findings tell the rest
+_SILENT = 4  # ONNX Runtime's severity "fatal": the findings report other errors
 _INSTALL_ORT_GPU = "on a machine with an NVIDIA GPU: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
 _ORT_NEEDS = {
     "CUDA": "install the CUDA and cuDNN that it is built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
@@ -73,8 +73,8 @@ class Backend:
     Attributes:
         name: as `--backend` takes it, with the device where there are two.
         runs: whether it can run models here.
-        builds: whether its engines can be built here; None where it needs none, or builds them itself.
-        why: why it can't run, or nothing.
+        builds: whether its engines can be built here; None if it needs no engines, or builds them itself.
+        why: why it can't run; empty if it can.
         advice: what to do about it, in order.
     """
 
@@ -87,7 +87,10 @@ class Backend:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found, by section; what each backend can do; what `auto` takes; and whether anything runs."""
+    """All findings by section, what each backend can do, and what `auto` takes.
+
+    `ok` says whether a backend can run, or, if a model was named, whether it was opened.
+    """
 
     sections: dict[str, list[Finding]]
     backends: list[Backend]
@@ -99,7 +102,7 @@ def examine(model: Path | None = None) -> Report:
     """Runs every probe.
 
     Args:
-        model: a folder that `salema-export` wrote, to be opened with `auto`; None tells what `auto` would take.
+        model: a folder that `salema-export` wrote, which `auto` opens; None only says what `auto` would take.
     """
     probes: dict[str, Probe] = {
         "system": probe_system,
@@ -113,8 +116,8 @@ def examine(model: Path | None = None) -> Report:
         "video": probe_video,
         "Jetson": probe_jetson,
     }
-    found = {section: run_apart(section, probe) for section, probe in probes.items()}
-    sections = {section: findings for section, findings in found.items() if findings is not None}
+    answers = {section: run_apart(section, probe) for section, probe in probes.items()}
+    sections = {section: findings for section, findings in answers.items() if findings is not None}
     backends = judge(finding for findings in sections.values() for finding in findings)
     ok, auto = any(backend.runs for backend in backends), would_take(backends)
     if model is not None:
@@ -126,7 +129,7 @@ def examine(model: Path | None = None) -> Report:
 
 
 def probe_tensorrt(backend: str) -> list[Finding]:
-    """Builds a tiny engine. TensorRT 11 crashes without a driver, so there it is only imported."""
+    """Builds a tiny engine. Without a driver TensorRT 11 crashes, so then it is only imported."""
     kind = KINDS[backend]
     no_gpu = find_no_gpu()
     try:
@@ -143,7 +146,7 @@ def probe_tensorrt(backend: str) -> list[Finding]:
 
 
 def rtx_on(gpu: Gpu) -> Finding:
-    """Says whether TensorRT-RTX has code for a GPU."""
+    """Returns whether TensorRT-RTX can build for a GPU."""
     if gpu.target in RTX_TARGETS:
         return Finding(RTX_ON_GPU, WORKS, f"it knows {gpu.name} ({gpu.target})")
     known = ", ".join(RTX_TARGETS)
@@ -174,13 +177,13 @@ def probe_model(model: Path) -> list[Finding]:
 
 
 def judge(findings: Iterable[Finding]) -> list[Backend]:
-    """Says of each backend whether it can run and build here, from what was found."""
+    """Returns for each backend whether it can run and build here, judged by the findings."""
     found = {finding.name: finding for finding in findings}
     return [_judge_one(name, needs, found) for name, needs in _RUN_NEEDS.items()]
 
 
 def would_take(backends: Iterable[Backend]) -> str:
-    """Says what `--backend auto` takes, which depends on the engines in the model's folder."""
+    """Returns what `--backend auto` takes, which depends on the files in the model's folder."""
     runs = {backend.name for backend in backends if backend.runs}
     engines = [kind for kind in (TENSORRT, TENSORRT_RTX) if kind.backend in runs]
     choices = [f"{kind.title} where the model's folder holds {kind.engine_file}" for kind in engines]

@@ -259,7 +259,7 @@ class DeviceSession(OpenModel):
             self._device.copy(source.address, target.address, source.nbytes)
 
     def _set_batch(self, streams: int) -> None:
-        """Prepares for a number of streams. Another number drops the graphs, which hold the sizes of their recording."""
+        """Prepares for a number of streams. Another number drops the graphs, which were recorded for the old one."""
         if streams == self._streams:
             return
         least, most = self._engine.batch_range

@@ -56,7 +56,7 @@ class TrtEngine:
             self._engine = deserialize(library, plan, str(path), version_compatible=info.version_compatible)
             _check_tensors(library, self._engine, self.spec, path)
             self._context: trt.IExecutionContext = self._make_context(self._engine)
-            self.set_batch(info.batch_profile[1])  # the context knows types, and whether it can be recorded, only with shapes
+            self.set_batch(info.batch_profile[1])  # `capturable` and the inspector's types need shapes
             if info.precision_shown_by != "inspector":
                 text = inspect_engine(library, self._engine, self._context)
                 in_float = len(self.spec.float_layers)
@@ -104,12 +104,13 @@ class TrtEngine:
         self._runtime_config = runtime_config = library.must(engine.create_runtime_config(), "making a configuration")
         # Our own graph records upload and download too, and knows the order of the buffers.
         runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
-        if self.batch_range[0] != self.batch_range[1]:  # lazy kernels are replaced later, when a graph is recorded already
+        if self.batch_range[0] != self.batch_range[1]:  # lazy kernels are replaced after a graph was recorded
             strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
             runtime_config.dynamic_shapes_kernel_specialization_strategy = strategy
         self._cache = library.must(runtime_config.create_runtime_cache(), "making a cache")
         with suppress(OSError):
-            self._cache.deserialize(self._cache_path.read_bytes())  # False if it is of another version: TensorRT-RTX makes it again
+            # False if the cache is of another version: TensorRT-RTX makes it again.
+            self._cache.deserialize(self._cache_path.read_bytes())
         library.must(runtime_config.set_runtime_cache(self._cache), "setting the cache")
         return library.must(engine.create_execution_context(runtime_config), "making an execution context")
 
