@@ -1,4 +1,4 @@
-"""A source's sound, carried into the output file just ahead of its pictures."""
+"""Writes a source's sound into the output file, just ahead of the pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Packet = av.Packet[AudioStream]
 
 _PLAYS_IN_BROWSERS = {"aac", "mp3", "opus", "flac"}
-"""Codecs that browsers play from an MP4 file; these are copied as they are, others become AAC."""
+"""Codecs that browsers play from an MP4 file. They are copied; sound of other codecs is encoded as AAC."""
 
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
@@ -35,19 +35,19 @@ _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "
 class AudioTrack:
     """Writes a source's sound, if it has any.
 
-    Sound that can't be read or written never costs the pictures: it ends, or a part is left out, and `problem` says
-    why.
+    Sound that can't be read or written does not stop the pictures: the sound ends, or a part of it is left out, and
+    `problem` says why.
 
     Args:
-        sound: the packets, or None where there is no sound to be had.
-        output: where to; nothing may have been written to it.
-        mux: writes packets there.
-        start_s: where in the sound the pictures of this file begin.
+        sound: the packets, or None if there is no sound.
+        output: the file; nothing may have been written to it.
+        mux: writes packets to it.
+        start_s: the time in the sound at which the pictures of this file begin.
 
     Attributes:
         problem: what went wrong, in words, or None.
-        failure: the fault that was to end the run, or None; found at the very end, it is not raised, so that the file
-            can be finished.
+        failure: the fault that should end the run, or None. At the very end of the sound it is not raised, so that the
+            file can be finished.
     """
 
     failure: VideoError | None = None
@@ -86,21 +86,21 @@ class AudioTrack:
 
     @property
     def next_s(self) -> float:
-        """When the sound that is written next begins, in seconds from the start; infinity where none is there yet."""
+        """When the next packet to write begins, in seconds from the start; infinity if there is none yet."""
         if self._convert is None or not (self._ready or self._fill(all_of_it=False)):
             return float("inf")
         return _time_s(self._ready[0])
 
     @property
     def tells_late(self) -> bool:
-        """Whether the sound's parameters come with its packets: a file's header has to wait for them."""
+        """Whether the sound's parameters come with its packets, so that the file's header has to wait for them."""
         return isinstance(self._convert, _Copying) and self._convert.is_adts
 
     def write_until(self, time_s: float) -> None:
-        """Writes the sound up to a time, in seconds from the start; infinity for all.
+        """Writes the sound up to a time, in seconds from the start; infinity writes all.
 
         Raises:
-            VideoError: it is damaged, and the first fault is to end the run.
+            VideoError: the sound is damaged, and the first fault should end the run.
         """
         all_of_it = time_s == float("inf")
         try:
@@ -114,7 +114,7 @@ class AudioTrack:
                 raise
 
     def _fill(self, *, all_of_it: bool) -> bool:
-        """Makes packets ready; returns whether any are."""
+        """Converts the next packets; returns whether any are ready to write."""
         assert self._sound is not None
         assert self._convert is not None
         try:
@@ -130,14 +130,14 @@ class AudioTrack:
         return bool(self._ready)
 
     def _write(self, packet: Packet) -> None:
-        # Where time jumps back, MP4 has no place for what follows.
+        # MP4 has no place for packets whose time jumps back.
         if packet.dts is None or (self._last_dts is not None and packet.dts <= self._last_dts):
             return
         assert self._sound is not None
-        self._last_dts, time_s = packet.dts, _time_s(packet)  # muxing gives it other units
+        self._last_dts, time_s = packet.dts, _time_s(packet)  # read before muxing, which changes the packet's units
         try:
             self._mux([packet])
-        except av.error.InvalidDataError as error:  # the muxer looks into some
+        except av.error.InvalidDataError as error:  # the muxer reads some packets
             self._sound.damage.leave_out(time_s, error)
 
     def _choose(self, sound: Sound | Track, output: OutputContainer) -> _Copying | _Transcoding | None:
@@ -151,7 +151,7 @@ class AudioTrack:
             except (av.error.FFmpegError, ValueError) as error:
                 self._problem = f"the sound is left out: it is damaged ({reason(error)})"
                 return None
-        if sound.form.channels is None:  # once: the decoder is open after that, and parts of a video share it
+        if sound.form.channels is None:  # once: then the decoder is open, and the parts of a video share it
             sound.form.channels = _make_layout_native(decoder)
         channels = sound.form.channels
         if channels not in _LAYOUTS:
@@ -161,16 +161,16 @@ class AudioTrack:
 
 
 class _Copying:
-    """Packets as they are, but for damaged ones: some browsers end a film at them."""
+    """Copies packets, and leaves out damaged ones: some browsers end a film at them."""
 
     def __init__(
         self, decoder: AudioCodecContext, template: AudioStream, output: OutputContainer, damage: Damage
     ) -> None:
         self._decoder, self._out, self._damage = decoder, output.add_stream_from_template(template), damage
         self.is_adts = decoder.name == "aac" and not decoder.extradata  # in MPEG-TS
-        # FFmpeg does this itself, but not for files in fragments.
+        # FFmpeg adds this filter itself, but not for files in fragments.
         self._bare = BitStreamFilterContext("aac_adtstoasc", template) if self.is_adts else None
-        self._is_decodable = False  # a codec's rarer kinds are none of FFmpeg's; those are copied unseen
+        self._is_decodable = False  # FFmpeg can't decode some rare kinds of a codec; those are copied unchecked
 
     def __call__(self, packet: Packet | None) -> list[Packet]:
         if packet is None:
@@ -188,13 +188,13 @@ class _Copying:
 
 
 class _Transcoding:
-    """Packets decoded, and encoded as AAC."""
+    """Decodes packets, and encodes them as AAC."""
 
     def __init__(self, decoder: AudioCodecContext, channels: int, output: OutputContainer, damage: Damage) -> None:
         self._decoder, self._damage = decoder, damage
         rate = min(av.Codec("aac", "w").audio_rates or [44100], key=lambda known: abs(known - decoder.sample_rate))
         self._out = output.add_stream("aac", rate=rate)
-        self._out.codec_context.layout = "mono" if channels == 1 else "stereo"  # what browsers play
+        self._out.codec_context.layout = "mono" if channels == 1 else "stereo"  # browsers play these
         self._resampler = self._new_resampler()
         self._last: tuple[Any, ...] | None = None
 
@@ -208,7 +208,7 @@ class _Transcoding:
     def _encoded(self, packet: Packet | None) -> Iterator[Packet]:
         for frame in self._decode(packet):
             kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if self._last not in {None, kind}:  # broadcasts go from stereo to surround and back
+            if self._last not in {None, kind}:  # broadcasts change from stereo to surround and back
                 yield from self._resampled(None)
                 self._resampler = self._new_resampler()
             self._last = kind
@@ -220,7 +220,7 @@ class _Transcoding:
     def _decode(self, packet: Packet | None) -> list[av.AudioFrame]:
         try:
             return self._decoder.decode(packet)
-        except av.error.FFmpegError as error:  # AC-3's faults are of another class than those of invalid data
+        except av.error.FFmpegError as error:  # not InvalidDataError: AC-3's faults have another class
             if not is_end(error):
                 self._damage.leave_out(None if packet is None else _time_s(packet), error)
             return []
@@ -231,7 +231,7 @@ class _Transcoding:
 
 
 def _in_samples(frame: av.AudioFrame) -> av.AudioFrame:
-    """Times a frame by samples: AVI's coarser unit would give two AAC packets one time."""
+    """Converts a frame's time to samples: in AVI's coarser unit two AAC packets would get the same time."""
     if frame.pts is not None and frame.time_base:
         frame.pts = round(frame.pts * frame.time_base * frame.sample_rate)
         frame.time_base = Fraction(1, frame.sample_rate)
@@ -239,10 +239,11 @@ def _in_samples(frame: av.AudioFrame) -> av.AudioFrame:
 
 
 def _make_layout_native(context: AudioCodecContext) -> int:
-    """Gives a decoder the usual layout for its number of channels, which it returns.
+    """Gives a decoder the usual layout for its number of channels; returns that number.
 
-    PCM in MKV and MOV has a custom one. PyAV 15 to 18 hands out its memory without a copy and frees it with the object
-    (a double free on the second look), and overruns its buffer on the name: so it is looked at once, and replaced.
+    PCM in MKV and MOV has a custom layout. PyAV 15 to 18 has two bugs with it: it returns the layout's memory without a
+    copy and frees it with the object (so a second look frees it twice), and it overruns its buffer if asked for the
+    name. So the layout is read once, and then replaced.
     """
     custom = context.layout
     channels: int = custom.nb_channels

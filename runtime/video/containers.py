@@ -1,4 +1,4 @@
-"""Opening files, URLs and pipes with FFmpeg, the same way for pictures and sound."""
+"""Opens files, URLs and pipes with FFmpeg, in the same way for pictures and sound."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import av
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-# PyAV 15 to 18 decode metadata as UTF-8, and raise where a tag is something else; 19 has no such option.
+# PyAV 15 to 18 decode metadata as UTF-8, and raise if a tag is not UTF-8; PyAV 19 has no such option.
 _TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}  # noqa: PLR2004
 _TIMEOUTS_S = (10.0, 5.0)  # to connect, and to read on
-# FFmpeg takes UDP for RTSP first, and fills what is lost there with grey; cameras offer TCP too.
+# By default FFmpeg tries UDP first for RTSP, and shows lost packets as grey. Cameras offer TCP too.
 _URL_OPTIONS = {"rtsp_flags": "prefer_tcp"}
 
 
 class Pipe(Protocol):
-    """Bytes that come one after the other, and can't be had again."""
+    """Bytes that can be read only once, in order."""
 
     def read(self, size: int, /) -> bytes:
-        """Returns up to `size` bytes; none at the end."""
+        """Returns up to `size` bytes; no bytes at the end."""
         ...
 
 
 def open_container(target: Path | str | Pipe) -> InputContainer:
     """Opens a media file (a path), a URL (text) or a pipe.
 
-    A file by its absolute path, and without patterns: "12:30.mp4" would be a protocol to FFmpeg, "%03d.png" other
-    files.
+    A file is opened by its absolute path and without patterns: FFmpeg would take "12:30.mp4" for a protocol, and
+    "%03d.png" for other files.
 
     Raises:
         av.error.FFmpegError, OSError: it can't be read.

@@ -1,4 +1,4 @@
-"""Where one shot ends and another begins."""
+"""Finds cuts, where one shot ends and another begins."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class CutDetector:
     """PySceneDetect's `ContentDetector` with its defaults and `FlashFilter.Mode.SUPPRESS`, frame by frame.
 
     The score of a frame is the mean absolute difference to the frame before, of hue, saturation and value (of 180, 256
-    and 256 levels), after a linear resize of the longer side to 256. From `THRESHOLD` on it is a cut, unless a cut or
-    the start lies fewer than `LEAST_FRAMES` frames back.
+    and 256 levels), after a linear resize of a longer side above 256 to 256. A score of `THRESHOLD` or more is a cut,
+    unless the last cut or the start lies fewer than `LEAST_FRAMES` frames back.
 
     https://www.scenedetect.com/docs/latest/api/detectors.html
     """
@@ -34,7 +34,7 @@ class CutDetector:
         self._since = 0
 
     def is_cut(self, image_bgr: NDArray[np.uint8]) -> bool:
-        """Takes the next frame, uint8 BGR `(h, w, 3)`; returns whether a shot begins with it."""
+        """Takes the next frame, uint8 BGR `(h, w, 3)`; returns whether a new shot begins with it."""
         now = _to_hsv(image_bgr)
         before, self._before = self._before, now
         if before is None or before.shape != now.shape:

@@ -1,4 +1,4 @@
-"""What of a source is damaged, counted."""
+"""Counts the damage of a source."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from salema.runtime.wording import counted
 
 
 class Damage:
-    """Counts what of a source could not be decoded or shown as it was meant.
+    """Counts the parts of a source that could not be decoded, or not shown as they should be.
 
     Args:
         name: the source, for messages.
-        is_fatal: whether the first fault ends it.
+        is_fatal: whether the first fault ends the run.
 
     Attributes:
-        packets: how many were left out.
+        packets: how many packets were left out.
         images: how many image files were left out.
-        pictures: how many the decoder gave all the same, filled up as it could.
-        first_s: when the first of these came, in seconds from the start; None where it had no time.
+        pictures: how many damaged pictures the decoder returned, with the missing parts filled in.
+        first_s: when the first of these came, in seconds from the start; None if it had no time.
         why: what was wrong with the first packet or image that was left out.
-        interlaced: pictures whose odd and even lines are of two moments, and were shown so.
-        hdr: the curve (PQ or HLG) of pictures whose brightness was taken for that of ordinary ones, or None.
+        interlaced: how many interlaced pictures were shown, whose odd and even lines are of two moments.
+        hdr: the HDR curve (PQ or HLG) of pictures that were shown as if they were SDR, or None.
     """
 
     def __init__(self, name: str = "", *, is_fatal: bool = False) -> None:
@@ -32,20 +32,20 @@ class Damage:
         self.hdr: str | None = None
 
     def leave_out(self, time_s: float | None, error: Exception) -> None:
-        """Counts a packet.
+        """Counts a packet that is left out.
 
         Raises:
-            VideoError: the first fault is to end it.
+            VideoError: the first fault should end the run.
         """
         self._note(time_s, reason(error))
         self.packets += 1
         self.why = self.why or reason(error)
 
     def leave_out_image(self, time_s: float, error: VideoError) -> None:
-        """Counts an image file.
+        """Counts an image file that is left out.
 
         Raises:
-            VideoError: this error, where the first fault is to end it.
+            VideoError: this error, if the first fault should end the run.
         """
         if self.is_fatal:
             raise error
@@ -54,10 +54,10 @@ class Damage:
         self.why = self.why or str(error)
 
     def mend(self, time_s: float | None) -> None:
-        """Counts a picture.
+        """Counts a damaged picture that the decoder returned.
 
         Raises:
-            VideoError: the first fault is to end it.
+            VideoError: the first fault should end the run.
         """
         self._note(time_s, "the decoder had to fill up a picture")
         self.pictures += 1
@@ -65,14 +65,14 @@ class Damage:
     @property
     def looks(self) -> list[str]:
         """Why pictures look odd, in words."""
-        told = []
+        notes = []
         if self.interlaced:
             are = "is" if self.interlaced == 1 else "are"
             of = counted(self.interlaced, "picture")
-            told.append(f"{of} {are} interlaced, so that moving edges look like combs; --deinterlace makes them whole")
+            notes.append(f"{of} {are} interlaced, so that moving edges look like combs; --deinterlace makes them whole")
         if self.hdr:
-            told.append(f"the video is HDR ({self.hdr}), and its colours look pale here; convert it to SDR before")
-        return told
+            notes.append(f"the video is HDR ({self.hdr}), and its colours look pale here; convert it to SDR before")
+        return notes
 
     def _note(self, time_s: float | None, why: str) -> None:
         if self.is_fatal:

@@ -1,4 +1,4 @@
-"""Pictures out of a container, over what is damaged."""
+"""Decodes the pictures of a container, and skips damaged places."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from salema.runtime.video.containers import Pipe
 
 _HDR = {16: "PQ", 18: "HLG"}  # H.273's transfer characteristics
-_MOST_FAULTS = 1000  # since a key frame; the last ones are counted anew
+_MOST_FAULTS = 1000  # that are kept; `_tail` counts those near the end again
 
 
 class Decoder:
     """Decodes the pictures of one stream; packets that can't be decoded are counted and left out.
 
     Args:
-        target: what was opened.
-        container: it, open.
+        target: the file, URL or pipe.
+        container: the open container.
         film: the stream of pictures.
-        start: its time that is zero.
-        damage: where faults are counted.
-        stop: ends the frames.
-        deinterlace: whether interlaced pictures are made whole ones.
+        start: the stream's time that counts as zero, in its unit.
+        damage: counts the faults.
+        stop: ends the frames once it is set.
+        deinterlace: whether to make interlaced pictures whole.
 
     Attributes:
-        damaged_until_s: when the last packet that was left out came.
+        damaged_until_s: time of the last packet that was left out, in seconds from the start.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class Decoder:
         self._path = target if isinstance(target, Path) else None
         self._container, self._film, self._start, self._damage = container, film, start, damage
         self._time_base = film.time_base or Fraction(1, 25)
-        self._read: int | None = None  # the last packet's time, and the last frame's
-        self._given: int | None = None
+        self._read: int | None = None  # time of the last packet
+        self._given: int | None = None  # time of the last frame
         self._faults: deque[int] = deque(maxlen=_MOST_FAULTS)
         self._side: tuple[Stream, Callable[[av.Packet[Any]], None]] | None = None
         self._is_closed, self._stop = False, stop
         self.damaged_until_s = 0.0
 
     def tap(self, stream: Stream, put: Callable[[av.Packet[Any]], None]) -> None:
-        """Hands on the packets of another stream as they come by."""
+        """Passes the packets of another stream to `put` as they are read."""
         self._side = stream, put
 
     def close(self) -> None:
-        """Ends the frames soon."""
+        """Ends the frames after the next packet."""
         self._is_closed = True
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """Yields frames from where the container stands.
+        """Yields frames from the container's position on.
 
         Raises:
-            av.error.FFmpegError, OSError: it can't be read on.
+            av.error.FFmpegError, OSError: the container can't be read any further.
             VideoError: see `Damage`.
         """
         return deinterlaced(self._frames(), self._time_base) if self._deinterlace else self._frames()
@@ -123,9 +123,9 @@ class Decoder:
         return frames
 
     def _tail(self) -> Iterator[av.VideoFrame]:
-        """Decodes the last pictures of a file anew, one at a time, if they didn't come.
+        """Decodes the last pictures of a file again, one at a time, if they are missing.
 
-        FFmpeg's threads hold one each at the end; after a fault in one of them PyAV can't get at the others.
+        At the end each of FFmpeg's threads holds a picture; after a fault in one thread PyAV can't get the others'.
         """
         given, read = self._given, self._read
         if given is None or read is None or read <= given or self._path is None:
@@ -139,7 +139,7 @@ class Decoder:
                 if self._is_closed or self._stop.is_set():
                     return
                 if self._faults and packet.dts is not None:
-                    self._damage.packets -= sum(dts >= packet.dts for dts in self._faults)  # they come again
+                    self._damage.packets -= sum(dts >= packet.dts for dts in self._faults)  # these faults come again
                     self._faults.clear()
                 try:
                     frames = packet.decode()
@@ -150,7 +150,7 @@ class Decoder:
                 yield from self._seen([frame for frame in frames if frame.pts is not None and frame.pts > given])
 
     def _latest(self, before: int | None, pts: int) -> int:
-        """The later of two times, but for a jump back."""
+        """Returns the later of two times; after a jump back of more than a second, the new time."""
         return pts if before is None or pts > before or (before - pts) * self._time_base > 1 else before
 
     def _time_s(self, pts: int | None) -> float | None:

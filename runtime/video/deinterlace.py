@@ -1,4 +1,4 @@
-"""Interlaced pictures, whose odd and even lines are of two moments, made whole ones."""
+"""Makes whole pictures of interlaced ones, whose odd and even lines are of two moments."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 
-# One picture for each, and only for those that say that they are interlaced.
+# Each picture gives one picture; only those that are marked as interlaced change.
 _BWDIF = {"mode": "send_frame", "parity": "auto", "deint": "interlaced"}
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame], time_base: Fraction) -> Iterator[av.VideoFrame]:
-    """Yields frames with their times as they are and, where they were interlaced, with whole pictures.
-
-    Args:
-        frames: as they are decoded.
-        time_base: the unit of their times.
-    """
+    """Yields the decoded frames with their times; interlaced ones are made whole. `time_base` is the times' unit."""
     graph, kind = None, None
     durations: dict[int | None, int | None] = {}
     for frame in frames:
@@ -52,16 +47,16 @@ def _pull(
     durations: dict[int | None, int | None],
     time_base: Fraction,
 ) -> Iterator[av.VideoFrame]:
-    """Gives a graph a frame, or the end, and yields what it has ready."""
+    """Pushes a frame, or the end, into a graph, and yields the frames that are ready."""
     if graph is None:
         return
     graph.push(frame)
     while True:
         try:
-            made: Any = graph.pull()
+            whole: Any = graph.pull()
         except (av.error.BlockingIOError, av.error.EOFError):
             return
-        if made.pts is not None and made.time_base is not None:  # bwdif counts in halves
-            made.pts, made.time_base = round(made.pts * made.time_base / time_base), time_base
-        made.duration = durations.pop(made.pts, None) or 0
-        yield made
+        if whole.pts is not None and whole.time_base is not None:  # bwdif counts in half units
+            whole.pts, whole.time_base = round(whole.pts * whole.time_base / time_base), time_base
+        whole.duration = durations.pop(whole.pts, None) or 0
+        yield whole

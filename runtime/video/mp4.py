@@ -1,4 +1,4 @@
-"""MP4 files (ISO/IEC 14496-12) in fragments, which play however they end, and as players like them best."""
+"""MP4 files (ISO/IEC 14496-12): in fragments, which play wherever they are cut off, and with the index in front."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FRAGMENTED: dict[str, str] = {
-    # The index of sound that begins before zero (AAC's lead-in) needs to be known: so it comes with the first fragment.
+    # The index must know sound that begins before zero (AAC's lead-in), so it is written with the first fragment.
     "movflags": "+delay_moov+default_base_moof+skip_trailer",
     "frag_duration": "500000",
-    "max_interleave_delta": "500000",  # FFmpeg's own is ten seconds, for which it holds pictures back without sound
+    "max_interleave_delta": "500000",  # by default FFmpeg holds pictures back for ten seconds if no sound comes
     "flush_packets": "1",
 }
-"""Options for a file that holds all but the last half second at any moment; microseconds."""
+"""Options for a file that always holds everything but the last half second; times are in microseconds."""
 WITHOUT_WAITING: dict[str, str] = {
     "movflags": "+empty_moov+default_base_moof+skip_trailer",
     "avoid_negative_ts": "disabled",
 }
-"""What to change where sound begins late: the first fragment would wait for it."""
-_LARGE = 1  # a size with another meaning: 64 bits follow
+"""Options that change if the sound begins late, because the first fragment would wait for the sound."""
+_LARGE = 1  # this size means that the real size follows, in 64 bits
 
 
 def cut_to_whole_fragments(path: Path) -> None:
-    """Cuts off a fragment that is not there to its end.
+    """Cuts off the last fragment if it is incomplete.
 
     Raises:
-        OSError: it can't be read or written.
+        OSError: the file can't be read or written.
     """
     with path.open("rb+") as file:
         size, start, whole = path.stat().st_size, 0, 0
@@ -42,7 +42,7 @@ def cut_to_whole_fragments(path: Path) -> None:
             length, kind = struct.unpack(">I4s", file.read(8))
             if length == _LARGE:
                 length = int.from_bytes(file.read(8), "big")
-            if length < 8 or start + length > size:  # noqa: PLR2004 - also where a power cut left zeros
+            if length < 8 or start + length > size:  # noqa: PLR2004 - a power cut can leave zeros
                 break
             start += length
             whole = start if kind == b"mdat" else whole
@@ -50,10 +50,10 @@ def cut_to_whole_fragments(path: Path) -> None:
 
 
 def copy_for_players(path: Path, target: Path) -> int:
-    """Copies a file in fragments to one that has its index in front, as browsers like it; returns how many pictures.
+    """Copies a file in fragments to one with its index in front, as browsers want it; returns how many pictures.
 
     Raises:
-        av.error.FFmpegError, OSError: it can't be read, or there is no room for a second file.
+        av.error.FFmpegError, OSError: the file can't be read, or there is no room for a second one.
     """
     pictures = 0
     with (
@@ -71,7 +71,7 @@ def copy_for_players(path: Path, target: Path) -> int:
 
 
 def count_pictures(path: Path) -> int:
-    """Counts the pictures in a file; 0 where it can't be read."""
+    """Returns how many pictures a file holds; 0 if it can't be read."""
     try:
         with open_container(path) as source:
             return sum(packet.dts is not None for packet in source.demux(video=0))

@@ -1,4 +1,4 @@
-"""Packets of a media file one after the other, over places that are damaged."""
+"""Reads the packets of a media file in order, and skips damaged places."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from salema.runtime.video.damage import Damage
 
-_MOST_IN_A_ROW = 100  # faults of a demuxer without a packet between them: by then it stands still
+_MOST_IN_A_ROW = 100  # faults without a packet between them: after so many the demuxer makes no progress
 
 
 def demuxed(container: InputContainer, streams: Sequence[Stream], damage: Damage) -> Iterator[av.Packet[Any]]:
-    """Yields packets as they come; where the container itself is damaged, it goes on behind that.
+    """Yields packets in the file's order; after a damaged place in the container it goes on.
 
     Raises:
-        av.error.FFmpegError, OSError: it can't be read on.
+        av.error.FFmpegError, OSError: the container can't be read any further.
         VideoError: see `Damage`.
     """
     in_a_row, packets = 0, container.demux(*streams)
@@ -44,7 +44,7 @@ def demuxed(container: InputContainer, streams: Sequence[Stream], damage: Damage
 
 
 def is_end(error: Exception) -> bool:
-    """Whether a decoder's error is no fault of a packet: it has no more to give, or the machine no memory."""
+    """Whether a decoder's error is not a packet's fault: the stream ended, reading was stopped, or memory ran out."""
     return isinstance(error, EOFError | MemoryError | av.error.ExitError)
 
 
@@ -57,10 +57,10 @@ def shift(packet: av.Packet[Any], by_s: Fraction) -> None:
 
 
 def begin_of(packet: av.Packet[Any]) -> Fraction:
-    """When a packet begins, in seconds."""
+    """Returns when a packet begins, in seconds."""
     return (packet.dts or 0) * packet.time_base
 
 
 def end_of(packet: av.Packet[Any]) -> Fraction:
-    """When it ends, in seconds."""
+    """Returns when a packet ends, in seconds."""
     return begin_of(packet) + (packet.duration or 0) * packet.time_base

@@ -1,4 +1,4 @@
-"""A source's sound, packet by packet, at the times that its pictures have in a playback."""
+"""A source's sound, packet by packet, with times that match the pictures of a playback."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
     Packet = av.Packet[Any]
 
-_MOST_BYTES = 1 << 29  # of packets that wait: hours of what people listen to
+_MOST_BYTES = 1 << 29  # of waiting packets: hours of ordinary sound
 _JUMP_S = 1  # as for pictures
-_NEAR_S = 10  # sound and pictures of one recording begin together, to within this
+_NEAR_S = 10  # sound and pictures of one recording begin within this time
 
 
 class _StaysOpen(io.BytesIO):
-    """Memory that a container may still write to when Python's collector has taken all else."""
+    """Memory that stays open: a container may write to it when Python's garbage collector ends both."""
 
     def close(self) -> None:
-        """Does nothing: PyAV 15 would complain when it ends the container."""
+        """Does nothing: PyAV 15 would report an error when it ends the container."""
 
 
 class SoundFormat:
-    """What the packets of a stream are; it lasts longer than the file that they are read from.
+    """The format of a stream's packets; it stays valid after the file is closed.
 
     Attributes:
-        decoder: FFmpeg's, or None where it does not know the codec.
+        decoder: FFmpeg's decoder, or None if it does not know the codec.
         codec: the codec's name, or None.
-        channels: how many it has, once somebody has found out.
+        channels: how many channels there are; None until `AudioTrack` has read it.
     """
 
     def __init__(self, stream: AudioStream) -> None:
@@ -57,39 +57,39 @@ class SoundFormat:
         self._trial: tuple[Any, AudioStream] | None = None
 
     def template(self) -> AudioStream:
-        """Returns a stream to copy the packets by. Call it first while the file is open, and then at any time.
+        """Returns a stream as a template for a copy. The first call needs the open file, later calls do not.
 
         Raises:
-            av.error.FFmpegError, ValueError: the parameters are damaged (of FLAC or Opus, say), and no MP4 takes them.
+            av.error.FFmpegError, ValueError: the parameters are damaged (FLAC's or Opus's, say), so MP4 refuses them.
         """
         if self._trial is None:
             container = av.open(_StaysOpen(), "w", format="mp4")
             template = container.add_stream_from_template(self._stream)
-            container.start_encoding()  # what is refused later would cost the pictures
+            container.start_encoding()  # MP4 must refuse it here: later that would end the pictures too
             self._trial = container, template
         return self._trial[1]
 
 
 class Packets(Protocol):
-    """Packets of sound in their file's own time."""
+    """Gives packets of sound, with the times of their file."""
 
     problem: str | None
 
     def enter(self, file_s: Fraction) -> None:
-        """Goes to a time where that can be done, and else does nothing."""
+        """Goes to a time in the file; does nothing if the source can't."""
         ...
 
     def next(self) -> Packet | None:
-        """Returns the next one; None where there is none, or none yet."""
+        """Returns the next packet; None if there is none, or none yet."""
         ...
 
     def close(self) -> None:
-        """Gives no more."""
+        """Ends the packets."""
         ...
 
 
 class Tap:
-    """The sound of what can be read only once: its packets wait here, if anybody listens."""
+    """The sound of a source that can be read only once; the decoder puts the packets here, where they wait."""
 
     problem: str | None = None
 
@@ -128,7 +128,7 @@ class Tap:
 
 
 class SecondReading:
-    """The sound of a file, opened once more: so it comes when it is wanted, however the file is interleaved."""
+    """The sound of a file that is opened a second time, so that it is there when needed, however it is interleaved."""
 
     problem: str | None = None
 
@@ -167,13 +167,9 @@ class SecondReading:
 
 
 class Track:
-    """The sound of one reader, with the times of its frames, also where the file's own time jumps back.
+    """The sound of one reader, with times that match its frames, also if the file's time jumps back.
 
-    Args:
-        form: what the packets are.
-        packets: where they come from.
-        start_s: the file's time that is zero.
-        damage: where it is counted what can't be decoded.
+    `start_s` is the file's time that counts as zero; `damage` counts the packets that can't be decoded.
     """
 
     def __init__(self, form: SoundFormat, packets: Packets, start_s: Fraction, damage: Damage) -> None:
@@ -184,11 +180,11 @@ class Track:
         self._start_s = start_s
 
     def jump(self, file_s: Fraction, start_s: Fraction) -> None:
-        """Tells that the pictures jumped back: to a time in the file, with another time for zero from there on."""
+        """Notes that the pictures jumped back to the file's time `file_s`; from there on `start_s` counts as zero."""
         self._stretches.append((file_s, start_s))
 
     def enter(self, time_s: Fraction) -> None:
-        """Begins with the packets at a time, or not long before it."""
+        """Begins with the packets at a time, or shortly before it."""
         if time_s > 0:
             self.packets.enter(self._start_s + time_s)
 
@@ -201,7 +197,7 @@ class Track:
         begin_s = begin_of(packet)
         if self._last_s is not None and begin_s < self._last_s - _JUMP_S:
             following = self._stretch_at(begin_s)
-            if following is None:  # the pictures have not come so far
+            if following is None:  # the pictures have not jumped yet
                 self._held = packet
                 return None
             self._now = following
@@ -211,7 +207,7 @@ class Track:
 
     @property
     def problem(self) -> str | None:
-        """Why it ended, or None."""
+        """Why the sound ended, or None."""
         if self._held is not None:
             at_s = float(begin_of(self._held))
             return f"the sound jumps back to {at_s:.1f} s where the pictures don't; the rest of it is left out"
@@ -221,12 +217,12 @@ class Track:
         while (packet := self.packets.next()) is not None:
             packet.dts = packet.pts if packet.dts is None else packet.dts
             packet.pts = packet.dts if packet.pts is None else packet.pts
-            if packet.dts is not None:  # the demuxer's last has nothing in it
+            if packet.dts is not None:  # the demuxer's last packet is empty
                 return packet
         return None
 
     def _stretch_at(self, file_s: Fraction) -> int | None:
-        """The next stretch whose pictures begin near a time in the file."""
+        """Returns the number of the next stretch whose pictures begin near a time in the file, or None."""
         coming = range(self._now + 1, len(self._stretches))
         return next((i for i in coming if abs(self._stretches[i][0] - file_s) < _NEAR_S), None)
 
@@ -240,13 +236,13 @@ class _Pass:
 
 
 class Sound:
-    """The sound of a playback, over all of its passes.
+    """The sound of a playback, over all its passes.
 
     Args:
-        track: the sound of its first reader; that of later ones is of the same form.
+        track: the sound of the first reader; the sound of later readers has the same format.
 
     Attributes:
-        has_listener: whether anybody wants it.
+        has_listener: whether anybody reads the sound.
     """
 
     def __init__(self, track: Track) -> None:
@@ -254,12 +250,12 @@ class Sound:
         self._passes: deque[_Pass] = deque()
 
     def begin(self, track: Track, base_s: Fraction, offset_s: Fraction) -> None:
-        """Tells that a pass begins: a reader's time `base_s` is the playback's time `offset_s`."""
+        """Begins a pass: the reader's time `base_s` is the playback's time `offset_s`."""
         track.enter(base_s)
         self._passes.append(_Pass(track, base_s, offset_s))
 
     def end(self, at_s: Fraction) -> None:
-        """Tells that the pass has ended, and another follows."""
+        """Ends the pass at the reader's time `at_s`; another pass follows."""
         if self._passes:
             self._passes[-1].end_s = at_s
 
@@ -267,10 +263,10 @@ class Sound:
         """Returns the next packet; None where there is none, or none yet."""
         while self._passes:
             now = self._passes[0]
-            end_s = now.end_s  # asked first: once it is known, all packets are there
+            end_s = now.end_s  # read first: once it is set, all packets are there
             packet = now.track.take()
             while packet is not None and now.base_s and end_of(packet) <= now.base_s:
-                packet = now.track.take()  # between the place that a file was entered at and the start
+                packet = now.track.take()  # it lies between the place where the file was entered and the start
             if packet is not None:
                 shift(packet, now.offset_s - now.base_s)
                 if end_s is None or begin_of(packet) < end_s:
@@ -282,7 +278,7 @@ class Sound:
 
     @property
     def problem(self) -> str | None:
-        """Why it ended before the pictures, or None."""
+        """Why the sound ended before the pictures, or None."""
         return self._passes[0].track.problem if self._passes else None
 
     def close(self) -> None:

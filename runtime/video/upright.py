@@ -1,4 +1,4 @@
-"""Decoded frames as images, turned as their file asks."""
+"""Turns decoded frames into upright images, as their file asks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HD_HW = (720, 1280)
-_UNTOLD = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 _AS_IT_IS = np.eye(2, dtype=np.int32)
 
 
@@ -26,27 +26,27 @@ def display_matrix(decoded: av.VideoFrame) -> NDArray[np.int32]:
 
 
 def is_turned(matrix: NDArray[np.int32]) -> bool:
-    """Whether a display matrix makes rows of columns."""
+    """Whether a display matrix turns columns into rows."""
     along, across = np.abs(np.diag(matrix).astype(float)).sum(), np.abs(np.diag(matrix[::-1]).astype(float)).sum()
     return bool(across > along)
 
 
 class Upright:
-    """Turns decoded frames into upright BGR images; one for all frames of a source."""
+    """Turns decoded frames into upright BGR images. Use one object for all frames of a source."""
 
     def __init__(self) -> None:
-        # A frame's own would start threads that last as long as the frame.
+        # A frame's own reformatter would start threads that last as long as the frame.
         self._reformatter = VideoReformatter()
 
     def __call__(self, decoded: av.VideoFrame, matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Returns uint8 `(h, w, 3)`: a frame turned and mirrored as its matrix asks, to the nearest quarter turn."""
-        # Bicubic where colour planes are resized, as in OpenCV: PyAV's own choice is up to 125 off in 10-bit video.
+        # Colour planes are resized bicubically, as in OpenCV: PyAV's default is up to 125 levels off in 10-bit video.
         converted = self._reformatter.reformat(
             decoded,
             format="bgr24",
             interpolation="BICUBIC",
             src_colorspace=_matrix_of(decoded),
-            dst_colorspace=Colorspace.DEFAULT,  # PyAV 15 looks at the source's only where the other differs
+            dst_colorspace=Colorspace.DEFAULT,  # PyAV 15 uses src_colorspace only if this one differs
             src_color_range=decoded.color_range,
         )
         image = cast("NDArray[np.uint8]", converted.to_ndarray())
@@ -59,9 +59,9 @@ class Upright:
 
 
 def _matrix_of(decoded: av.VideoFrame) -> Colorspace | None:
-    """BT.709 for a frame of 720 rows or 1280 columns, or more, that names no matrix between YUV and colours.
+    """Returns BT.709 for a frame of at least 720 rows or 1280 columns that names no matrix between YUV and colours.
 
-    So players take it. None is what the frame names, or BT.601.
+    Players do the same. None stands for the matrix that the frame names, or else BT.601.
     """
     is_hd = decoded.height >= _HD_HW[0] or decoded.width >= _HD_HW[1]
-    return Colorspace.ITU709 if decoded.colorspace == _UNTOLD and is_hd and not decoded.format.is_rgb else None
+    return Colorspace.ITU709 if decoded.colorspace == _UNSPECIFIED and is_hd and not decoded.format.is_rgb else None

@@ -1,4 +1,4 @@
-"""Video files, streams and pipes in, through PyAV (FFmpeg's libraries)."""
+"""Reads video files, streams and pipes through PyAV (FFmpeg's libraries)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from salema.runtime.video.containers import Pipe
 
-# Headers are off by a frame or two in healthy files (AVI, fragmented MP4); a cut-off file lacks more than this.
+# The headers of healthy files (AVI, fragmented MP4) are wrong by a frame or two; a cut-off file lacks more than this.
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
-_UNTIMED = "mpjpeg"  # its pictures have no times, and FFmpeg makes it 25 a second
+_UNTIMED = "mpjpeg"  # its pictures have no times, so FFmpeg takes it for 25 a second
 _LIVE_SCHEMES = {
     "rtsp",
     "rtsps",
@@ -49,8 +49,8 @@ _LIVE_SCHEMES = {
     "udp",
     "mms",
 }
-_LIVE_FORMATS = {"hls", "dash", _UNTIMED}  # playlists tell a length as soon as there is an end
-_SEEK_FROM_S = 5.0  # decoding less than this is quicker than it is hard
+_LIVE_FORMATS = {"hls", "dash", _UNTIMED}  # a playlist has a length as soon as it has an end
+_SEEK_FROM_S = 5.0  # decoding less than this is quick
 
 
 class VideoReader:
@@ -58,19 +58,20 @@ class VideoReader:
 
     Args:
         target: a file (`Path`), a URL (`str`) or a pipe.
-        name: what to call it in messages; the target itself, if not given.
-        start_s: where to begin. A file is decoded from the key frame before it: frames before that are not yielded.
-        damage: where it is counted what can't be decoded.
-        sound_damage: the same of the sound.
-        is_live: whether a URL without a length comes at its own pace and has no end. Of some that is known anyway.
-        deinterlace: whether interlaced pictures are made whole ones.
-        stop: ends the frames, also where none can be decoded.
+        name: its name in messages; None takes the target itself.
+        start_s: where to begin, in seconds. A file is decoded from the key frame before that, and yields its frames
+            from there.
+        damage: counts the packets that can't be decoded.
+        sound_damage: counts the packets of sound that can't be decoded.
+        is_live: whether a URL without a length comes at its own pace and has no end; for some protocols that is known.
+        deinterlace: whether to make interlaced pictures whole.
+        stop: ends the frames once it is set, also while none can be decoded.
 
     Attributes:
-        sound: the sound, with the frames' times; None where there is none, and for live sources.
+        sound: the sound, with the frames' times; None if there is none, and for live sources.
 
     Raises:
-        VideoError: it is missing, not a video, or holds no frame that can be decoded.
+        VideoError: the target is missing, not a video, or holds no frame that can be decoded.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class VideoReader:
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.time_base = stream.time_base or 1 / self.rate
         self.frame_count = stream.frames or None
-        has_length = self._container.duration is not None or self._container.size > 0  # as web servers tell of a file
+        has_length = self._container.duration is not None or self._container.size > 0  # web servers give the size
         self.is_live = isinstance(target, str) and not has_length and (is_live or _is_live(target, self._container))
         self._may_be_live = isinstance(target, str) and not has_length and not self.is_live
         self._is_untimed = self.is_live and self._container.format.name == _UNTIMED
@@ -114,7 +115,7 @@ class VideoReader:
         self._decoded = self._decoder.frames()
         first = self._decode_first()
         self._upright = Upright()
-        self._matrix = display_matrix(first)  # in some files on the first frame only
+        self._matrix = display_matrix(first)  # some files have it on the first frame only
         self.height, self.width = self._upright(first, self._matrix).shape[:2]
         aspect = stream.sample_aspect_ratio or Fraction(1)
         self.aspect = 1 / aspect if is_turned(self._matrix) else aspect
@@ -134,10 +135,11 @@ class VideoReader:
         """See `Reader`.
 
         Raises:
-            VideoError: the file breaks off, or ends well before it says; the frames before were yielded.
+            VideoError: the file breaks off, or ends well before its declared end; the frames before were yielded.
         """
         usual = max(round(1 / (self.rate * self.time_base)), 1)
-        jump = round(1 / self.time_base)  # one second back: another recording begins, as in joined transport streams
+        # A jump of a second back means that another recording begins, as in joined transport streams.
+        jump = round(1 / self.time_base)
         gap = GAP_S / self.time_base
         count, start, earliest, end, shape = 0, 0 if self._is_untimed else self._start, 0, 0, ()
         opened_s = time.monotonic()
@@ -165,24 +167,24 @@ class VideoReader:
         self._check_end(count, end, usual)
 
     def _next(self) -> av.VideoFrame | None:
-        with self._reading:  # reading on after close() would crash
+        with self._reading:  # reading after close() would crash
             return None if self._closed else next(self._decoded, None)
 
     def _find_sound(self, target: str | Path | Pipe, damage: Damage) -> Track | None:
-        found = self._container.streams.audio
-        self.has_lost_sound = bool(found) and self.is_live
-        if not found or self.is_live:
+        streams = self._container.streams.audio
+        self.has_lost_sound = bool(streams) and self.is_live
+        if not streams or self.is_live:
             return None
         packets: SecondReading | Tap
         if isinstance(target, Path):
             packets = SecondReading(target, damage)
         else:
             packets = Tap()
-            self._decoder.tap(found[0], packets.put)
-        return Track(SoundFormat(found[0]), packets, self._start * self.time_base, damage)
+            self._decoder.tap(streams[0], packets.put)
+        return Track(SoundFormat(streams[0]), packets, self._start * self.time_base, damage)
 
     def _check_end(self, count: int, end: int, usual: int) -> None:
-        """FFmpeg ends a file that was cut off as if it were whole; what the header declares tells the two apart."""
+        """Refuses a file that was cut off. FFmpeg ends it like a whole one, so the header's length decides."""
         declared_s, end_s = self._declared_s, max(float(end * self.time_base), self._decoder.damaged_until_s)
         is_ended = self._closed or self._stop.is_set()
         if is_ended or declared_s is None or (self.frame_count is not None and count >= self.frame_count):
@@ -211,7 +213,7 @@ class VideoReader:
         return first
 
     def _seek(self, start_s: float) -> None:
-        """Goes to the key frame before a time, or stays at the beginning where the file's index is of no help."""
+        """Goes to the key frame before a time, or to the beginning if the file's index does not help."""
         target_s = start_s + float(self._start * self.time_base)
         try:
             for aim_s in (target_s, 0.0):
@@ -225,11 +227,11 @@ class VideoReader:
         self._decoded = itertools.chain([] if first is None else [first], decoded)
 
     def close(self) -> None:
-        """Closes the file; one that another thread still waits for is left to the end of the process."""
+        """Closes the file. If another thread is still reading from it, it stays open to the end of the process."""
         self._closed = True
         self._decoder.close()
         if self._reading.acquire(timeout=0.2):
-            self._decoded = iter(())  # what it holds keeps the decoder, and its threads, alive
+            self._decoded = iter(())  # the old iterator would keep the decoder and its threads alive
             self._container.close()
             self._reading.release()
 
@@ -241,7 +243,7 @@ class VideoReader:
 
 
 def _is_live(url: str, container: InputContainer) -> bool:
-    """Whether a source without a length has no end either. What a web server sends may be a file as well."""
+    """Whether a source without a length is surely live. What a web server sends may also be a file."""
     return url.partition("://")[0].lower() in _LIVE_SCHEMES or container.format.name in _LIVE_FORMATS
 
 
@@ -250,7 +252,10 @@ def _reason(error: Exception) -> str:
 
 
 def _declared_s(container: InputContainer, stream: av.VideoStream) -> float | None:
-    """Seconds of pictures that a file declares, or None; Matroska tells their end, in a tag `00:00:04.004000000`."""
+    """Returns how many seconds of pictures a file declares, or None.
+
+    Matroska declares the pictures' end, in a tag such as `00:00:04.004000000`.
+    """
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))

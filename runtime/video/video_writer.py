@@ -1,4 +1,4 @@
-"""H.264 MP4 files out, through PyAV (FFmpeg's libraries)."""
+"""Writes H.264 MP4 files through PyAV (FFmpeg's libraries)."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ if TYPE_CHECKING:
     from salema.runtime.sources.frames import Frame, Reader
 
 _BT709 = 1  # H.273's code for primaries, transfer and matrix alike
-_MOST_COLUMNS = 16384  # of x264
+_MOST_COLUMNS = 16384  # x264's limit
 _LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
-# B-frames make MP4 players take a variable-rate file for shorter than it is (8.92 s of 9.64), so there are none.
-# The encoder holds four pictures back then, and not dozens on many cores; it saves bits all the same (5 % of a clip).
+# No B-frames: with them MP4 players take a variable-rate file for shorter than it is (8.92 s of 9.64).
+# So the encoder holds back four pictures, not dozens on many cores; the lookahead still saves bits (5 % of a clip).
 _X264 = {"preset": "veryfast", "crf": "20", "bf": "0", "rc-lookahead": "3", "x264-params": "sliced-threads=1"}
-_X264_LIVE = _X264 | {"tune": "zerolatency"}  # none: a frame may be a second's
-_LATE_S = 0.5  # sound that begins after that
-# Without it FFmpeg's colours are up to 3 levels off.
+_X264_LIVE = _X264 | {"tune": "zerolatency"}  # holds back no picture: a live frame may last a second
+_LATE_S = 0.5  # sound that begins after this is late
+# Without these flags FFmpeg's colours are up to 3 levels off.
 _EXACT = 2 | 0x40000  # SWS_BILINEAR, SWS_ACCURATE_RND; PyAV 15 has no name for the latter
 
 
 class VideoWriter:
     """Writes an H.264 MP4 that browsers play, with the time stamps and the sound of its source.
 
-    The file appears under its name when the `with` block ends well; after an error nothing is left. Until then it is in
-    fragments, so that what a killed process leaves can be recovered.
-    H.264's 4:2:0 colour needs even sizes: an odd one gets one more row or column, a copy of its neighbour.
+    The file gets its name when the `with` block ends without an error; after an error nothing is left. Until then it
+    is in fragments, so that the file of a killed process can be recovered.
+    H.264's 4:2:0 colour needs even sizes: a picture of odd size gets one more row or column, a copy of the last one.
 
     Args:
         path: the file to write.
-        source: what the pictures come from.
+        source: the reader that the pictures come from.
         height: rows of the pictures.
         width: columns of the pictures.
-        sound_start_s: where in the source's sound the pictures begin.
+        sound_start_s: the time in the source's sound at which the pictures begin.
 
     Raises:
         OutputError: it can't be written.
@@ -71,15 +71,15 @@ class VideoWriter:
         self._rate, self._time_base, self._aspect = source.rate, source.time_base, source.aspect
         self._sound, self._options = source.sound, _X264_LIVE if source.is_live else _X264
         self._has_begun = False
-        self._durations = deque[int]()  # of the pictures that the encoder holds
+        self._durations = deque[int]()  # of the pictures that the encoder holds back
         if self._sound is not None:
-            self._sound.has_listener = True  # the writer may be entered later, for a part
+            self._sound.has_listener = True  # set now, because a part's writer may be entered later
         if max(width, height) > _MOST_COLUMNS:
             raise OutputError(
                 f"{path}: {width}x{height} pixels, and H.264 goes to {_MOST_COLUMNS} either way; give --view overlay or"
                 " --no-video"
             )
-        self._reformatter = VideoReformatter()  # a frame's own would start threads for each frame
+        self._reformatter = VideoReformatter()  # a frame's own reformatter would start threads for each frame
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._size_wh = (width, height)
 
@@ -98,7 +98,7 @@ class VideoWriter:
 
     def write(self, image_bgr: NDArray[np.uint8], frame: Frame) -> None:
         """Encodes a picture uint8 `(height, width, 3)` at the time of `frame`, and the sound up to there."""
-        if image_bgr.shape[1::-1] != self._size_wh:  # the source changed its size on the way
+        if image_bgr.shape[1::-1] != self._size_wh:  # the source changed its size
             image_bgr = cast("NDArray[np.uint8]", cv2.resize(image_bgr, self._size_wh))
         padded = np.pad(image_bgr, self._padding, mode="edge")
         picture = self._reformatter.reformat(
@@ -120,14 +120,14 @@ class VideoWriter:
         return self._audio.problem
 
     def finish(self, *, all_sound: bool) -> list[str]:
-        """Ends the file, and copies it to one that browsers like better; returns what a user should know.
+        """Ends the file, and copies it to one with its index in front; returns notes for the user.
 
         Args:
-            all_sound: write the rest of the sound too: the pictures were not cut short.
+            all_sound: whether to write the rest of the sound; False if the pictures were cut short.
 
         Raises:
-            OutputError: it can't be written.
-            VideoError: the file is whole, and the rest of the sound has a fault that was to end the run.
+            OutputError: the file can't be written.
+            VideoError: the file is finished, but the rest of the sound has a fault that should end the run.
         """
         with self._translated():
             self._mux(self._stream.encode(None))
@@ -148,14 +148,14 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             return [f"{self._path} plays, but stays in fragments: it can't be copied ({reason(error)})"]
         finally:
-            copied.unlink(missing_ok=True)  # not there any more if all went well
+            copied.unlink(missing_ok=True)  # if all went well, it has been renamed
         return []
 
     def finish_on_full_disk(self) -> int:
-        """After a write that failed: leaves what there was room for, in fragments; returns how many frames.
+        """Ends the file after a failed write, in fragments, with the frames that had room; returns how many.
 
         Raises:
-            OutputError: there was room for none.
+            OutputError: there was room for no frame.
         """
         with suppress(av.error.FFmpegError, OSError):
             self._mux(self._stream.encode(None))
@@ -175,7 +175,7 @@ class VideoWriter:
                 self._has_begun = True
                 if self._audio.next_s > _LATE_S and not self._audio.tells_late:
                     self._container.options.update(WITHOUT_WAITING)
-            if packet.stream is self._stream:  # libx264 takes the average for a picture's length: the last one's counts
+            if packet.stream is self._stream:  # libx264 gives each picture the average length; the last one's matters
                 packet.duration = self._durations.popleft()
             self._container.mux(packet)
 
@@ -206,7 +206,7 @@ class VideoWriter:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except SalemaError:  # some of ours are OSErrors too
+        except SalemaError:  # some of our errors are OSErrors too
             raise
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(
@@ -215,24 +215,24 @@ class VideoWriter:
 
 
 class _GrowingFile:
-    """A file for FFmpeg to write to, which keeps each write whole, and hands it on to the disk."""
+    """A file that FFmpeg writes to. Each write is whole or not done, and reaches the disk soon."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, io.FileIO(path, "w")
 
     def write(self, data: bytes) -> int:
-        """Writes all of some bytes, or none."""
+        """Writes all of the bytes, or none."""
         sync_soon(self._path)
         return append(self._file, data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place."""
+        """Sets the position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Returns the place."""
+        """Returns the position."""
         return self._file.tell()
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the file."""
         self._file.close()
