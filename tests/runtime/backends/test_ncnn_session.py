@@ -1,4 +1,4 @@
-"""What is ncnn's own: parity with the published maps, its files, when `auto` takes it, memory, threads."""
+"""ncnn: parity with the published maps, its files, when `auto` takes it, memory, threads."""
 
 import json
 import resource
@@ -30,13 +30,13 @@ AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
 
 @pytest.fixture(scope="module")
 def whole(exported):
-    """A narrow SalEMA30 with ncnn's files, not to be changed."""
+    """A narrow SalEMA30 with ncnn's files, which tests must not change."""
     return exported(for_="ncnn")
 
 
 @pytest.fixture
 def folder(whole, tmp_path):
-    """A copy that may be."""
+    """A copy of it, which tests may change."""
     return shutil.copytree(whole, tmp_path / "model")
 
 
@@ -49,7 +49,7 @@ def folder(whole, tmp_path):
     ],
 )
 def test_the_published_code_gives_the_same_maps(exported, tmp_path, golden, seeded_arrays, disc, case, architecture):
-    """At full width, where ncnn takes its Winograd convolutions."""
+    """Uses the full width, at which ncnn uses Winograd convolutions."""
     weights = {key: torch.from_numpy(array) for key, array in seeded_arrays(architecture.kind).items()}
     step = SaliencyStep(architecture, weights)
     spec = read_spec(exported(arch=architecture.kind) / "model.onnx")
@@ -87,7 +87,7 @@ def test_auto_takes_it_on_the_cpu_and_says_so(whole):
         assert session.description.startswith("ONNX Runtime")
 
 
-def test_without_its_files_auto_does_not_speak_of_it(model):
+def test_without_ncnn_files_auto_does_not_mention_ncnn(model):
     with open_session(model, device="cpu") as session:
         assert "ncnn" not in session.description
     with pytest.raises(ModelError, match=rf"{PARAM}: missing, and ncnn needs it; {AGAIN} -o "):
@@ -130,7 +130,7 @@ def test_files_that_are_damaged_missing_or_of_another_model(folder, disc, name, 
         assert stream.step(disc[0]).shape == (64, 96)
 
 
-def test_a_newer_model_is_told_as_such_whatever_else_its_record_has(folder):
+def test_a_newer_model_is_reported_as_newer_whatever_its_record_holds(folder):
     facts = json.loads((folder / FACTS).read_text()) | {"record_version": 9, "more": 1}
     facts["spec"]["spec_version"] = 99
     (folder / FACTS).write_text(json.dumps(facts))
@@ -174,7 +174,7 @@ except MissingDependencyError as error:
 
 
 def test_memory_does_not_grow(whole):
-    """In a process of its own, where nothing else comes and goes."""
+    """Runs in its own process, where nothing else takes or frees memory."""
     code = f"""
 import numpy as np
 from salema.runtime import load
@@ -186,7 +186,7 @@ with load({str(whole)!r}, backend="ncnn") as stream:
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     before, after = map(int, ran.stdout.split())
-    assert (after - before) * resource.getpagesize() < 150 * 24_576 / 4  # a quarter of a map a step
+    assert (after - before) * resource.getpagesize() < 150 * 24_576 / 4  # a quarter of a map for each step
 
 
 def test_sessions_and_threads_do_not_disturb_each_other(whole, disc):

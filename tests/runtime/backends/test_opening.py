@@ -1,4 +1,4 @@
-"""Which backend `auto` takes, what it says of those it passes over, and what an explicit choice demands."""
+"""Which backend `auto` takes, what it says about those it passes over, and what an explicit choice needs."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def folder(model, tmp_path):
 
 
 def opened(*arguments):
-    """What opening says where CUDA shows no GPU, if there is one."""
+    """Returns what opening a model prints, with all GPUs hidden."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", CODE, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -52,7 +52,7 @@ def test_auto_names_the_engine_that_it_passes_over_and_why(folder):
     assert "TensorRT-RTX passed over: no NVIDIA" in said
 
 
-def test_auto_says_so_too_of_an_engine_that_is_stale(folder, cli, small_clip):
+def test_auto_says_that_it_passes_over_a_stale_engine(folder, cli, small_clip):
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"\x72\x00")  # one more, empty, metadata entry
     said = opened(folder)
@@ -64,12 +64,12 @@ def test_auto_says_so_too_of_an_engine_that_is_stale(folder, cli, small_clip):
     assert "TensorRT-RTX passed over" in ran.err
 
 
-def test_without_engines_auto_does_not_speak_of_them(model):
+def test_without_engines_auto_does_not_mention_them(model):
     assert "TensorRT" not in opened(model)
     assert "TensorRT" not in opened(model, "auto", "cpu")
 
 
-def test_where_onnx_runtime_fails_too_the_engine_s_reason_comes_first(folder):
+def test_if_onnx_runtime_fails_too_the_engine_s_reason_comes_first(folder):
     (folder / "model.onnx").unlink()
     said = opened(folder)
     assert said.startswith("BackendError TensorRT-RTX passed over: no NVIDIA")
@@ -81,7 +81,7 @@ def test_an_onnx_file_of_another_name_has_no_engine(folder):
     assert "passed over" not in opened(folder / "other.onnx")
 
 
-def test_the_cpu_asks_for_no_engine(folder):
+def test_device_cpu_passes_over_no_engine(folder):
     assert "passed over" not in opened(folder, "auto", "cpu")
 
 
@@ -111,7 +111,7 @@ def test_engines_do_not_run_on_the_cpu(folder, backend):
         open_session(folder, "onnxruntime-tensorrt", "cpu")
 
 
-def test_an_engine_is_not_handed_to_what_can_not_run_it(folder):
+def test_a_backend_that_can_not_run_an_engine_refuses_it(folder):
     engine = folder / "model.rtx.engine"
     with pytest.raises(UsageError, match=rf"{engine} --device cpu: engines run on NVIDIA GPUs only; name its folder, "):
         open_session(engine, device="cpu")
@@ -124,7 +124,7 @@ def test_an_engine_is_not_handed_to_what_can_not_run_it(folder):
 
 
 @pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1", "gpu", "CUDA", "cuda:1234", ""])
-def test_devices_that_have_no_such_name(model, device):
+def test_unknown_devices_are_refused(model, device):
     with pytest.raises(UsageError, match=rf"--device {device}: not one of auto, cpu, cuda, cuda:N"):
         open_session(model, device=device)
 
@@ -137,7 +137,7 @@ def test_every_backend_that_the_help_names_is_known(cli):
 
 
 def test_the_engine_facts_keep_the_model_with_them(folder):
-    """An engine moved away from its ONNX file still knows what it is."""
+    """An engine without its ONNX file beside it still has all its facts."""
     plan, info = read_engine(folder / "model.rtx.engine", TENSORRT_RTX)
     (folder / "elsewhere").mkdir()
     moved = folder / "elsewhere/model.rtx.engine"

@@ -1,4 +1,4 @@
-"""What is OpenVINO's own: its precisions, its telemetry, what it refuses, and when `auto` takes it."""
+"""OpenVINO: its precisions, its telemetry, what it refuses, and when `auto` takes it."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ with open_session(*sys.argv[1:]) as session:
 
 
 def in_a_fresh_process(code, *arguments, **environment):
-    """What a program of its own prints, where CUDA shows no GPU."""
+    """Returns what a program in its own process prints, with all GPUs hidden."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -49,7 +49,7 @@ def test_maps_and_states_are_those_of_onnx_runtime(exported, backend, options):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("for_", ["any", "openvino"])
 def test_an_average_with_a_small_coefficient_does_not_stall(exported, disc, backend, for_):
-    """In bfloat16 it would not move at all: a step is 0.0002 of the state, and half an ulp at least 0.0019."""
+    """In bfloat16 it would not change: a step changes 0.0002 of the state, and half an ulp is at least 0.0019."""
     with open_session(exported(for_=for_), backend) as session:
         zeros = {"ema30": np.zeros((1, 32, 4, 6), np.float32)}
         _, states = session.step(disc[:1], session.from_host(zeros), np.ones(1, np.float32))
@@ -174,7 +174,7 @@ except MissingDependencyError as error:
     assert said.endswith("; install it with: pip install 'salema[openvino]'\n")
 
 
-def test_auto_says_so_where_it_is_installed_and_broken(exported, tmp_path):
+def test_auto_says_that_openvino_is_installed_and_broken(exported, tmp_path):
     (tmp_path / "openvino.py").write_text("raise ImportError('libsomething.so: not there')\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     said = in_a_fresh_process(OPEN, exported(for_="openvino"), PYTHONPATH=path)
@@ -183,7 +183,7 @@ def test_auto_says_so_where_it_is_installed_and_broken(exported, tmp_path):
 
 
 def test_nothing_is_sent_or_left_behind(exported, tmp_path):
-    """Imported as its makers would have it, OpenVINO calls Google Analytics and writes an identity to ~/intel."""
+    """With a plain import, OpenVINO calls Google Analytics and writes an identity to ~/intel."""
     code = OPEN + "print('openvino_telemetry' in sys.modules, 'openvino_telemetry.main' in sys.modules)\n"
     folder = exported(for_="openvino")
     before = sorted(path.name for path in folder.iterdir())

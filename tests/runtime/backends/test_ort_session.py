@@ -1,4 +1,4 @@
-"""What is ONNX Runtime's own, and how models are found and refused."""
+"""ONNX Runtime, and how models are found and refused."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_unknown_backends_and_devices(model, option, value):
         open_session(model, **{option: value})
 
 
-def test_cuda_that_is_not_there_is_an_error_and_auto_says_what_it_took(model):
+def test_missing_cuda_is_an_error_and_auto_says_what_it_took(model):
     import onnxruntime as ort
 
     if "CUDAExecutionProvider" in ort.get_available_providers():

@@ -1,4 +1,4 @@
-"""A split model: encoder, our EMA kernel on the CPU, decoder; against the whole step."""
+"""A split model (encoder, our EMA kernel on the CPU, decoder) against the whole step."""
 
 import json
 import re
@@ -136,7 +136,7 @@ def test_parts_that_do_not_belong_together(exported, tmp_path):
         open_session(tmp_path)
 
 
-def test_a_part_is_no_model_and_other_devices_are_refused(exported, tmp_path):
+def test_a_part_alone_and_other_devices_are_refused(exported, tmp_path):
     parts = exported(split=True)
     (tmp_path / "model.onnx").write_bytes((parts / "encoder.onnx").read_bytes())
     with pytest.raises(ModelError, match=r"model\.onnx: the encoder of a split model; name its folder"):
@@ -148,7 +148,7 @@ def test_a_part_is_no_model_and_other_devices_are_refused(exported, tmp_path):
         assert session.spec.part == "model"
 
 
-def test_the_parts_are_typed_as_they_say(exported):
+def test_the_parts_have_the_types_of_their_records(exported):
     for precision, kind in (("fp32", onnx.TensorProto.FLOAT), ("fp16", onnx.TensorProto.FLOAT16)):
         folder = exported(split=True, precision=precision)
         graph = onnx.load(folder / "decoder.onnx").graph

@@ -38,7 +38,7 @@ def gpus_here():
 
 @pytest.fixture(scope="module")
 def report():
-    """The whole command as a process, for its JSON."""
+    """Runs the whole command in its own process; returns its JSON."""
     code = "from salema.runtime.doctor.cli import main; main()"
     ran = subprocess.run([sys.executable, "-c", code, "--json"], capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -61,7 +61,7 @@ def test_what_works_has_no_advice_and_what_does_not_has_some(findings):
         assert findings[name]["state"] == "works"
 
 
-def test_the_cpu_provider_ran_and_the_others_are_told_apart(findings):
+def test_the_cpu_provider_ran_and_the_others_are_missing_if_not_installed(findings):
     cpu = findings["ONNX Runtime CPU"]
     assert (cpu["state"], cpu["detail"]) == ("works", f"{onnxruntime.__version__}, a tiny model ran")
     for title, provider in (("CUDA", "CUDAExecutionProvider"), ("TensorRT", "TensorrtExecutionProvider")):
@@ -114,7 +114,7 @@ printf '%s\\n' "$@" > {log}
         ),
     ],
 )
-def test_gstreamer_is_what_pipelines_run_through(tmp_path, monkeypatch, then, state, detail, advice):
+def test_gstreamer_is_judged_by_running_a_pipeline(tmp_path, monkeypatch, then, state, detail, advice):
     program = tmp_path / "gst-launch-1.0"
     program.write_text(GST_LAUNCH.format(log=tmp_path / "log", then=then))
     program.chmod(0o755)
@@ -132,7 +132,7 @@ def test_without_gstreamer_the_doctor_says_how_to_get_it(tmp_path, monkeypatch):
     assert found.advice == "for GStreamer pipelines as sources: apt-get install gstreamer1.0-tools"
 
 
-def test_openvino_that_gives_another_number_is_broken():
+def test_openvino_with_a_wrong_result_is_broken():
     (found,) = probe_openvino(TINY_MODEL, range(9), 35)
     assert (found.state, found.detail) == ("broken", "a tiny model gave 36 instead of 35")
 
@@ -185,7 +185,7 @@ def test_the_text_says_the_same(cli, model, findings):
     assert lines[-1] == f"auto takes {description}"
 
 
-def test_a_model_that_can_not_be_opened_is_told_and_ends_with_1(cli, tmp_path):
+def test_a_model_that_can_not_be_opened_is_reported_and_exits_with_1(cli, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
     ran = cli(main, "--model", tmp_path, "--json")
     report = json.loads(ran.out)
@@ -197,7 +197,7 @@ def test_a_model_that_can_not_be_opened_is_told_and_ends_with_1(cli, tmp_path):
 
 
 def test_without_onnx_runtime_ncnn_openvino_and_a_gpu_nothing_runs(tmp_path):
-    """Modules of those names which can't be imported stand in their way."""
+    """Modules of the same names, which can't be imported, hide the real ones."""
     for name in ("onnxruntime", "ncnn", "openvino"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('libsomething.so: not there')\n")
     code = "from salema.runtime.doctor.cli import main; main()"
@@ -213,7 +213,7 @@ def test_without_onnx_runtime_ncnn_openvino_and_a_gpu_nothing_runs(tmp_path):
     assert ran.stdout.endswith("\nauto takes nothing\n")
 
 
-def test_help_does_not_load_what_it_tries():
+def test_help_imports_none_of_the_tried_libraries():
     code = """
 import sys
 sys.argv = ["salema-doctor", "--help"]
@@ -245,13 +245,13 @@ def test_a_probe_that_fails_is_a_finding(capfd, probe, detail):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_a_probe_prints_is_none_of_the_report(capfd):
+def test_a_probe_s_output_is_not_in_the_report(capfd):
     assert run_apart("thing", partial(print, "noise")) is None
     assert capfd.readouterr() == ("", "")
 
 
 def test_tensorrt_is_not_used_without_a_driver(tmp_path, monkeypatch):
-    """A stand-in for TensorRT 11, which takes the process with it where there is no driver."""
+    """Uses a stand-in for TensorRT 11, which crashes the process if there is no driver."""
     (tmp_path / "tensorrt.py").write_text(
         "import os\n__version__ = '11.4.0'\nclass ILogger: pass\ndef Builder(logger): os.abort()\n"
     )
@@ -323,7 +323,7 @@ def test_a_backend_says_the_first_reason_and_every_advice_once():
     assert (rtx.runs, rtx.builds) == (False, True)
 
 
-def test_our_sentences_become_detail_and_advice():
+def test_our_errors_become_detail_and_advice():
     found = unusable("it", BackendError("no GPU is visible; see nvidia-smi [no CUDA-capable device is detected]"))
     assert found == Finding("it", "broken", "no GPU is visible [no CUDA-capable device is detected]", "see nvidia-smi")
 
@@ -343,7 +343,7 @@ def programs(tmp_path, monkeypatch):
     return put
 
 
-def test_a_jetson_tells_board_release_and_power_mode(tmp_path, programs):
+def test_a_jetson_shows_board_release_and_power_mode(tmp_path, programs):
     (tmp_path / "release").write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n")
     (tmp_path / "model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
     programs(dpkg_query="echo 6.2+b77", nvpmodel="printf 'NV Power Mode: MODE_15W\\n0\\n'")
@@ -355,7 +355,7 @@ def test_a_jetson_tells_board_release_and_power_mode(tmp_path, programs):
     ]
 
 
-def test_a_jetson_in_a_container_tells_what_it_does_not_see(tmp_path, programs):
+def test_a_jetson_in_a_container_says_what_it_does_not_see(tmp_path, programs):
     (tmp_path / "model").write_bytes(b"NVIDIA Jetson AGX Orin Developer Kit\0")
     programs(
         dpkg_query="echo 'dpkg-query: no packages found matching nvidia-jetpack' >&2; exit 1",
@@ -368,7 +368,7 @@ def test_a_jetson_in_a_container_tells_what_it_does_not_see(tmp_path, programs):
     assert mode.detail == "nvpmodel: NVPM ERROR: no such device"
 
 
-def test_another_machine_has_no_section_of_a_jetson(tmp_path):
+def test_another_machine_has_no_jetson_section(tmp_path):
     (tmp_path / "model").write_bytes(b"Raspberry Pi 5 Model B\0")
     assert probe_jetson(tmp_path / "release", tmp_path / "model") is None
 

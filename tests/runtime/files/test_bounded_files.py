@@ -6,7 +6,7 @@ from salema.runtime.errors import MapError, VideoError
 from salema.runtime.files.bounded_files import check_file, read_file, shown_size
 
 
-def test_what_is_read_is_the_whole_file(tmp_path):
+def test_the_whole_file_is_read(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"0123456789")
     (tmp_path / "link").symlink_to(path)
@@ -14,7 +14,7 @@ def test_what_is_read_is_the_whole_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [MapError, VideoError])
-def test_what_is_refused_is_refused_unread_and_in_the_callers_kind(tmp_path, kind):
+def test_a_refused_file_is_not_read_and_the_error_is_of_the_callers_kind(tmp_path, kind):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "gone").symlink_to("nowhere")

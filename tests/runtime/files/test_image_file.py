@@ -25,7 +25,7 @@ except MapError as error:
 
 
 def write_png(path, width, height):
-    """A grey PNG of zeros, some thousand times as small as what it unfolds to."""
+    """A grey PNG of zeros, about a thousand times smaller than its pixels."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -48,16 +48,16 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
         read_image(bomb)
 
 
-def test_what_never_ends_or_never_begins_is_refused(tmp_path):
+def test_files_that_never_end_or_never_begin_are_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("fifo.png", "zero.png"):
-        told = f"{tmp_path / name}: is no ordinary file; copy what it gives into one\n"
-        assert run_in_little_memory(IMPORTS, READ, tmp_path / name) == told
+        sentence = f"{tmp_path / name}: is no ordinary file; copy what it gives into one\n"
+        assert run_in_little_memory(IMPORTS, READ, tmp_path / name) == sentence
 
 
 @pytest.mark.parametrize("data", [b"", b"P5 2 2 255 abcd", b"BM" + bytes(60)])
-def test_what_is_no_image(tmp_path, data):
+def test_files_that_are_no_image_are_refused(tmp_path, data):
     path = tmp_path / "a.png"
     path.write_bytes(data)
     with pytest.raises(MapError, match=r"a.png: can't be read as an image; (give a whole PNG|copy or make it anew)"):
@@ -65,7 +65,7 @@ def test_what_is_no_image(tmp_path, data):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_an_end_that_is_filled_up_is_an_end(tmp_path, suffix):
+def test_zeros_after_the_end_are_accepted(tmp_path, suffix):
     data = cv2.imencode(suffix, np.full((8, 9), 7, np.uint8))[1].tobytes()
     (tmp_path / "a").write_bytes(data + bytes(5000))
     assert decode_file(tmp_path / "a", cv2.IMREAD_UNCHANGED, MapError).tolist() == [[7] * 9] * 8

@@ -27,7 +27,7 @@ def encoded(suffix, *options, picture=PICTURE):
         encoded(".webp", picture=np.dstack([PICTURE, PICTURE[..., :1]])),  # with transparency
     ],
 )
-def test_it_is_the_size_that_opencv_reads(data):
+def test_the_size_is_the_one_that_opencv_reads(data):
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image_size_wh(data) == (37, 21) == image.shape[1::-1]
 
@@ -51,7 +51,7 @@ def test_tiff_of_every_kind():
         assert image_size_wh(data) == (5, 7)
 
 
-def test_other_files_have_none():
+def test_other_files_have_no_size():
     for data in (b"", b"no image", b"\xff\xd8\xff", b"RIFF1234AVI LIST", b"II*\0\xff\xff\xff\xff", b"BM"):
         assert image_size_wh(data) is None
     assert image_size_wh(b"GIF89a" + struct.pack("<HH", 3, 4)) == (3, 4)

@@ -47,7 +47,7 @@ def test_a_roomy_file_says_when_there_is_no_more_room_and_still_takes_the_index(
 
 
 @pytest.mark.parametrize("whence", [0, 1, 2])
-def test_places_are_those_of_what_was_written(tmp_path, whence):
+def test_positions_are_those_of_the_written_bytes(tmp_path, whence):
     file = RoomyFile(tmp_path / "a")
     file.write(b"0123456789")
     file.seek(4)

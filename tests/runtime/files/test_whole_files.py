@@ -22,7 +22,7 @@ def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, VideoError("v"), ValueError("x")])
-def test_an_error_leaves_what_was_there(tmp_path, error):
+def test_an_error_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
     with pytest.raises(type(error) if isinstance(error, Exception) else error), written_aside(path) as aside:
@@ -31,7 +31,7 @@ def test_an_error_leaves_what_was_there(tmp_path, error):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
 
 
-def test_places_that_cannot_be_written(tmp_path):
+def test_places_that_cannot_be_written_are_refused(tmp_path):
     with pytest.raises(OutputError, match="is a folder; name a file"):
         write_bytes(tmp_path, b"")
     with pytest.raises(OutputError, match="No such file or directory"):
@@ -43,8 +43,8 @@ def test_places_that_cannot_be_written(tmp_path):
 
 @pytest.mark.skipif(not OPEN.is_dir(), reason="what a process holds open can't be seen without /proc")
 @pytest.mark.parametrize("has_locks", [True, False])
-def test_a_file_is_held_open_only_where_that_locks_it(tmp_path, monkeypatch, has_locks):
-    """Windows has no `fcntl`, and renames no file that is open."""
+def test_a_file_is_held_open_only_if_that_locks_it(tmp_path, monkeypatch, has_locks):
+    """Windows has no `fcntl`, and can't rename an open file."""
     if not has_locks:
         monkeypatch.setattr(files, "fcntl", None)
     with written_aside(tmp_path / "a.png") as aside:

@@ -1,4 +1,4 @@
-"""The order of the state's memory, graphs and resets of a device session, over host memory."""
+"""A device session over host memory: the order of the states' memory, its graphs and its resets."""
 
 import gc
 
@@ -25,7 +25,7 @@ KINDS = {
 
 @pytest.fixture
 def host(model):
-    """Opens a session over host memory; gives it, its device and its engine."""
+    """Opens a session over host memory; returns the session, its device and its engine."""
 
     def make(folder=model, *, integrated=False, engine_options=None, **options):
         device = HostDevice(integrated=integrated)
@@ -36,7 +36,7 @@ def host(model):
 
 
 def walk(session, frames):
-    """Maps and states of a video with a reset in the middle."""
+    """Returns maps and states of a video with a reset in the middle."""
     stream, steps = SaliencyStream(session), []
     for index, frame in enumerate(frames):
         if index == RESET_AT:
@@ -55,7 +55,7 @@ def assert_same(steps, expected):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("state_scheme", ["ping-pong", "copy"])
 @pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])
-def test_graphs_and_plain_runs_give_what_onnx_runtime_gives(host, exported, kind, state_scheme, integrated):
+def test_graphs_and_plain_runs_equal_onnx_runtime(host, exported, kind, state_scheme, integrated):
     folder = exported(**KINDS[kind])
     frames = moving_disc(FRAMES, 64, 96)
     with open_session(folder, "onnxruntime", "cpu") as session:
@@ -73,7 +73,7 @@ def test_graphs_and_plain_runs_give_what_onnx_runtime_gives(host, exported, kind
 
 
 @pytest.mark.parametrize(("state_scheme", "orders"), [("ping-pong", 2), ("copy", 1)])
-def test_there_is_one_graph_for_each_order_and_the_first_run_in_it_counts(host, disc, state_scheme, orders):
+def test_each_order_has_one_graph_and_its_first_run_is_a_step(host, disc, state_scheme, orders):
     session, device, engine = host(state_scheme=state_scheme)
     with session, SaliencyStream(session) as stream:
         for index in range(12):
@@ -98,7 +98,7 @@ def test_memory_does_not_grow(host, disc):
     assert device.closed
 
 
-def test_a_step_leaves_the_states_it_read_alone_also_while_recording(host, disc):
+def test_a_step_does_not_change_its_input_states_also_while_recording(host, disc):
     session, _, _ = host()
     mix = np.full(1, 0.1, np.float32)
     with session:
@@ -126,7 +126,7 @@ def test_many_handles_at_once_keep_their_values_and_graphs_stay_few(host, disc):
         assert session.graphs_recorded <= 8
 
 
-def test_the_copy_scheme_refuses_states_that_are_gone(host, disc):
+def test_the_copy_scheme_refuses_states_of_earlier_steps(host, disc):
     session, _, _ = host(state_scheme="copy")
     mix = np.full(1, 0.1, np.float32)
     with session:
@@ -150,7 +150,7 @@ def test_states_of_another_session_are_refused(host, disc):
                 session.step(disc[:1], states, mix)
 
 
-def test_frames_must_be_as_many_as_states(host, exported, disc):
+def test_the_number_of_frames_must_be_that_of_states(host, exported, disc):
     session, _, _ = host(exported(batch=None))
     with session:
         states = session.from_host({"ema30": np.zeros((2, 32, 4, 6), np.float32)})
@@ -200,7 +200,7 @@ def test_another_number_of_streams_drops_graphs_and_keeps_states(host, exported,
         assert device.launches > 0
 
 
-def test_an_engine_that_cannot_be_recorded_runs_plainly_and_says_so(host, disc):
+def test_an_engine_that_cannot_be_recorded_runs_without_graphs_and_says_so(host, disc):
     session, device, engine = host(engine_options={"capturable": False})
     with session, SaliencyStream(session) as stream:
         assert session.description == "host, no CUDA graphs, it can't be recorded, ping-pong states"
@@ -237,5 +237,5 @@ def test_a_failed_step_leaves_the_states_usable(host, disc, monkeypatch):
             np.testing.assert_array_equal(found, expected)
         gc.collect()
         assert session.graphs_recorded == 1
-        assert len(device.pieces) == 5  # frame, mix, map, and the states: those read and those written
+        assert len(device.pieces) == 5  # frame, mix, map, the states that are read, and those that are written
         assert (session.to_host(states)["ema30"] == 1).all()

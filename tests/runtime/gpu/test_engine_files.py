@@ -52,7 +52,7 @@ def facts(folder, **changes):
     return dataclasses.replace(info, **changes)
 
 
-def test_an_engine_and_its_facts_come_back_whole_and_the_plan_is_plain(folder):
+def test_an_engine_and_its_facts_are_read_as_they_were_written(folder):
     (path,) = look_up(folder).engines(TENSORRT)
     assert path.read_bytes() == PLAN
     assert read_engine(path, TENSORRT) == (PLAN, facts(folder))
@@ -113,7 +113,7 @@ def test_damaged_facts(folder, change, why):
     assert "build it again with: salema-export --from" in str(error.value)
 
 
-def test_what_a_newer_salema_wrote_is_not_to_be_built_again(folder):
+def test_a_newer_model_does_not_ask_for_a_new_engine(folder):
     sidecar = folder / "model.engine.json"
     record = json.loads(sidecar.read_text())
     for change in ({}, {"colour": "red"}):

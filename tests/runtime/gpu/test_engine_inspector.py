@@ -41,21 +41,21 @@ DYNAMIC = "N/A due to dynamic shapes"
         (layer("a", dtype="UInt8"), set()),
         (layer("a", kind="CaskGemmConvolution"), {"fp16"}),
         (layer("a", kind="kgen", ParameterType="Convolution"), {"fp16"}),
-        # The weights tell more than the kernel, the kernel more than the inputs.
+        # The weights are trusted more than the kernel, the kernel more than the inputs.
         (layer("a", dtype=DYNAMIC, weights="Half"), {"fp16"}),
         (layer("a", dtype="Float", weights="Half", tactic=FP16_TACTIC), {"fp16"}),
         (layer("a", dtype="Float", tactic=FP16_TACTIC), {"fp16"}),
         (layer("a", dtype="Float", tactic=FP32_TACTIC), {"fp32"}),
         (layer("a", dtype="Float", tactic=TF32_TACTIC), {"tf32"}),
         (layer("a", dtype="Float", weights="Float", tactic=TF32_TACTIC), {"tf32"}),
-        # Myelin's word for a convolution, and TensorRT-RTX's.
+        # Myelin and TensorRT-RTX call a convolution so.
         (layer("a", kind="correlation", tactic=FP16_TACTIC), {"fp16"}),
         (layer("a", kind="correlation", dtype=DYNAMIC, tactic=""), set()),
         (layer("a", kind="gemm", tactic="t", Metadata="[ONNX Layer: node_conv2d_3]"), {"fp16"}),
         (layer("a", kind="runtime_fusion", dtype="UInt8", tactic="", Metadata="[ONNX Layer: node_conv2d]"), set()),
     ],
 )
-def test_what_shows_the_precision_of_a_convolution(record, shown):
+def test_a_convolution_shows_its_precision(record, shown):
     assert convolution_precisions(text(record)) == {"a": shown}
 
 
@@ -66,13 +66,13 @@ def test_a_fusion_may_take_a_float_state_first():
     assert check_precision(text(record), "fp16", "m", must_show=True) == 1
 
 
-def test_a_tensorrt_11_layer_whose_type_stands_apart():
+def test_a_tensorrt_11_layer_names_its_type_in_a_separate_entry():
     record = layer("a")
     record["Inputs"] = [{"Name": "x", "Dimensions": [1, 64, 8, 8], "Format": "kLINEAR", "Datatype": "Half"}]
     assert convolution_precisions(text(record)) == {"a": {"fp16"}}
 
 
-def test_control_characters_in_strings_are_no_obstacle():
+def test_control_characters_in_strings_are_read():
     raw = text(layer("a", Metadata="one|two")).replace("|", "\x1e")
     assert convolution_precisions(raw) == {"a": {"fp16"}}
 
@@ -90,7 +90,7 @@ NOTHING = ["", "no json", "[]", "{}", '{"Layers": ["conv1", "conv2"]}', text(), 
 
 
 @pytest.mark.parametrize("nothing", NOTHING)
-def test_an_inspector_that_shows_nothing_is_an_error_where_it_must(nothing):
+def test_an_inspector_that_shows_nothing_is_an_error_if_it_must_show(nothing):
     with pytest.raises(BackendError, match=r"model\.engine: TensorRT's inspector does not show the precision"):
         check_precision(nothing, "fp16", "model.engine", must_show=True)
     assert check_precision(nothing, "fp16", "model.engine", must_show=False) == 0

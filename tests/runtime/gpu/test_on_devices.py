@@ -1,4 +1,4 @@
-"""A whole GPU session but for its networks, on a real GPU, and over host memory to try the test itself."""
+"""A whole GPU session without its networks, on a real GPU; and over host memory, to try the test itself."""
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ def make(request):
 
 
 def twin_state(state, mix, precision):
-    """The state `[C, h, w]` after one more step."""
+    """Returns the state `[C, h, w]` after one more step."""
     given, _ = constants(precision)
     arrays = {name: value[np.newaxis].copy() for name, value in given.items()}
     after = state[np.newaxis].copy()

@@ -1,4 +1,4 @@
-"""Every class, enum value and method of TensorRT that we name is there in the real bindings."""
+"""The real bindings have every class, enum value and method of TensorRT that we name."""
 
 import pytest
 from trt_contract import BUILDER, RUNTIME, missing_names, used_names
@@ -22,23 +22,23 @@ RTX_ONLY = {
 }
 
 
-def test_tensorrt_rtx_has_all_that_we_use():
+def test_tensorrt_rtx_has_every_name_that_we_use():
     import tensorrt_rtx
 
     names = used_names([*RUNTIME, *BUILDER])
-    assert len(names) > 60  # that they are found at all
+    assert len(names) > 60  # the search works
     assert names >= RTX_ONLY
     # Layers and tensors are what the network gives; the concrete classes have their attributes.
     assert missing_names(tensorrt_rtx, names) == []
 
 
-def test_the_lean_runtime_of_tensorrt_11_has_all_that_the_runtime_uses():
+def test_the_lean_runtime_of_tensorrt_11_has_every_name_that_the_runtime_uses():
     import tensorrt_lean_bindings
 
     assert tensorrt_lean_bindings.__version__.startswith("11.")
     names = used_names(RUNTIME) - RTX_ONLY
     assert {"Runtime.deserialize_cuda_engine", "IExecutionContext.execute_async_v3"} < names
-    # The lean module exports no inspector class; its engines make inspectors all the same.
+    # The lean module exports no inspector class, but its engines make inspectors.
     assert missing_names(tensorrt_lean_bindings, names) == [
         "EngineInspector",
         "EngineInspector.execution_context",
@@ -51,7 +51,7 @@ def test_the_lean_runtime_of_tensorrt_11_has_all_that_the_runtime_uses():
     "dropped",
     ["EXPLICIT_BATCH", "BuilderFlag.FP16", "BuilderFlag.INT8", "platform_has_fast_fp16", "Calibrator", "max_workspace"],
 )
-def test_nothing_is_used_that_tensorrt_11_dropped(dropped):
+def test_we_use_nothing_that_tensorrt_11_dropped(dropped):
     assert not [name for name in used_names([*RUNTIME, *BUILDER]) if dropped in name]
 
 

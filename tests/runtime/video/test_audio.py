@@ -60,7 +60,7 @@ def test_sound_that_is_copied_is_the_same_to_the_byte(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [192000, 48001, 5512])
-def test_sound_at_rates_that_aac_has_not(tmp_path, rate):
+def test_sound_at_rates_that_aac_lacks(tmp_path, rate):
     source = write_clip(tmp_path / "a.mkv", np.repeat(DISC, 8, 0), audio="pcm_s16le", audio_rate=rate)
     copy(source, tmp_path / "b.mp4")
     after = probe(tmp_path / "b.mp4")
@@ -70,7 +70,7 @@ def test_sound_at_rates_that_aac_has_not(tmp_path, rate):
 
 @pytest.mark.parametrize("name", ["a.mov", "a.mkv"])
 def test_surround_pcm_is_folded(tmp_path, name):
-    """MOV gives it a custom channel layout, on which PyAV frees memory twice."""
+    """In MOV it has a custom channel layout, with which PyAV frees memory twice."""
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
@@ -97,7 +97,7 @@ print(len(after["images"]), after["sound"], round(after["sound_s"][0], 1))
     assert (ran.returncode, ran.stdout) == (0, "8 ['aac'] 0.3\n")
 
 
-def test_sound_of_an_unknown_codec_costs_itself_and_not_the_pictures(tmp_path):
+def test_sound_of_an_unknown_codec_is_left_out_and_the_pictures_stay(tmp_path):
     source = write_clip(tmp_path / "a.mkv", DISC, audio="ac3")
     data = source.read_bytes()
     assert data.count(b"A_AC3") == 1

@@ -1,4 +1,4 @@
-"""Colours from a source's tags to those of what is written; HDR and interlaced pictures."""
+"""Colours, from the source's tags to the output's; HDR and interlaced pictures."""
 
 from fractions import Fraction
 
@@ -62,7 +62,7 @@ def patches(image):
         ((64, 384), "709", True, LIMITED, "yuv444p"),
     ],
 )
-def test_colours_survive_the_way_through(tmp_path, size_hw, matrix, tag, colour_range, pix_fmt):
+def test_colours_are_the_same_in_the_output(tmp_path, size_hw, matrix, tag, colour_range, pix_fmt):
     source = write_patches(tmp_path / "a.mp4", size_hw, matrix, tag, colour_range, pix_fmt)
     frames = copy(source, tmp_path / "b.mp4")
     # FFmpeg's quick conversion, which OpenCV uses too, is up to 5 levels too dark; a wrong matrix is 10 or more off.
@@ -77,7 +77,7 @@ def test_colours_survive_the_way_through(tmp_path, size_hw, matrix, tag, colour_
 
 
 @pytest.mark.parametrize(("code", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])
-def test_hdr_is_told(cli, model, tmp_path, code, name):
+def test_hdr_is_reported(cli, model, tmp_path, code, name):
     def tag(stream):
         stream.codec_context.color_trc, stream.codec_context.colorspace = code, 9 if name else 1
 
@@ -90,7 +90,7 @@ def test_hdr_is_told(cli, model, tmp_path, code, name):
 
 
 def write_interlaced(path):
-    """A bar that moves eight columns a field: odd lines show it later than even ones."""
+    """A bar that moves eight columns in each field: odd lines show it later than even lines."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"x264-params": "tff=1", "crf": "1", "bf": "0"})
         stream.height, stream.width, stream.pix_fmt = 64, 352, "yuv420p"
@@ -106,12 +106,12 @@ def write_interlaced(path):
 
 
 def combs(image):
-    """How much lines differ from the mean of their neighbours."""
+    """Returns how much lines differ from the mean of their neighbours."""
     grey = image.astype(int).mean(axis=2)
     return np.abs(grey[1:-1] - (grey[:-2] + grey[2:]) / 2).mean()
 
 
-def test_interlaced_pictures_are_told_and_made_whole(cli, model, tmp_path):
+def test_interlaced_pictures_are_reported_and_made_whole(cli, model, tmp_path):
     clip = write_interlaced(tmp_path / "a.mkv")
     ran = cli(main, clip, "--model", model, "-o", tmp_path / "b.mp4", "--opacity", 0)
     assert (

@@ -1,4 +1,4 @@
-"""Files with damaged packets, made by overwriting bytes: what is left out, what is said, and that times stay right."""
+"""Files with packets damaged by overwriting bytes: what is left out and what is reported; times stay right."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def frames():
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("bf", ["0", "2"])
 @pytest.mark.parametrize("numbers", [[34], [97], [34, 65, 97], [90, 91, 92]])
-def test_a_damaged_packet_costs_its_own_picture(tmp_path, frames, suffix, bf, numbers):
+def test_a_damaged_packet_loses_its_own_picture_only(tmp_path, frames, suffix, bf, numbers):
     clip = write_clip(tmp_path / f"a.{suffix}", frames, options={"bf": bf, "g": "20"})
     _, whole = play(clip)
     with av.open(str(clip)) as container:
@@ -57,7 +57,7 @@ def test_a_damaged_packet_costs_its_own_picture(tmp_path, frames, suffix, bf, nu
         len(numbers),
         "Invalid data found when processing input",
     )
-    assert playback.damage.first_s == pytest.approx(min(lost), abs=0.5)  # told a few packets late, by a thread
+    assert playback.damage.first_s == pytest.approx(min(lost), abs=0.5)  # a thread reports it a few packets late
 
 
 @pytest.mark.parametrize("suffix", ["ts", "avi", "mp4", "mkv"])
@@ -75,7 +75,7 @@ def test_a_picture_that_the_decoder_fills_up_is_counted(tmp_path, frames, suffix
     assert set(times) <= set(whole)
 
 
-def test_the_end_of_a_stream_that_was_entered_late_is_decoded_anew_as_well(tmp_path, frames):
+def test_the_end_of_a_stream_that_was_entered_late_is_decoded_again_too(tmp_path, frames):
     clip = damage(write_clip(tmp_path / "a.mp4", np.concatenate([frames, frames]), options={"bf": "2"}), [190, 195])
     playback, times = play(clip, start_s=6)
     assert times[0] == 0
@@ -94,7 +94,7 @@ def test_the_end_of_a_stream_that_was_entered_late_is_decoded_anew_as_well(tmp_p
         ("mkv", "ac3", [0], 1),
     ],
 )
-def test_damaged_sound_costs_itself_and_what_follows_stays_in_time(cli, model, tmp_path, suffix, codec, numbers, lost):
+def test_damaged_sound_is_left_out_and_later_sound_stays_in_time(cli, model, tmp_path, suffix, codec, numbers, lost):
     clip = write_clip(tmp_path / f"a.{suffix}", np.repeat(DISC, 12, 0), audio=codec, options={"bf": "0"})
     assert cli(main, clip, "--model", model, "-o", tmp_path / "whole.mp4").code == 0
     damage(clip, numbers, "audio")
@@ -110,7 +110,7 @@ def test_damaged_sound_costs_itself_and_what_follows_stays_in_time(cli, model, t
 
 
 def samples(path):
-    """Sound as a player lays it out: by its time stamps."""
+    """Returns the sound as a player plays it: by its time stamps."""
     line = np.zeros(9 * 44100, np.float32)
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=44100)
@@ -158,7 +158,7 @@ def test_strict_finds_a_fault_in_the_last_packet_of_sound(cli, model, tmp_path):
     assert len(probe(tmp_path / "b.mp4")["images"]) == 32
 
 
-def test_a_file_of_which_nothing_can_be_decoded(tmp_path):
+def test_a_file_without_a_frame_that_can_be_decoded(tmp_path):
     clip = damage(write_clip(tmp_path / "a.mp4", DISC), range(8))
     with pytest.raises(VideoError, match=r"holds no frame that can be decoded \(Invalid data"):
         play(clip)
@@ -175,7 +175,7 @@ def test_a_cut_off_file_with_damage_is_still_cut_off(tmp_path, frames):
 
 @pytest.mark.parametrize("codec", ["aac", "ac3"])
 def test_joined_streams_keep_sound_and_pictures_together(cli, model, tmp_path, codec):
-    """Each half: a second of tone with a flash, then silence; both are to begin together in either half."""
+    """Each half has a second of tone with a flash, then silence. Tone and flash must begin together in both halves."""
     once = write_flash(tmp_path / "a.ts", codec)
     (tmp_path / "twice.ts").write_bytes(once.read_bytes() * 2)
     ran = cli(main, tmp_path / "twice.ts", "--model", model, "-o", tmp_path / "b.mp4", "--opacity", 0)
@@ -226,8 +226,8 @@ def test_a_loop_repeats_its_sound(cli, model, tmp_path, suffix, codec):
     np.testing.assert_allclose(np.nonzero(np.diff(loud.astype(int)) == 1)[0] / 100, [1, 3.5], atol=0.06)
 
 
-def test_a_loop_lets_its_decoders_go(tmp_path, frames):
-    """Each pass has a decoder of its own, with threads; those of the last one must not wait for Python's collector."""
+def test_a_loop_frees_its_decoders(tmp_path, frames):
+    """Each pass has its own decoder with threads. They must end without waiting for Python's garbage collector."""
     clip = write_clip(tmp_path / "a.mp4", np.repeat(frames[:5], 2, 0), audio="aac")
     (source,) = find_sources([str(clip)])
     counts = []

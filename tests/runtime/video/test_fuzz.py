@@ -1,4 +1,4 @@
-"""Damaged files by the hundred: the reader ends each in frames or in one sentence, never in a crash or a hang."""
+"""Hundreds of damaged files: the reader yields frames or raises one sentence, and never crashes or hangs."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ COPY = CODE.replace(
 
 
 def mutate(data, rng):
-    """Changes some bytes, cuts, repeats or removes a piece: one of each kind of damage at random."""
+    """Damages data at random in one way: it changes some bytes, or cuts, repeats or removes a piece."""
     changed = bytearray(data)
     at = int(rng.integers(len(data)))
     length = int(rng.integers(1, max(len(data) // 4, 2)))

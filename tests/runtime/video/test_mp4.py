@@ -20,16 +20,16 @@ def fragmented(tmp_path, **options):
 
 
 def boxes(data):
-    """The outermost boxes: kind and end of each."""
-    found, start = [], 0
+    """Returns kind and end of each outermost box."""
+    outermost, start = [], 0
     while start < len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
         start += length
-        found.append((kind, start))
-    return found
+        outermost.append((kind, start))
+    return outermost
 
 
-def test_a_copy_for_players_differs_in_nothing_but_its_form(tmp_path):
+def test_a_copy_for_players_has_the_same_pictures_and_facts(tmp_path):
     def setup(stream):
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
 
@@ -53,7 +53,7 @@ def test_lengths_survive_fragments_and_copy(tmp_path, rate):
     assert probe(tmp_path / "p.mp4")["duration_s"] == probe(path)["duration_s"]
 
 
-def test_what_is_cut_off_anywhere_plays_up_to_its_last_whole_fragment(tmp_path):
+def test_a_file_cut_off_anywhere_plays_up_to_its_last_whole_fragment(tmp_path):
     path = fragmented(tmp_path)
     data = path.read_bytes()
     whole = [0] + [end for kind, end in boxes(data) if kind == b"mdat"]
@@ -78,7 +78,7 @@ def test_zeros_of_a_power_cut_are_cut_off(tmp_path):
     assert path.read_bytes() == data
 
 
-def test_what_is_no_mp4_holds_no_pictures(tmp_path):
+def test_a_file_that_is_no_mp4_holds_no_pictures(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"something else entirely")
     assert count_pictures(path) == 0

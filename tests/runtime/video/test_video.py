@@ -34,7 +34,7 @@ def test_a_copy_has_the_same_pictures_rate_times_and_length(tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.mp4", "b.mp4"]
 
 
-def test_browsers_can_start_before_the_file_has_come_whole(tmp_path):
+def test_browsers_can_start_before_the_whole_file_has_come(tmp_path):
     source = write_clip(tmp_path / "a.mp4", DISC)
     copy(source, tmp_path / "b.mp4")
     data = (tmp_path / "b.mp4").read_bytes()
@@ -51,7 +51,7 @@ def test_variable_frame_rate_keeps_its_times(tmp_path):
 
 
 def test_the_last_frame_is_as_long_as_in_the_source(tmp_path):
-    """Not as long as frames are on average: 1.11 s of 1.08."""
+    """If it had the average length, the file would be 1.11 s long and not 1.08 s."""
     pts = [0, 1, 2, 5, 6, 10, 11, 26]
     copy(write_clip(tmp_path / "a.mp4", DISC, pts=pts), tmp_path / "b.mp4")
     assert probe(tmp_path / "b.mp4")["duration_s"] == 27 / 25
@@ -67,7 +67,7 @@ def test_times_start_at_zero_where_the_source_starts_later(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
-def test_a_whole_file_that_starts_late_is_not_taken_for_cut_off(tmp_path, name):
+def test_a_whole_file_that_starts_late_is_not_called_cut_off(tmp_path, name):
     source = write_clip(tmp_path / name, DISC, pts=range(250, 258))
     with VideoReader(source) as reader:
         assert len(list(reader)) == 8
@@ -150,7 +150,7 @@ def test_pixels_that_are_not_square_stay_so(tmp_path, turn, expected):
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuvj420p", "gray"])
 def test_frames_are_those_that_opencv_reads(tmp_path, pix_fmt):
-    """The published frames are what OpenCV reads."""
+    """The published code reads its frames with OpenCV."""
     source = write_clip(tmp_path / "a.mkv", DISC, setup=lambda stream: setattr(stream, "pix_fmt", pix_fmt))
     capture = cv2.VideoCapture(str(source))
     with VideoReader(source) as reader:
@@ -215,7 +215,7 @@ FRONT = {"mp4": {"movflags": "+faststart"}, "mkv": {}}  # what puts the index be
 
 
 @pytest.mark.parametrize(("name", "audio"), [("a.mp4", None), ("a.mp4", "aac"), ("a.mkv", None), ("a.mkv", "aac")])
-def test_a_file_that_was_cut_off_says_so(tmp_path, name, audio):
+def test_a_cut_off_file_is_reported(tmp_path, name, audio):
     source = write_clip(tmp_path / name, moving_disc(100, 64, 96), audio=audio, muxer=FRONT[name[-3:]])
     with VideoReader(source) as reader:
         assert len(list(reader)) == 100
@@ -227,14 +227,14 @@ def test_a_file_that_was_cut_off_says_so(tmp_path, name, audio):
     assert 10 < len(seen) < 95
 
 
-def test_a_name_with_a_pattern_is_that_file(tmp_path):
+def test_a_name_with_a_pattern_opens_that_file(tmp_path):
     for name, value in (("img%03d.png", 200), ("img001.png", 10), ("img002.png", 20)):
         cv2.imwrite(str(tmp_path / name), np.full((32, 32, 3), value, np.uint8))
     with VideoReader(tmp_path / "img%03d.png") as reader:
         assert [frame.image_bgr[0, 0, 0] for frame in reader] == [200]
 
 
-def test_cover_art_is_no_film(tmp_path):
+def test_cover_art_is_not_a_video(tmp_path):
     cover = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
     source = tmp_path / "song.mp3"
     with av.open(str(source), "w") as container:
@@ -284,7 +284,7 @@ def only_sound(path):
 
 
 def no_frames(path):
-    """A header with a video track, and nothing in it that decodes."""
+    """A header with a video track that has no frame to decode."""
     write_clip(path, DISC)
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
@@ -337,7 +337,7 @@ def test_an_error_leaves_no_video(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_tags_that_are_no_utf_8_are_no_obstacle(tmp_path):
+def test_tags_that_are_not_utf_8_are_accepted(tmp_path):
     path = write_clip(
         tmp_path / "tagged.mkv", DISC, muxer=None, setup=lambda stream: stream.metadata.update(title="X" * 8)
     )
