@@ -12,13 +12,13 @@ import onnx
 import torch
 
 from salema.export.graph.models import Decoder, Encoder, SaliencyStep
-from salema.export.graph.rewrite import FOR, FOR_INT8, MEAN
+from salema.export.graph.rewrite import FOR, rewrites_for
 from salema.export.graph.to_ncnn import write_ncnn
 from salema.export.graph.to_onnx import DTYPES, to_onnx
 from salema.export.graph.verify import Report, verify
 from salema.export.int8.footage import Footage, gather
 from salema.export.int8.forms import check_runtime
-from salema.export.int8.to_int8 import Int8Options, Int8Report, to_int8
+from salema.export.int8.to_int8 import Int8Report, to_int8
 from salema.export.weights.architecture import (
     KINDS,
     MULTIPLE,
@@ -41,40 +41,8 @@ from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from salema.export.options import ExportOptions
     from salema.runtime.session import Session
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user asks for; see `salema-export --help`. `batch` None leaves the batch free; `for_` is one of `FOR`."""
-
-    weights: str
-    folder: Path
-    precision: str = "fp32"
-    arch: str = "auto"
-    ema_locs: tuple[int, ...] = ()
-    residual: bool | None = None
-    alpha: float | None = None
-    alpha_sigmoid: bool = False
-    plain_recurrence: bool = False
-    reference_fps: float | None = None
-    imgsz_hw: tuple[int, int] = (192, 256)
-    batch: int | None = 1
-    save_weights: Path | None = None
-    split: bool = False
-    for_: str = "any"
-    rewrite: bool = True
-    mean_channel: bool = False
-    calib: str | None = None
-    calib_frames: int = 64
-    float_layers: tuple[str, ...] = ()
-    sensitivity: bool = False
-
-    @property
-    def rewrites(self) -> tuple[str, ...]:
-        """Names of the rewrites to apply."""
-        chosen = (FOR_INT8 if self.precision == "int8" else FOR)[self.for_] if self.rewrite else ()
-        return (*chosen, *((MEAN,) if self.mean_channel else ()))
 
 
 @dataclass(frozen=True)
@@ -94,12 +62,14 @@ class Result:
     int8: Int8Report | None = None
 
 
-def export_model(options: Options, say: Callable[[str], None]) -> Result:
-    """Exports a checkpoint to `options.folder/model.onnx`, or to `encoder.onnx` and `decoder.onnx` there.
+def export_model(weights: str, folder: Path, options: ExportOptions, say: Callable[[str], None]) -> Result:
+    """Exports a checkpoint to `model.onnx` in a folder, or to `encoder.onnx` and `decoder.onnx` there.
 
     For ncnn its own three files are written beside it. They appear only once they have passed their check.
 
     Args:
+        weights: a checkpoint file, a URL, or `seeded`.
+        folder: where to write; made if missing.
         options: what to do.
         say: takes a line on each step.
 
@@ -107,21 +77,21 @@ def export_model(options: Options, say: Callable[[str], None]) -> Result:
         SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`; for INT8
             `gather` and `to_int8`.
     """
-    _check_options(options)
+    _check_options(weights, folder, options)
     if options.for_ == "ncnn" or (options.for_ == "openvino" and options.precision == "int8"):
         check_runtime(options.for_)
     names = PART_FILES if options.split else (MODEL_FILE, *(NCNN_FILES if options.for_ == "ncnn" else ()))
-    paths = tuple(options.folder / name for name in names)
-    with _folder(options.folder), ExitStack() as stack:
-        for note in remove_unfinished(options.folder):
+    paths = tuple(folder / name for name in names)
+    with _folder(folder), ExitStack() as stack:
+        for note in remove_unfinished(folder):
             say(note)
         aside = [stack.enter_context(written_aside(path)) for path in paths]
         footage = _footage(options, say)
-        spec, source, checks = _export(options, footage, aside, say)
+        spec, source, checks = _export(weights, options, footage, aside, say)
     return Result(paths, sum(path.stat().st_size for path in paths), spec, source, *checks)
 
 
-def _footage(options: Options, say: Callable[[str], None]) -> Footage | None:
+def _footage(options: ExportOptions, say: Callable[[str], None]) -> Footage | None:
     if options.calib is None:
         return None
     footage = gather(options.calib, options.calib_frames, *options.imgsz_hw)
@@ -153,10 +123,10 @@ def _save_and_open_ncnn(model: SaliencyStep, spec: ModelSpec, aside: list[Path])
 
 
 def _export(
-    options: Options, footage: Footage | None, aside: list[Path], say: Callable[[str], None]
+    weights: str, options: ExportOptions, footage: Footage | None, aside: list[Path], say: Callable[[str], None]
 ) -> tuple[ModelSpec, str, tuple[Report, Report | None, Int8Report | None]]:
     """Writes the model and checks it; returns its facts, where its architecture comes from, and the checks."""
-    checkpoint = load_checkpoint(options.weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
+    checkpoint = load_checkpoint(weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
     if not checkpoint.trained:
         say("              UNTRAINED: seeded weights make maps that mean nothing; give a checkpoint for real ones")
@@ -178,8 +148,7 @@ def _export(
             say("checking      the same against ncnn's files")
             ncnn = verify(model, session)
     if footage is not None:
-        asked = Int8Options(options.for_, options.float_layers, options.sensitivity)
-        spec, int8 = to_int8(model if options.for_ == "ncnn" else exported, aside, footage, asked, say)
+        spec, int8 = to_int8(model if options.for_ == "ncnn" else exported, aside, footage, options, say)
     if options.save_weights is not None:
         save_safetensors(
             options.save_weights,
@@ -192,7 +161,7 @@ def _export(
     return spec, source, (report, ncnn, int8)
 
 
-def _architecture(options: Options, checkpoint: Checkpoint) -> tuple[Architecture, str]:
+def _architecture(options: ExportOptions, checkpoint: Checkpoint) -> tuple[Architecture, str]:
     """Settles the variant; returns it, and in words where it comes from."""
     architecture, source = choose_architecture(
         checkpoint.kind, checkpoint.hint, options.arch, options.ema_locs, options.residual
@@ -203,7 +172,7 @@ def _architecture(options: Options, checkpoint: Checkpoint) -> tuple[Architectur
     return replace(architecture, plain_recurrence=options.plain_recurrence), source
 
 
-def _check_options(options: Options) -> None:
+def _check_options(weights: str, folder: Path, options: ExportOptions) -> None:
     if (options.precision == "int8") != (options.calib is not None):
         raise UsageError("--int8 and --calib go together: --calib VIDEO or FOLDER names the frames to calibrate on")
     if options.for_ not in FOR:
@@ -218,28 +187,28 @@ def _check_options(options: Options) -> None:
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"--batch {options.batch}: give 1 or more, or 'dynamic'")
     for name in (MODEL_FILE, *NCNN_FILES) if options.split else PART_FILES:
-        if (options.folder / name).exists():
+        if (folder / name).exists():
             raise UsageError(
-                f"-o {options.folder}: holds {name}, a model exported {'without' if options.split else 'with'} --split;"
+                f"-o {folder}: holds {name}, a model exported {'without' if options.split else 'with'} --split;"
                 " choose another folder, or remove it"
             )
     if options.reference_fps is not None:
         check_fps("--reference-fps", options.reference_fps)
     if options.save_weights is not None:
-        _check_saved(options.save_weights, options)
+        _check_saved(options.save_weights, weights, folder)
 
 
-def _check_saved(saved: Path, options: Options) -> None:
-    if saved.exists() and Path(options.weights).exists() and saved.samefile(options.weights):
+def _check_saved(saved: Path, weights: str, folder: Path) -> None:
+    if saved.exists() and Path(weights).exists() and saved.samefile(weights):
         raise UsageError(f"--save-weights {saved}: is the checkpoint itself; choose another name")
-    if saved.parent.resolve() == options.folder.resolve():
+    if saved.parent.resolve() == folder.resolve():
         if saved.name in {MODEL_FILE, *PART_FILES, *NCNN_FILES}:
             raise UsageError(f"--save-weights {saved}: is a file of the model itself; choose another name")
         return  # whose folder may yet have to be made
     check_writable(saved)
 
 
-def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelSpec, SaliencyStep]:
+def _plan(options: ExportOptions, checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelSpec, SaliencyStep]:
     coefficient, coefficient_source = None, "no EMA"
     if architecture.kind == "salema":
         coefficient, coefficient_source = effective_coefficient(
@@ -268,7 +237,7 @@ def _plan(options: Options, checkpoint: Checkpoint, architecture: Architecture) 
         weights=checkpoint.name,
         weights_sha256=checkpoint.sha256,
         trained=checkpoint.trained,
-        rewrites=options.rewrites,
+        rewrites=rewrites_for(options),
         plain_recurrence=architecture.plain_recurrence,
         salema_version=salema_version(),
         reference_fps=DEFAULT_FPS if options.reference_fps is None else options.reference_fps,

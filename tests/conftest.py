@@ -102,10 +102,12 @@ def exported(once):
     """Exports a narrow network, once for each set of options."""
 
     def export(weights="seeded:16", **options):
-        from salema.export.exporter import Options, export_model
+        from salema.export.exporter import export_model
+        from salema.export.options import ExportOptions
 
         def make(folder):
-            return export_model(Options(weights, folder, **{"imgsz_hw": SIZE_HW, **options}), lambda _: None)
+            chosen = ExportOptions(**{"imgsz_hw": SIZE_HW, **options})
+            return export_model(weights, folder, chosen, lambda _: None)
 
         return once(make, "export", weights, *sorted(options.items())).paths[0].parent
 

@@ -11,9 +11,9 @@ from salema.benchmarks.gpu.parity import compare_with_torch
 from salema.benchmarks.peers.network import load_network
 from salema.benchmarks.peers.torch_peers import TorchOptions, TorchStream
 from salema.benchmarks.speed.harness import compare
-from salema.export.engine.builder import EngineOptions
 from salema.export.engine.to_engine import build_chosen
 from salema.export.exporter import export_model
+from salema.export.options import EngineOptions, ExportOptions
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import SalemaError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from salema.export.exporter import Options
     from salema.runtime.session import Session
 
 
@@ -37,7 +36,13 @@ def split_of(folder: Path) -> Path:
 
 
 def check_precision(
-    options: Options, device: str, frames: int, rounds: int, say: Callable[[str], None]
+    weights: str,
+    folder: Path,
+    options: ExportOptions,
+    device: str,
+    frames: int,
+    rounds: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Exports in a precision, and compares every backend that runs here with PyTorch; those that don't run say why.
 
@@ -45,20 +50,22 @@ def check_precision(
     choose. The models, whole and split, and their engines stay.
 
     Args:
-        options: the export of the whole model.
+        weights: as `salema-export` takes them.
+        folder: of the whole model.
+        options: the export's.
         device: `cuda` or `cpu`.
         frames: frames of the comparison with PyTorch in float32.
         rounds: rounds of the timing.
         say: takes a line on each step.
     """
-    split = split_of(options.folder)
-    result = export_model(options, say)
-    export_model(replace(options, folder=split, split=True), say)
-    network = load_network(result.spec, options.weights)
+    split = split_of(folder)
+    result = export_model(weights, folder, options, say)
+    export_model(weights, split, replace(options, split=True), say)
+    network = load_network(result.spec, weights)
     truth = TorchStream(network.architecture, network.checkpoint.weights, result.spec, TorchOptions(), device)
     video = moving_disc(frames, result.spec.height, result.spec.width)
     with ExitStack() as stack:
-        sessions, passed_over = _open_all(options.folder, split, device, stack, say)
+        sessions, passed_over = _open_all(folder, split, device, stack, say)
         parity = {}
         for backend, session in sessions.items():
             parity[backend] = {"description": session.description, **asdict(compare_with_torch(session, truth, video))}

@@ -62,7 +62,7 @@ def check(
     with exit_on_error("gpu-check", "use a smaller --imgsz"):
         from salema.benchmarks.gpu.cases import check_precision, split_of
         from salema.benchmarks.machine.environment import describe_environment
-        from salema.export.exporter import Options
+        from salema.export.options import ExportOptions
         from salema.kernels.gpus import list_gpus
         from salema.runtime.files.whole_files import make_folder, write_bytes
 
@@ -82,8 +82,8 @@ def check(
         with TemporaryDirectory() as scratch:
             folders = [Path(scratch) / precision for precision in PRECISIONS]
             for folder in folders:
-                options = Options(weights, folder, precision=folder.name, imgsz_hw=imgsz)
-                keep(folder.name, check_precision(options, device, frames, rounds, tell))
+                options = ExportOptions(precision=folder.name, imgsz_hw=imgsz)
+                keep(folder.name, check_precision(weights, folder, options, device, frames, rounds, tell))
             keep("bench", _run_bench([*folders, *map(split_of, folders)], out, weights, device, seconds))
     codes = [record["tests"]["exit_code"] if tests else 0, *(record["sanitizers"] or {}).values()]
     raise SystemExit(int(any(codes)))

@@ -50,13 +50,14 @@ def exporting(weights: str, target: str) -> Iterator[Callable[[tuple[int, int]],
         weights: as `salema-export` takes them.
         target: what will run it, as `salema-export --for` takes it.
     """
-    from salema.export.exporter import Options, export_model  # noqa: PLC0415 - takes seconds to import
+    from salema.export.exporter import export_model  # noqa: PLC0415 - takes seconds to import
+    from salema.export.options import ExportOptions  # noqa: PLC0415 - imports Typer
 
     with TemporaryDirectory() as name:
 
         def export(size_hw: tuple[int, int]) -> Path:
             folder = Path(name) / "x".join(map(str, size_hw))
-            export_model(Options(weights, folder, imgsz_hw=size_hw, batch=None, for_=target), lambda _: None)
+            export_model(weights, folder, ExportOptions(imgsz_hw=size_hw, batch=None, for_=target), lambda _: None)
             return folder
 
         yield export

@@ -180,8 +180,8 @@ def _openvino(model: Path) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], 
 
 
 def _open_tensorrt(name: str, folder: Path, spec: ModelSpec, batch: int, device: str) -> Runner:
-    from salema.export.engine.builder import EngineOptions  # noqa: PLC0415
     from salema.export.engine.to_engine import build_chosen  # noqa: PLC0415
+    from salema.export.options import EngineOptions  # noqa: PLC0415
     from salema.runtime.gpu.trt_library import KINDS  # noqa: PLC0415
     from salema.runtime.gpu.trt_session import open_tensorrt  # noqa: PLC0415
     from salema.runtime.model_folder import look_up  # noqa: PLC0415

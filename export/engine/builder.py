@@ -21,22 +21,10 @@ if TYPE_CHECKING:
 
     import tensorrt as trt
 
+    from salema.export.options import EngineOptions
     from salema.runtime.spec import ModelSpec
 
 _GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What a user asks for; see `salema-export --help`."""
-
-    workspace_gib: float | None = None
-    timing_cache: Path | None = None
-    optimization_level: int | None = None
-    targets: tuple[str, ...] = ()
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    batch_profile: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from salema.export.engine.builder import EngineOptions, build_plan, inspect_plan
+from salema.export.engine.builder import build_plan, inspect_plan
+from salema.export.options import EngineOptions
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.files.whole_files import check_writable, write_bytes

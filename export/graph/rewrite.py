@@ -14,6 +14,8 @@ from salema.runtime.spec import TRANSPOSED
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from salema.export.options import ExportOptions
+
 CROPPED = "upsampling-cropped"
 MEAN = "mean-as-channel"
 REWRITES = (CROPPED, TRANSPOSED, MEAN)
@@ -28,6 +30,13 @@ FOR: dict[str, tuple[str, ...]] = {
 convolutions are Winograd's, with a quarter of the multiplications; the folded forms have 4 of 9, and no Winograd."""
 FOR_INT8 = {**FOR, "tensorrt": (TRANSPOSED,)}
 """The same for INT8. TensorRT resizes in float only, so a Resize would break the chain of INT8 layers."""
+
+
+def rewrites_for(options: ExportOptions) -> tuple[str, ...]:
+    """Returns the names of the rewrites to apply, of `REWRITES`."""
+    chosen = (FOR_INT8 if options.precision == "int8" else FOR)[options.for_] if options.rewrite else ()
+    return (*chosen, *((MEAN,) if options.mean_channel else ()))
+
 
 # A nearest x2 upsampling doubles rows, so three taps after it fall on two rows before it. Even rows of the output take
 # the row before (tap 0) and their own (taps 1 and 2); odd ones their own (0 and 1) and the next (2).

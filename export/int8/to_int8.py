@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from salema.export.int8.footage import Footage
     from salema.export.int8.forms import Form
     from salema.export.int8.gate import Maps
+    from salema.export.options import ExportOptions
     from salema.runtime.session import Session
     from salema.runtime.spec import ModelSpec
 
@@ -40,15 +41,6 @@ _TRIAL_FRAMES = 4  # of the first run and of the last
 
 Table = tuple[tuple[str, float], ...]
 """Layers with the least CC where they alone are INT8, worst first."""
-
-
-@dataclass(frozen=True)
-class Int8Options:
-    """What a user asks for: what `--for` names, layers to leave in float, and whether the table is wanted anyway."""
-
-    target: str
-    float_layers: tuple[str, ...] = ()
-    sensitivity: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,7 @@ def to_int8(
     step: SaliencyStep,
     paths: list[Path],
     footage: Footage,
-    options: Int8Options,
+    options: ExportOptions,
     say: Callable[[str], None],
 ) -> tuple[ModelSpec, Int8Report]:
     """Replaces float files by INT8 ones, and checks these, loaded again, against the float model.
@@ -128,7 +120,7 @@ def to_int8(
         step: the float network.
         paths: the float file, or those of both parts; for ncnn also its own, which are written, while that stays float.
         footage: the frames.
-        options: what is asked for.
+        options: the export's.
         say: takes a line on each step.
 
     Returns:
@@ -146,7 +138,7 @@ def to_int8(
         raise UsageError(f"--float-layer {unknown[0]}: the layers of this model are {', '.join(layers_of(one_stream))}")
     with tempfile.TemporaryDirectory(prefix="salema-") as folder:
         say(f"calibrating   on {footage.count} frames in {len(footage.runs)} runs, the state running")
-        form = form_for(options.target, step, one_stream, paths, Path(folder))
+        form = form_for(options.for_, step, one_stream, paths, Path(folder))
         with Trials(one_stream, Path(folder), footage, form) as trials:
             choice = _choose(trials, options, say)
             held_out = f"{len(footage.held_out)} held-out frames, {STEPS} steps"
@@ -158,7 +150,7 @@ def to_int8(
                 for layer, value in table:
                     say(f"              {layer}: least CC {value:.6f} where it alone is INT8")
             blame = [row for row in table if row[0] not in choice.kept]
-            check(accuracy, blame, "--fp32" if options.target == "ncnn" else "--fp16")
+            check(accuracy, blame, "--fp32" if options.for_ == "ncnn" else "--fp16")
     return written, Int8Report(
         calibration_frames=footage.count,
         calibration_runs=len(footage.runs),
@@ -178,7 +170,7 @@ class _Choice:
     table: Table
 
 
-def _choose(trials: Trials, options: Int8Options, say: Callable[[str], None]) -> _Choice:
+def _choose(trials: Trials, options: ExportOptions, say: Callable[[str], None]) -> _Choice:
     """Takes the weights' width that does better here, and leaves in float, worst first, what keeps it from FP32."""
     scheme = trials.form.scheme
     ends = (trials.layers[0], trials.layers[-1]) if scheme.ends_in_float else ()

@@ -1,13 +1,15 @@
-"""Which options a user has typed, and under which names: for commands that do one thing or another."""
+"""Options of a command: taken from dataclasses, and which of them a user has typed, under which names."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import fields, is_dataclass
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from salema.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     import typer
 
@@ -39,3 +41,51 @@ def refuse_others(context: typer.Context, taken: Collection[str], why: str) -> N
     others = [option for name, option in typed_options(context).items() if name not in taken]
     if others:
         raise UsageError(f"{' and '.join(others)}: {why}; leave {'it' if len(others) == 1 else 'them'} out")
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Lets a command take dataclasses: Typer sees their fields as options in place of each such parameter.
+
+    A field is an option if its type is `Annotated`; any other keeps its default. One of type `tuple[X, ...]` is an
+    option that can be repeated.
+
+    Args:
+        command: takes all arguments by name.
+    """
+    parameters: list[Parameter] = []
+    groups: dict[str, tuple[type[Any], list[str]]] = {}
+    for name, parameter in signature(command, eval_str=True).parameters.items():
+        kind = parameter.annotation
+        if isinstance(kind, type) and is_dataclass(kind):
+            options = _options_of(kind)
+            groups[name] = kind, [option.name for option in options]
+            parameters += options
+        else:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+
+    def run(**values: Any) -> None:
+        for name, (kind, options) in groups.items():
+            given = {option: values.pop(option) for option in options}
+            lists = {option: tuple(value) for option, value in given.items() if isinstance(value, list)}
+            values[name] = kind(**{**given, **lists})
+        command(**values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined] # functions may have one: PEP 362
+    return run
+
+
+def _options_of(kind: type[Any]) -> list[Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    options = []
+    for field in fields(kind):
+        hint = hints[field.name]
+        if get_origin(hint) is not Annotated:
+            continue
+        value, option = get_args(hint)
+        item, *rest = get_args(value) or (value,)
+        if rest == [...]:  # what Typer calls a list
+            hint = Annotated[list[item], option]  # type: ignore[valid-type] # known at run time only
+        options.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint))
+    return options

@@ -2,7 +2,8 @@ import pytest
 from int8_model import SIZE_HW, WEIGHTS
 from videos import write_clip
 
-from salema.export.exporter import Options, export_model
+from salema.export.exporter import export_model
+from salema.export.options import ExportOptions
 from salema.export.weights.seeded import moving_disc
 
 
@@ -20,7 +21,7 @@ def int8(clip, once):
         plain = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 24}
 
         def make(folder):
-            return export_model(Options(WEIGHTS, folder, **{**plain, **options}), lambda _: None)
+            return export_model(WEIGHTS, folder, ExportOptions(**{**plain, **options}), lambda _: None)
 
         return once(make, "int8", *sorted(options.items()))
 

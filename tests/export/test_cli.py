@@ -116,7 +116,7 @@ def test_saved_weights_load_without_options(cli, tmp_path):
         (("--imgsz", 100, 96), 2, "--imgsz 100 96: both must be multiples of 16; the nearest are 96 96"),
         (("--imgsz", 0, 96), 2, "the nearest are 16 96"),
         (("--batch", 0), 2, "--batch 0: give 1 or more"),
-        (("--batch", "many"), 2, "--batch many: give 1 or more"),
+        (("--batch", "many"), 2, "invalid value for '--batch': 'many' is not a whole number or 'dynamic'"),
         (("--fp32", "--half"), 2, "--fp32 --fp16: give one of them"),
         (("--ema-loc", 99), 2, "--ema-loc 99: locations go from 0 to 61"),
         (("--arch", "salgan", "--alpha", 0.1), 2, "--alpha is the coefficient of an EMA, and SalGAN has none"),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from host_device import HostDevice, QueuedLauncher, open_host
 
-from salema.export.engine.builder import EngineOptions
 from salema.export.engine.to_engine import build_chosen
+from salema.export.options import EngineOptions
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import UsageError

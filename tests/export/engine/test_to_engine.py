@@ -13,9 +13,9 @@ import pytest
 from onnx import numpy_helper
 
 from salema.export.engine import builder as engine_builder
-from salema.export.engine.builder import EngineOptions
 from salema.export.engine.progress import BuildProgress
 from salema.export.engine.to_engine import build_chosen, build_engine, check_ready
+from salema.export.options import EngineOptions
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, OutputError, UsageError
 from salema.runtime.gpu.engine_files import read_engine
 from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, load_library

@@ -10,10 +10,11 @@ import torch
 from int8_model import SIZE_HW, WEIGHTS
 
 from salema.export.cli import main
-from salema.export.exporter import Options, export_model
+from salema.export.exporter import export_model
 from salema.export.int8.footage import gather
 from salema.export.int8.quantize import SCHEMES, calibrate
-from salema.export.int8.to_int8 import Int8Options, _choose
+from salema.export.int8.to_int8 import _choose
+from salema.export.options import ExportOptions
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
 from salema.runtime import load
 from salema.runtime.backends.ncnn_files import read_info
@@ -144,13 +145,13 @@ def test_fewer_bits_must_be_better_beyond_what_a_few_frames_can_tell(gain, bits)
         def least_cc(self, weight_bits, kept):
             return 0.995 + gain * (weight_bits == 7)
 
-    assert _choose(Scored(), Int8Options("any"), lambda _: None).weight_bits == bits
+    assert _choose(Scored(), ExportOptions(for_="any"), lambda _: None).weight_bits == bits
 
 
 def test_in_openvino_widths_are_tried_there(clip, tmp_path):
     said = []
     options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": "openvino"}
-    result = export_model(Options(WEIGHTS, tmp_path / "m", **options), said.append)
+    result = export_model(WEIGHTS, tmp_path / "m", ExportOptions(**options), said.append)
     assert "checking      INT8 in OpenVINO against FP32 on 16 held-out frames, 300 steps" in said
     assert result.int8.accuracy.cc >= 0.99
 
@@ -164,7 +165,7 @@ def test_behind_a_dead_layer_nothing_enters(clip, tmp_path):
     torch.save({"state_dict": {name: torch.from_numpy(array) for name, array in arrays.items()}}, tmp_path / "w.pt")
     options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": "ncnn"}
     with pytest.raises(VerificationError, match="so nothing was written"):
-        export_model(Options(str(tmp_path / "w.pt"), tmp_path / "m", **options), lambda _: None)
+        export_model(str(tmp_path / "w.pt"), tmp_path / "m", ExportOptions(**options), lambda _: None)
 
 
 def test_no_engine_is_made_of_the_float_file_beside(cli, clip, tmp_path):
@@ -184,5 +185,5 @@ def test_a_broken_runtime_is_told_before_any_work(clip, tmp_path, monkeypatch, t
     said = []
     options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": target}
     with pytest.raises(MissingDependencyError, match="broken"):
-        export_model(Options(WEIGHTS, tmp_path / "m", **options), said.append)
+        export_model(WEIGHTS, tmp_path / "m", ExportOptions(**options), said.append)
     assert said == []

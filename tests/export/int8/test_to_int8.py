@@ -19,15 +19,15 @@ from onnx import TensorProto, numpy_helper
 from videos import write_clip
 
 from salema.export.cli import main
-from salema.export.engine.builder import EngineOptions
 from salema.export.engine.to_engine import build_engine
-from salema.export.exporter import Options, export_model
+from salema.export.exporter import export_model
 from salema.export.int8 import footage as footage_module
 from salema.export.int8.footage import gather
 from salema.export.int8.forms import form_for
 from salema.export.int8.gate import there_and_back
 from salema.export.int8.quantize import SCHEMES, feeds, layers_of, quantize
 from salema.export.int8.to_int8 import Trials
+from salema.export.options import EngineOptions, ExportOptions
 from salema.export.weights.checkpoints import load_checkpoint
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
@@ -153,10 +153,8 @@ def test_no_frame_is_tried_twice(exported, clip, tmp_path, frames, tried):
 
 
 def test_two_exports_are_equal_to_the_byte(int8, clip, tmp_path):
-    options = Options(
-        WEIGHTS, tmp_path, imgsz_hw=SIZE_HW, precision="int8", calib=str(clip), calib_frames=24, for_="tensorrt"
-    )
-    again = export_model(options, lambda _: None)
+    options = ExportOptions(imgsz_hw=SIZE_HW, precision="int8", calib=str(clip), calib_frames=24, for_="tensorrt")
+    again = export_model(WEIGHTS, tmp_path, options, lambda _: None)
     assert again.paths[0].read_bytes() == int8(for_="tensorrt").paths[0].read_bytes()
     assert again.int8 == int8(for_="tensorrt").int8
 
@@ -213,7 +211,7 @@ def uneven(path, *layers):
 def test_what_breaks_int8_is_found_and_left_in_float(clip, tmp_path):
     weights = uneven(tmp_path / "w.pt", 12)
     options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": "tensorrt"}
-    result = export_model(Options(weights, tmp_path / "model", **options), lambda _: None)
+    result = export_model(weights, tmp_path / "model", ExportOptions(**options), lambda _: None)
     assert result.int8.sensitivity[0][0] == "salgan.12"
     assert result.int8.sensitivity[0][1] < 0.99 < result.int8.sensitivity[1][1]
     assert result.int8.float_layers == ("salgan.12",)
@@ -226,7 +224,7 @@ def test_below_the_gate_nothing_is_written_and_the_layers_are_named(clip, tmp_pa
     with pytest.raises(
         VerificationError, match=r"least CC -?0\.\d+ over 300 .* to blame: salgan\.\d+ \(-?0\.\d+ alone"
     ) as e:
-        export_model(Options(weights, tmp_path / "model", **options), lambda _: None)
+        export_model(weights, tmp_path / "model", ExportOptions(**options), lambda _: None)
     blamed = re.findall(r"--float-layer salgan\.(\d+)", str(e.value))
     assert len(blamed) == 3
     assert set(map(int, blamed)) < {5, 12, 17, 21, 26, 34, 41, 48}

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from salema.export.engine.builder import EngineOptions
 from salema.export.engine.to_engine import build_engine
+from salema.export.options import EngineOptions
 from salema.runtime.backends.opening import open_session
 from salema.runtime.cli.run import main
 from salema.runtime.errors import ModelError, UsageError
