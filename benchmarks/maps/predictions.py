@@ -273,14 +273,19 @@ class ModelMaps:
             VideoError: a frame can't be read.
             ModelError: the model gave NaN or infinity.
         """
+        from salema.runtime.sources.playback import Playback  # noqa: PLC0415 - with PyAV; most runs score files
+
         index_of = {path: index for index, path in self.videos[key].files.items()}
         self._stream.reset()
-        for path, _, image in self._videos[key].read():
-            saliency = self._stream.step(image)
-            if not np.isfinite(saliency).all():
-                raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
-            if path in index_of:
-                yield index_of.pop(path), partial(to_grey, saliency)
+        video = self._videos[key]
+        with Playback(video.source) as playback:
+            for number, frame in enumerate(playback, 1):
+                path = video.frame_path(number)
+                saliency = self._stream.step(frame.image_bgr)
+                if not np.isfinite(saliency).all():
+                    raise ModelError(f"{path}: the model gave NaN or infinity for this frame")
+                if path in index_of:
+                    yield index_of.pop(path), partial(to_grey, saliency)
         if index_of:
             first = min(index_of, key=lambda path: index_of[path])
             raise VideoError(f"{first}: {first.parent.name} ends before this frame, which has ground truth")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from salema.runtime.output.outputs import Outputs
     from salema.runtime.run.dataset import DatasetSummary
-    from salema.runtime.run.pipeline import Summary
+    from salema.runtime.run.summary import Summary
     from salema.runtime.sources.source import Source
     from salema.runtime.spec import ModelSpec
     from salema.runtime.stream import SaliencyStream

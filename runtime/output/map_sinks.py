@@ -19,6 +19,7 @@ from salema.runtime.postprocess import to_levels
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import ExitStack
     from fractions import Fraction
     from pathlib import Path
@@ -29,14 +30,15 @@ if TYPE_CHECKING:
     from salema.runtime.output.sink import Drawn
 
 MAP_BITS = (8, 16)
+published_name = "{:04d}.png".format  # for the map of a frame, as the published code has it for DHF1K
 
 
 class MapSink(StackedSink):
-    """A folder of PNG files at network size, or that of the source, named as published."""
+    """A folder of PNG files at network size, or that of the source, each named by its number, which counts from 1."""
 
-    def __init__(self, folder: Path, bits: int, map_size: MapSize = "network") -> None:
+    def __init__(self, folder: Path, bits: int, map_size: MapSize, name_of: Callable[[int], str]) -> None:
         self.path: Path | None = folder
-        self._folder, self._bits, self._count = folder, bits, 0
+        self._folder, self._bits, self._name_of, self._count = folder, bits, name_of, 0
         self._is_large = map_size == "source"
         self.wants_raw = self._is_large or bits != MAP_BITS[0]
 
@@ -47,7 +49,7 @@ class MapSink(StackedSink):
         """See `Sink`."""
         if not self._count:
             remove_provenance(self._folder)  # of maps that are about to be others
-        path = self._folder / f"{self._count + 1:04d}.png"
+        path = self._folder / self._name_of(self._count + 1)
         write_bytes(path, cv2.imencode(".png", self._image(drawn))[1].tobytes())
         sync_soon(path)
         self._count += 1
@@ -62,7 +64,7 @@ class MapSink(StackedSink):
 
     def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
         """See `Sink`."""
-        names = {f"{number:04d}.png" for number in range(1, self._count + 1)}
+        names = {self._name_of(number) for number in range(1, self._count + 1)}
         others = sum(path.name not in names for path in self._folder.glob("*.png"))
         more = counted(others, "PNG file")
         return [f"{self._folder} also holds {more} that this run did not write"] if others else []

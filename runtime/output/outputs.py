@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError
 from salema.runtime.output.csv_sinks import CsvSink, StdoutCsvSink
-from salema.runtime.output.map_sinks import MAP_BITS, MapSink, NpzSink
+from salema.runtime.output.map_sinks import MAP_BITS, MapSink, NpzSink, published_name
 from salema.runtime.output.map_size import check_map_size
 from salema.runtime.output.split_sink import SplitSink, is_part_of
 from salema.runtime.output.video_sink import VideoSink
@@ -45,6 +45,7 @@ class Outputs:
         csv: CSV file with a line for each frame, `STDOUT`, or None.
         show: whether to show the picture in a window.
         split_minutes: how long each of the parts is that MP4, NPZ and CSV come in, or None for one whole.
+        map_name: names the PNG file of a frame's map, by the number of the frame, which counts from 1.
 
     Raises:
         UsageError: nothing is asked for, or a name can't be right.
@@ -58,6 +59,7 @@ class Outputs:
     show: bool = False
     map_size: MapSize = "network"
     split_minutes: float | None = None
+    map_name: Callable[[int], str] = published_name
 
     def __post_init__(self) -> None:
         if self.split_minutes is not None:
@@ -104,7 +106,7 @@ class Outputs:
         if self.video is not None:
             sinks.append(self._split(self.video, source, lambda path, pts, _: VideoSink(path, source, look, pts)))
         if self.maps is not None:
-            sinks.append(MapSink(self.maps, self.map_bits, self.map_size))
+            sinks.append(MapSink(self.maps, self.map_bits, self.map_size, self.map_name))
         if self.npz is not None:
             sinks.append(self._split(self.npz, source, lambda path, *_: NpzSink(path, source.time_base)))
         if self.csv is not None and self.csv_to_stdout:

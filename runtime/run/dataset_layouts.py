@@ -12,19 +12,10 @@ import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.files.natural import by_name
-from salema.runtime.sources.image_reader import read_image
-from salema.runtime.sources.source import IMAGES, VIDEOS
-from salema.runtime.video.damage import Damage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
+from salema.runtime.sources.source import IMAGES, VIDEOS, Source
 
 DATASETS = ("DHF1K", "Hollywood-2", "UCF-sports", "other")
 NAMINGS = ("published", "groundtruth")
@@ -54,40 +45,25 @@ class FrameFolder:
     maps: tuple[Path, ...]
     film: Path | None = None
 
-    def maps_of_film(self, count: int) -> tuple[Path, ...]:
-        """Returns where the maps of a video file go that turned out to hold so many frames."""
-        return tuple(self.maps[0].with_name(_COUNTED.format(number)) for number in range(1, count + 1))
+    @property
+    def source(self) -> Source:
+        """What is played. A video file may hold some frames more or less than its header says."""
+        if self.film is not None:
+            return Source("video", str(self.film), self.name, of_dataset=True)
+        return Source("images", str(self.frames[0].parent), self.name, self.frames, of_dataset=True)
 
-    def read(self) -> Iterator[tuple[Path, Path, NDArray[np.uint8]]]:
-        """Yields each frame's name, where its map goes, and the image, uint8 BGR `(h, w, 3)`.
+    @property
+    def folder(self) -> Path:
+        """Where the maps go."""
+        return self.maps[0].parent
 
-        A video file may hold some frames more or less than its header said: it is read to its end.
+    def map_name(self, number: int) -> str:
+        """Returns what the map of a frame is called; frames count from 1."""
+        return _COUNTED.format(number) if self.film else self.maps[number - 1].name
 
-        Raises:
-            VideoError: a frame can't be read. In a video file, maps after it would have other frames' numbers.
-        """
-        if self.film is None:
-            for path, target in zip(self.frames, self.maps, strict=True):
-                yield path, target, read_image(path)
-            return
-        from salema.runtime.video.video_reader import VideoReader  # noqa: PLC0415 - PyAV, for those who have no frames
-
-        damage = Damage(str(self.film))
-        with VideoReader(self.film, damage=damage) as reader:
-            for number, frame in enumerate(reader, 1):
-                _check_none_is_lost(damage)
-                name = _COUNTED.format(number)
-                yield self.film / name, self.maps[0].with_name(name), frame.image_bgr
-        _check_none_is_lost(damage)
-
-
-def _check_none_is_lost(damage: Damage) -> None:
-    if damage.packets:
-        at = "" if damage.first_s is None else f" at {damage.first_s:.2f} s"
-        raise VideoError(
-            f"{damage.name}: is damaged{at} ({damage.why}), and maps after that would have other frames' numbers; copy"
-            " or download it anew"
-        )
+    def frame_path(self, number: int) -> Path:
+        """Returns the frame's image, or the name that it would have; frames count from 1."""
+        return self.film / _COUNTED.format(number) if self.film else self.frames[number - 1]
 
 
 def check_dataset(dataset: str, *, naming: str = "published", start: int | None = None, end: int | None = None) -> None:

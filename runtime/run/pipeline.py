@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from salema.runtime.errors import OutputError, UsageError, VideoError
+from salema.runtime.errors import OutputError, SalemaError, UsageError, VideoError
 from salema.runtime.output.provenance import provenance_of, remove_provenance, source_facts, write_provenance
 from salema.runtime.output.window import WindowClosedError
 from salema.runtime.run.stage_threads import side_by_side
 from salema.runtime.run.stages import Clock, Drawing, RunOptions
+from salema.runtime.run.summary import STAGES, Summary
 from salema.runtime.stopping import stop_requested
 from salema.runtime.wording import counted
 
@@ -24,62 +26,9 @@ if TYPE_CHECKING:
     from salema.runtime.output.provenance import Provenance
     from salema.runtime.output.sink import Drawn, Sink
     from salema.runtime.sources.playback import Playback
+    from salema.runtime.sources.selection import Selection
+    from salema.runtime.sources.source import Source
     from salema.runtime.stream import SaliencyStream
-
-STAGES = ("decode", "preprocess", "step", "postprocess", "encode")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did.
-
-    Attributes:
-        frames: frames processed.
-        frames_expected: what the source said it holds, or None.
-        seconds: wall time, model loading not included.
-        fps: frames over seconds.
-        stage_ms: mean milliseconds per frame of each of `STAGES`, which run side by side; encode is all writing.
-        cuts: shots that began, the first one not counted; None where nobody looked for them.
-        cuts_reset: whether each of them emptied the memory; None as well.
-        source_start_s: where in the source the times of the outputs begin.
-        damaged_packets: packets of the pictures that could not be decoded, and were left out.
-        damaged_pictures: pictures that the decoder filled up as it could.
-        damaged_images: image files that could not be read, and were left out.
-        first_damage_s: when the first of these came, in seconds of the source; None where nobody knows.
-        damage_why: what was wrong with the first packet or image that was left out, or None.
-        dropped: frames of a live source that came while the network was busy.
-        outages: how often a live source was lost and found again.
-        outage_s: for how long in all.
-        frames_lost: how many frames would have come in that time.
-        interrupted: whether SIGINT, SIGTERM or SIGHUP ended it.
-        error: why the source or an output broke off, or None.
-        lost: outputs of which nothing could be kept.
-        ended_by: `interrupted`, a closed window or the error, where it did not go to its end; else None.
-        notes: what a user should know besides: sound that was lost, maps of an earlier run.
-    """
-
-    frames: int
-    frames_expected: int | None
-    seconds: float
-    fps: float
-    stage_ms: dict[str, float]
-    cuts: int | None
-    dropped: int
-    outages: int
-    outage_s: float
-    frames_lost: int
-    interrupted: bool
-    error: str | None
-    cuts_reset: bool | None = None
-    source_start_s: float = 0
-    damaged_packets: int = 0
-    damaged_pictures: int = 0
-    damaged_images: int = 0
-    first_damage_s: float | None = None
-    damage_why: str | None = None
-    lost: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    ended_by: str | None = None
 
 
 def process_video(
@@ -106,7 +55,7 @@ def process_video(
 
     Raises:
         UsageError: the stream is for several videos, or an option does not go with the model.
-        ModelError: the model gave NaN or infinity; nothing is kept then.
+        ModelError: the model gave NaN or infinity; only maps are kept then.
         VideoError: the source gave no frame.
         OutputError: nothing could be written.
     """
@@ -116,20 +65,38 @@ def process_video(
         )
     options = options or RunOptions()
     stopping = stop_requested() if stop is None else nullcontext(stop)
+    made = partial(
+        run_provenance, stream, source.source, source.selection, outputs, options, frames_expected=source.frame_count
+    )
     with stopping as asked, outputs.opened(source, options.look, asked) as sinks:
         run = _Run(stream, source, sinks, options, asked)
-        run.take_all(progress)
+        try:
+            run.take_all(progress)
+        except SalemaError as error:
+            if outputs.maps is not None and run.count:  # files go, maps stay
+                with suppress(OutputError):  # the disk is full, perhaps
+                    write_provenance(outputs.maps, made(frames=run.count, why_incomplete=str(error)))
+            raise
         summary = run.finish()
-        made = _provenance(stream, source, outputs, options, summary)
+        record = made(frames=summary.frames, why_incomplete=summary.ended_by)
         kept = [path for path in outputs.files if str(path) not in summary.lost]
         for path in kept:
             remove_provenance(path)  # of the file that this run's is about to replace
-    return replace(summary, notes=(*summary.notes, *_write_all(kept, made)))
+    return replace(summary, notes=(*summary.notes, *_write_all(kept, record)))
 
 
-def _provenance(
-    stream: SaliencyStream, source: Playback, outputs: Outputs, options: RunOptions, summary: Summary
+def run_provenance(
+    stream: SaliencyStream,
+    source: Source,
+    selection: Selection,
+    outputs: Outputs,
+    options: RunOptions,
+    *,
+    frames: int,
+    frames_expected: int | None,
+    why_incomplete: str | None = None,
 ) -> Provenance:
+    """Returns what made the outputs of a run. Of a dataset's maps only those options are told that they can have."""
     rate = options.reference_fps or stream.spec.reference_fps
     behaviour = {
         **asdict(options.look),
@@ -138,15 +105,17 @@ def _provenance(
         "reset_on_cut": options.reset_on_cut,
         "time_aware": options.time_aware,
         "reference_fps": rate if options.time_aware else None,
-        **asdict(source.selection),
+        **asdict(selection),
     }
+    if source.of_dataset:
+        behaviour = {name: behaviour[name] for name in ("normalise", "map_bits", "map_size")}
     return provenance_of(
         stream,
         behaviour,
-        source_facts(source.source),
-        frames=summary.frames,
-        frames_expected=summary.frames_expected,
-        why_incomplete=summary.ended_by,
+        source_facts(source),
+        frames=frames,
+        frames_expected=frames_expected,
+        why_incomplete=why_incomplete,
     )
 
 
@@ -175,7 +144,7 @@ class _Run:
         self._source, self._sinks, self._stop, self._clock = source, sinks, stop, Clock()
         self._stream, self._options = stream, options
         self._drawing = Drawing(stream, source, sinks, options, self._clock)
-        self._count = self._cuts = 0
+        self.count = self._cuts = 0
         self._looked_for_cuts = False
         self._error: str | None = None
         self._ended_by: str | None = None
@@ -200,9 +169,9 @@ class _Run:
             self._is_whole = self._source.has_end_of_sound and not self._stop.is_set()
         except WindowClosedError:
             self._ended_by = "the window was closed"
-            self._notes.append(f"the window was closed after {counted(self._count, 'frame')}")
+            self._notes.append(f"the window was closed after {counted(self.count, 'frame')}")
         except (VideoError, OutputError) as error:
-            if not self._count:
+            if not self.count:
                 raise
             if isinstance(error, OutputError) or not self._stop.is_set():  # a source that is stopped is not broken
                 self._error = str(error)
@@ -220,13 +189,13 @@ class _Run:
         with self._clock.time("encode"):
             for sink in self._sinks:
                 sink.write(item)
-        self._count += 1
+        self.count += 1
         self._cuts += bool(item.is_cut)
         self._looked_for_cuts = item.is_cut is not None
 
     def finish(self) -> Summary:
         """Ends every sink, and sums up."""
-        if not self._count:
+        if not self.count:
             raise VideoError(f"{self._source.name}: gave no frame")
         kept = [self._finish(sink) for sink in self._sinks]
         if self._error and not any(kept):
@@ -234,11 +203,11 @@ class _Run:
         seconds = time.perf_counter() - self._start_s
         losses, damage = self._source.losses, self._source.damage
         return Summary(
-            frames=self._count,
+            frames=self.count,
             frames_expected=self._source.frame_count,
             seconds=seconds,
-            fps=self._count / seconds,
-            stage_ms={stage: 1000 * self._clock.seconds[stage] / self._count for stage in STAGES},
+            fps=self.count / seconds,
+            stage_ms={stage: 1000 * self._clock.seconds[stage] / self.count for stage in STAGES},
             cuts=self._cuts if self._looked_for_cuts else None,
             dropped=losses.dropped,
             outages=losses.outages,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from salema.runtime.output.outputs import Outputs
-    from salema.runtime.run.pipeline import Summary
     from salema.runtime.run.stages import RunOptions
+    from salema.runtime.run.summary import Summary
     from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source
     from salema.runtime.stream import SaliencyStream
@@ -65,22 +65,41 @@ def run_sources(
         raise UsageError(f"--show: one window at a time, and {jobs} sources would run at once; give --jobs 1")
 
     def work(item: tuple[Source, Outputs], stream: SaliencyStream) -> Summary | None:
-        source, outputs = item
-        if stop.is_set():
-            return None
-        try:
-            with Playback(source, selection, stop, notify) as playback:
-                begun(playback)
-                for note in recover_beside(outputs.files):
-                    notify(note)
-                return process_video(stream, playback, outputs, options, progress=progress, stop=stop)
-        except VideoError:
-            if stop.is_set():  # before the first frame
-                return None
-            raise
+        return run_source(stream, *item, selection, options, stop=stop, begun=begun, progress=progress, notify=notify)
 
     for (source, outputs), result in run_jobs(planned, open_stream, work, jobs):
         yield source, outputs, result
+
+
+def run_source(
+    stream: SaliencyStream,
+    source: Source,
+    outputs: Outputs,
+    selection: Selection,
+    options: RunOptions,
+    *,
+    stop: threading.Event,
+    progress: Callable[[int], None],
+    notify: Callable[[str], None],
+    begun: Callable[[Playback], None] = lambda _: None,
+) -> Summary | None:
+    """Runs one source, once what killed runs have left of its outputs is recovered; returns None if a stop came first.
+
+    Raises:
+        SalemaError: see `Playback` and `process_video`.
+    """
+    if stop.is_set():
+        return None
+    try:
+        with Playback(source, selection, stop, notify) as playback:
+            begun(playback)
+            for note in recover_beside(outputs.files):
+                notify(note)
+            return process_video(stream, playback, outputs, options, progress=progress, stop=stop)
+    except VideoError:
+        if stop.is_set():  # before the first frame
+            return None
+        raise
 
 
 def run_jobs(

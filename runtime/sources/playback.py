@@ -72,7 +72,9 @@ class Playback:
         self._ended = threading.Event()
         if self._selection.loop != 1 and not source.repeatable:
             raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
-        self.damage, sound_damage = (Damage(source.shown, is_fatal=self._selection.strict) for _ in range(2))
+        strict = self._selection.strict
+        self.damage = Damage(source.shown, is_fatal=strict, is_numbered=source.of_dataset)
+        sound_damage = Damage(source.shown, is_fatal=strict)
         open_again = partial(open_reader, source, self._selection, self._stop, self.damage, sound_damage)
         reader = open_again()
         self.name, self.height, self.width = reader.name, reader.height, reader.width
@@ -162,7 +164,7 @@ class Playback:
                 return
             if frame.pts * tick < chosen.start_s - _EARLY_S:
                 continue
-            anew = frame.starts_anew
+            anew = frame.starts_anew and not self._source.of_dataset
             if base is None:
                 base, anew = frame.pts if chosen.start_s else 0, True
                 self.start_s = float(base * tick)

@@ -42,6 +42,8 @@ class Source:
         name: what its outputs are called.
         images: the frames, in order, where they are images.
         problem: why there is nothing to open, in a sentence; empty if there is.
+        of_dataset: whether it is a dataset's video, played as the published code does: no frame may be lost, since
+            each has its number, and the memory goes on to the last, over gaps and changes of size.
     """
 
     kind: Kind
@@ -49,6 +51,7 @@ class Source:
     name: str
     images: tuple[Path, ...] = ()
     problem: str = ""
+    of_dataset: bool = False
 
     @property
     def shown(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.wording import counted
 
@@ -12,6 +14,7 @@ class Damage:
     Args:
         name: the source, for messages.
         is_fatal: whether the first fault ends the run.
+        is_numbered: whether frames count by their numbers, so that the first lost frame ends the run.
 
     Attributes:
         packets: how many packets were left out.
@@ -23,8 +26,8 @@ class Damage:
         hdr: the HDR curve (PQ or HLG) of pictures that were shown as if they were SDR, or None.
     """
 
-    def __init__(self, name: str = "", *, is_fatal: bool = False) -> None:
-        self.name, self.is_fatal = name, is_fatal
+    def __init__(self, name: str = "", *, is_fatal: bool = False, is_numbered: bool = False) -> None:
+        self.name, self._is_fatal, self._is_numbered = name, is_fatal, is_numbered
         self.packets = self.images = self.pictures = 0
         self.first_s: float | None = None
         self.why: str | None = None
@@ -37,6 +40,9 @@ class Damage:
         Raises:
             VideoError: the first fault should end the run.
         """
+        if self._is_numbered:
+            advice = ", and maps after that would have other frames' numbers; copy or download it anew"
+            self._fail(time_s, reason(error), advice)
         self._note(time_s, reason(error))
         self.packets += 1
         self.why = self.why or reason(error)
@@ -47,7 +53,7 @@ class Damage:
         Raises:
             VideoError: this error, if the first fault should end the run.
         """
-        if self.is_fatal:
+        if self._is_fatal or self._is_numbered:
             raise error
         self._note(time_s, str(error))
         self.images += 1
@@ -66,7 +72,7 @@ class Damage:
     def looks(self) -> list[str]:
         """Why pictures look odd, in words."""
         notes = []
-        if self.interlaced:
+        if self.interlaced and not self._is_numbered:  # a dataset's frames are run as they are
             are = "is" if self.interlaced == 1 else "are"
             of = counted(self.interlaced, "picture")
             notes.append(f"{of} {are} interlaced, so that moving edges look like combs; --deinterlace makes them whole")
@@ -75,8 +81,11 @@ class Damage:
         return notes
 
     def _note(self, time_s: float | None, why: str) -> None:
-        if self.is_fatal:
-            at = "" if time_s is None else f" at {time_s:.2f} s"
-            raise VideoError(f"{self.name}: is damaged{at} ({why}); without --strict such places are left out")
+        if self._is_fatal:
+            self._fail(time_s, why, "; without --strict such places are left out")
         if not (self.packets or self.images or self.pictures):
             self.first_s = time_s
+
+    def _fail(self, time_s: float | None, why: str, what_follows: str) -> NoReturn:
+        at = "" if time_s is None else f" at {time_s:.2f} s"
+        raise VideoError(f"{self.name}: is damaged{at} ({why}){what_follows}")
