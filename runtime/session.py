@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from salema.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
@@ -84,7 +85,7 @@ class Session(Protocol):
 
 
 class OpenModel:
-    """What all sessions have in common. `close` sets `is_open` to False."""
+    """What all sessions have in common. States are float32 arrays, unless a session overrides how they come and go."""
 
     spec: ModelSpec
     backend: str
@@ -111,6 +112,15 @@ class OpenModel:
         """
         if not self.is_open:
             raise UsageError("the model is closed; load it again")
+
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
+        self.check_open()
+        return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
+
+    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
+        """See `Session.to_host`."""
+        return {state.name: value.copy() for state, value in zip(self.spec.states, states, strict=True)}
 
     def close(self) -> None:
         """See `Session.close`."""

@@ -28,8 +28,6 @@ from salema.runtime.spec import ModelSpec, StateSpec
 from salema.runtime.stream import SaliencyStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
 STEPS_MS = (8.0, 12.0, 20.0)
@@ -56,14 +54,6 @@ class WaitingSession(OpenModel):
         time.sleep(self._step_s)
         self.waited_s += time.perf_counter() - start
         return self._map, states
-
-    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> Any:
-        """Holds them."""
-        return tuple(arrays.values())
-
-    def to_host(self, states: Any) -> dict[str, NDArray[np.float32]]:
-        """Gives them back."""
-        return {"ema30": states[0]}
 
 
 @dataclass(frozen=True)

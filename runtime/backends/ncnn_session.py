@@ -36,8 +36,6 @@ finally:
             del os.environ[variable]
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from salema.runtime.model_folder import NcnnFiles
@@ -103,15 +101,6 @@ class NcnnSession(OpenModel):
             _must(code, f"computing {name}")
             outputs.append(np.array(mat))  # a copy, because mat.numpy() is a view that the mat's end invalidates
         return outputs
-
-    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
-        """See `Session.from_host`."""
-        self.check_open()
-        return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
-
-    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
-        """See `Session.to_host`."""
-        return {state.name: value.copy() for state, value in zip(self.spec.states, states, strict=True)}
 
     def close(self) -> None:
         """See `Session.close`."""

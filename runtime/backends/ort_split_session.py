@@ -12,7 +12,6 @@ from salema.runtime.session import OpenModel
 from salema.runtime.spec import check_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -57,15 +56,6 @@ class OrtSplitSession(OpenModel):
         ema_update(after, passed["fresh"], mix, averaged, residual=residual, **options)
         (saliency,) = self._decoder.run(["saliency"], {"averaged": averaged})
         return saliency[:, 0], (after,)
-
-    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
-        """See `Session.from_host`."""
-        self.check_open()
-        return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
-
-    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
-        """See `Session.to_host`."""
-        return {state.name: value.copy() for state, value in zip(self.spec.states, states, strict=True)}
 
     def close(self) -> None:
         """See `Session.close`."""
