@@ -168,7 +168,7 @@ except MissingDependencyError as error:
     assert ran.stderr == ""
     auto, explicit = ran.stdout.splitlines()
     assert auto.startswith("ONNX Runtime")
-    assert auto.endswith(f"; ncnn, which is faster on the CPU, passed over: {explicit}")
+    assert auto.endswith(f" (auto: ncnn, which is faster on the CPU, passed over: {explicit})")
     assert explicit.startswith("ncnn can't be imported (")
     assert explicit.endswith("install it with: pip install 'salema[ncnn]'")
 
