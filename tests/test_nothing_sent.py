@@ -21,7 +21,7 @@ MAINS = {
     "salema-export": "salema.export.cli:main",
     "salema-run": "salema.runtime.cli.run:main_of_process",
 }
-PLOT = [".cache", ".config"]  # Matplotlib's list of fonts, with --plot; the README says so
+PLOT = [".cache", ".config"]  # Matplotlib's list of fonts, with --plot; docs/cpu.md says so
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def cpu_ms(command: list[str]) -> float:
 
 
 def table(timings: dict[str, dict[str, Any]]) -> str:
-    """Returns the README's table: seconds, and how many times less than the peer; the lean one in brackets."""
+    """Returns the table of docs/scores.md: seconds, and how many times less than the peer; the lean one in brackets."""
     rows = ["| frames | published script | " + " | ".join(f"`{name}`" for name in PROTOCOLS) + " |", "|---" * 5 + "|"]
     for frames in FRAMES:
         peer, lean = (timings[f"{name}, {frames} frames"]["median_ms"] / 1e3 for name in (PEER, LEAN_PEER))
