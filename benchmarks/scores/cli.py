@@ -97,7 +97,7 @@ def evaluate(
         if pred is not None:
             sources = _predicted(places, {**options, "weights": weights, "naming": naming})
         else:
-            sources = _inferred(places, {**options, "source": src}, {"backend": backend, "device": device}, opened)
+            sources = _inferred(places, {**options, "source": src}, backend, device, opened)
         if against_published:
             check_published(dataset or "", protocol, whole_videos(sources, truth))
         how = {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere, "strict": strict}
@@ -216,14 +216,14 @@ def _predicted(places: list[Path], options: dict[str, Any]) -> list[MapSource]:
 
 
 def _inferred(
-    places: list[Path], options: dict[str, Any], opening: dict[str, Any], opened: ExitStack
+    places: list[Path], options: dict[str, Any], backend: str, device: str, opened: ExitStack
 ) -> list[MapSource]:
     from salema.benchmarks.maps.predictions import ModelMaps
-    from salema.runtime.cli.run_report import Announced
+    from salema.runtime.cli.opening import Announced, Opening
 
     sources: list[MapSource] = []
     for place in places:
-        stream = opened.enter_context(Announced(model=place, streams=1, **opening)())
+        stream = opened.enter_context(Announced(Opening(place, backend, device, streams=1))())
         label = f"{Path(stream.spec.weights).stem} {stream.spec.precision}"
         sources.append(ModelMaps(stream=stream, label=label, **options))
     return _told_apart(sources, places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,12 +13,6 @@ from salema.runtime.cli.options import refuse_others
 from salema.runtime.cli.start import run_app
 from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.run.stage_threads import is_something_left
-
-if TYPE_CHECKING:
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.run.stages import RunOptions
-    from salema.runtime.sources.selection import Selection
-    from salema.runtime.sources.source import Source
 
 # What goes with --dataset and with --recover; all else is of sources.
 _WITH_DATASET = {
@@ -149,20 +143,36 @@ def run(
     """Lay the saliency of videos over them, with their sound kept, and save maps and numbers; or run a dataset."""
     with exit_on_error("salema-run", "give fewer --jobs, or a --model exported with a smaller --imgsz"):
         if recover is not None:
-            _recover(recover, context, sources)
+            refuse_others(context, {"recover"}, f"not for --recover {recover}, which runs nothing")
+            if sources:
+                raise UsageError(f"--recover {recover}: give no sources with it; nothing is run")
+            from salema.runtime.cli.run_modes import recover_outputs
+
+            recover_outputs(recover)
             return
-        opening = {"model": model, "backend": backend, "device": device, "graphs": cuda_graph}
         if bool(sources) == (dataset is not None):
             raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
+        from salema.runtime.cli.opening import Opening
+
+        opening = Opening(model, backend, device, cuda_graph, streams=None if dataset is None else 1)
         if dataset is not None:
             refuse_others(context, _WITH_DATASET, f"not for --dataset {dataset}")
             if src is None or dst is None:
                 raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR")
-            options = {"naming": naming, "start": start, "end": end}
-            how = {"jobs": jobs or 1, "resume": resume, "map_size": map_size, "strict": strict}
-            _run_dataset(dataset, src, dst, options, opening, how, as_json=json_)
+            from salema.runtime.cli.run_modes import DatasetChoice, run_over_dataset
+
+            run_over_dataset(
+                DatasetChoice(dataset, src, dst, naming, start, end),
+                opening,
+                jobs=jobs or 1,
+                resume=resume,
+                map_size=map_size,  # type: ignore[arg-type] # it checks it
+                strict=strict,
+                as_json=json_,
+            )
             return
         refuse_others(context, {*context.params} - _DATASET_ONLY, "for --dataset only")
+        from salema.runtime.cli.run_modes import run_over_sources
         from salema.runtime.output.outputs import STDOUT, plan_outputs
         from salema.runtime.postprocess import Look
         from salema.runtime.run.stages import RunOptions
@@ -191,88 +201,7 @@ def run(
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
         how_many = jobs or usual_jobs(found)
         planned = list(zip(found, outputs, strict=True))
-        _run_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
-
-
-def _recover(folder: Path, context: typer.Context, sources: list[str] | None) -> None:
-    from salema.runtime.output.recovery import recover_folder
-    from salema.runtime.telling import show
-
-    refuse_others(context, {"recover"}, f"not for --recover {folder}, which runs nothing")
-    if sources:
-        raise UsageError(f"--recover {folder}: give no sources with it; nothing is run")
-    for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
-        show(note)
-
-
-def _run_sources(
-    planned: list[tuple[Source, Outputs]],
-    selection: Selection,
-    options: RunOptions,
-    opening: dict[str, Any],
-    *,
-    jobs: int,
-    strict: bool,
-    as_json: bool,
-) -> None:
-    from salema.runtime.cli.frame_bar import FrameBar
-    from salema.runtime.cli.run_report import Announced, Report
-    from salema.runtime.run.videos import run_sources
-    from salema.runtime.stopping import stop_requested
-
-    to_stderr = any(outputs.csv_to_stdout for _, outputs in planned)
-    report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
-    open_stream = Announced(**opening)
-    with stop_requested() as stop, FrameBar(len(planned)) as bar:
-        for source, outputs, result in run_sources(
-            planned,
-            open_stream,
-            selection,
-            options,
-            jobs=jobs,
-            stop=stop,
-            begun=bar.begun,
-            progress=bar.advance,
-            notify=bar.note,
-        ):
-            bar.finished()
-            report.add(source, outputs, result, open_stream.description)
-            if strict and report.has_failed:
-                stop.set()  # what is under way is finished and kept
-    report.exit(strict=strict)
-
-
-def _run_dataset(
-    dataset: str,
-    source: Path,
-    target: Path,
-    options: dict[str, Any],
-    opening: dict[str, Any],
-    how: dict[str, Any],
-    *,
-    as_json: bool,
-) -> None:
-    from salema.runtime.cli.frame_bar import FrameBar
-    from salema.runtime.cli.run_report import Announced, report_dataset
-    from salema.runtime.output.map_size import check_map_size
-    from salema.runtime.run.dataset import run_dataset
-    from salema.runtime.run.dataset_layouts import check_dataset, list_videos
-    from salema.runtime.stopping import stop_requested
-
-    check_dataset(dataset, **options)
-    check_map_size(how["map_size"])
-    with Announced(**opening, streams=1) as open_stream:
-        videos = list_videos(dataset, source, target, open_stream.ahead().weights, **options)
-        with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
-            summary = run_dataset(
-                videos,
-                open_stream,
-                stop=stop,
-                **how,
-                progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
-                notify=bar.note,
-            )
-    report_dataset(summary, len(videos), target, as_json=as_json)
+        run_over_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
 
 
 def main() -> None:

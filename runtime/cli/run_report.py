@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from salema.runtime import load
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
 from salema.runtime.telling import show, tell
 from salema.runtime.wording import counted
@@ -15,53 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from typing_extensions import Self
-
     from salema.runtime.output.outputs import Outputs
     from salema.runtime.run.dataset import DatasetSummary
     from salema.runtime.run.summary import Summary
     from salema.runtime.sources.source import Source
-    from salema.runtime.spec import ModelSpec
-    from salema.runtime.stream import SaliencyStream
-
-
-class Announced:
-    """Opens the model, and says once what it is and where it runs.
-
-    Attributes:
-        description: backend and device, once it has been opened.
-    """
-
-    description = ""
-
-    def __init__(self, **opening: Any) -> None:
-        self._opening = opening
-        self._ahead: SaliencyStream | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._ahead is not None:  # nobody took it
-            self._ahead.close()
-
-    def ahead(self) -> ModelSpec:
-        """Opens the stream that the next call returns, for what its model says of itself."""
-        self._ahead = self()
-        return self._ahead.spec
-
-    def __call__(self) -> SaliencyStream:
-        """Opens it; see `load`."""
-        if self._ahead is not None:
-            stream, self._ahead = self._ahead, None
-            return stream
-        stream = load(**self._opening)
-        if not self.description:
-            self.description = stream.description
-            tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
-            if not stream.spec.trained:
-                tell(f"note: {stream.spec.weights} weights are untrained; the maps show that it runs, nothing more")
-        return stream
 
 
 class Report:

@@ -22,7 +22,7 @@ def test_maps_are_scored_where_pyav_is_not_installed():
 import sys
 sys.modules["av"] = None
 import salema.benchmarks.scores.cli, salema.benchmarks.scores.report, salema.benchmarks.maps.predictions
-import salema.benchmarks.scores.scoring, salema.benchmarks.scores.submission, salema.runtime.cli.run_report
+import salema.benchmarks.scores.scoring, salema.benchmarks.scores.submission, salema.runtime.cli.opening
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -14,7 +14,8 @@ from videos import damage, write_clip, write_film
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.cli import run_report as cli_report
+from salema.runtime.cli import opening as cli_opening
+from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run import main
 from salema.runtime.errors import BackendError, UsageError, VideoError
 from salema.runtime.output.provenance import read_provenance
@@ -98,14 +99,14 @@ def test_the_model_is_opened_once_for_a_dataset(cli, model, tmp_path, monkeypatc
         opened.append(options)
         return load(*arguments, **options)
 
-    monkeypatch.setattr(cli_report, "load", counting)
+    monkeypatch.setattr(cli_opening, "load", counting)
     ran = cli(main, "--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
     assert (ran.code, len(opened)) == (0, 1), ran.err
     assert ran.out == f"1 of 1 video, 1 map -> {tmp_path / 'dst'}\n"
 
 
 def test_a_model_opened_ahead_is_closed_where_nobody_takes_it(model):
-    with cli_report.Announced(model=model) as open_stream:
+    with Announced(Opening(model)) as open_stream:
         assert open_stream.ahead().architecture == "SalEMA30"
         kept = open_stream._ahead
     with pytest.raises(UsageError, match="the model is closed"):

@@ -1,0 +1,68 @@
+"""Opening the model of a command, and saying what it is and where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from salema.runtime import load
+from salema.runtime.telling import tell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from salema.runtime.spec import ModelSpec
+    from salema.runtime.stream import SaliencyStream
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Which model is opened, and how; see `salema.runtime.load`."""
+
+    model: Path
+    backend: str = "auto"
+    device: str = "auto"
+    graphs: bool = True
+    streams: int | None = None
+
+
+class Announced:
+    """Opens the model, and says once what it is and where it runs.
+
+    Attributes:
+        description: backend and device, once it has been opened.
+    """
+
+    description = ""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._ahead: SaliencyStream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ahead is not None:  # nobody took it
+            self._ahead.close()
+
+    def ahead(self) -> ModelSpec:
+        """Opens the stream that the next call returns, for what its model says of itself."""
+        self._ahead = self()
+        return self._ahead.spec
+
+    def __call__(self) -> SaliencyStream:
+        """Opens it; see `load`."""
+        if self._ahead is not None:
+            stream, self._ahead = self._ahead, None
+            return stream
+        how = self._opening
+        stream = load(how.model, backend=how.backend, device=how.device, streams=how.streams, graphs=how.graphs)
+        if not self.description:
+            self.description = stream.description
+            tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
+            if not stream.spec.trained:
+                tell(f"note: {stream.spec.weights} weights are untrained; the maps show that it runs, nothing more")
+        return stream

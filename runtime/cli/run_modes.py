@@ -1,0 +1,128 @@
+"""What `salema-run` does: it runs sources, or a dataset, or recovers what killed runs have left."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from salema.runtime.cli.frame_bar import FrameBar
+from salema.runtime.cli.opening import Announced
+from salema.runtime.cli.run_report import Report, report_dataset
+from salema.runtime.output.map_size import check_map_size
+from salema.runtime.output.recovery import recover_folder
+from salema.runtime.run.dataset import run_dataset
+from salema.runtime.run.dataset_layouts import check_dataset, list_videos
+from salema.runtime.run.videos import run_sources
+from salema.runtime.stopping import stop_requested
+from salema.runtime.telling import show
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from salema.runtime.cli.opening import Opening
+    from salema.runtime.output.map_size import MapSize
+    from salema.runtime.output.outputs import Outputs
+    from salema.runtime.run.stages import RunOptions
+    from salema.runtime.sources.selection import Selection
+    from salema.runtime.sources.source import Source
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """Which videos of a dataset are run, and where their maps go under which names; see `list_videos`."""
+
+    dataset: str
+    source: Path
+    target: Path
+    naming: str
+    start: int | None
+    end: int | None
+
+
+def recover_outputs(folder: Path) -> None:
+    """Recovers what killed runs have left in a folder and those in it, and says what.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
+        show(note)
+
+
+def run_over_sources(
+    planned: list[tuple[Source, Outputs]],
+    selection: Selection,
+    options: RunOptions,
+    opening: Opening,
+    *,
+    jobs: int,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Runs sources, and says what became of each; `strict`: the first that fails is the last.
+
+    Raises:
+        SalemaError: see `run_sources`; or the one source that was given failed.
+        SystemExit: not all went well.
+    """
+    to_stderr = any(outputs.csv_to_stdout for _, outputs in planned)
+    report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
+    open_stream = Announced(opening)
+    with stop_requested() as stop, FrameBar(len(planned)) as bar:
+        for source, outputs, result in run_sources(
+            planned,
+            open_stream,
+            selection,
+            options,
+            jobs=jobs,
+            stop=stop,
+            begun=bar.begun,
+            progress=bar.advance,
+            notify=bar.note,
+        ):
+            bar.finished()
+            report.add(source, outputs, result, open_stream.description)
+            if strict and report.has_failed:
+                stop.set()  # what is under way is finished and kept
+    report.exit(strict=strict)
+
+
+def run_over_dataset(
+    choice: DatasetChoice,
+    opening: Opening,
+    *,
+    jobs: int,
+    resume: bool,
+    map_size: MapSize,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Writes the maps of a dataset, and says what became of it; see `run_dataset`.
+
+    Raises:
+        SalemaError: the options can't be right, there is no video to run, or the model can't be opened.
+        SystemExit: not all went well.
+    """
+    check_dataset(choice.dataset, naming=choice.naming, start=choice.start, end=choice.end)
+    check_map_size(map_size)
+    with Announced(opening) as open_stream:
+        videos = list_videos(
+            *(choice.dataset, choice.source, choice.target, open_stream.ahead().weights),
+            naming=choice.naming,
+            start=choice.start,
+            end=choice.end,
+        )
+        with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
+            summary = run_dataset(
+                videos,
+                open_stream,
+                jobs=jobs,
+                resume=resume,
+                map_size=map_size,
+                strict=strict,
+                stop=stop,
+                progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
+                notify=bar.note,
+            )
+    report_dataset(summary, len(videos), choice.target, as_json=as_json)
