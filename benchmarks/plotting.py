@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from salema.runtime.errors import MissingDependencyError, UsageError, reason
 from salema.runtime.files.whole_files import check_writable, written_aside
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def check_plot(path: Path) -> None:

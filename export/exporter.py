@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,13 +37,11 @@ from salema.runtime.errors import OutputError, UsageError
 from salema.runtime.files.whole_files import check_writable, make_folder, written_aside
 from salema.runtime.model_folder import MODEL_FILE, NCNN_FILES, PART_FILES, NcnnFiles
 from salema.runtime.output.recovery import remove_unfinished
+from salema.runtime.session import Session
 from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from salema.export.options import ExportOptions
-    from salema.runtime.session import Session
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,13 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from salema.kernels.errors import BackendError, MissingDependencyError, reason
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("auto", "nvrtc", "nvcc")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,8 +16,6 @@ import numpy as np
 from salema.kernels.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 WHOLE = "WHOLE"  # both axes shrink by whole numbers, 1 among them: sums of integers

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from salema.kernels.errors import BackendError, MissingDependencyError, SalemaError, reason
 from salema.runtime.stopping import signals_taken
 from salema.runtime.telling import tell
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # The base classes live in the lowest package. All other code imports every error from here.
 __all__ = [

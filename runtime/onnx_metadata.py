@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from salema.runtime.errors import ModelError
 from salema.runtime.spec import METADATA_KEY, ModelSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _METADATA_PROPS = 14
 _KEY, _VALUE = 1, 2

@@ -9,13 +9,12 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from salema.runtime.errors import ModelError, NewerModelError, UsageError, reason
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from _typeshed import DataclassInstance
 
 Facts = TypeVar("Facts", bound="DataclassInstance")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.preprocess import check_frame, to_network_size
-from salema.runtime.session import AbortableSession, PictureSession
+from salema.runtime.session import AbortableSession, PictureSession, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from numpy.typing import NDArray
     from typing_extensions import Self
 
     from salema.runtime.postprocess import Look, Pictures
-    from salema.runtime.session import Session
     from salema.runtime.spec import ModelSpec
 
 

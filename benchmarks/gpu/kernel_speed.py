@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -9,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from salema.kernels.arrays import Array, place_array
+from salema.kernels.arrays import Array, Launcher, place_array
 from salema.kernels.ops.ema import ema_update
 from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
 from salema.kernels.tables import linear_tables, resize_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
-    from salema.kernels.arrays import Launcher
     from salema.kernels.device.cuda import CudaDevice
     from salema.kernels.device.interface import Buffer
 

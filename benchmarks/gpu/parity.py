@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from salema.runtime.session import Session
 from salema.runtime.stream import SaliencyStream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salema.benchmarks.peers.torch_peers import TorchStream
-    from salema.runtime.session import Session
 
 _TINY = 1e-12
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,6 @@ from salema.kernels.errors import BackendError
 from salema.kernels.gpus import pci_bus_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from typing_extensions import Self
 
 _SYS = Path("/sys")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -16,8 +17,6 @@ from salema.benchmarks.maps.map_files import read_fixations
 from salema.benchmarks.metrics.resizing import resize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-
     from numpy.typing import NDArray
 
     from salema.benchmarks.metrics.protocols import Protocol

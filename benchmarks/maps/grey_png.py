@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 try:  # the same functions, three to ten times as fast

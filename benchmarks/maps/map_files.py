@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,8 +16,6 @@ from salema.runtime.files.image_file import decode_image
 from salema.runtime.sources.source import IMAGES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     Map = NDArray[Any]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +16,6 @@ from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file, show
 from salema.runtime.files.image_file import check_pixels
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from types import ModuleType
-
     from numpy.typing import NDArray
 
 _NAME = "I"  # the variable that DHF1K's files hold

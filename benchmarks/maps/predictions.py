@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from salema.benchmarks.maps.ground_truth import frame_key, map_files, subfolders, video_key
+from salema.benchmarks.maps.ground_truth import VideoTruth, frame_key, map_files, subfolders, video_key
 from salema.benchmarks.maps.map_files import read_map
 from salema.runtime.errors import MapError, ModelError, UsageError, VideoError
 from salema.runtime.output.provenance import makers, title_of
 from salema.runtime.postprocess import to_grey
-from salema.runtime.run.dataset_layouts import IN_IMAGES, NAMINGS, is_wanted, list_videos, testing_folder
+from salema.runtime.run.dataset_layouts import IN_IMAGES, NAMINGS, FrameFolder, is_wanted, list_videos, testing_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from salema.benchmarks.maps.ground_truth import VideoTruth
-    from salema.runtime.run.dataset_layouts import FrameFolder
     from salema.runtime.stream import SaliencyStream
 
     Map = NDArray[Any]

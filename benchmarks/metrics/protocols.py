@@ -6,6 +6,7 @@ different protocols can't be compared.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,8 +21,6 @@ from salema.runtime.metrics import cc, kl_divergence, measured, nss, sim
 from salema.runtime.run.dataset_layouts import IN_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Map = NDArray[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,6 @@ from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
 from salema.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from salema.runtime.spec import ModelSpec
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from salema.export.graph.models import SaliencyStep
 from salema.export.graph.to_onnx import DTYPES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from salema.export.weights.architecture import Architecture
-    from salema.runtime.spec import ModelSpec
+from salema.export.weights.architecture import Architecture
+from salema.runtime.spec import ModelSpec
 
 _DTYPES = {**DTYPES, "bf16": torch.bfloat16}
 

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salema.benchmarks.maps.fixations import seeded
-from salema.benchmarks.metrics.protocols import METRICS
-from salema.benchmarks.scores.results import mean_known
+from salema.benchmarks.metrics.protocols import METRICS, Mean
+from salema.benchmarks.scores.results import DatasetScores, mean_known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from salema.benchmarks.metrics.protocols import Mean
-    from salema.benchmarks.scores.results import DatasetScores
 
 RESAMPLES = 10_000
 LEVEL = 0.95

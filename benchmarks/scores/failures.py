@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from salema.runtime.errors import MapError, VideoError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from salema.benchmarks.maps.ground_truth import VideoTruth
 
 _Result = TypeVar("_Result")

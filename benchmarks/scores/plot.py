@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,6 @@ from salema.benchmarks.plotting import new_figure, save_figure
 from salema.benchmarks.scores.published import FIVE, published_videos
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from salema.benchmarks.scores.report import Evaluation
 
 _NAMED = 200  # videos that there is room to name

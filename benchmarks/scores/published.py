@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
@@ -12,8 +13,6 @@ from salema.benchmarks.metrics.protocols import METRICS
 from salema.runtime.errors import MapError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from salema.benchmarks.scores.results import DatasetScores

@@ -5,23 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from salema.benchmarks.metrics.protocols import METRICS, Protocol
+from salema.benchmarks.metrics.protocols import METRICS, Mean, Protocol
 from salema.benchmarks.scores.bootstrap import LEVEL, RESAMPLES, Difference, compare_scores, video_differences
 from salema.benchmarks.scores.published import FIVE, ROWS, Agreement, against_published, in_part, published_differences
+from salema.benchmarks.scores.results import DatasetScores, VideoScores
 from salema.runtime.files.whole_files import write_bytes, written_aside
 from salema.runtime.telling import csv_text
 from salema.runtime.wording import counted, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from salema.benchmarks.metrics.protocols import Mean
-    from salema.benchmarks.scores.results import DatasetScores, VideoScores
 
 _NOT_DEFINED = "-"
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salema.benchmarks.metrics.protocols import METRICS
+from salema.benchmarks.metrics.protocols import METRICS, Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from salema.benchmarks.metrics.protocols import Mean
 
     Scores = NDArray[np.float64]
 

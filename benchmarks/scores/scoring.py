@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from salema.benchmarks.maps.fixations import OtherFixations, read_places, seeded
+from salema.benchmarks.maps.fixations import OtherFixations, Places, read_places, seeded
+from salema.benchmarks.maps.ground_truth import VideoTruth
 from salema.benchmarks.maps.map_files import read_map
-from salema.benchmarks.maps.predictions import PredictedMaps
-from salema.benchmarks.metrics.protocols import METRICS, score_frame
+from salema.benchmarks.maps.predictions import MapSource, Matched, PredictedMaps
+from salema.benchmarks.metrics.protocols import METRICS, Protocol, score_frame
 from salema.benchmarks.scores.failures import Failures
 from salema.benchmarks.scores.results import DatasetScores, VideoScores
-from salema.benchmarks.scores.workers import can_fork, working
+from salema.benchmarks.scores.workers import Workers, can_fork, working
 from salema.runtime.errors import MapError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from salema.benchmarks.maps.fixations import Places
-    from salema.benchmarks.maps.ground_truth import VideoTruth
-    from salema.benchmarks.maps.predictions import MapSource, Matched
-    from salema.benchmarks.metrics.protocols import Protocol
-    from salema.benchmarks.scores.workers import Workers
 
     Scores = NDArray[np.float64]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from salema.benchmarks.maps.ground_truth import frame_key, subfolders
 from salema.benchmarks.maps.predictions import find_predictions
@@ -14,10 +15,6 @@ from salema.runtime.files.whole_files import written_aside
 from salema.runtime.output.provenance import NAME
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.runtime.wording import counted, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 FRAME_WH = (640, 360)
 

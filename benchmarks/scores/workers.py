@@ -11,16 +11,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _AHEAD = 4  # jobs per worker that are read or inferred before they are done
 _DIE_WITH_PARENT = 1  # of prctl(2)

@@ -29,6 +29,7 @@ from salema.runtime.gpu.trt_library import KINDS
 from salema.runtime.gpu.trt_session import open_engine
 from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.spec import ModelSpec
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from salema.benchmarks.peers.network import Network
     from salema.runtime.sources.source import Source
-    from salema.runtime.spec import ModelSpec
 
 Turn = Callable[[int, str], None]
 

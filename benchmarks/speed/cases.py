@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,16 +21,13 @@ from salema.runtime.files.whole_files import sha256_of
 from salema.runtime.model_folder import look_up
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.session import DEVICE, DEVICES
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from salema.benchmarks.peers.network import Network
     from salema.runtime.sources.source import Source
-    from salema.runtime.spec import ModelSpec
     from salema.runtime.stream import SaliencyStream
 
 FRAMES = 16

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +25,6 @@ from salema.benchmarks.speed.records import SCHEMA
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.errors import BackendError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 SIZES_HW = ((96, 128), (144, 192), (192, 256), (288, 384), (384, 512), (720, 1280))
 BATCHES = (1, 2, 4, 8, 16)

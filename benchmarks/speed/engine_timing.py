@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,6 @@ from salema.benchmarks.speed.harness import LEAST_RUNS, WARM_UP_MS, percentile
 from salema.runtime.gpu.step_io import HostTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from salema.kernels.device.interface import Buffer, Device
     from salema.runtime.gpu.step_engine import StepEngine
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from salema.benchmarks.speed.cases import model_names
+from salema.benchmarks.speed.cases import Plan, model_names
 from salema.benchmarks.speed.records import key_of
 from salema.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from salema.benchmarks.speed.cases import Plan
 
 LEAST_CHANGE = 0.05
 """Less than this is called noise however narrow the quartiles are: two runs on one machine differ by it."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from salema.benchmarks.plotting import new_figure, save_figure
 from salema.benchmarks.speed.records import key_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", "of limit", "J/frame")
 _MARKERS = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from salema.runtime.errors import VideoError
 from salema.runtime.output.recovery import recover_folder
 from salema.runtime.video.mp4 import count_pictures
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _OUTPUTS = ("-o", "o.mp4", "--npz", "o.npz", "--csv", "o.csv", "--maps", "maps")
 _START_S = 60

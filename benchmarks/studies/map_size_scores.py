@@ -7,6 +7,7 @@ Usage: python -m salema.benchmarks.studies.map_size_scores FILE.json
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -20,8 +21,6 @@ from salema.runtime.output.map_size import levels_at
 from salema.runtime.postprocess import to_grey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 FRAMES, TRUTH_HW, MAP_HW = 200, (360, 640), (192, 256)

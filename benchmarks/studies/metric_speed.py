@@ -10,6 +10,7 @@ published ones under every protocol, as nobody would compare every pixel with ev
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,6 @@ from salema.benchmarks.studies import slow_metrics as slow
 from salema.benchmarks.studies.common import take_one_core, write_study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 ROUNDS = 25

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,6 @@ from salema.runtime.backends.ncnn_session import load_net, to_mat
 from salema.runtime.model_folder import look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 ROUNDS, PROCESSES, STEPS = 15, 6, 12

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import av
 import onnx
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 # What a file may say that is not the same from one run, version or machine to the next.
 VARYING = frozenset({"salema_version", "commit", "seconds", "fps", "stage_ms", "size_bytes"})

@@ -15,21 +15,17 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.studies.same_files import compare
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
 FPS, FRAMES, SIZE_HW = 25, 48, (72, 128)

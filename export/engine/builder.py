@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.export.engine.progress import BuildProgress, make_monitor
@@ -15,14 +16,12 @@ from salema.runtime.errors import BackendError, ModelError, UsageError
 from salema.runtime.gpu.engine_inspector import check_precision
 from salema.runtime.gpu.trt_engine import deserialize, inspect_engine, set_shapes, shape_of
 from salema.runtime.gpu.trt_library import TENSORRT_RTX, Library
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import tensorrt as trt
 
     from salema.export.options import EngineOptions
-    from salema.runtime.spec import ModelSpec
 
 _GIB = 1 << 30
 

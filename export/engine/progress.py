@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from salema.runtime.stopping import stop_requested
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class BuildProgress:

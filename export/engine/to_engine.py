@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from salema.export.engine.builder import build_plan, inspect_plan
 from salema.export.options import EngineOptions
@@ -17,10 +18,6 @@ from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORR
 from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import parse_spec, read_spec
 from salema.runtime.spec import salema_version
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 ENGINES = ("auto", "tensorrt", "tensorrt-rtx", "none")
 LEVELS = range(6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,6 @@ from salema.export.graph.rewrite import MEAN, MEAN_CHANNEL, CroppedUpConv, Trans
 from salema.export.weights.architecture import CLSTM56_END, ENCODER_END, FINAL_CONVS, LAYERS, Architecture
 from salema.runtime.errors import UsageError
 from salema.runtime.spec import SplitSpec, StateSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 MEAN_BGR = (103.939, 116.779, 123.68)
 LSTM_STATES = ("hidden", "cell")

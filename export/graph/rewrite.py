@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +13,6 @@ from salema.runtime.errors import UsageError
 from salema.runtime.spec import TRANSPOSED
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-
     from salema.export.options import ExportOptions
 
 CROPPED = "upsampling-cropped"

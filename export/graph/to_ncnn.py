@@ -10,23 +10,21 @@ Source: ncnn's wiki, "param and model file structure" and "operation param weigh
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from salema.export.graph.models import MEAN_BGR
+from salema.export.graph.models import MEAN_BGR, SaliencyStep
 from salema.export.weights.architecture import ENCODER_END, FINAL_CONVS, LAYERS
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from salema.export.graph.models import SaliencyStep
     from salema.export.int8.quantize import Ranges
-    from salema.runtime.spec import ModelSpec
 
 _MAGIC = "7767517"
 _RAW_FP32, _RAW_INT8 = (flag.to_bytes(4, "little") for flag in (0, 0x000D4B38))  # before a convolution's weights

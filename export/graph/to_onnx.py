@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ import torch
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
 OPSET = 18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,14 +13,10 @@ from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.sources.playback import NoFrameError, Playback
 from salema.runtime.sources.selection import Selection
-from salema.runtime.sources.source import find_sources
+from salema.runtime.sources.source import Source, find_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
-
-    from salema.runtime.sources.source import Source
 
 RUN = 16
 """Frames in a row: enough for the state of an average with a coefficient of 0.1 to settle."""

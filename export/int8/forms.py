@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import onnx
 
+from salema.export.graph.models import SaliencyStep
 from salema.export.graph.to_ncnn import Rounding, write_ncnn
 from salema.export.graph.to_onnx import describe
 from salema.export.int8.quantize import SCHEMES, Ranges, Scheme, quantize
@@ -16,13 +18,8 @@ from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.backends.ort_split_session import OrtSplitSession
 from salema.runtime.model_folder import NcnnFiles
 from salema.runtime.onnx_metadata import read_spec
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from salema.export.graph.models import SaliencyStep
-    from salema.runtime.session import Session
-    from salema.runtime.spec import ModelSpec
+from salema.runtime.session import Session
+from salema.runtime.spec import ModelSpec
 
 _TRIAL = "trial.onnx"
 

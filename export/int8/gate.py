@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,11 @@ import numpy as np
 
 from salema.runtime.errors import VerificationError
 from salema.runtime.metrics import cc, nss, sim
+from salema.runtime.session import Session
 from salema.runtime.stream import SaliencyStream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
-
-    from salema.runtime.session import Session
 
     Maps = NDArray[np.float32]
 

@@ -10,6 +10,7 @@ import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import shape_inference
 from onnxruntime.quantization import (
     CalibrationMethod,
@@ -28,10 +30,6 @@ from onnxruntime.quantization import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from salema.runtime.session import Session
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")

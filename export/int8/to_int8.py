@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,27 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from salema.export.graph.models import SaliencyStep
 from salema.export.graph.to_onnx import to_onnx
-from salema.export.int8.forms import form_for
+from salema.export.int8.forms import Form, form_for
 from salema.export.int8.gate import LEAST_CC, STEPS, Accuracy, check, measure, run
 from salema.export.int8.quantize import Ranges, calibrate, layers_of
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.errors import UsageError
 from salema.runtime.metrics import cc
 from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.session import Session
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from typing_extensions import Self
 
-    from salema.export.graph.models import SaliencyStep
     from salema.export.int8.footage import Footage
-    from salema.export.int8.forms import Form
     from salema.export.int8.gate import Maps
     from salema.export.options import ExportOptions
-    from salema.runtime.session import Session
-    from salema.runtime.spec import ModelSpec
 
 AIM_CC = 0.9905
 _LEAST_GAIN = 5e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numpy.lib import format as npy
@@ -12,7 +13,6 @@ from salema.runtime.files.bounded_files import shown_size
 
 if TYPE_CHECKING:
     import zipfile
-    from pathlib import Path
 
 MOST_WEIGHT_BYTES = 1 << 30  # SalCLSTM30 with the two averages of Adam has 0.6 GB
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

@@ -10,6 +10,7 @@ import struct
 import sys
 import warnings
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,6 @@ from salema.runtime.files.bounded_files import check_file
 from salema.runtime.files.whole_files import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from torch import Tensor
 
 _LASAGNE_ARRAYS = 2 * sum(index <= LAST_CONV for index in CONVS)

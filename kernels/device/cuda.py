@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,6 @@ from salema.kernels.errors import BackendError, MissingDependencyError, explain,
 from salema.kernels.gpus import list_gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from numpy.typing import NDArray
 
 _INSTALL = "install it with: pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salema.kernels.compile import load_kernel
+from salema.kernels.compile import Variant, load_kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from salema.kernels.compile import Variant
     from salema.kernels.device.cuda import CudaDevice
 
 _FORMATS = {np.dtype(np.uint64): "P", np.dtype(np.uint32): "I", np.dtype(np.int32): "i", np.dtype(np.float32): "f"}

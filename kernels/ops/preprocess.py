@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from salema.kernels.arrays import Array, Launcher, address, check_apart, check_array
 from salema.kernels.compile import Variant
 from salema.kernels.errors import ArgumentError
-from salema.kernels.tables import LINEAR, MODES
-
-if TYPE_CHECKING:
-    from salema.kernels.tables import AxisTable, ResizeTables
+from salema.kernels.tables import LINEAR, MODES, AxisTable, ResizeTables
 
 VARIANTS = tuple(Variant("preprocess", {"MODE": mode}) for mode in MODES)
 

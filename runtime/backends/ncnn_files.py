@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of
-from salema.runtime.model_folder import NCNN_AGAIN
+from salema.runtime.model_folder import NCNN_AGAIN, NcnnFiles
 from salema.runtime.spec import ModelSpec, read_facts
-
-if TYPE_CHECKING:
-    from salema.runtime.model_folder import NcnnFiles
 
 RECORD_VERSION = 2  # files of version 1 gave layers no sizes, and ran slowly
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from salema.runtime.backends.ncnn_files import read_info
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
-from salema.runtime.session import OpenModel
+from salema.runtime.model_folder import NcnnFiles
+from salema.runtime.session import OpenModel, States
 
 # ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 3 ms: beside
 # decoding, encoding or other programs, a step then took two to three times the CPU time, and was slower. With these
@@ -37,9 +38,6 @@ finally:
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from salema.runtime.model_folder import NcnnFiles
-    from salema.runtime.session import States
 
 # On by default, and not FP32: they round weights and activations to 16 bits, if the CPU can compute with those.
 _ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed")

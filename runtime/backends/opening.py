@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
 from salema.runtime.gpu.trt_library import KINDS, kind_of
-from salema.runtime.model_folder import NCNN_FILES, look_up
+from salema.runtime.model_folder import NCNN_FILES, ModelFolder, look_up
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import BACKENDS, DEVICE, DEVICES
+from salema.runtime.session import BACKENDS, DEVICE, DEVICES, Session
 from salema.runtime.spec import TRANSPOSED
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from salema.runtime.model_folder import ModelFolder
-    from salema.runtime.session import Session
 
 _NOT_HERE = (BackendError, MissingDependencyError, ModelError, OSError)
 

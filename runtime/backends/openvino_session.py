@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import OpenModel
+from salema.runtime.session import OpenModel, States
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from numpy.typing import NDArray
-
-    from salema.runtime.session import States
 
 _TELEMETRY = "openvino_telemetry"
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from salema.kernels.gpus import list_gpus
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
 from salema.runtime.files.whole_files import make_folder, sha256_of
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import OpenModel
+from salema.runtime.session import OpenModel, States
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 try:
@@ -29,12 +31,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from numpy.typing import NDArray
-
-    from salema.runtime.session import States
 
 VERSION = str(ort.__version__)
 TENSORRT = "TensorrtExecutionProvider"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from salema.kernels.twins.ema import ema_update
 from salema.runtime.backends.ort_session import VERSION, load_part
-from salema.runtime.session import OpenModel
+from salema.runtime.session import OpenModel, States
 from salema.runtime.spec import check_parts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
-
-    from salema.runtime.session import States
 
 
 class OrtSplitSession(OpenModel):

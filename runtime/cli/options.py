@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
@@ -9,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 from salema.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
     import typer
 
 

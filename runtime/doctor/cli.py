@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path  # noqa: TC003 - typer reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +15,6 @@ from salema.runtime.errors import exit_on_error
 from salema.runtime.telling import show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from salema.runtime.doctor.report import Backend, Report
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

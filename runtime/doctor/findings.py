@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 from salema.runtime.errors import MissingDependencyError, SalemaError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    Probe = Callable[[], "list[Finding] | None"]
-
+Probe = Callable[[], "list[Finding] | None"]
 WORKS, MISSING, BROKEN = "works", "missing", "broken"
 _ASK_S = 10
 _PROBE_S = 180

@@ -12,6 +12,7 @@ import re
 import shutil
 import struct
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +23,6 @@ from salema.runtime.doctor.findings import BROKEN, MISSING, WORKS, Finding, ask,
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from salema.kernels.device.cuda import CudaDevice
 
 DRIVER, PYCUDA, CUDA_BINDINGS, GPU_MEMORY = "NVIDIA driver", "PyCUDA", "cuda-bindings", "GPU memory"

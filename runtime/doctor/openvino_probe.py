@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from salema.runtime.doctor.findings import BROKEN, MISSING, WORKS, Finding, unusable
 from salema.runtime.errors import MissingDependencyError, reason
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 OPENVINO, OPENVINO_BF16 = "OpenVINO", "OpenVINO bfloat16"
 

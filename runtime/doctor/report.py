@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import ctypes
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.backends.opening import open_session
-from salema.runtime.doctor.findings import BROKEN, MISSING, WORKS, Finding, run_apart, unusable
+from salema.runtime.doctor.findings import BROKEN, MISSING, WORKS, Finding, Probe, run_apart, unusable
 from salema.runtime.doctor.machine_probes import (
     CUDA_BINDINGS,
     DRIVER,
@@ -31,11 +32,6 @@ from salema.runtime.doctor.openvino_probe import OPENVINO, OPENVINO_BF16, probe_
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
 from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Library, load_library
 from salema.runtime.model_folder import NCNN_FILES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from salema.runtime.doctor.findings import Probe
 
 ORT, RTX_ON_GPU = "ONNX Runtime", "TensorRT-RTX on GPU 0"
 # A 3x3 convolution of ones over x, float32 [1,1,3,3]. It is a convolution because CUDA's convolutions need cuDNN. Made

@@ -6,14 +6,9 @@ Reading a FIFO would wait for ever, a link to /dev/zero never ends, and a few me
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from salema.runtime.errors import reason
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from salema.runtime.errors import SalemaError
+from salema.runtime.errors import SalemaError, reason
 
 MOST_IMAGE_BYTES = 1 << 29  # a 16K picture (15360x8640) without compression has 0.4 GB
 MOST_LIST_BYTES = 1 << 24

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 # For an MP4's index, which takes at most 32 bytes for a packet; an average packet is at least about 1 kB.
 _ROOM, _INDEX_SHARE = 1 << 18, 1 / 32

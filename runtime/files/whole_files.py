@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError, SalemaError, reason
 from salema.runtime.files.disk_sync import sync
@@ -17,9 +18,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-if TYPE_CHECKING:
-    import io
-    from collections.abc import Iterator
 
 _NUMBERS = itertools.count()
 _CHUNK_BYTES = 1 << 20

@@ -6,25 +6,23 @@ the addresses it is given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salema.kernels.arrays import Launcher
 from salema.runtime.errors import UsageError
 from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
 from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob
-from salema.runtime.session import OpenModel
+from salema.runtime.postprocess import Look, Pictures
+from salema.runtime.session import OpenModel, States
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
-    from salema.kernels.arrays import Launcher
     from salema.kernels.device.interface import Buffer, Device
     from salema.runtime.gpu.step_engine import StepEngine
-    from salema.runtime.postprocess import Look, Pictures
-    from salema.runtime.session import States
 
 STATE_SCHEMES = ("ping-pong", "copy")
 _MOST_GRAPHS = 8

@@ -6,18 +6,16 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of, write_bytes, written_aside
-from salema.runtime.gpu.trt_library import RTX_TARGETS, TENSORRT, TENSORRT_RTX
+from salema.runtime.gpu.trt_library import RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind
 from salema.runtime.spec import ModelSpec, read_facts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from salema.kernels.gpus import Gpu
-    from salema.runtime.gpu.trt_library import Kind
 
 ENGINE_VERSION = 1
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.kernels.gpus import list_gpus
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import write_bytes
-from salema.runtime.gpu.engine_files import check_versions
+from salema.runtime.gpu.engine_files import EngineInfo, check_versions
 from salema.runtime.gpu.engine_inspector import check_precision
-from salema.runtime.gpu.trt_library import TENSORRT_RTX
+from salema.runtime.gpu.trt_library import TENSORRT_RTX, Library
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import tensorrt as trt
 
     from salema.kernels.device.cuda import CudaDevice
-    from salema.runtime.gpu.engine_files import EngineInfo
-    from salema.runtime.gpu.trt_library import Library
-    from salema.runtime.spec import ModelSpec
 
 _DTYPES = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT"}
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import importlib
 import shlex
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from salema.kernels.errors import explain
 from salema.runtime.errors import BackendError, MissingDependencyError, SalemaError, reason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 T = TypeVar("T")
 

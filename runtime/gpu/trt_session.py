@@ -12,11 +12,10 @@ from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.gpu.engine_files import read_engine
 from salema.runtime.gpu.split_engine import SplitEngine
 from salema.runtime.gpu.trt_engine import TrtEngine
-from salema.runtime.gpu.trt_library import load_library
+from salema.runtime.gpu.trt_library import Kind, load_library
 
 if TYPE_CHECKING:
     from salema.runtime.gpu.step_engine import StepEngine
-    from salema.runtime.gpu.trt_library import Kind
     from salema.runtime.model_folder import ModelFolder
 
 

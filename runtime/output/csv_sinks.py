@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from dataclasses import astuple, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,10 @@ from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
 from salema.runtime.files.whole_files import append, make_folder, written_aside
 from salema.runtime.output.frame_numbers import Measures, measure
-from salema.runtime.output.sink import StackedSink, translated
+from salema.runtime.output.sink import Drawn, StackedSink, translated
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
-    from fractions import Fraction
-
-    from salema.runtime.output.sink import Drawn
 
 
 class CsvSink(StackedSink):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -11,23 +14,17 @@ import numpy as np
 from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
 from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
-from salema.runtime.output.map_size import levels_at
+from salema.runtime.output.map_size import MapSize, levels_at
 from salema.runtime.output.npz_file import NpzFile, times_file
 from salema.runtime.output.provenance import remove_provenance
-from salema.runtime.output.sink import StackedSink, translated
+from salema.runtime.output.sink import Drawn, StackedSink, translated
 from salema.runtime.postprocess import to_levels
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import ExitStack
-    from fractions import Fraction
-    from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from salema.runtime.output.map_size import MapSize
-    from salema.runtime.output.sink import Drawn
 
 MAP_BITS = (8, 16)
 published_name = "{:04d}.png".format  # for the map of a frame, as the published code has it for DHF1K

@@ -7,7 +7,10 @@ import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +19,6 @@ from salema.runtime.files.disk_sync import sync_soon
 from salema.runtime.files.roomy_file import RoomyFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from types import TracebackType
-
     from numpy.typing import NDArray
     from typing_extensions import Self
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +13,14 @@ from typing import TYPE_CHECKING
 from salema.runtime.errors import UsageError
 from salema.runtime.output.csv_sinks import CsvSink, StdoutCsvSink
 from salema.runtime.output.map_sinks import MAP_BITS, MapSink, NpzSink, published_name
-from salema.runtime.output.map_size import check_map_size
+from salema.runtime.output.map_size import MapSize, check_map_size
+from salema.runtime.output.sink import Sink
 from salema.runtime.output.split_sink import SplitSink, is_part_of
 from salema.runtime.output.video_sink import VideoSink
 from salema.runtime.output.window import WindowSink
+from salema.runtime.postprocess import Look
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator, Sequence
-
-    from salema.runtime.output.map_size import MapSize
-    from salema.runtime.output.sink import Sink
-    from salema.runtime.postprocess import Look
     from salema.runtime.sources.playback import Playback
     from salema.runtime.sources.source import Source
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -21,8 +22,6 @@ from salema.runtime.spec import salema_version
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from salema.runtime.sources.source import Source
     from salema.runtime.stream import SaliencyStream
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import av.error
 
@@ -17,9 +18,6 @@ from salema.runtime.output.npz_file import recover_npz
 from salema.runtime.output.split_sink import is_part_of
 from salema.runtime.video.mp4 import copy_for_players, cut_to_whole_fragments
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 # As `files.written_aside` names them.
 _NAME = re.compile(r"\.(?P<stem>.+)\.\d+\.\d+\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)

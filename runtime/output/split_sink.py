@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from fractions import Fraction
-    from pathlib import Path
-    from types import TracebackType
-
     from typing_extensions import Self
 
     from salema.runtime.output.sink import Drawn, Sink

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.whole_files import make_folder
-from salema.runtime.output.sink import StackedSink
+from salema.runtime.output.sink import Drawn, StackedSink
 from salema.runtime.video.video_writer import VideoWriter
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
-    from pathlib import Path
 
-    from salema.runtime.output.sink import Drawn
     from salema.runtime.postprocess import Look
     from salema.runtime.sources.playback import Playback
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import cv2
@@ -13,10 +16,6 @@ import cv2
 from salema.runtime.errors import BackendError, reason
 
 if TYPE_CHECKING:
-    import threading
-    from pathlib import Path
-    from types import TracebackType
-
     from typing_extensions import Self
 
     from salema.runtime.output.sink import Drawn

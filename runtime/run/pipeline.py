@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError, SalemaError, UsageError, VideoError
-from salema.runtime.output.provenance import provenance_of, remove_provenance, source_facts, write_provenance
+from salema.runtime.output.provenance import (
+    Provenance,
+    provenance_of,
+    remove_provenance,
+    source_facts,
+    write_provenance,
+)
+from salema.runtime.output.sink import Drawn, Sink
 from salema.runtime.output.window import WindowClosedError
 from salema.runtime.run.stage_threads import side_by_side
 from salema.runtime.run.stages import Clock, Drawing, RunOptions
@@ -18,13 +28,7 @@ from salema.runtime.stopping import stop_requested
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
-
     from salema.runtime.output.outputs import Outputs
-    from salema.runtime.output.provenance import Provenance
-    from salema.runtime.output.sink import Drawn, Sink
     from salema.runtime.sources.playback import Playback
     from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source

@@ -5,10 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any
 
 _DEPTH = 3  # items between two stages: enough to even out their times, few enough to hold at 8K
 _POLL_S = 0.05

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,18 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from salema.runtime.errors import ModelError, UsageError
-from salema.runtime.output.sink import Drawn
+from salema.runtime.output.sink import Drawn, Sink
 from salema.runtime.postprocess import PUBLISHED, Look, Normaliser, Pictures, render, to_levels
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.spec import check_fps
 from salema.runtime.video.cuts import CutDetector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     from numpy.typing import NDArray
 
-    from salema.runtime.output.sink import Sink
     from salema.runtime.sources.frames import Frame
     from salema.runtime.sources.playback import Playback
     from salema.runtime.stream import SaliencyStream

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, TypeVar
 
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.output.recovery import recover_beside
 from salema.runtime.run.pipeline import process_video
+from salema.runtime.run.stages import RunOptions
+from salema.runtime.run.summary import Summary
 from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from salema.runtime.output.outputs import Outputs
-    from salema.runtime.run.stages import RunOptions
-    from salema.runtime.run.summary import Summary
-    from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source
     from salema.runtime.stream import SaliencyStream
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -16,9 +18,6 @@ from salema.runtime.files.image_file import check_pixels
 from salema.runtime.sources.frames import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from salema.runtime.video.sound import Track

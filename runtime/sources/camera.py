@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ from salema.runtime.errors import VideoError
 from salema.runtime.sources.frames import GAP_S, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from salema.runtime.video.sound import Track
 
 _USUAL_RATE = 30

@@ -11,13 +11,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import MissingDependencyError, UsageError, reason
-
-if TYPE_CHECKING:
-    import threading
 
 GST = "gst-launch-1.0"
 # Matroska keeps the time stamps. It takes I420, YUY2 and BGR as they are; videoconvert makes one of them of the others.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.sources.live import Losses, Newest
 from salema.runtime.sources.readers import open_reader
 from salema.runtime.sources.reconnection import Reconnecting
@@ -19,11 +21,8 @@ from salema.runtime.video.damage import Damage
 from salema.runtime.video.sound import Sound, Track
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from typing_extensions import Self
 
-    from salema.runtime.sources.frames import Frame, Reader
     from salema.runtime.sources.source import Source
 
 _EARLY_S = 1e-6  # time stamps are rounded

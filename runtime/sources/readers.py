@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -14,18 +15,16 @@ from salema.runtime.errors import VideoError
 from salema.runtime.run.stage_threads import SOURCE_THREAD
 from salema.runtime.sources.animation_reader import AnimationReader, is_animated_webp
 from salema.runtime.sources.camera import CameraReader
+from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.sources.image_reader import ImageReader
 from salema.runtime.sources.pipes import GStreamerPipe, StdinPipe, open_stdin
+from salema.runtime.video.damage import Damage
 from salema.runtime.video.video_reader import VideoReader
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from salema.runtime.sources.frames import Frame, Reader
     from salema.runtime.sources.selection import Selection
     from salema.runtime.sources.source import Source
-    from salema.runtime.video.damage import Damage
 
 _POLL_S = 0.1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,6 @@ from salema.runtime.errors import VideoError
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator
-
     from salema.runtime.sources.frames import Frame, Reader
     from salema.runtime.sources.live import Losses
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import BinaryIO, Literal
 from urllib.parse import urlsplit
 
 from salema.runtime.errors import UsageError, VideoError, reason
 from salema.runtime.files.bounded_files import MOST_LIST_BYTES, read_file
 from salema.runtime.files.image_size import JPEG_START, PNG_START
 from salema.runtime.files.natural import by_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 Kind = Literal["video", "images", "camera", "url", "pipeline", "stdin"]
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from salema.runtime.errors import VideoError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from salema.runtime.sources.frames import Frame
 
 

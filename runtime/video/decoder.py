@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,19 +12,14 @@ from typing import TYPE_CHECKING, Any
 import av
 import av.error
 
-from salema.runtime.video.containers import open_container
+from salema.runtime.video.containers import Pipe, open_container
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.deinterlace import deinterlaced
 from salema.runtime.video.packets import demuxed, is_end
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator
-
     from av.container import InputContainer
     from av.stream import Stream
-
-    from salema.runtime.video.containers import Pipe
 
 _HDR = {16: "PQ", 18: "HLG"}  # H.273's transfer characteristics
 _MOST_FAULTS = 1000  # that are kept; `_tail` counts those near the end again

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
 import av.filter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from fractions import Fraction
-
 
 # Each picture gives one picture; only those that are marked as interlaced change.
 _BWDIF = {"mode": "send_frame", "parity": "auto", "deint": "interlaced"}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import av
 import av.error
 
 from salema.runtime.video.containers import open_container
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FRAGMENTED: dict[str, str] = {
     # The index must know sound that begins before zero (AAC's lead-in), so it is written with the first fragment.

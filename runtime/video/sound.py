@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import av
@@ -16,10 +19,6 @@ from salema.runtime.video.containers import open_container
 from salema.runtime.video.packets import begin_of, demuxed, end_of, shift
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from fractions import Fraction
-    from pathlib import Path
-
     from av.audio.codeccontext import AudioCodecContext
     from av.audio.stream import AudioStream
     from av.container import InputContainer

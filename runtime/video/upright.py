@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
 if TYPE_CHECKING:
-    import av
     from numpy.typing import NDArray
 
 _HD_HW = (720, 1280)

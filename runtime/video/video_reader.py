@@ -6,6 +6,7 @@ import itertools
 import re
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from av.stream import Disposition
 
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.sources.frames import GAP_S, Frame
-from salema.runtime.video.containers import open_container
+from salema.runtime.video.containers import Pipe, open_container
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.decoder import Decoder
 from salema.runtime.video.sound import SecondReading, SoundFormat, Tap, Track
@@ -24,12 +25,8 @@ from salema.runtime.video.upright import Upright, display_matrix, is_turned
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from av.container import InputContainer
     from typing_extensions import Self
-
-    from salema.runtime.video.containers import Pipe
 
 # The headers of healthy files (AVI, fragmented MP4) are wrong by a frame or two; a cut-off file lacks more than this.
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02

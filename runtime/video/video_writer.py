@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import av
@@ -26,11 +30,6 @@ from salema.runtime.video.mp4 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from fractions import Fraction
-    from pathlib import Path
-    from types import TracebackType
-
     from numpy.typing import NDArray
     from typing_extensions import Self
 
