@@ -20,14 +20,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import shape_inference
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QDQQuantizer,
-    QuantType,
-    TensorData,
-    TensorsData,
-    create_calibrator,
-)
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, create_calibrator
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 if TYPE_CHECKING:
     from salema.runtime.session import Session

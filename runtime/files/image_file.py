@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 1 << 27  # 16K (15360x8640) has 133 million; OpenCV's own limit of 2^30 takes 3 GB and more
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own messages say what is wrong
 _ENDS = {PNG_START: b"IEND", JPEG_START: b"\xff\xd9"}
+
+
+def silence_opencv() -> None:
+    """Keeps OpenCV from printing warnings of several lines; our own messages say what is wrong."""
+    # OpenCV 5 has it in another place than OpenCV 4
+    set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+    set_level(0)
+
+
+silence_opencv()
 
 
 def decode_file(path: Path, flags: int, kind: type[SalemaError]) -> NDArray[np.generic]:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from salema.runtime.errors import VideoError
+from salema.runtime.files.image_file import silence_opencv
 from salema.runtime.sources.frames import GAP_S, Frame
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class CameraReader:
 
     def __init__(self, camera: int | str) -> None:
         self.name = f"camera {camera}" if isinstance(camera, int) else camera
-        # OpenCV's own warnings are several lines for each camera that is not there.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        silence_opencv()
         self._capture = cv2.VideoCapture(camera)
         self._reading, self._closed = threading.Lock(), False
         found, first = self._capture.read()
