@@ -6,7 +6,7 @@ PACKAGES := benchmarks export kernels runtime
 STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
 PYSALIENCY := .cache/pysaliency-0.2.22
 
-.PHONY: demo test lint links docs clips gpu-check clean
+.PHONY: demo test wheel lint links docs clips gpu-check clean
 
 # The main job on seeded weights and a natural clip, into demo-output/. QUICK=1: a narrow network, seconds not minutes.
 demo: $(INSTALLED)
@@ -15,6 +15,10 @@ demo: $(INSTALLED)
 # All tests, as many files side by side as there are cores. ARGS goes to pytest: make test ARGS="-k video -x".
 test: $(INSTALLED) clips $(PYSALIENCY)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+# The source distribution, and the wheel built from it, in dist/.
+wheel: $(INSTALLED)
+	$(BIN)/python -m build --no-isolation
 
 # pysaliency's metrics, which ours are held to: two modules of it, which need none of its dependencies (numba, PyTorch).
 $(PYSALIENCY): $(INSTALLED)
@@ -69,4 +73,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-gpu .cache build demo-output site *.egg-info
+	rm -rf .venv .venv-gpu .cache build dist demo-output site *.egg-info
