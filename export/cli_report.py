@@ -77,19 +77,20 @@ def _ncnn_rows(check: Report) -> dict[str, str]:
 
 
 def _int8_rows(int8: Int8Report) -> dict[str, str]:
-    found = int8.accuracy
+    accuracy = int8.accuracy
     return {
         "INT8": f"{int8.activations} activations, {int8.weight_bits}-bit weights per channel; in float:"
         f" {', '.join(int8.float_layers) or 'none'}",
         "calibrated on": f"{int8.calibration_frames} frames in {int8.calibration_runs} runs, of"
         f" {', '.join(int8.sources)}",
-        "INT8 against FP32": f"{found.steps} steps over {found.frames} held-out frames, there and back, no reset",
-        "  CC": f"least {found.cc:.6f}, mean {found.cc_mean:.6f} (at least {found.least_cc:g})",
-        "  NSS": f"changes by at most {found.nss_delta:.3f}",
-        "  SIM": f"least {found.sim:.4f}, mean {found.sim_mean:.4f} (1 is equal)",
-        "  map difference": f"max {found.map_max:.2g}, mean {found.map_mean:.2g}",
-        "  drift": f"CC {found.drift_cc:+.5f}, max difference {found.drift_max:+.2g}, last 30 steps less the first 30",
-        "  control": f"least CC {found.control_cc:.3f} where INT8 is shown noise",
+        "INT8 against FP32": f"{accuracy.steps} steps over {accuracy.frames} held-out frames, there and back, no reset",
+        "  CC": f"least {accuracy.cc:.6f}, mean {accuracy.cc_mean:.6f} (at least {accuracy.least_cc:g})",
+        "  NSS": f"changes by at most {accuracy.nss_delta:.3f}",
+        "  SIM": f"least {accuracy.sim:.4f}, mean {accuracy.sim_mean:.4f} (1 is equal)",
+        "  map difference": f"max {accuracy.map_max:.2g}, mean {accuracy.map_mean:.2g}",
+        "  drift": f"CC {accuracy.drift_cc:+.5f}, max difference {accuracy.drift_max:+.2g},"
+        " last 30 steps less the first 30",
+        "  control": f"least CC {accuracy.control_cc:.3f} where INT8 is shown noise",
     }
 
 

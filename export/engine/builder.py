@@ -6,6 +6,7 @@ Precision is in the graph (strongly typed), which is all that TensorRT 11 and Te
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,43 +29,26 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Plan:
-    """A built plan; how many convolutions its network has; and the timing cache after it, if there was one."""
+    """A built plan, how many convolutions its network has, the timing cache after it if there was one, and its time."""
 
     data: bytes
     convolutions: int
     timings: bytes | None
+    seconds: float
 
 
 def build_plan(
     library: Library, model: bytes, where: str, spec: ModelSpec, options: EngineOptions, profile: tuple[int, int, int]
 ) -> Plan:
-    """Builds a plan from an ONNX file.
+    """Builds a plan from the content of an ONNX file, whose name is `where`. For TensorRT-RTX the options name targets.
 
-    Args:
-        library: TensorRT or TensorRT-RTX.
-        model: the file's content.
-        where: its name, for messages.
-        spec: its facts.
-        options: the builder's options; targets are named for TensorRT-RTX.
-        profile: least, best and greatest number of streams, where the batch is free.
-
-    Raises:
-        ModelError: the file is not what its metadata says.
-        BackendError: the library can't read or build it.
-        KeyboardInterrupt: Ctrl-C was pressed.
+    `profile` is the least, best and greatest number of streams, where the batch is free.
     """
+    started = time.perf_counter()
     progress = BuildProgress()
     with progress.ends_on_interrupt(), library.told("building the engine"):
         builder = library.must(library.trt.Builder(library.logger), "making a builder")
-        try:
-            network = _parse(library, builder, model, where)
-        except BackendError as error:
-            if spec.precision != "int8":
-                raise
-            raise BackendError(
-                f"{error}; INT8 as --for onnxruntime and openvino make it has unsigned activations, which TensorRT does"
-                " not take: export with --for tensorrt"
-            ) from error
+        network = _parse(library, builder, model, where, spec.precision)
         progress.check()
         convolutions = _check_network(library, network, spec, where)
         config = library.must(builder.create_builder_config(), "making a configuration")
@@ -79,17 +63,14 @@ def build_plan(
         progress.close()
         progress.check()
         timings = None if options.timing_cache is None else bytes(config.get_timing_cache().serialize())
-        return Plan(bytes(library.must(plan, "building the engine")), convolutions, timings)
+        data = bytes(library.must(plan, "building the engine"))
+        return Plan(data, convolutions, timings, time.perf_counter() - started)
 
 
 def inspect_plan(
     library: Library, plan: bytes, options: EngineOptions, spec: ModelSpec, streams: int, where: str
 ) -> None:
-    """Has the inspector show that the convolutions run in the precision asked for, on the GPU that they are for.
-
-    Raises:
-        BackendError: the plan can't be loaded, or the convolutions run in another precision, or it does not show it.
-    """
+    """Loads a plan on the GPU that it is for, and has the inspector show its convolutions' precision."""
     progress = BuildProgress()
     with progress.ends_on_interrupt(), library.told("inspecting the engine"):
         engine = deserialize(library, plan, where, version_compatible=options.version_compatible)
@@ -100,7 +81,7 @@ def inspect_plan(
         check_precision(text, spec.precision, where, must_show=True, in_float=len(spec.float_layers))
 
 
-def _parse(library: Library, builder: trt.Builder, model: bytes, where: str) -> trt.INetworkDefinition:
+def _parse(library: Library, builder: trt.Builder, model: bytes, where: str, precision: str) -> trt.INetworkDefinition:
     # Always on in TensorRT 11, where the flag may be gone.
     typed = getattr(library.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = library.must(builder.create_network(0 if typed is None else 1 << int(typed)), "making a network")
@@ -108,7 +89,13 @@ def _parse(library: Library, builder: trt.Builder, model: bytes, where: str) -> 
     if not parser.parse(model):
         said = " / ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         library.logger.messages[:] = [said] if said else library.logger.messages
-        raise library.error(f"reading {where}")
+        error = library.error(f"reading {where}")
+        if precision != "int8":
+            raise error
+        raise BackendError(
+            f"{error}; INT8 for onnxruntime and openvino has unsigned activations, which TensorRT does not take: export"
+            " with --for tensorrt"
+        )
     return network
 
 
@@ -116,8 +103,8 @@ def _check_network(library: Library, network: trt.INetworkDefinition, spec: Mode
     """Returns how many convolutions there are, each typed as the model says: the network is strongly typed."""
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     tensors += [network.get_output(index) for index in range(network.num_outputs)]
-    found = {tensor.name: tuple(None if n == -1 else n for n in shape_of(tensor.shape)) for tensor in tensors}
-    if found != spec.tensor_shapes:
+    shapes = {tensor.name: tuple(None if n == -1 else n for n in shape_of(tensor.shape)) for tensor in tensors}
+    if shapes != spec.tensor_shapes:
         raise ModelError(f"{where}: its inputs and outputs are not those of its metadata; export it again")
     kinds = {library.trt.LayerType.CONVOLUTION, library.trt.LayerType.DECONVOLUTION}
     layers = [network.get_layer(index) for index in range(network.num_layers)]
@@ -154,7 +141,7 @@ def _configure(library: Library, config: trt.IBuilderConfig, options: EngineOpti
 
 
 def _configure_rtx(library: Library, config: Any, targets: tuple[str, ...]) -> None:
-    """Takes any configuration: what is set here TensorRT-RTX alone has."""
+    """Sets what only TensorRT-RTX has: TensorRT's types don't know it."""
     config.set_flag(library.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # else a step can't be recorded in a CUDA graph
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from salema.export.engine.builder import build_plan, inspect_plan
+from salema.export.engine.builder import Plan, build_plan, inspect_plan
 from salema.export.options import EngineOptions
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.files.whole_files import check_writable, write_bytes
 from salema.runtime.gpu.engine_files import EngineInfo, write_engine
-from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind, load_library
+from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind, Library, load_library
 from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import parse_spec, read_spec
-from salema.runtime.spec import salema_version
+from salema.runtime.spec import ModelSpec, salema_version
 
 ENGINES = ("auto", "tensorrt", "tensorrt-rtx", "none")
 LEVELS = range(6)
@@ -119,38 +118,48 @@ def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[
         check_writable(place)
     library = load_library(kind)
     gpu = _gpu_for(kind, options)
-    targets = options.targets or ((gpu.target,) if gpu else ())
+    options = replace(options, targets=options.targets or ((gpu.target,) if gpu else ()))
     wait = ", which can take minutes" if kind is TENSORRT else ""
-    say(f"building      {path.name} with {kind.title} {library.version} for {', '.join(targets)}{wait}")
-    started = time.perf_counter()
-    plan = build_plan(library, data, str(model), spec, replace(options, targets=targets), profile)
-    seconds = time.perf_counter() - started
-    shown_by = "network"
-    if gpu is not None and gpu.target in targets:
+    say(f"building      {path.name} with {kind.title} {library.version} for {', '.join(options.targets)}{wait}")
+    plan = build_plan(library, data, str(model), spec, options, profile)
+    info = _describe(library, gpu, options, profile, spec, data, plan)
+    if gpu is not None and gpu.target in options.targets:
         inspect_plan(library, plan.data, options, spec, profile[1], str(path))
-        shown_by = "inspector"
-    info = EngineInfo(
+        info = replace(info, precision_shown_by="inspector")
+    write_engine(path, plan.data, info)
+    if options.timing_cache is not None and plan.timings is not None:
+        write_bytes(options.timing_cache, plan.timings)
+    return Built(path, len(plan.data), info)
+
+
+def _describe(
+    library: Library,
+    gpu: Gpu | None,
+    options: EngineOptions,
+    profile: tuple[int, int, int],
+    spec: ModelSpec,
+    model: bytes,
+    plan: Plan,
+) -> EngineInfo:
+    """Returns the facts of a plan that has not been inspected yet."""
+    return EngineInfo(
         spec=spec,
-        backend=kind.backend,
+        backend=library.kind.backend,
         library_version=library.version,
-        targets=targets,
+        targets=options.targets,
         gpu=gpu.name if gpu else None,
         batch_profile=profile,
-        onnx_sha256=hashlib.sha256(data).hexdigest(),
+        onnx_sha256=hashlib.sha256(model).hexdigest(),
         plan_sha256=hashlib.sha256(plan.data).hexdigest(),
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
         workspace_gib=options.workspace_gib,
         optimization_level=options.optimization_level,
         convolutions=plan.convolutions,
-        precision_shown_by=shown_by,
-        build_seconds=round(seconds, 2),
+        precision_shown_by="network",
+        build_seconds=round(plan.seconds, 2),
         salema_version=salema_version(),
     )
-    write_engine(path, plan.data, info)
-    if options.timing_cache is not None and plan.timings is not None:
-        write_bytes(options.timing_cache, plan.timings)
-    return Built(path, len(plan.data), info)
 
 
 def check_options(options: EngineOptions, kind: Kind | None) -> None:

@@ -68,34 +68,39 @@ def verify(model: SaliencyStep, session: Session) -> Report:
     batch = spec.batch or 2
     frames = _sequence(batch, spec.height, spec.width)
     expected = _run_torch(model, session, frames)
-    found = _run_session(session, frames)
+    actual = _run_session(session, frames)
     noise = np.random.default_rng(0).integers(0, 256, frames[:RESET_AT].shape, dtype=np.uint8)
     control = _run_session(session, noise)
-    tolerance = TOLERANCE[spec.precision]
-    map_max, state_error = _differences(expected, found)
+    map_max, state_error = _differences(expected, actual)
     report = Report(
         frames=FRAMES,
         map_max=map_max,
-        map_mean=float(np.mean([np.abs(a - b).mean() for (a, _), (b, _) in zip(expected, found, strict=True)])),
+        map_mean=float(np.mean([np.abs(a - b).mean() for (a, _), (b, _) in zip(expected, actual, strict=True)])),
         state_error=state_error,
-        cc=_least_cc(expected, found),
+        cc=_least_cc(expected, actual),
         control_max=max(_differences(expected[:RESET_AT], control)),
-        tolerance=tolerance,
+        tolerance=TOLERANCE[spec.precision],
     )
+    _check(report, spec.precision)
+    return report
+
+
+def _check(report: Report, precision: str) -> None:
+    worst = float(np.maximum(report.map_max, report.state_error))
     # Written so that a NaN fails.
-    if not (map_max <= tolerance and state_error <= tolerance and report.cc >= LEAST_CC):
-        advice = "; these weights may be out of FP16's range, so export with --fp32" if spec.precision == "fp16" else ""
+    if not (worst <= report.tolerance and report.cc >= LEAST_CC):
+        advice = "; these weights may be out of FP16's range, so export with --fp32" if precision == "fp16" else ""
         raise VerificationError(
-            f"the exported model is not the PyTorch model: maps differ by {map_max:.2g}, states by {state_error:.2g}"
-            f" (at most {tolerance:g} allowed), CC {report.cc:.6f} (at least {LEAST_CC}); nothing was written{advice}"
+            f"the exported model is not the PyTorch model: maps differ by {report.map_max:.2g}, states by"
+            f" {report.state_error:.2g} (at most {report.tolerance:g} allowed), CC {report.cc:.6f} (at least"
+            f" {LEAST_CC}); nothing was written{advice}"
         )
-    if not report.control_max > _CONTROL_RATIO * max(map_max, state_error):
+    if not report.control_max > _CONTROL_RATIO * worst:
         raise VerificationError(
             f"the check can't tell: noise instead of the frames changes maps and states by {report.control_max:.2g}"
-            f" only, PyTorch and the file differ by {max(map_max, state_error):.2g}; the weights make a network that"
-            " does not see, so nothing was written"
+            f" only, PyTorch and the file differ by {worst:.2g}; the weights make a network that does not see, so"
+            " nothing was written"
         )
-    return report
 
 
 def _sequence(batch: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -145,10 +150,10 @@ def _run_torch(model: SaliencyStep, session: Session, frames: NDArray[np.uint8])
     return steps
 
 
-def _differences(expected: list[Step], found: list[Step]) -> tuple[float, float]:
+def _differences(expected: list[Step], actual: list[Step]) -> tuple[float, float]:
     """Greatest difference of the maps, and greatest relative error of the states."""
     maps, states = 0.0, 0.0
-    for (map_a, states_a), (map_b, states_b) in zip(expected, found, strict=True):
+    for (map_a, states_a), (map_b, states_b) in zip(expected, actual, strict=True):
         maps = np.maximum(maps, np.abs(map_a - map_b).max())  # np.maximum keeps a NaN, max() may drop it
         for name, state in states_a.items():
             states = np.maximum(states, _norm(state - states_b[name]) / max(_norm(state), _TINY))
@@ -159,10 +164,10 @@ def _norm(array: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(array))
 
 
-def _least_cc(expected: list[Step], found: list[Step]) -> float:
+def _least_cc(expected: list[Step], actual: list[Step]) -> float:
     """Least correlation between two maps, as far as both are more than rounding: flat ones have none."""
     least = 1.0
-    for (maps_a, _), (maps_b, _) in zip(expected, found, strict=True):
+    for (maps_a, _), (maps_b, _) in zip(expected, actual, strict=True):
         for a, b in zip(maps_a, maps_b, strict=True):
             if min(a.std(), b.std()) > _FLAT:
                 least = np.minimum(least, np.corrcoef(a.ravel(), b.ravel())[0, 1])

@@ -73,15 +73,7 @@ def gather(given: str, frames: int, height: int, width: int) -> Footage:
     if frames < 1:
         raise UsageError(f"--calib-frames {frames}: give 1 or more; 64 is a good number")
     clips = _choose(find_sources([given]), frames)
-    room = sum(clip.room for clip in clips)
-    if room < frames or sum(clip.frames - clip.room for clip in clips) < LEAST_HELD_OUT:
-        enough = max(-(-frames * 3 // 2), 3 * LEAST_HELD_OUT)
-        found = sum(clip.frames for clip in clips)
-        fewer = f", or --calib-frames {room}" if room >= RUN else ""
-        raise VideoError(
-            f"--calib {given}: has {found} frames; --calib-frames {frames} takes {enough}, two thirds of them to"
-            f" calibrate on and the rest to check on; give a longer video{fewer}"
-        )
+    _check_room(given, clips, frames)
     runs = [
         _take(clip, first, length, height, width)
         for clip, lengths in zip(clips, _share(clips, frames), strict=True)
@@ -98,6 +90,17 @@ def gather(given: str, frames: int, height: int, width: int) -> Footage:
             f" {frames} to calibrate on and {len(footage.held_out)} to check on were found; give a folder of its frames"
         )
     return footage
+
+
+def _check_room(given: str, clips: list[_Clip], frames: int) -> None:
+    room, total = sum(clip.room for clip in clips), sum(clip.frames for clip in clips)
+    if room < frames or total - room < LEAST_HELD_OUT:
+        enough = max(-(-frames * 3 // 2), 3 * LEAST_HELD_OUT)
+        fewer = f", or --calib-frames {room}" if room >= RUN else ""
+        raise VideoError(
+            f"--calib {given}: has {total} frames; --calib-frames {frames} takes {enough}, two thirds of them to"
+            f" calibrate on and the rest to check on; give a longer video{fewer}"
+        )
 
 
 def _choose(sources: list[Source], frames: int) -> list[_Clip]:
@@ -140,11 +143,11 @@ def _spread(lengths: list[int], room: int) -> list[int]:
 
 def _take(clip: _Clip, first: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
     """Reads so many frames, or fewer where the rate varies: what lies in other frames' time is never taken."""
-    found = np.empty((count, height, width, 3), np.uint8)
+    frames = np.empty((count, height, width, 3), np.uint8)
     taken = 0
     for taken, image_bgr in enumerate(_read(clip, first, count), 1):
-        found[taken - 1] = to_network_size(image_bgr, height, width)
-    return found[:taken]
+        frames[taken - 1] = to_network_size(image_bgr, height, width)
+    return frames[:taken]
 
 
 def _read(clip: _Clip, first: int, count: int) -> Iterator[NDArray[np.uint8]]:

@@ -66,22 +66,22 @@ def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps
         steps: how many to run; the frames are played forwards and backwards until there are as many.
     """
     frames = there_and_back(held_out, steps)
-    expected, found = run(exact, frames), run(session, frames)
+    expected, actual = run(exact, frames), run(session, frames)
     noise = np.random.default_rng(0).integers(0, 256, frames[:_CONTROL_FRAMES].shape, dtype=np.uint8)
     control = run(session, noise)
-    ccs, sims = _each(cc, expected, found), _each(sim, expected, found)
-    differences = np.array([np.abs(b - a).max() for a, b in zip(expected, found, strict=True)])
+    ccs, sims = _each(cc, expected, actual), _each(sim, expected, actual)
+    differences = np.array([np.abs(b - a).max() for a, b in zip(expected, actual, strict=True)])
     ends = min(_ENDS, steps)
     return Accuracy(
         frames=len(held_out),
         steps=steps,
         cc=float(ccs.min()),
         cc_mean=float(ccs.mean()),
-        nss_delta=_nss_delta(expected, found),
+        nss_delta=_nss_delta(expected, actual),
         sim=float(sims.min()),
         sim_mean=float(sims.mean()),
         map_max=float(differences.max()),
-        map_mean=float(np.mean([np.abs(b - a).mean() for a, b in zip(expected, found, strict=True)])),
+        map_mean=float(np.mean([np.abs(b - a).mean() for a, b in zip(expected, actual, strict=True)])),
         drift_cc=float(ccs[-ends:].min() - ccs[:ends].min()),
         drift_max=float(differences[-ends:].max() - differences[:ends].max()),
         control_cc=float(_each(cc, expected[: len(control)], control).min()),
@@ -127,15 +127,15 @@ def run(session: Session, frames: NDArray[np.uint8]) -> Maps:
     return np.stack([stream.infer(np.repeat(frame[None], streams, 0))[0] for frame in frames])
 
 
-def _each(metric: object, expected: Maps, found: Maps) -> NDArray[np.float64]:
+def _each(metric: object, expected: Maps, actual: Maps) -> NDArray[np.float64]:
     assert callable(metric)
-    return np.array([metric(b, a) if np.isfinite(b).all() else np.nan for a, b in zip(expected, found, strict=True)])
+    return np.array([metric(b, a) if np.isfinite(b).all() else np.nan for a, b in zip(expected, actual, strict=True)])
 
 
-def _nss_delta(expected: Maps, found: Maps) -> float:
+def _nss_delta(expected: Maps, actual: Maps) -> float:
     """Greatest change of NSS over frames, on pixels drawn with the float map, from its least value up, as a density."""
     draw, worst = np.random.default_rng(0), 0.0
-    for a, b in zip(expected, found, strict=True):
+    for a, b in zip(expected, actual, strict=True):
         density = (a - a.min()).astype(np.float64).ravel()
         fixations = np.zeros(a.size, np.uint8)
         if density.any():

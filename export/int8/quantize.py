@@ -97,8 +97,8 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
         for run in runs:
             for feed in feeds(session, run):
                 calibrator.collect_data(_One(feed))
-        found = calibrator.compute_data()
-    ranges = {name: [float(np.asarray(end).item()) for end in data.range_value] for name, data in found.items()}
+        calibrated = calibrator.compute_data()
+    ranges = {name: [float(np.asarray(end).item()) for end in data.range_value] for name, data in calibrated.items()}
     layers = layers_of(onnx.load(model))
     return {layer: (ranges[node.input[0]][0], ranges[node.input[0]][1]) for layer, node in layers.items()}
 
@@ -142,25 +142,8 @@ def quantize(
     kept_aside = _free_outputs(model)
     layers = {layer: node for layer, node in layers_of(model).items() if layer not in kept}
     tensors = {name: ranges[layer] for layer, node in layers.items() for name in _carried(model, node, layers, scheme)}
-    data = {name: TensorData(lowest=np.float32(a), highest=np.float32(b)) for name, (a, b) in tensors.items()}
     with quiet():
-        quantizer = QDQQuantizer(
-            shape_inference.infer_shapes(model),
-            per_channel=True,
-            reduce_range=weight_bits < 8,  # noqa: PLR2004 - its name for 7 bits
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8 if scheme.unsigned else QuantType.QInt8,
-            tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-            nodes_to_quantize=[node.name for node in layers.values()],
-            nodes_to_exclude=[],
-            op_types_to_quantize=list(CONVOLUTIONS),
-            extra_options={
-                "ActivationSymmetric": not scheme.unsigned,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,  # TensorRT reads no int32 ones
-                "OpTypesToExcludeOutputQuantization": list(CONVOLUTIONS),
-            },
-        )
+        quantizer = _quantizer(model, [node.name for node in layers.values()], tensors, scheme, weight_bits)
         for name in tensors:
             quantizer.quantize_activation_tensor(name)
         if layers:
@@ -171,6 +154,30 @@ def quantize(
     _tidy(quantized)
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
+
+
+def _quantizer(
+    model: onnx.ModelProto, nodes: list[str], ranges: Ranges, scheme: Scheme, weight_bits: int
+) -> QDQQuantizer:
+    """Returns ONNX Runtime's quantiser of these convolutions; `ranges` are by tensor."""
+    data = {name: TensorData(lowest=np.float32(a), highest=np.float32(b)) for name, (a, b) in ranges.items()}
+    return QDQQuantizer(
+        shape_inference.infer_shapes(model),
+        per_channel=True,
+        reduce_range=weight_bits < 8,  # noqa: PLR2004 - its name for 7 bits
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8 if scheme.unsigned else QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+        nodes_to_quantize=nodes,
+        nodes_to_exclude=[],
+        op_types_to_quantize=list(CONVOLUTIONS),
+        extra_options={
+            "ActivationSymmetric": not scheme.unsigned,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,  # TensorRT reads no int32 ones
+            "OpTypesToExcludeOutputQuantization": list(CONVOLUTIONS),
+        },
+    )
 
 
 def _carried(
@@ -185,7 +192,7 @@ def _carried(
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     ours = {id(layer) for layer in layers.values()}
     constants = {weight.name for weight in model.graph.initializer}
-    found, waiting = [node.input[0]], [node.input[0]] * scheme.carried
+    carried, waiting = [node.input[0]], [node.input[0]] * scheme.carried
     while waiting:
         maker = makers.get(waiting.pop())
         if maker is None or maker.op_type not in _CARRIERS:
@@ -195,12 +202,12 @@ def _carried(
             before = makers.get(name)
             if (
                 before is not None
-                and name not in constants | set(found)
+                and name not in constants | set(carried)
                 and (before.op_type in _CARRIERS or id(before) in ours)
             ):
-                found.append(name)
+                carried.append(name)
                 waiting.append(name)
-    return found
+    return carried
 
 
 def _free_outputs(model: onnx.ModelProto) -> dict[str, str]:

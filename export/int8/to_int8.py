@@ -93,33 +93,25 @@ class Trials:
     def least_cc(self, weight_bits: int, kept: Iterable[str], *, alone: bool = False) -> float:
         """Least correlation with the float maps where all but the layers `kept` are INT8."""
         with self.form.trial(self.ranges, weight_bits, frozenset(kept), alone=alone) as session:
-            found = self._run(session)
-        return min(cc(b, a) if np.isfinite(b).all() else -1.0 for a, b in zip(self._expected, found, strict=True))
+            maps = self._run(session)
+        return min(cc(b, a) if np.isfinite(b).all() else -1.0 for a, b in zip(self._expected, maps, strict=True))
 
     def table(self, weight_bits: int) -> Table:
         """What each layer costs where it alone is INT8, worst first."""
-        found = {
+        least_ccs = {
             layer: self.least_cc(weight_bits, (other for other in self.layers if other != layer), alone=True)
             for layer in self.layers
         }
-        return tuple(sorted(found.items(), key=lambda row: row[1]))
+        return tuple(sorted(least_ccs.items(), key=lambda row: row[1]))
 
 
 def to_int8(
-    step: SaliencyStep,
-    paths: list[Path],
-    footage: Footage,
-    options: ExportOptions,
-    say: Callable[[str], None],
+    step: SaliencyStep, paths: list[Path], footage: Footage, options: ExportOptions, say: Callable[[str], None]
 ) -> tuple[ModelSpec, Int8Report]:
-    """Replaces float files by INT8 ones, and checks these, loaded again, against the float model.
+    """Replaces float files by INT8 ones, loads them again, and checks them against the float model.
 
-    Args:
-        step: the float network.
-        paths: the float file, or those of both parts; for ncnn also its own, which are written, while that stays float.
-        footage: the frames.
-        options: the export's.
-        say: takes a line on each step.
+    `paths` are the float file, or those of both parts. For ncnn its own files follow: they are written, and the ONNX
+    file stays in float.
 
     Returns:
         What the files now say of themselves, and the report.
@@ -139,16 +131,7 @@ def to_int8(
         form = form_for(options.for_, step, one_stream, paths, Path(folder))
         with Trials(one_stream, Path(folder), footage, form) as trials:
             choice = _choose(trials, options, say)
-            held_out = f"{len(footage.held_out)} held-out frames, {STEPS} steps"
-            say(f"checking      INT8 in {form.runs_in} against FP32 on {held_out}")
-            with form.write(trials.ranges, choice.weight_bits, choice.kept) as session:
-                accuracy, written = measure(trials.exact, session, footage.held_out), session.spec
-            table = choice.table or (() if accuracy.cc >= LEAST_CC else trials.table(choice.weight_bits))
-            if options.sensitivity and not accuracy.cc >= LEAST_CC:  # else printed with the rest
-                for layer, value in table:
-                    say(f"              {layer}: least CC {value:.6f} where it alone is INT8")
-            blame = [row for row in table if row[0] not in choice.kept]
-            check(accuracy, blame, "--fp32" if options.for_ == "ncnn" else "--fp16")
+            written, accuracy = _write(trials, choice, footage, options, say)
     return written, Int8Report(
         calibration_frames=footage.count,
         calibration_runs=len(footage.runs),
@@ -156,7 +139,7 @@ def to_int8(
         activations="uint8" if form.scheme.unsigned else "int8",
         weight_bits=choice.weight_bits,
         float_layers=choice.kept,
-        sensitivity=table,
+        sensitivity=choice.table,
         accuracy=accuracy,
     )
 
@@ -166,6 +149,26 @@ class _Choice:
     weight_bits: int
     kept: tuple[str, ...]
     table: Table
+
+
+def _write(
+    trials: Trials, choice: _Choice, footage: Footage, options: ExportOptions, say: Callable[[str], None]
+) -> tuple[ModelSpec, Accuracy]:
+    """Writes the form that was chosen, and checks it; where it fails, the error names the layers to blame."""
+    say(
+        f"checking      INT8 in {trials.form.runs_in} against FP32 on {len(footage.held_out)} held-out frames,"
+        f" {STEPS} steps"
+    )
+    with trials.form.write(trials.ranges, choice.weight_bits, choice.kept) as session:
+        accuracy, spec = measure(trials.exact, session, footage.held_out), session.spec
+    table = choice.table
+    if not accuracy.cc >= LEAST_CC:  # a NaN too
+        table = table or trials.table(choice.weight_bits)
+        for layer, value in table if options.sensitivity else ():  # else printed with the rest
+            say(f"              {layer}: least CC {value:.6f} where it alone is INT8")
+    blame = [row for row in table if row[0] not in choice.kept]
+    check(accuracy, blame, "--fp32" if options.for_ == "ncnn" else "--fp16")
+    return spec, accuracy
 
 
 def _choose(trials: Trials, options: ExportOptions, say: Callable[[str], None]) -> _Choice:

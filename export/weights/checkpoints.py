@@ -82,8 +82,8 @@ def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
             raise
     path = Path(source)
     if not path.is_file():
-        found = "not a file" if path.exists() else "no such file"
-        raise CheckpointError(f"{path}: {found}; give a checkpoint, a URL, or 'seeded' for untrained weights")
+        what = "not a file" if path.exists() else "no such file"
+        raise CheckpointError(f"{path}: {what}; give a checkpoint, a URL, or 'seeded' for untrained weights")
     return _checked(path, path.name, read(path))
 
 
@@ -171,6 +171,6 @@ def _check(weights: Mapping[str, Tensor], name: str) -> Kind:
 
 def _check_conv(weights: Mapping[str, Tensor], name: str, conv: str, inp: int, out: int, kernel: int) -> None:
     for part, shape in (("weight", (out, inp, kernel, kernel)), ("bias", (out,))):
-        found = tuple(weights[f"{conv}.{part}"].shape)
-        if found != shape:
-            raise CheckpointError(f"{name}: {conv}.{part} has shape {found}; {shape} expected")
+        actual = tuple(weights[f"{conv}.{part}"].shape)
+        if actual != shape:
+            raise CheckpointError(f"{name}: {conv}.{part} has shape {actual}; {shape} expected")

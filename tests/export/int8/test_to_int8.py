@@ -4,24 +4,19 @@ import itertools
 import json
 import re
 import tempfile
-import time
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 from int8_model import SIZE_HW, WEIGHTS
 from onnx import TensorProto, numpy_helper
-from videos import write_clip
 
 from salema.export.cli import main
 from salema.export.engine.to_engine import build_engine
 from salema.export.exporter import export_model
-from salema.export.int8 import footage as footage_module
 from salema.export.int8.footage import gather
 from salema.export.int8.forms import form_for
 from salema.export.int8.gate import there_and_back
@@ -33,10 +28,9 @@ from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.backends.openvino_session import ov
 from salema.runtime.backends.ort_session import OrtSession
-from salema.runtime.errors import BackendError, UsageError, VerificationError, VideoError
+from salema.runtime.errors import BackendError, VerificationError
 from salema.runtime.gpu.trt_library import TENSORRT_RTX
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.sources.source import Source
 
 TARGETS = [target for target in SCHEMES if target != "ncnn"]  # it has its own test, and no ONNX file in INT8
 SM89 = EngineOptions(targets=("sm89",))
@@ -275,83 +269,6 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli, clip, tmp_path, optio
     assert ran.code == code
     assert sentence in ran.err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_frames_are_spread_and_none_is_held_out_that_is_calibrated_on(clip, tmp_path):
-    (tmp_path / "images").mkdir()
-    for t in range(48):
-        cv2.imwrite(str(tmp_path / f"images/{t:04d}.png"), np.full((*SIZE_HW, 3), t, np.uint8))
-    found = gather(str(tmp_path / "images"), 24, *SIZE_HW)
-    assert [run[:, 0, 0, 0].tolist() for run in found.runs] == [list(range(16)), list(range(20, 28))]
-    assert found.held_out[:, 0, 0, 0].tolist() == list(range(32, 48))
-    assert found.held_out.shape == (16, *SIZE_HW, 3)
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.mp4").write_bytes(clip.read_bytes())
-    both = gather(str(tmp_path), 40, *SIZE_HW)
-    assert ([len(run) for run in both.runs], len(both.sources)) == ([16, 8, 16], 2)
-    assert len(both.held_out) == 32
-
-
-def test_a_calibration_image_that_cannot_be_read_is_named_and_not_missed(tmp_path):
-    for number in range(40):
-        cv2.imwrite(str(tmp_path / f"{number:04d}.png"), np.full((*SIZE_HW, 3), number, np.uint8))
-    (tmp_path / "0003.png").write_bytes(b"no image")
-    with pytest.raises(VideoError, match=r"0003\.png: can't be read as an image"):
-        gather(str(tmp_path), 24, *SIZE_HW)
-
-
-def numbered(path, pts):
-    """A video whose frames tell their number by their grey, at 20 a second; `pts` are their times in frames."""
-    frames = np.empty((len(pts), *SIZE_HW, 3), np.uint8)
-    frames[:] = np.arange(len(pts), dtype=np.uint8)[:, None, None, None] * 4 + 5
-    write_clip(path, frames, rate=Fraction(20), pts=pts)
-    return str(path)
-
-
-def numbers(frames):
-    return np.rint((frames.mean((1, 2, 3)) - 2.5) / 4).astype(int).tolist()  # H.264 makes them darker by 2 or 3
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_frames_of_a_video_are_spread_as_those_of_a_folder(tmp_path, name):
-    found = gather(numbered(tmp_path / name, range(48)), 24, *SIZE_HW)
-    assert [numbers(run) for run in found.runs] == [list(range(16)), list(range(20, 28))]
-    assert numbers(found.held_out) == list(range(32, 48))
-
-
-def test_what_is_held_out_of_an_uneven_video_is_not_calibrated_on_either(tmp_path):
-    """The first half in a second, the rest ever slower: frames are not where the mean rate puts them."""
-    times = [*range(30), *(30 + 3 * late for late in range(30))]
-    found = gather(numbered(tmp_path / "a.mp4", times), 32, *SIZE_HW)
-    runs, held_out = [numbers(run) for run in found.runs], numbers(found.held_out)
-    assert held_out[-1] == 59
-    flat = [number for run in runs for number in run] + held_out
-    assert flat == sorted(set(flat))
-    assert 16 <= found.count == sum(map(len, runs)) < 32
-    times = [*range(56), 2000, 2001, 2002, 4000]
-    with pytest.raises(
-        VideoError, match=r"lie unevenly in time, .* only \d+ of 32 to calibrate on and \d+ to check on"
-    ):
-        gather(numbered(tmp_path / "b.mp4", times), 32, *SIZE_HW)
-
-
-def test_a_folder_of_many_videos_is_chosen_from_at_once(tmp_path, monkeypatch):
-    """Sources from all over the list, in turns; the list itself may be long."""
-    sources = [Source("video", f"{index}.mp4", str(index)) for index in range(20_000)]
-    monkeypatch.setattr(footage_module, "_look_at", lambda source: footage_module._Clip(source, 48, Fraction(25)))
-    start_s = time.process_time()
-    chosen = footage_module._choose(sources, 64)
-    assert [clip.source.shown for clip in chosen] == ["0.mp4", "5000.mp4", "10000.mp4", "15000.mp4"]
-    assert time.process_time() - start_s < 1
-
-
-def test_footage_refuses_what_has_too_few_frames(tmp_path):
-    short = write_clip(tmp_path / "short.mp4", moving_disc(12, *SIZE_HW))
-    with pytest.raises(VideoError, match="has 12 frames; --calib-frames 64 takes 96"):
-        gather(str(short), 64, *SIZE_HW)
-    with pytest.raises(UsageError, match="give a video file"):
-        gather("-", 64, *SIZE_HW)
-    assert footage_module.LEAST_HELD_OUT == 8
 
 
 def test_there_and_back():
