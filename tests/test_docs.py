@@ -20,7 +20,8 @@ from synthetic import write_dataset
 from videos import write_clip
 
 from salema.benchmarks.machine import rates
-from salema.export.exporter import Options, export_model
+from salema.export.exporter import export_model
+from salema.export.options import ExportOptions
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +99,7 @@ def workspace(tmp_path_factory, exported):
     dataset = write_dataset(folder / "DHF1K", "DHF1K", first_video=601)
     for video in dataset.videos:
         shutil.copytree(dataset.truth / video / "maps", folder / "predictions" / video)
-    export_model(Options(str(folder / "SalEMA30.pt"), folder / "salema-model", imgsz_hw=SIZE_HW), lambda _: None)
+    export_model(str(folder / "SalEMA30.pt"), folder / "salema-model", ExportOptions(imgsz_hw=SIZE_HW), lambda _: None)
     models = {
         "fp32": {},
         "whole": {},
