@@ -29,11 +29,11 @@ class FrameBar:
         if self._bar is not None:
             self._bar.close()
 
-    def begun(self, source: Playback) -> None:
+    def begun(self, playback: Playback) -> None:
         """Adds a source's frames to those expected."""
-        self._is_known = self._is_known and source.frame_count is not None
+        self._is_known = self._is_known and playback.frame_count is not None
         if self._bar is not None:
-            self._bar.total = (self._bar.total or 0) + (source.frame_count or 0) if self._is_known else None
+            self._bar.total = (self._bar.total or 0) + (playback.frame_count or 0) if self._is_known else None
             self._bar.refresh()
 
     def advance(self, frames: int, videos: int = 0) -> None:

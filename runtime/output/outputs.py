@@ -91,7 +91,7 @@ class Outputs:
         return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None and path != STDOUT]
 
     @contextmanager
-    def opened(self, source: Playback, look: Look, stop: threading.Event) -> Iterator[list[Sink]]:
+    def opened(self, playback: Playback, look: Look, stop: threading.Event) -> Iterator[list[Sink]]:
         """Opens a sink for each.
 
         Raises:
@@ -99,25 +99,26 @@ class Outputs:
             BackendError: there is no display to show anything on.
         """
         sinks: list[Sink] = []
+        tick = playback.time_base
         if self.show:
-            sinks.append(WindowSink(source, stop))
+            sinks.append(WindowSink(playback, stop))
         if self.video is not None:
-            sinks.append(self._split(self.video, source, lambda path, pts, _: VideoSink(path, source, look, pts)))
+            sinks.append(self._split(self.video, playback, lambda path, pts, _: VideoSink(path, playback, look, pts)))
         if self.maps is not None:
             sinks.append(MapSink(self.maps, self.map_bits, self.map_size, self.map_name))
         if self.npz is not None:
-            sinks.append(self._split(self.npz, source, lambda path, *_: NpzSink(path, source.time_base)))
+            sinks.append(self._split(self.npz, playback, lambda path, *_: NpzSink(path, tick)))
         if self.csv is not None and self.csv_to_stdout:
-            sinks.append(StdoutCsvSink(self.csv, source.time_base))
+            sinks.append(StdoutCsvSink(self.csv, tick))
         elif self.csv is not None:
-            sinks.append(self._split(self.csv, source, lambda path, _, count: CsvSink(path, source.time_base, count)))
+            sinks.append(self._split(self.csv, playback, lambda path, _, count: CsvSink(path, tick, count)))
         with ExitStack() as stack:
             yield [stack.enter_context(sink) for sink in sinks]
 
-    def _split(self, path: Path, source: Playback, open_part: Callable[[Path, int, int], Sink]) -> Sink:
+    def _split(self, path: Path, playback: Playback, open_part: Callable[[Path, int, int], Sink]) -> Sink:
         if self.split_minutes is None:
             return open_part(path, 0, 0)
-        return SplitSink(path, self.split_minutes, open_part, source.time_base, is_live=source.is_live)
+        return SplitSink(path, self.split_minutes, open_part, playback.time_base, is_live=playback.is_live)
 
 
 def plan_outputs(

@@ -23,11 +23,11 @@ class VideoSink(StackedSink):
 
     wants_picture = True
 
-    def __init__(self, path: Path, source: Playback, look: Look, start_pts: int = 0) -> None:
+    def __init__(self, path: Path, playback: Playback, look: Look, start_pts: int = 0) -> None:
         self.path: Path | None = path
-        self._folder, self._source, self._count, self._start_pts = path.parent, source, 0, start_pts
-        width = source.width * (2 if look.view == "side-by-side" else 1)
-        self._writer = VideoWriter(path, source, source.height, width, float(start_pts * source.time_base))
+        self._folder, self._playback, self._count, self._start_pts = path.parent, playback, 0, start_pts
+        width = playback.width * (2 if look.view == "side-by-side" else 1)
+        self._writer = VideoWriter(path, playback, playback.height, width, float(start_pts * playback.time_base))
         self._has_failed = False
 
     def _open(self, stack: ExitStack) -> None:
@@ -53,5 +53,5 @@ class VideoSink(StackedSink):
             return [f"{self.path} lacks the last {frames}"] if missing > 0 else []
         notes = self._writer.finish(all_sound=complete)
         lost = "the sound is left out: that of a live source is not kept"
-        problem = lost if self._source.has_lost_sound else self._writer.sound_problem
+        problem = lost if self._playback.has_lost_sound else self._writer.sound_problem
         return [*notes, problem] if problem else notes

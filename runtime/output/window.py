@@ -42,16 +42,16 @@ class WindowSink:
 
     path: Path | None = None
 
-    def __init__(self, source: Playback, stop: threading.Event) -> None:
+    def __init__(self, playback: Playback, stop: threading.Event) -> None:
         if sys.platform == "linux" and not _has_display():
             raise BackendError("--show: there is no display that can be opened (see DISPLAY); run it on a desktop")
-        self._title, self._source, self._stop = f"salema: {source.name}", source, stop
+        self._title, self._playback, self._stop = f"salema: {playback.name}", playback, stop
         self._start_s = 0.0
 
     def __enter__(self) -> Self:
         try:
             cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
-            cv2.resizeWindow(self._title, self._source.width, self._source.height)
+            cv2.resizeWindow(self._title, self._playback.width, self._playback.height)
         except cv2.error as error:  # opencv-python-headless
             raise BackendError(
                 f"--show: this OpenCV has no windows ({reason(error)}); install: pip install opencv-python"
@@ -73,9 +73,9 @@ class WindowSink:
         """
         assert drawn.pictures.image_bgr is not None
         cv2.imshow(self._title, drawn.pictures.image_bgr)
-        due_s = self._start_s + float(drawn.frame.pts * self._source.time_base)
+        due_s = self._start_s + float(drawn.frame.pts * self._playback.time_base)
         while True:
-            left_ms = 0 if self._source.is_live else round(1000 * (due_s - time.monotonic()))
+            left_ms = 0 if self._playback.is_live else round(1000 * (due_s - time.monotonic()))
             key = cv2.waitKey(max(1, min(_POLL_MS, left_ms))) & 0xFF
             if key in {_ESCAPE, _Q} or not self._is_open():
                 raise WindowClosedError

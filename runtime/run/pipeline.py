@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def process_video(
     stream: SaliencyStream,
-    source: Playback,
+    playback: Playback,
     outputs: Outputs,
     options: RunOptions | None = None,
     *,
@@ -51,7 +51,7 @@ def process_video(
 
     Args:
         stream: the model, for one video; its state starts anew.
-        source: what is played, open.
+        playback: what is played, open.
         outputs: what is written.
         options: how maps are drawn, and what empties the memory.
         progress: takes the number of frames that were done since it was called last.
@@ -69,11 +69,10 @@ def process_video(
         )
     options = options or RunOptions()
     stopping = stop_requested() if stop is None else nullcontext(stop)
-    made = partial(
-        run_provenance, stream, source.source, source.selection, outputs, options, frames_expected=source.frame_count
-    )
-    with stopping as asked, outputs.opened(source, options.look, asked) as sinks:
-        run = _Run(stream, source, sinks, options, asked)
+    source, expected = playback.source, playback.frame_count
+    made = partial(run_provenance, stream, source, playback.selection, outputs, options, frames_expected=expected)
+    with stopping as asked, outputs.opened(playback, options.look, asked) as sinks:
+        run = _Run(stream, playback, sinks, options, asked)
         try:
             run.take_all(progress)
         except SalemaError as error:
@@ -140,14 +139,14 @@ class _Run:
     def __init__(
         self,
         stream: SaliencyStream,
-        source: Playback,
+        playback: Playback,
         sinks: Sequence[Sink],
         options: RunOptions,
         stop: threading.Event,
     ) -> None:
-        self._source, self._sinks, self._stop, self._clock = source, sinks, stop, Clock()
+        self._playback, self._sinks, self._stop, self._clock = playback, sinks, stop, Clock()
         self._stream, self._options = stream, options
-        self._drawing = Drawing(stream, source, sinks, options, self._clock)
+        self._drawing = Drawing(stream, playback, sinks, options, self._clock)
         self.count = self._cuts = 0
         self._looked_for_cuts = False
         self._error: str | None = None
@@ -169,8 +168,8 @@ class _Run:
                         if self._stop.is_set():
                             return
                 finally:
-                    self._source.end()
-            self._is_whole = self._source.has_end_of_sound and not self._stop.is_set()
+                    self._playback.end()
+            self._is_whole = self._playback.has_end_of_sound and not self._stop.is_set()
         except WindowClosedError:
             self._ended_by = "the window was closed"
             self._notes.append(f"the window was closed after {counted(self.count, 'frame')}")
@@ -183,8 +182,8 @@ class _Run:
             self._was_stopped = self._stop.is_set()
 
     def _drawn(self) -> Generator[Drawn, None, None]:
-        frames = self._clock.timed("decode", self._source)
-        if self._source.drops:
+        frames = self._clock.timed("decode", self._playback)
+        if self._playback.drops:
             made = map(self._drawing.all_stages, frames)
             return side_by_side(made, [], 1, self._stop, self._stream.abort, works_in_source=True)
         return side_by_side(frames, self._drawing.stages, stop=self._stop, abort=self._stream.abort)
@@ -200,15 +199,15 @@ class _Run:
     def finish(self) -> Summary:
         """Ends every sink, and sums up."""
         if not self.count:
-            raise VideoError(f"{self._source.name}: gave no frame")
+            raise VideoError(f"{self._playback.name}: gave no frame")
         kept = [self._finish(sink) for sink in self._sinks]
         if self._error and not any(kept):
             raise OutputError(self._error)
         seconds = time.perf_counter() - self._start_s
-        losses, damage = self._source.losses, self._source.damage
+        losses, damage = self._playback.losses, self._playback.damage
         return Summary(
             frames=self.count,
-            frames_expected=self._source.frame_count,
+            frames_expected=self._playback.frame_count,
             seconds=seconds,
             fps=self.count / seconds,
             stage_ms={stage: 1000 * self._clock.seconds[stage] / self.count for stage in STAGES},
@@ -216,11 +215,11 @@ class _Run:
             dropped=losses.dropped,
             outages=losses.outages,
             outage_s=losses.outage_s,
-            frames_lost=round(losses.outage_s * self._source.source_rate),
+            frames_lost=round(losses.outage_s * self._playback.source_rate),
             interrupted=self._was_stopped,
             error=self._error,
             cuts_reset=self._options.reset_on_cut if self._looked_for_cuts else None,
-            source_start_s=self._source.start_s,
+            source_start_s=self._playback.start_s,
             damaged_packets=damage.packets,
             damaged_pictures=damage.pictures,
             damaged_images=damage.images,

@@ -96,7 +96,7 @@ class Drawing:
 
     Args:
         stream: the model.
-        source: what is played.
+        playback: what is played.
         sinks: they say what is wanted.
         options: how to draw, and what empties the memory.
         clock: where times go.
@@ -106,7 +106,7 @@ class Drawing:
     """
 
     def __init__(
-        self, stream: SaliencyStream, source: Playback, sinks: Sequence[Sink], options: RunOptions, clock: Clock
+        self, stream: SaliencyStream, playback: Playback, sinks: Sequence[Sink], options: RunOptions, clock: Clock
     ) -> None:
         if options.time_aware and stream.spec.coefficient is None:
             raise UsageError(
@@ -116,7 +116,7 @@ class Drawing:
         self._look = options.look if wants_picture else replace(options.look, view=None)
         self._raw = any(sink.wants_raw for sink in sinks)
         self._stream, self._options, self._clock = stream, options, clock
-        self._time_base = source.time_base
+        self._time_base = playback.time_base
         self._reference_fps = options.reference_fps or stream.spec.reference_fps
         wants_cuts = options.reset_on_cut or any(sink.wants_cuts for sink in sinks)
         self._cuts = CutDetector() if wants_cuts else None
