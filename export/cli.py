@@ -1,5 +1,7 @@
 """`salema-export`: a checkpoint in, a verified model folder out."""
 
+from __future__ import annotations
+
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,13 +83,13 @@ def _export_and_build(
 
 
 def _no_engine(engine: str, target: str, *, has_options: bool) -> str:
-    """Of what would be no INT8 engine: what is asked for is refused, and `auto` builds none."""
+    """Returns `none`, because no engine can be built of this INT8 form; refuses an engine that was asked for."""
     why = _NOT_FOR_TENSORRT[target]
     if engine not in {"auto", "none"}:
         raise UsageError(f"--int8 --for {target} --engine {engine}: {why}; leave out --for {target}")
     if engine == "auto" and has_options:
         raise UsageError(
-            f"--int8 --for {target}: {why}, and options of an engine were given; leave out these, or --for {target}"
+            f"--int8 --for {target}: {why}, but engine options were given; leave them out, or leave out --for {target}"
         )
     return "none"
 
@@ -111,7 +113,7 @@ def _check_from(context: typer.Context, folder: Path, engine: str) -> None:
             raise UsageError(f"{option}: the export in {folder} has settled that; leave it out{advice}")
 
 
-def _export(weights: str, folder: Path, options: ExportOptions) -> "Result":
+def _export(weights: str, folder: Path, options: ExportOptions) -> Result:
     try:
         from salema.export.exporter import export_model
     except ImportError as error:

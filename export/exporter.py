@@ -64,7 +64,7 @@ class Result:
 def export_model(weights: str, folder: Path, options: ExportOptions, say: Callable[[str], None]) -> Result:
     """Exports a checkpoint to `model.onnx` in a folder, or to `encoder.onnx` and `decoder.onnx` there.
 
-    For ncnn its own three files are written beside it. They appear only once they have passed their check.
+    For ncnn its own three files are written beside it. All files appear only after they have passed their check.
 
     Args:
         weights: a checkpoint file, a URL, or `seeded`.
@@ -203,7 +203,7 @@ def _check_saved(saved: Path, weights: str, folder: Path) -> None:
     if saved.parent.resolve() == folder.resolve():
         if saved.name in {MODEL_FILE, *PART_FILES, *NCNN_FILES}:
             raise UsageError(f"--save-weights {saved}: is a file of the model itself; choose another name")
-        return  # whose folder may yet have to be made
+        return  # its folder may not exist yet
     check_writable(saved)
 
 
@@ -229,7 +229,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint, architecture: Architec
         height=height,
         width=width,
         batch=options.batch,
-        precision="fp32" if options.precision == "int8" else options.precision,  # INT8 is made of a checked FP32
+        precision="fp32" if options.precision == "int8" else options.precision,  # INT8 is made from FP32, checked
         states=model.state_specs(height, width),
         coefficient=coefficient,
         coefficient_source=coefficient_source,
@@ -246,7 +246,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint, architecture: Architec
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """Makes the folder and its parents, and removes again after an error those that were not there before."""
+    """Makes the folder and its parents; after an error it removes those that it made."""
     fresh = [place for place in (folder, *folder.parents) if not place.exists()]
     make_folder(folder)
     if not os.access(folder, os.W_OK):

@@ -1,7 +1,6 @@
-"""Every option of `salema-export`, declared once: the command and the functions take these same classes.
+"""Every option of `salema-export`, declared once: the command and the functions take these same classes."""
 
-There is no `from __future__ import annotations` here: the annotations are what the command reads.
-"""
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ def _lower_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Request:
-    """What to export, or what to build an engine of, and where; of the flags at most one is given."""
+    """What to export and where, or which export to build an engine of. At most one of the three flags is given."""
 
     weights: Annotated[
         str | None,
@@ -42,7 +41,8 @@ class Request:
         typer.Option(
             "--from",
             metavar="DIR",
-            help="Exported folder to build an engine in, instead of --weights; with it go --engine and what follows.",
+            help="Exported folder to build an engine in, instead of --weights; only --engine and the options after it"
+            " go with it.",
             readable=False,
         ),
     ] = None

@@ -1,7 +1,7 @@
 """One TensorRT or TensorRT-RTX build: network, configuration, plan, and the proof of its precision.
 
 Sources: TensorRT Python API 10.3 to 11.4 and TensorRT-RTX 1.2 to 1.7, "Builder", "IBuilderConfig", "OnnxParser".
-Precision is in the graph (strongly typed), which is all that TensorRT 11 and TensorRT-RTX know.
+The graph carries the precision (it is strongly typed): TensorRT 11 and TensorRT-RTX know no other way.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def inspect_plan(
 
 
 def _parse(library: Library, builder: trt.Builder, model: bytes, where: str, precision: str) -> trt.INetworkDefinition:
-    # Always on in TensorRT 11, where the flag may be gone.
+    # TensorRT 11 is always strongly typed, and may have no flag for it.
     typed = getattr(library.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = library.must(builder.create_network(0 if typed is None else 1 << int(typed)), "making a network")
     parser: trt.OnnxParser = library.trt.OnnxParser(network, library.logger)
@@ -127,7 +127,7 @@ def _check_network(library: Library, network: trt.INetworkDefinition, spec: Mode
 def _configure(library: Library, config: trt.IBuilderConfig, options: EngineOptions) -> None:
     trt = library.trt
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector needs to show types
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no FP32: 10 bits of mantissa
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and less than FP32: its mantissa has 10 bits
     if options.workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * _GIB))
     if options.optimization_level is not None:
@@ -171,7 +171,7 @@ def _load_timing_cache(library: Library, config: trt.IBuilderConfig, path: Path)
     with suppress(FileNotFoundError):
         data = path.read_bytes()
     cache = library.must(config.create_timing_cache(data), f"reading the timing cache {path}")
-    # Refused where it is of another GPU or version.
+    # A cache of another GPU or version is refused.
     library.must(
         config.set_timing_cache(cache, ignore_mismatch=False),
         f"using the timing cache {path} (delete it, or name another)",

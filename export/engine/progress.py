@@ -13,12 +13,12 @@ from salema.runtime.stopping import stop_requested
 
 
 class BuildProgress:
-    """A bar on stderr, where that is a terminal: phases are nested, and the outermost tells how far the whole is."""
+    """A bar on stderr, if that is a terminal. Phases are nested; the outermost one shows how far the build is."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self.phases: list[str] = []
-        """The outermost phases that were begun."""
+        """The outermost phases so far."""
         self._bar: Any = None
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""From `model.onnx` to a TensorRT or TensorRT-RTX engine beside it. Needs neither torch nor onnx, as on a Jetson."""
+"""Builds a TensorRT or TensorRT-RTX engine beside `model.onnx`. It needs neither torch nor onnx: a Jetson has none."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ class Built:
 
 
 def check_ready(folder: Path, engine: str, options: EngineOptions, batch: int | None) -> None:
-    """Refuses before a long export what can't be built after it.
+    """Refuses, before a long export, an engine that can't be built after it.
 
     Args:
         folder: where the export goes.
         engine: one of `ENGINES`.
-        options: the builder's options.
-        batch: the export's; None leaves it free.
+        options: how to build it.
+        batch: streams per step of the export; None leaves them free.
 
     Raises:
         UsageError, MissingDependencyError, BackendError: as `build_engine`.
     """
     if engine == "none":
         if options != EngineOptions():
-            raise UsageError("--engine none builds nothing, and options of an engine were given; leave one of them out")
+            raise UsageError("--engine none builds nothing, but engine options were given; leave one of them out")
         return
     kind = KINDS.get(engine)
     if kind is None and options != EngineOptions():
         check_options(options, None)
         kind, why = choose_kind(folder, options)
         if kind is None:
-            raise BackendError(f"options of an engine were given, and none can be built: {why}")
+            raise BackendError(f"engine options were given, but no engine can be built: {why}")
     if kind is not None:
         check_options(options, kind)
         _profile(batch, options)
@@ -66,7 +66,7 @@ def check_ready(folder: Path, engine: str, options: EngineOptions, batch: int | 
 def build_chosen(
     folder: Path, engine: str, options: EngineOptions, say: Callable[[str], None], *, required: bool = False
 ) -> tuple[Built, ...]:
-    """Builds what `--engine` asks for, one engine or those of both parts; `auto` may come to build none, and says why.
+    """Builds the engine that `--engine` names, or the engines of both parts; `auto` may build none, and says why.
 
     Args:
         folder: what `salema-export` wrote.
@@ -89,12 +89,13 @@ def build_chosen(
     built = () if kind is None else tuple(build_engine(path, kind, options, say) for path in models)
     for other in KINDS.values():
         if other is not kind and any(models[0].with_name(other.engine_name(part)).is_file() for part in parts):
-            say(f"note: {models[0].parent} holds an engine of {other.title}; if it is older: {other.command(folder)}")
+            again = f"if it is older than the model, build it again with: {other.command(folder)}"
+            say(f"note: {models[0].parent} also holds an engine of {other.title}; {again}")
     return built
 
 
 def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[[str], None]) -> Built:
-    """Builds the engine of an ONNX file, beside it; it appears only once it has passed its check.
+    """Builds the engine of an ONNX file, beside it. The engine appears only after it has passed its check.
 
     Args:
         model: a file that `salema-export` wrote: a whole step, or a part.
@@ -110,7 +111,7 @@ def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[
         BackendError: there is no GPU where one is needed, or the build failed, or the precision is not as asked.
     """
     check_options(options, kind)
-    data = model.read_bytes()  # once: who exports meanwhile must not give the engine another file's facts
+    data = model.read_bytes()  # read once: an export that runs meanwhile must not mix the facts of two files
     spec = parse_spec(data, str(model))
     path = model.parent / kind.engine_name(spec.part)
     profile = _profile(spec.batch, options)
@@ -163,11 +164,7 @@ def _describe(
 
 
 def check_options(options: EngineOptions, kind: Kind | None) -> None:
-    """Refuses options that can't be right, whatever the model and the machine; None is either library.
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Refuses options that are wrong for every model and machine; `kind` None stands for either library."""
     level, gib = options.optimization_level, options.workspace_gib
     if level is not None and level not in LEVELS:
         raise UsageError(f"--optimization-level {level}: give 0 to {LEVELS[-1]}")
@@ -202,10 +199,9 @@ def _refuse_for_rtx(options: EngineOptions) -> None:
 
 
 def choose_kind(folder: Path, options: EngineOptions) -> tuple[Kind | None, str]:
-    """Chooses what `--engine auto` builds: the first library that is installed and can build for what is here.
+    """Chooses what `--engine auto` builds: the first library that is installed and can build for the GPU here.
 
-    Returns:
-        The library, or None; and why, with the command to run on the target where nothing can be built here.
+    Returns the library and why; or None, why, and the command that builds an engine on the machine with the GPU.
     """
     on_target = f"on the machine with the GPU run: {TENSORRT.command(folder)}"
     if options.targets:

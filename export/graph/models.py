@@ -91,7 +91,7 @@ class SaliencyStep(nn.Module):
     def to_network(self, frame: Tensor) -> Tensor:
         """Takes the mean off a frame, uint8 BGR `[N, H, W, 3]`; returns `[N, 3, H, W]` in the network's type.
 
-        Where the mean is folded into the first convolution, pixels as they are with a fourth channel beside them.
+        Where the first convolution takes the mean off, the pixels stay as they are, and a fourth channel is added.
         """
         if self._mean_is_folded:
             pixels = frame.to(self._dtype).permute(0, 3, 1, 2)
@@ -165,7 +165,7 @@ class SaliencyStep(nn.Module):
         if not same:
             raise UsageError(
                 f"--residual --ema-loc {location}: layer {location} changes the shape of what enters it (or is the map"
-                " itself), so the two can't be added; choose a ReLU or a convolution that keeps its channels: say 30"
+                " itself), so the two can't be added; choose a ReLU or a convolution that keeps its channels, say 30"
             )
 
 
@@ -222,7 +222,7 @@ class Decoder(nn.Module):
 
 
 def ema(fresh: Tensor, state: Tensor, mix: Tensor) -> Tensor:
-    """Moves a state `[N, C, h, w]` towards `fresh` by `mix` `[N]`; a select where `mix` is 1, so that it clears NaN."""
+    """Moves a state `[N, C, h, w]` towards `fresh` by `mix` `[N]`. A `mix` of 1 selects `fresh`, which clears a NaN."""
     weight = mix[:, None, None, None]
     return torch.where(weight == 1, fresh, state + weight * (fresh - state))
 

@@ -25,8 +25,9 @@ FOR: dict[str, tuple[str, ...]] = {
     "tensorrt": (),
     "ncnn": (),
 }
-"""What pays for each way to run a model. Not measured on a GPU yet, so TensorRT has the plain graph. ncnn's 3x3
-convolutions are Winograd's, with a quarter of the multiplications; the folded forms have 4 of 9, and no Winograd."""
+"""The rewrites that make each runtime faster. None was measured on a GPU yet, so TensorRT gets the plain graph. ncnn
+runs 3x3 convolutions by Winograd's method, with a quarter of the multiplications. The folded forms need 4 of 9, and
+can't use that method."""
 FOR_INT8 = {**FOR, "tensorrt": (TRANSPOSED,)}
 """The same for INT8. TensorRT resizes in float only, so a Resize would break the chain of INT8 layers."""
 
@@ -45,8 +46,7 @@ _EVEN, _ODD = ((0,), (1, 2)), ((0, 1), (2,))
 def phase_weights(weight: Tensor) -> list[list[Tensor]]:
     """Sums a 3x3 kernel `[O, I, 3, 3]` to the four 2x2 kernels that do its work before the upsampling.
 
-    Returns:
-        `[row][column]`, each float64 `[O, I, 2, 2]`: for even and odd rows and columns of the output.
+    They are float64 `[O, I, 2, 2]`, by `[row][column]`: even or odd rows and columns of the output.
     """
     wide = weight.to(torch.float64)
 
@@ -108,16 +108,9 @@ MEAN_CHANNEL = 255.0
 
 
 def fold_mean(conv: nn.Conv2d, mean: Tensor) -> nn.Conv2d:
-    """Takes the mean off inside the first convolution, as the weights of a fourth channel that is 255 everywhere.
+    """Returns the first convolution in float64, with a fourth channel, 255 everywhere, whose weights take off `mean`.
 
-    In the bias it would be wrong where the zero padding counts as a pixel less its mean.
-
-    Args:
-        conv: the first convolution, of three channels.
-        mean: their means `[3]`.
-
-    Returns:
-        A float64 convolution of the four channels.
+    In the bias the mean `[3]` would be wrong at the border, where zero padding stands for a pixel less its mean.
     """
     wide = conv.weight.detach().to(torch.float64)
     fourth = -(wide * mean.to(torch.float64).view(1, -1, 1, 1)).sum(1, keepdim=True) / MEAN_CHANNEL
@@ -129,17 +122,10 @@ def fold_mean(conv: nn.Conv2d, mean: Tensor) -> nn.Conv2d:
 
 
 def fold_upsampling(layers: nn.Sequential, form: str, kept: Container[int]) -> None:
-    """Folds each upsampling of a network into the convolution that follows, in place.
+    """Folds each upsampling of a network into the convolution that follows, in place, as `CROPPED` or `TRANSPOSED`.
 
-    Both forms are equal to the plain one but for rounding; weights are summed in float64.
-
-    Args:
-        layers: the network; where an upsampling was, nothing is done after this.
-        form: `CROPPED` or `TRANSPOSED`.
-        kept: the layers before which the network is taken apart; these stay as they are.
-
-    Raises:
-        UsageError: there is no such form.
+    The layers `kept` stay as they are: the network is split before them. Weights are summed in float64, so that both
+    forms differ from the plain one by rounding only.
     """
     if form not in {CROPPED, TRANSPOSED}:
         raise UsageError(f"rewrite {form}: not one of {', '.join(REWRITES)}")

@@ -1,8 +1,8 @@
 """From the PyTorch step to ncnn's two files: `.param`, the layers as text, and `.bin`, their weights in order.
 
-Written directly, as pnnx (20261020) leaves the uint8 cast and the select of our graph as layers that ncnn has not.
-Inputs and outputs have the names of the ONNX graph, with these differences: one stream, `frame` is float32 planes
-`[3, H, W]` of BGR values 0 to 255, and `mix` is no select: with 1, give zeros as the state.
+They are written directly, because pnnx (20261020) keeps our graph's uint8 cast and select as layers that ncnn lacks.
+Inputs and outputs have the names of the ONNX graph. The differences: there is one stream; `frame` is float32 planes
+`[3, H, W]` of BGR values 0 to 255; and `mix` selects nothing, so for a first frame give 1, and zeros as the state.
 
 Source: ncnn's wiki, "param and model file structure" and "operation param weight table".
 """
@@ -74,7 +74,7 @@ class _Graph:
         return self.add("Input", [], f"0={width} 1={height} 2={channels}", name)
 
     def add(self, kind: str, inputs: Iterable[str], parameters: str = "", name: str = "") -> str:
-        """Adds a layer of one output; returns that, which has the layer's name."""
+        """Adds a layer with one output, which has the layer's name; returns that name."""
         name = name or f"{kind.lower()}_{len(self.layers)}"
         layer = _Layer(kind, name, tuple(inputs), (name,), parameters)
         self.layers.append(layer)
@@ -106,14 +106,14 @@ class _Graph:
         return self.add("Convolution", [x], parameters, name)
 
     def slice(self, x: str, count: int) -> tuple[str, ...]:
-        """Adds a layer that takes channels apart into equal parts."""
+        """Adds a layer that splits the channels into equal parts."""
         names = tuple(f"{x}_{i}" for i in range(count))
         self._sizes_hw |= dict.fromkeys(names, self._sizes_hw[x])
         self.layers.append(_Layer("Slice", f"{x}_slice", (x,), names, f"-23300={count}{',-233' * count} 1=0"))
         return names
 
     def text(self) -> str:
-        """Returns the `.param` file. A blob may have one reader there, so copies of the others are added."""
+        """Returns the `.param` file's text. A blob may have one reader there, so several readers get copies."""
         readers = Counter(blob for layer in self.layers for blob in layer.inputs)
         taken: Counter[str] = Counter()
         lines, blobs = [], 0
@@ -160,7 +160,7 @@ def write_ncnn(
     else:
         outputs = _salema(graph, model, x) if kind == "salema" else _salclstm(graph, model, x)
     for name, blob in zip(spec.output_names, outputs, strict=True):
-        graph.add("Split", [blob], name=name)  # to one: gives a blob the name
+        graph.add("Split", [blob], name=name)  # a Split with one output renames a blob
     param.write_text(graph.text(), "ascii")
     with weights.open("wb") as file:
         file.writelines(graph.weights)
@@ -218,7 +218,7 @@ def _salclstm(graph: _Graph, model: SaliencyStep, x: str) -> list[str]:
 
 
 def _per_channel(weight: NDArray[np.floating]) -> tuple[bytes, NDArray[np.floating]]:
-    """Rounds weights `[out, ...]` to INT8, four bytes at a time; returns them, and by what they were multiplied."""
+    """Rounds weights `[out, ...]` to INT8, and pads them to four bytes; returns them, and each channel's factor."""
     greatest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     scales = _LEVELS / np.where(greatest > 0, greatest, 1)
     rounded = np.rint(weight * scales.reshape(-1, 1, 1, 1)).astype(np.int8).tobytes()

@@ -58,7 +58,7 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Puts our facts in, and takes the exporter's out: its stack traces name the machine's folders."""
+    """Writes our facts into a graph, and removes the exporter's: its stack traces name this machine's folders."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "salema", spec.salema_version
     del proto.metadata_props[:]

@@ -142,7 +142,7 @@ def _spread(lengths: list[int], room: int) -> list[int]:
 
 
 def _take(clip: _Clip, first: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Reads so many frames, or fewer where the rate varies: what lies in other frames' time is never taken."""
+    """Reads `count` frames, or fewer where the rate varies: frames outside of their time are never taken."""
     frames = np.empty((count, height, width, 3), np.uint8)
     taken = 0
     for taken, image_bgr in enumerate(_read(clip, first, count), 1):

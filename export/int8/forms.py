@@ -25,7 +25,7 @@ _TRIAL = "trial.onnx"
 
 
 def check_runtime(target: str) -> None:
-    """Refuses, before long work, a runtime that is to check the files after it and can't be imported.
+    """Refuses, before the long work, a runtime that will check the files and can't be imported.
 
     Raises:
         MissingDependencyError: ncnn is missing, or OpenVINO is installed and broken.
@@ -55,14 +55,9 @@ class Form(Protocol):
 
 
 def form_for(target: str, step: SaliencyStep, one_stream: onnx.ModelProto, paths: list[Path], folder: Path) -> Form:
-    """Returns the form for what `--for` names.
+    """Returns the form for what `--for` names; `paths` are those of `to_int8`, `folder` is an empty one for trials.
 
-    Args:
-        target: what is named.
-        step: the float network, without rewrites if it is for ncnn.
-        one_stream: its graph, for one stream.
-        paths: the files of the float model; for ncnn also those that are to be written.
-        folder: an empty one, for trials.
+    For ncnn the network `step` has no rewrites. `one_stream` is its graph for one stream.
     """
     if target == "ncnn":
         return _Ncnn(step, paths, folder)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps
 
 
 def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]], instead: str = "--fp16") -> None:
-    """Refuses a model that is too far from the float one, or a check that could not have found out.
+    """Refuses a model that is too far from the float one, or a check that can't tell.
 
     Args:
         accuracy: what `measure` found.
@@ -127,8 +127,7 @@ def run(session: Session, frames: NDArray[np.uint8]) -> Maps:
     return np.stack([stream.infer(np.repeat(frame[None], streams, 0))[0] for frame in frames])
 
 
-def _each(metric: object, expected: Maps, actual: Maps) -> NDArray[np.float64]:
-    assert callable(metric)
+def _each(metric: Callable[[Any, Any], float], expected: Maps, actual: Maps) -> NDArray[np.float64]:
     return np.array([metric(b, a) if np.isfinite(b).all() else np.nan for a, b in zip(expected, actual, strict=True)])
 
 

@@ -183,11 +183,10 @@ def _quantizer(
 def _carried(
     model: onnx.ModelProto, node: onnx.NodeProto, layers: Mapping[str, onnx.NodeProto], scheme: Scheme
 ) -> list[str]:
-    """Names what is to be quantised before a convolution: what enters it, and back to the one before, what led there.
+    """Names the tensors to quantise before a convolution: its input, and what made it, back to the convolution before.
 
-    All of it takes the range of what enters, so that rounding a second time changes nothing, and rounding before a ReLU
-    loses nothing: what it would set to zero is all that the range leaves out. A state that a ReLU gives may be among
-    it; what leaves the graph is led past its rounding by `_pass_by`.
+    All take the range of the input. So rounding twice changes nothing, and rounding before a ReLU loses nothing: the
+    range leaves out only what the ReLU sets to zero. A state may be among them; `_pass_by` keeps it unrounded.
     """
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     ours = {id(layer) for layer in layers.values()}
@@ -211,7 +210,7 @@ def _carried(
 
 
 def _free_outputs(model: onnx.ModelProto) -> dict[str, str]:
-    """Puts an Identity before outputs that the graph itself reads; returns what each of these then stands for."""
+    """Puts an Identity before outputs that the graph itself reads; returns the new name of what each of them copies."""
     graph = model.graph
     read = {name for node in graph.node for name in node.input}
     inner_names = {output.name: f"{output.name}_kept" for output in graph.output if output.name in read}
@@ -224,7 +223,7 @@ def _free_outputs(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _pass_by(model: onnx.ModelProto, inner_names: Mapping[str, str]) -> None:
-    """Leads outputs past the Q/DQ that is before all readers of what a convolution reads: it would round a state."""
+    """Lets outputs copy the tensor before its Q/DQ, which all its other readers get: it would round a state."""
     for node in model.graph.node:
         for name in node.output:
             if name in inner_names:
@@ -232,7 +231,7 @@ def _pass_by(model: onnx.ModelProto, inner_names: Mapping[str, str]) -> None:
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Takes out what the quantiser has added and nothing uses: inferred shapes, and operator sets of its own."""
+    """Removes what the quantiser has added and nothing uses: inferred shapes, and operator sets of its own."""
     del model.graph.value_info[:]
     used = {node.domain for node in model.graph.node}
     opsets = [opset for opset in model.opset_import if opset.domain in used]

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from salema.export.options import ExportOptions
 
 AIM_CC = 0.9905
-_LEAST_GAIN = 5e-4
-"""What the choice of float layers is content with. No more: where rounding costs every layer the same (seeded
-weights at full size), a layer in float gains 0.0002 and takes several times as long as in INT8."""
+"""At this CC no more layers are left in float. A higher aim would cost time: where rounding costs every layer the same
+(seeded weights at full size), a layer in float gains 0.0002, and takes several times as long as in INT8."""
+_LEAST_GAIN = 5e-4  # of CC, for 7 bits to be taken
 MOST_FLOAT = 4
 _TRIAL_FRAMES = 4  # of the first run and of the last
 
@@ -172,13 +172,13 @@ def _write(
 
 
 def _choose(trials: Trials, options: ExportOptions, say: Callable[[str], None]) -> _Choice:
-    """Takes the weights' width that does better here, and leaves in float, worst first, what keeps it from FP32."""
+    """Chooses the width of the weights that does better here, then leaves the worst layers in float up to `AIM_CC`."""
     scheme = trials.form.scheme
     ends = (trials.layers[0], trials.layers[-1]) if scheme.ends_in_float else ()
     kept = tuple(dict.fromkeys((*ends, *options.float_layers)))
     scores = {bits: trials.least_cc(bits, kept) for bits in scheme.weight_bits}
     bits = scheme.weight_bits[0]
-    for width, score in scores.items():  # fewer bits must be better beyond what a few frames can't tell
+    for width, score in scores.items():  # a few frames can't tell a smaller gain from chance
         bits = width if score > scores[bits] + _LEAST_GAIN else bits
     best = scores[bits]
     table: Table = ()

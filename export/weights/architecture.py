@@ -78,7 +78,7 @@ class Architecture:
 
     @property
     def recurrence(self) -> str:
-        """In words, which rule the average follows where the plain one and the published code's differ; else empty."""
+        """The rule of the average, in words; empty where it is the published code's and equals the plain one."""
         published = replace(self, plain_recurrence=False)
         kept = [str(location) for location in self.ema_locs if published.keeps_rectified(location)]
         added = any(published.adds_rectified(location) for location in self.ema_locs)
@@ -101,7 +101,7 @@ class Architecture:
 
     @classmethod
     def named(cls, name: str, *, plain_recurrence: bool = False) -> Architecture:
-        """Returns the variant that `name` is the `name` of.
+        """Returns the variant of this name.
 
         Raises:
             UsageError: there is none.
@@ -128,11 +128,7 @@ def hint_from_name(name: str, kind: Kind) -> Hint | None:
     """Reads the variant from a checkpoint's file name, where that is exactly a published one.
 
     These are `SalGAN.pt`, `SalBCE.pt`, `SalEMA7.pt`, 30, 54 and 61, also with R, and `SalCLSTM30R.pt`. Others decide
-    nothing: in `salema0.pt` the 0 may be a run's number.
-
-    Args:
-        name: the file's name.
-        kind: the family that the file's keys show (`salema` for any generator without an LSTM).
+    nothing: in `salema0.pt` the 0 may be a run's number. `kind` is the family that the file's keys show.
     """
     match = _PUBLISHED.fullmatch(name)
     if not match or kind != ("salclstm30" if match["clstm"] else "salema"):
@@ -146,7 +142,7 @@ def hint_from_name(name: str, kind: Kind) -> Hint | None:
 
 
 def doubt_of_name(name: str, kind: Kind) -> str | None:
-    """Says of a name that looks like a published one, and is none, that it was not believed; None of others."""
+    """Returns a note on a name that looks published and is not, and so was not believed; None for other names."""
     if not _LIKE_PUBLISHED.search(name) or hint_from_name(name, kind) or name in {f"SalCLSTM{n}.pt" for n in (30, 56)}:
         return None
     return f"the file's name {name} was not believed, as it is none of SalEMA7|30|54|61[R].pt, SalGAN.pt, SalBCE.pt"

@@ -1,4 +1,4 @@
-"""Archives of weights, by what they declare: a few megabytes of ZIP can unfold to gigabytes."""
+"""Checks what an archive of weights declares: a few megabytes of ZIP can unfold to gigabytes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def check_unfolded(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuses an archive whose entries come to more than weights can have. No reader takes more than they declare.
-
-    Raises:
-        CheckpointError: it is such a one.
-    """
+    """Refuses an archive whose entries declare more bytes than weights can have. No reader reads more than that."""
     total_bytes = sum(entry.file_size for entry in archive.infolist())
     if total_bytes > MOST_WEIGHT_BYTES:
         raise CheckpointError(
@@ -33,15 +29,11 @@ def check_unfolded(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def check_arrays(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuses an `.npz` with an array that claims more than its entry has: NumPy makes room for it before it reads.
-
-    Raises:
-        CheckpointError: there is one.
-    """
+    """Refuses an `.npz` with an array that claims more than its entry has: NumPy makes room for it before it reads."""
     for entry in archive.infolist():
         with archive.open(entry) as member:
             read_header = _HEADERS.get(npy.read_magic(member))
-            if read_header is None:  # a third version is for names of fields, which weights have none of
+            if read_header is None:  # the third version is for named fields, which weights don't have
                 raise CheckpointError(f"{path}: {entry.filename} is no array of numbers; get the file again")
             shape, _, dtype = read_header(member)
         if math.prod(shape) * dtype.itemsize > entry.file_size:

@@ -121,7 +121,8 @@ def test_auto_takes_tensorrt_rtx_for_a_target_and_says_so(folder):
     assert lines[0] == "engine        TensorRT-RTX (auto: only TensorRT-RTX builds for a --target)"
     for named in (folder, folder / "model.onnx"):
         assert build_chosen(named, "none", EngineOptions(), lines.append) == ()
-        assert f"{folder} holds an engine of TensorRT-RTX; if it is older: salema-export --from" in lines.pop()
+        note = f"{folder} also holds an engine of TensorRT-RTX; if it is older than the model, build it again with: "
+        assert f"{note}salema-export --from" in lines.pop()
 
 
 @pytest.mark.gpu

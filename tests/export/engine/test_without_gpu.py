@@ -32,7 +32,7 @@ def test_without_a_gpu_the_command_says_what_to_run_where(folder):
     assert re.search(r"engine        none \(auto: no NVIDIA .*--from \S+/new --engine tensorrt", done.stderr)
     done = without_gpu(EXPORT, "--weights", "seeded:32", "--optimization-level", 4, "-o", folder / "newer")
     assert done.returncode == 1
-    assert "options of an engine were given, and none can be built: no NVIDIA" in done.stderr
+    assert "engine options were given, but no engine can be built: no NVIDIA" in done.stderr
     assert not (folder / "newer").exists()
     (folder / "new/model.onnx").unlink()
     (folder / "new").rmdir()
