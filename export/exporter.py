@@ -39,6 +39,7 @@ from salema.runtime.model_folder import MODEL_FILE, NCNN_FILES, PART_FILES, Ncnn
 from salema.runtime.output.recovery import remove_unfinished
 from salema.runtime.session import Session
 from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema_version
+from salema.runtime.stopping import obey_lost_signal
 
 if TYPE_CHECKING:
     from salema.export.options import ExportOptions
@@ -87,6 +88,7 @@ def export_model(weights: str, folder: Path, options: ExportOptions, say: Callab
         aside = [stack.enter_context(written_aside(path)) for path in paths]
         footage = _footage(options, say)
         spec, source, checks = _export(weights, options, footage, aside, say)
+        obey_lost_signal()  # while no file has its name yet; seen under load: an export went on after SIGTERM
     return Result(paths, sum(path.stat().st_size for path in paths), spec, source, *checks)
 
 

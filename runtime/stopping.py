@@ -91,6 +91,16 @@ def signals_taken(*, to_the_end: bool = False) -> Iterator[None]:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: a library set it in C
 
 
+def obey_lost_signal() -> None:
+    """Ends a command whose first signal raised where it was lost: Python drops what a callback or a finaliser raises.
+
+    Raises:
+        KeyboardInterrupt: there was such a signal.
+    """
+    if _requests.count and not _requests.events and _is_ours(signal.SIGINT):
+        raise KeyboardInterrupt
+
+
 def _ignore(numbers: list[signal.Signals]) -> None:
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)

@@ -25,7 +25,7 @@ from salema.runtime.run.pipeline import process_video
 from salema.runtime.run.videos import run_jobs
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.source import find_sources
-from salema.runtime.stopping import signals_taken, stop_requested
+from salema.runtime.stopping import obey_lost_signal, signals_taken, stop_requested
 
 # What a command does when it is asked to end, said aloud: begins, is asked, takes its time (here: as long as its stdin
 # gives nothing), ends.
@@ -274,3 +274,20 @@ def test_a_step_that_never_ends_does_not_keep_a_signal_waiting(model, small_clip
     assert process.returncode == 130, err
     assert time.monotonic() - begun_s < 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile"]
+
+
+def test_a_signal_that_a_finaliser_swallowed_is_obeyed_later(monkeypatch):
+    class Swallows:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    swallowed = []
+    with signals_taken():
+        obey_lost_signal()  # none came
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "unraisablehook", lambda event: swallowed.append(event.exc_type))
+            Swallows()
+        assert swallowed == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            obey_lost_signal()
+    obey_lost_signal()  # the command is over
