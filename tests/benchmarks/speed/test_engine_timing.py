@@ -8,6 +8,7 @@ from salema.benchmarks.speed import bench
 from salema.benchmarks.speed.cases import Case, Plan
 from salema.benchmarks.speed.engine_timing import Spread, time_engine
 from salema.runtime.gpu.device_session import DeviceSession
+from salema.runtime.gpu.trt_library import TENSORRT
 from salema.runtime.stream import SaliencyStream
 
 
@@ -34,9 +35,10 @@ def test_what_was_opened_for_the_bare_engine_is_closed_again(model, monkeypatch)
     said, opened = [], []
 
     def open_engine(folder, kind, gpu):
+        assert (kind, gpu) == (TENSORRT, 0)
         device = HostDevice()
         with device.active():
-            opened[:] = open_host(folder, device), device, QueuedLauncher(device)
+            opened[:] = open_host(folder.folder, device), device, QueuedLauncher(device)
         monkeypatch.setattr(opened[2], "close", lambda: said.append("the launcher is closed"))
         return tuple(opened)
 

@@ -111,7 +111,8 @@ def test_the_command_on_a_camera_that_comes_and_goes(server, model, tmp_path):
     assert "secret" not in out + err
     after = probe(tmp_path / "o.mp4")
     assert len(after["images"]) == summary["frames"]
-    assert max(np.diff(after["times"])) == pytest.approx(summary["outage_s"], abs=0.5)
+    # On a busy machine the last frame before the loss is a while old by then.
+    assert -0.5 < max(np.diff(after["times"])) - summary["outage_s"] < 2
     assert len(outputs(tmp_path / "maps")) == summary["frames"]
     assert [path.name for path in outputs(tmp_path)] == ["maps", "o.mp4"]
 
