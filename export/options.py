@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ def _streams(text: object) -> int | None:
     return int(str(text))
 
 
-def _lower_once(names: tuple[str, ...]) -> tuple[str, ...]:
+def _lower_once(names: Any) -> tuple[str, ...]:  # on Python 3.10, Typer fails on a callback's tuple[str, ...]
     return tuple(dict.fromkeys(name.lower() for name in names))
 
 
