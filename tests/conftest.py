@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import signal
 import sys
 from contextlib import suppress
 from fractions import Fraction
@@ -52,6 +53,14 @@ def pytest_runtest_setup(item):
 
         if "BF16" not in capabilities(ov.Core()):
             pytest.skip("this CPU has no bfloat16")
+
+
+@pytest.fixture
+def hears_hangup():
+    """SIGHUP is not ignored, nor by the processes that a test starts: under `nohup` it would be."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class Ran(NamedTuple):

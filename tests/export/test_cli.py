@@ -191,6 +191,7 @@ def test_too_much_memory_is_one_sentence(cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("hears_hangup")
 @pytest.mark.parametrize("names", ["TERM", "HUP INT", "TERM TERM TERM"])
 def test_signals_leave_nothing(tmp_path, names):
     command = [script("salema-export"), *map(str, NARROW), "-o", str(tmp_path / "model")]

@@ -27,6 +27,7 @@ from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.source import find_sources
 from salema.runtime.stopping import obey_lost_signal, signals_taken, stop_requested
 
+pytestmark = pytest.mark.usefixtures("hears_hangup")
 # What a command does when it is asked to end, said aloud: begins, is asked, takes its time (here: as long as its stdin
 # gives nothing), ends.
 SLOW_TO_END = """
