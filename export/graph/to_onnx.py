@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -52,9 +52,23 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         )
     assert program is not None
     proto = program.model_proto
+    name_outputs(proto.graph, spec.output_names)
     describe(proto, spec)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Gives a graph's outputs their names, in order.
+
+    PyTorch 2.9 with onnxscript 0.6.1 gives other names where two outputs are one tensor: SalEMA61's map is its state.
+    """
+    renamed = {output.name: name for output, name in zip(graph.output, names, strict=True)}
+    for node in graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [renamed.get(name, name) for name in tensors]
+    for value in (*graph.output, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
 
 
 def describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
