@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PACKAGES := benchmarks export kernels runtime
+PACKAGES := benchmarks export kernels runtime training
 STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
 PYSALIENCY := .cache/pysaliency-0.2.22
 

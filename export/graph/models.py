@@ -101,7 +101,7 @@ class SaliencyStep(nn.Module):
     def _salema(self, x: Tensor, states: tuple[Tensor, ...], mix: Tensor) -> tuple[Tensor, ...]:
         start, after = 0, []
         for location, state in zip(self.architecture.ema_locs, states, strict=True):
-            entered = self.run_layers(x, start, location)
+            entered = self.entering(self.run_layers(x, start, location))
             fresh = self.run_layers(entered, location, location + 1)
             averaged = ema(fresh.to(self._state_dtype), state, mix)
             if self.architecture.keeps_rectified(location):
@@ -129,6 +129,10 @@ class SaliencyStep(nn.Module):
         else:
             saliency = self.run_layers(decoder_input, place, len(LAYERS))
         return saliency, hidden, cell
+
+    def entering(self, x: Tensor) -> Tensor:
+        """Returns what enters an averaged layer, `[N, C, h, w]`, of what comes from below; training drops some."""
+        return x
 
     def run_layers(self, x: Tensor, start: int, end: int) -> Tensor:
         """Runs the layers from `start` up to `end`, which is left out."""

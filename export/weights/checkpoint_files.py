@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LASAGNE_ARRAYS = 2 * sum(index <= LAST_CONV for index in CONVS)
-_SAFETENSORS_KEY = "salema"
+_STATED_KEY = "salema"
 _SAFETENSORS_HEAD = 9  # eight bytes of length, then the brace that opens the header
 
 
@@ -105,16 +105,30 @@ def save_safetensors(
     """
     from safetensors.torch import save  # noqa: PLC0415 - only for those who ask
 
+    tensors = {key: value.contiguous() for key, value in weights.items()}
+    if learned_alpha is not None:
+        tensors["alpha"] = torch.tensor([learned_alpha])
+    write_bytes(path, save(tensors, stated_as(architecture, trained=trained)))
+
+
+def stated_as(architecture: Architecture, *, trained: bool = True) -> dict[str, str]:
+    """Returns the entry of a file's metadata that states its architecture, and whether the weights are trained."""
     record = {
         "kind": architecture.kind,
         "ema_locs": architecture.ema_locs,
         "residual": architecture.residual,
         "trained": trained,
     }
-    tensors = {key: value.contiguous() for key, value in weights.items()}
-    if learned_alpha is not None:
-        tensors["alpha"] = torch.tensor([learned_alpha])
-    write_bytes(path, save(tensors, {_SAFETENSORS_KEY: json.dumps(record)}))
+    return {_STATED_KEY: json.dumps(record)}
+
+
+def _read_stated(values: dict[str, Any], text: object) -> Contents:
+    if not isinstance(text, str):
+        return Contents(values)
+    record = json.loads(text)
+    kind = next(kind for kind in KINDS if kind == record["kind"])
+    architecture = Architecture(kind, tuple(map(int, record["ema_locs"])), bool(record["residual"]))
+    return Contents(values, stated=Hint(architecture, "the file's metadata"), trained=bool(record["trained"]))
 
 
 def _reader(path: Path) -> Callable[[Path], Contents]:
@@ -142,8 +156,9 @@ def _read_torch(path: Path) -> Contents:
             f"{path}: holds more than tensors ({blocked[1]}), which could run code on loading; nothing was run."
             " If you trust the file, load it yourself and save its state_dict alone"
         ) from None
+    stated = None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+        content, stated = content["state_dict"], content.get(_STATED_KEY)
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path}: holds no state_dict but a {type(content).__name__}; save model.state_dict()")
     values = {str(key).removeprefix("module."): value for key, value in content.items()}
@@ -152,7 +167,7 @@ def _read_torch(path: Path) -> Contents:
     if all(re.fullmatch(r"\d+\.(weight|bias)", key) for key in values):
         hint = Hint(Architecture("salgan"), "the file's bare keys, as SalGAN's and SalBCE's have")
         return Contents({f"salgan.{key}": value for key, value in values.items()}, hint)
-    return Contents(values)
+    return _read_stated(values, stated)
 
 
 def _read_safetensors(path: Path) -> Contents:
@@ -160,13 +175,8 @@ def _read_safetensors(path: Path) -> Contents:
 
     with safe_open(str(path), framework="pt") as file:
         values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - the file is no dict
-        text = (file.metadata() or {}).get(_SAFETENSORS_KEY)
-    if text is None:
-        return Contents(values)
-    record = json.loads(text)
-    kind = next(kind for kind in KINDS if kind == record["kind"])
-    architecture = Architecture(kind, tuple(map(int, record["ema_locs"])), bool(record["residual"]))
-    return Contents(values, stated=Hint(architecture, "the file's metadata"), trained=bool(record["trained"]))
+        text = (file.metadata() or {}).get(_STATED_KEY)
+    return _read_stated(values, text)
 
 
 def _read_lasagne(path: Path) -> Contents:

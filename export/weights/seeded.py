@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,9 @@ _DECODER = (512, 512, 512, 512, 512, 512, 256, 256, 256, 128, 128, 64, 64)
 _INPUT_SCALE = 50  # pixels less their mean have a deviation of about 50
 
 
-def checkpoint_shapes(kind: Kind, divisor: int = 1) -> dict[str, tuple[int, ...]]:
+def checkpoint_shapes(kind: Kind, divisor: Fraction | int = 1) -> dict[str, tuple[int, ...]]:
     """Shapes of a published checkpoint's tensors by key, its channel widths divided by `divisor`."""
-    widths = [max(width // divisor, 1) for width in (*_ENCODER, *_DECODER)]
+    widths = [max(int(width / divisor), 1) for width in (*_ENCODER, *_DECODER)]
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(name: str, out: int, inp: int, kernel: int = 3) -> None:
@@ -46,16 +47,16 @@ def checkpoint_shapes(kind: Kind, divisor: int = 1) -> dict[str, tuple[int, ...]
     return shapes
 
 
-def seeded_state_dict(kind: Kind, divisor: int = 1) -> dict[str, NDArray[np.float32]]:
+def seeded_state_dict(kind: Kind, divisor: Fraction | int = 1, seed: int = 0) -> dict[str, NDArray[np.float32]]:
     """Returns He-scaled weights: activations keep unit variance from pixels to the sigmoid.
 
-    Each tensor depends on nothing but its key and shape.
+    Each tensor depends on nothing but its key, its shape and the seed.
     """
-    return {key: _tensor(key, shape) for key, shape in checkpoint_shapes(kind, divisor).items()}
+    return {key: _tensor(key, shape, seed) for key, shape in checkpoint_shapes(kind, divisor).items()}
 
 
-def _tensor(key: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+def _tensor(key: str, shape: tuple[int, ...], run: int) -> NDArray[np.float32]:
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") + run
     normal = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
     if key.endswith("bias"):
         return normal * np.float32(0.05)

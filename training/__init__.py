@@ -1,0 +1,1 @@
+"""Training: datasets with gaze in, checkpoints in the published layout out (`salema-train`)."""

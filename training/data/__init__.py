@@ -1,0 +1,1 @@
+"""What is trained on: photographs and videos with the places where people looked."""

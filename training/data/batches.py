@@ -1,0 +1,101 @@
+"""The clips of a step as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from salema.training.data.clip import Clip, GazeSet
+from salema.training.data.plan import Item, Step
+
+_FIELDS = ("frames", "density", "fixations")
+_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one process, filled up to one length with frames of weight 0.
+
+    Attributes:
+        number: the step's, in its epoch, from 0.
+        frames: uint8 BGR `[N, T, H, W, 3]`.
+        density: float32 `[N, T, H, W]`, 0 to 1.
+        fixations: float32 `[N, T, H, W]`, how many on each pixel.
+        weights: float32 `[N, T]`, 0 or 1.
+        seeds: int64 `[N]`.
+        goes_on: whether the clips continue those of the step before.
+    """
+
+    number: int
+    frames: Tensor
+    density: Tensor
+    fixations: Tensor
+    weights: Tensor
+    seeds: Tensor
+    goes_on: bool
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the batch on a device; seeds stay where they are."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in (*_FIELDS, "weights")}
+        return replace(self, **moved)
+
+    def part(self, rows: slice) -> Batch:
+        """Returns some of the clips."""
+        parts = {name: getattr(self, name)[rows] for name in (*_FIELDS, "weights", "seeds")}
+        return replace(self, **parts)
+
+
+class Batches(Dataset[Batch]):
+    """The steps of an epoch for one of several processes, which share each step's clips evenly."""
+
+    def __init__(
+        self,
+        gaze: GazeSet,
+        steps: Sequence[Step],
+        size_hw: tuple[int, int],
+        rank: int,
+        processes: int,
+        *,
+        augment: bool,
+    ) -> None:
+        self._gaze, self._steps, self._size_hw = gaze, steps, size_hw
+        self._rank, self._processes, self._augment = rank, processes, augment
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, number: int) -> Batch:
+        step = self._steps[number]
+        items = step.items[self._rank :: self._processes]
+        clips = [self._filled(item, step.frames) for item in items]
+        tensors = {
+            name: torch.from_numpy(np.stack([getattr(clip, name) for clip in clips])) for name in (*_FIELDS, "weights")
+        }
+        return Batch(number, **tensors, seeds=torch.tensor([item.seed for item in items]), goes_on=step.goes_on)
+
+    def _filled(self, item: Item, frames: int) -> Clip:
+        """Makes a clip, and repeats its last frame, with weight 0, until it is long enough."""
+        if not item.frames:
+            blank = np.zeros((frames, *self._size_hw), np.float32)
+            pixels = np.zeros((*blank.shape, _CHANNELS), np.uint8)
+            return Clip(pixels, blank, blank, np.zeros(frames, np.float32))
+        rng = np.random.default_rng(item.seed) if self._augment else None
+        clip = self._gaze.clip(item.video, item.start, item.frames, self._size_hw, rng)
+        missing = frames - len(clip.frames)
+        if not missing:
+            return clip
+        rows = np.r_[: len(clip.frames), [len(clip.frames) - 1] * missing]
+        weights = np.pad(clip.weights, (0, missing))
+        return Clip(clip.frames[rows], clip.density[rows], clip.fixations[rows], weights)
+
+
+def load_batches(batches: Batches, first: int, workers: int) -> DataLoader[Batch]:
+    """Returns the batches from step `first` on, made ahead by worker processes if there are any."""
+    return DataLoader(
+        batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers, pin_memory=False
+    )

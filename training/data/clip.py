@@ -1,0 +1,83 @@
+"""A clip to train on, and what gives clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Map = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames at the network's size, and where people looked at each.
+
+    Attributes:
+        frames: uint8 BGR `(T, H, W, 3)`.
+        density: float32 `(T, H, W)`, 0 to 1, the greatest of each frame 1; 0 where nothing is known of the frame.
+        fixations: float32 `(T, H, W)`, how many fixations fell on each pixel; 0 where none are known.
+        weights: float32 `(T,)`: 1 where a frame counts in the loss, 0 where nothing is known of it or it is padding.
+    """
+
+    frames: NDArray[np.uint8]
+    density: NDArray[np.float32]
+    fixations: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One frame to validate on, as large as its picture.
+
+    Attributes:
+        frame: uint8 BGR `(H, W, 3)`.
+        density: `(h, w)`, or None if it is not known.
+        fixated: bool `(h, w)`, or None if it is not known.
+    """
+
+    frame: NDArray[np.uint8]
+    density: Map | None
+    fixated: NDArray[np.bool_] | None
+
+
+class GazeSet(Protocol):
+    """Videos, or photographs, with the places where people looked.
+
+    Attributes:
+        name: what it is, for the model card.
+        names: of its videos, in order.
+        lengths: how many frames each has; of a photograph any number can be made.
+        are_photographs: whether each video is one picture, of which clips are made.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    lengths: tuple[int, ...]
+    are_photographs: bool
+
+    def clip(
+        self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None
+    ) -> Clip:
+        """Makes a clip.
+
+        Args:
+            index: which video.
+            start: its first frame; frames count from 0.
+            frames: how many; a video that ends before gives fewer.
+            size_hw: rows and columns of the network.
+            rng: changes the picture as training wants it; None leaves it.
+
+        Raises:
+            SalemaError: a file can't be read.
+        """
+
+    def seen(self, index: int) -> Iterator[Seen]:
+        """Yields the frames of a video, in order, to validate on.
+
+        Raises:
+            SalemaError: a file can't be read.
+        """

@@ -1,0 +1,137 @@
+"""Photographs with fixations: a folder of images, and the points in an `.npz` file; docs/training.md has the layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from salema.runtime.errors import MapError, VideoError
+from salema.runtime.files.bounded_files import check_file
+from salema.runtime.files.image_file import decode_file
+from salema.runtime.sources.source import IMAGES
+from salema.training.data.clip import Clip, Seen
+from salema.training.data.targets import BLUR, blurred, count_fixations
+from salema.training.data.views import Colours, View, between, random_view
+
+_MOST_BYTES = 1 << 30  # of the points: OSIE's are 1 MB
+_KEPT = 4096  # decoded pictures: OSIE's take 150 MB
+_FEWEST = 5  # fixations of a part; with fewer the whole picture is taken
+_WHOLE, _LEAST = 0.4, 0.6  # how many pictures stay whole, and the least part of the others
+_CUTS = 0.5  # of the clips, how many have a cut to another picture in them
+_ARRAYS = ("names", "image", "x", "y")
+
+
+class Photographs:
+    """Photographs, each with its fixations; a `GazeSet`.
+
+    Args:
+        folder: of the `.npz` file; the images are in it, or in `images/` there.
+
+    Raises:
+        VideoError: there is no such folder, or an image is missing.
+        MapError: there is no points file, or several, or it is damaged.
+    """
+
+    are_photographs = True
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.resolve().name
+        points = read_points(folder)
+        self.names = tuple(sorted(points))
+        self.lengths = (1,) * len(self.names)
+        self._points = [points[name] for name in self.names]
+        self._paths = [_find_image(folder, name) for name in self.names]
+        self._image = lru_cache(_KEPT)(self._read)
+
+    def clip(
+        self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None
+    ) -> Clip:
+        """See `GazeSet`; several frames are a pan and a zoom over the photograph, and at times a cut to another."""
+        del start
+        if rng is None:
+            return self._render([(index, View())] * frames, size_hw, None)
+        shots = [(index, frames)]
+        if frames > 1 and rng.random() < _CUTS:
+            first = int(rng.integers(1, frames))
+            shots = [(index, first), (int(rng.integers(len(self.names))), frames - first)]
+        path = [view for picture, count in shots for view in self._moved(picture, count, rng)]
+        return self._render(path, size_hw, Colours(rng))
+
+    def _moved(self, index: int, frames: int, rng: np.random.Generator) -> list[tuple[int, View]]:
+        first = self._part(index, rng)
+        if frames == 1:
+            return [(index, first)]
+        last = random_view(rng, _LEAST, mirrored=first.mirrored)
+        # As far as a camera moves in so many frames; over a second it may cross the picture.
+        speed = min(frames / 30, 1)
+        return [(index, between(first, last, speed * frame / (frames - 1))) for frame in range(frames)]
+
+    def _part(self, index: int, rng: np.random.Generator) -> View:
+        whole = View(mirrored=bool(rng.random() < 0.5))  # noqa: PLR2004 - as often as not
+        if rng.random() < _WHOLE:
+            return whole
+        part = random_view(rng, _LEAST, mirrored=whole.mirrored)
+        return part if len(part.points(self._points[index])) >= _FEWEST else whole
+
+    def _render(self, path: list[tuple[int, View]], size_hw: tuple[int, int], colours: Colours | None) -> Clip:
+        pictures = [view.picture(self._image(index), size_hw) for index, view in path]
+        counts = [count_fixations(view.points(self._points[index]), size_hw) for index, view in path]
+        densities = [blurred(count, BLUR / view.width) for count, (_, view) in zip(counts, path, strict=True)]
+        return Clip(
+            np.stack([colours(picture) if colours else picture for picture in pictures]),
+            np.stack(densities),
+            np.stack(counts),
+            np.array([count.any() for count in counts], np.float32),
+        )
+
+    def seen(self, index: int) -> Iterator[Seen]:
+        """See `GazeSet`; fixations and density are as large as the picture."""
+        image = self._image(index)
+        counts = count_fixations(self._points[index], (image.shape[0], image.shape[1]))
+        yield Seen(image, blurred(counts, BLUR), counts > 0)
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        return cast("NDArray[np.uint8]", decode_file(self._paths[index], cv2.IMREAD_COLOR, VideoError))
+
+
+def read_points(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Reads the fixations of each photograph, `(n, 2)`, x and y as fractions of width and height, by its name.
+
+    Raises:
+        VideoError: there is no such folder.
+        MapError: there is no points file, or several, or it is damaged.
+    """
+    if not folder.is_dir():
+        raise VideoError(f"{folder}: no such folder; name the one that holds the photographs and their fixations")
+    files = sorted(folder.glob("*.npz"))
+    if len(files) != 1:
+        raise MapError(f"{folder}: holds {len(files)} .npz files; one with the fixations expected")
+    check_file(files[0], _MOST_BYTES, MapError)
+    try:
+        with np.load(files[0], allow_pickle=False) as archive:
+            names, image, x, y = (archive[name] for name in _ARRAYS)
+        points = np.stack([x, y], 1).astype(np.float32)
+        found = {str(name): points[image == index] for index, name in enumerate(names)}
+    except Exception as error:  # a damaged archive can fail anywhere in its reader
+        raise MapError(f"{files[0]}: can't be read; arrays {', '.join(_ARRAYS)} expected") from error
+    if not np.isfinite(points).all() or points.min() < 0 or points.max() > 1:
+        raise MapError(f"{files[0]}: x and y must lie between 0 and 1, as fractions of width and height")
+    empty = [name for name, own in found.items() if not len(own)]
+    if empty:
+        raise MapError(f"{files[0]}: {empty[0]} has no fixation; take it out of names")
+    return found
+
+
+def _find_image(folder: Path, name: str) -> Path:
+    stems = (folder / "images" / name, folder / name)
+    for stem in stems:
+        for path in (stem, *(stem.with_name(stem.name + suffix) for suffix in sorted(IMAGES))):
+            if path.suffix.lower() in IMAGES and path.is_file():
+                return path
+    raise VideoError(f"{folder}: holds no image called {name}; it is named in the fixations")

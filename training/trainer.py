@@ -1,0 +1,227 @@
+"""The loop: clips in, steps of the optimiser, and at each epoch's end scores, checkpoints and pictures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from salema.export.weights.architecture import Architecture
+from salema.runtime.errors import SalemaError
+from salema.training.data.batches import Batch, Batches, load_batches
+from salema.training.data.clip import GazeSet
+from salema.training.data.plan import Step, plan_epoch
+from salema.training.log import Log
+from salema.training.losses import frame_losses, weighted
+from salema.training.network import ClipNetwork
+from salema.training.optimiser import averaging, forget_gradients, frozen_at, make_optimiser, rate_at, set_rate
+from salema.training.options import RunOptions
+from salema.training.recipes import Recipe
+from salema.training.state import Progress, load_state, save_state
+from salema.training.teacher import Teacher
+
+
+class TrainingError(SalemaError, RuntimeError):
+    """A run that can't go on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is to do, all choices made."""
+
+    recipe: Recipe
+    architecture: Architecture
+    gaze: GazeSet
+    held_out: GazeSet | None
+    size_hw: tuple[int, int]
+    folder: Path
+    options: RunOptions
+    teacher: Teacher | None = None
+
+
+class Trainer:
+    """Trains a network, from where the folder's state left off.
+
+    Args:
+        accelerator: the devices and their precision.
+        network: what to train.
+        task: how.
+        stop: ends the training after the step that is under way.
+
+    Attributes:
+        network: what is trained.
+        averaged: the network that is scored and saved: the averaged one, where the recipe averages.
+        progress: how far the run is.
+        log: the run's log, of the first process; None in the others.
+    """
+
+    def __init__(self, accelerator: Accelerator, network: ClipNetwork, task: Task, stop: threading.Event) -> None:
+        self._accelerator, self._task, self._stop = accelerator, task, stop
+        self.network = network.to(accelerator.device)
+        self._model, self._optimiser = accelerator.prepare(self.network, make_optimiser(self.network, task.recipe))
+        self._average = None
+        if task.recipe.average:
+            self._average = AveragedModel(self.network, avg_fn=averaging(task.recipe.average))
+        self.progress = self._restored()
+        self.log = Log(task.folder, self.progress.log_bytes) if accelerator.is_main_process else None
+
+    @property
+    def averaged(self) -> ClipNetwork:
+        """See the class."""
+        return self.network if self._average is None else cast("ClipNetwork", self._average.module)
+
+    def size_at(self, epoch: int) -> tuple[int, int]:
+        """Returns the size that an epoch is trained at, rows and columns."""
+        height, width = self._task.size_hw
+        is_half = epoch <= self._task.recipe.half_size * self._task.recipe.epochs
+        return (height // 2, width // 2) if is_half else (height, width)
+
+    def plan(self, epoch: int) -> list[Step]:
+        """Returns the steps of an epoch."""
+        return plan_epoch(self._task.gaze, self._task.recipe, self._task.options.seed, epoch)
+
+    def train_epoch(self, advance: Callable[[float], None]) -> None:
+        """Trains the epoch that is under way to its end; `advance` takes the loss of each step.
+
+        Raises:
+            TrainingError: the loss is no number.
+            KeyboardInterrupt: it was stopped; the state was saved.
+            SalemaError: a file can't be read or written.
+        """
+        epoch, first = self.progress.epoch, self.progress.step
+        steps, accelerator = self.plan(epoch), self._accelerator
+        batches = Batches(
+            self._task.gaze,
+            steps,
+            self.size_at(epoch),
+            accelerator.process_index,
+            accelerator.num_processes,
+            augment=self._task.recipe.augment,
+        )
+        self._model.train()
+        for batch in load_batches(batches, first, self._task.options.workers):
+            self._step(batch, steps, advance)
+            self.progress.step += 1
+            if self._stop.is_set():
+                self.save()
+                raise KeyboardInterrupt
+            if self.progress.step % self._task.options.save_steps == 0:
+                self.save()
+
+    def end_epoch(self) -> None:
+        """Goes on to the next epoch, and saves the state."""
+        self.progress.epoch, self.progress.step, self.progress.states = self.progress.epoch + 1, 0, None
+        self.save()
+
+    def _step(self, batch: Batch, steps: list[Step], advance: Callable[[float], None]) -> None:
+        done = (self.progress.epoch - 1) * len(steps) + self.progress.step
+        share = rate_at(self._task.recipe, done, self._task.recipe.epochs * len(steps))
+        set_rate(self._optimiser, share)
+        self._optimiser.zero_grad()
+        sums = self._backward(batch)
+        loss = float(sums["loss"])
+        if not torch.isfinite(sums["loss"]):
+            raise TrainingError(
+                f"epoch {self.progress.epoch}, step {batch.number + 1}: the loss is {loss} on"
+                f" {self._named(steps[batch.number])}; the last checkpoint is kept: go on from it with a lower --lr"
+            )
+        forget_gradients(frozen_at(self.network, self._task.recipe, self.progress.epoch))
+        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._most(steps[batch.number].frames))
+        self._optimiser.step()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        if self.log is not None:
+            self.log.add(self._record(batch, sums, float(norm), share))
+        advance(loss)
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Takes the gradients of a step, in parts if so wanted; returns the loss and its terms over all processes."""
+        count = min(self._task.options.accumulate, len(batch.seeds))
+        rows = [slice(len(batch.seeds) * k // count, len(batch.seeds) * (k + 1) // count) for k in range(count)]
+        sums: dict[str, Tensor] = {}
+        after = []
+        for part in rows:
+            is_last = part is rows[-1]
+            with nullcontext() if is_last else self._accelerator.no_sync(self._model):
+                losses, states = self._losses(batch.part(part).to(self._accelerator.device), part)
+                self._accelerator.backward(losses["loss"] * self._accelerator.num_processes)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach()
+            after.append(states)
+        self.progress.states = tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+        return {name: self._accelerator.reduce(loss, "sum") for name, loss in sums.items()}
+
+    def _losses(self, batch: Batch, rows: slice) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Returns the loss and its terms, this part's share of the step's, and the states, cut off from the past."""
+        recipe, states = self._task.recipe, None
+        if batch.goes_on and self.progress.states is not None:
+            states = tuple(state[rows] for state in self.progress.states)
+        maps, after = self._model(batch.frames, states, batch.seeds)
+        maps = maps.float()
+        terms = frame_losses(maps, batch.density, batch.fixations, recipe)
+        known = batch.weights
+        if self._task.teacher is not None:
+            terms, known = self._task.teacher.mixed(maps, terms, batch, recipe)
+        per_frame = {"loss": weighted(terms, recipe), **terms}
+        counted = known.sum(1).clamp(min=1) if recipe.reduction == "mean" else torch.ones_like(known[:, 0])
+        losses = {name: ((loss * known).sum(1) / counted).sum() / recipe.batch for name, loss in per_frame.items()}
+        return losses, tuple(state.detach() for state in after)
+
+    def _most(self, frames: int) -> float:
+        recipe = self._task.recipe
+        return recipe.clip_norm * (frames if recipe.reduction == "sum" else 1)
+
+    def _named(self, step: Step) -> str:
+        items = [item for item in step.items if item.frames]
+        return ", ".join(f"{self._task.gaze.names[item.video]} from frame {item.start + 1}" for item in items)
+
+    def _record(self, batch: Batch, sums: dict[str, Tensor], norm: float, share: float) -> dict[str, Any]:
+        record = {"epoch": self.progress.epoch, "step": batch.number + 1}
+        losses = {name: float(loss) for name, loss in sums.items()}
+        coefficient = {} if self.network.alpha is None else {"coefficient": float(self.network.coefficient.detach())}
+        return {**record, **losses, "gradient_norm": norm, "lr": self._task.recipe.lr * share, **coefficient}
+
+    def save(self) -> None:
+        """Saves the state to resume from. Every process must call it.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        states = self.progress.states
+        whole = None if states is None else tuple(self._accelerator.gather(state).cpu() for state in states)
+        if self.log is None:
+            return
+        scaler = self._accelerator.scaler
+        parts = {
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        saved = Progress(self.progress.epoch, self.progress.step, self.log.length, self.progress.best, whole)
+        save_state(self._task.folder, saved, parts)
+
+    def _restored(self) -> Progress:
+        loaded = load_state(self._task.folder, self._accelerator.device) if self._task.options.resume else None
+        if loaded is None:
+            return Progress()
+        progress, parts = loaded
+        self.network.load_state_dict(parts["network"])
+        self._optimiser.load_state_dict(parts["optimiser"])
+        if self._average is not None:
+            self._average.load_state_dict(parts["average"])
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(parts["scaler"])
+        if progress.states is not None:
+            own = self._task.recipe.batch // self._accelerator.num_processes
+            first = own * self._accelerator.process_index
+            progress.states = tuple(state[first : first + own] for state in progress.states)
+        return progress
