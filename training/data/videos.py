@@ -128,10 +128,12 @@ def _by_frame(video: FrameFolder, frames: Sequence[FrameTruth]) -> dict[int, Fra
 
 def _film_frames(film: Path, start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     with VideoReader(film) as first:
-        start_s = max(start - 0.5, 0) / float(first.rate)  # half a frame early: times are rounded
-    with VideoReader(film, start_s=start_s) as reader:
-        for number, frame in enumerate(reader, start):
-            yield number, frame.image_bgr
+        rate = first.rate
+    with VideoReader(film, start_s=float(start / rate)) as reader:  # decodes from the key frame before it, or all
+        for frame in reader:
+            number = round(frame.pts * reader.time_base * rate)
+            if number >= start:
+                yield number, frame.image_bgr
 
 
 def _places(fixated: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,0 +1,62 @@
+import pytest
+from synthetic import write_dataset
+
+from salema.runtime.errors import UsageError
+from salema.training.data.choose import choose_data
+from salema.training.options import DataOptions
+
+
+def choose(**options):
+    return choose_data(DataOptions(**options), pytest.fail)
+
+
+def test_photographs_are_split_by_their_sorted_names(photographs):
+    trained, held_out = choose(dataset="photographs", src=photographs, val="4:1")
+    assert held_out.names == ("p01", "p05")
+    assert trained.names == ("p00", "p02", "p03", "p04", "p06", "p07")
+
+
+def test_nothing_is_held_out_where_that_is_said(photographs):
+    trained, held_out = choose(dataset="photographs", src=photographs, val="none")
+    assert (len(trained.names), held_out) == (8, None)
+
+
+def test_another_folder_is_held_out(photographs):
+    trained, held_out = choose(dataset="photographs", src=photographs, val=str(photographs))
+    assert len(trained.names) == len(held_out.names) == 8
+
+
+def test_dhf1k_is_split_by_its_numbers(tmp_path):
+    write_dataset(tmp_path, "DHF1K", videos=2)
+    write_dataset(tmp_path, "DHF1K", videos=2, first_video=601)
+    trained, held_out = choose(src=tmp_path)
+    assert (trained.names, held_out.names) == (("1", "2"), ("601", "602"))
+    trained, held_out = choose(src=tmp_path, end=1, val="2-2")
+    assert (trained.names, held_out.names) == (("1",), ("2",))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "give the dataset's folder with --src DIR"),
+        ({"dataset": "Salicon"}, "--dataset Salicon: not one of DHF1K, Hollywood-2, UCF-sports, other, photographs"),
+        ({"dataset": "photographs", "start": 1}, "--start and --end number the videos of DHF1K"),
+        ({"dataset": "photographs", "val": "every"}, "--val every: not a folder, and not N:K"),
+        ({"dataset": "photographs", "val": "3:3"}, "--val 3:3: not a folder"),
+        ({"dataset": "photographs", "val": "20:15"}, "leaves nothing to train on, or nothing to validate on, of 8"),
+        ({"start": 5, "end": 4}, "--start 5 is greater than --end 4"),
+    ],
+)
+def test_wrong_options_are_named(photographs, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        choose(**({"src": photographs} if options else {}), **options)
+
+
+@pytest.mark.parametrize(
+    ("val", "sentence"),
+    [("2-3", "--val 2-3: is trained on"), ("7", "--val 7: not two numbers"), ("9-8", "not two numbers")],
+)
+def test_wrong_numbers_to_validate_on_are_named(tmp_path, val, sentence):
+    write_dataset(tmp_path, "DHF1K", videos=2)
+    with pytest.raises(UsageError, match=sentence):
+        choose(src=tmp_path, val=val)

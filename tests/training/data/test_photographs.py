@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from salema.runtime.errors import MapError, VideoError
+from salema.training.data.photographs import Photographs
+
+SIZE_HW = (48, 64)
+
+
+def peak(density):
+    return np.unravel_index(density.argmax(), density.shape)
+
+
+def brightest(frame):
+    rows, columns = np.nonzero(frame.min(2) > 150)
+    return rows.mean(), columns.mean()
+
+
+def test_a_photograph_as_it_is(photographs):
+    gaze = Photographs(photographs)
+    clip = gaze.clip(0, 0, 1, SIZE_HW, None)
+    assert gaze.names == tuple(f"p{index:02d}" for index in range(8))
+    assert (clip.frames.shape, clip.frames.dtype) == ((1, *SIZE_HW, 3), np.uint8)
+    assert clip.fixations.sum() == 12
+    assert clip.density.max() == 1
+    assert np.abs(np.subtract(peak(clip.density[0]), brightest(clip.frames[0]))).max() < 4
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_fixations_move_as_the_picture_does(photographs, seed):
+    clip = Photographs(photographs).clip(3, 0, 6, (96, 128), np.random.default_rng(seed))
+    assert clip.frames.shape == (6, 96, 128, 3)
+    for frame, density, weight in zip(clip.frames, clip.density, clip.weights, strict=True):
+        square = np.argwhere(frame.astype(int).sum(2) > 0.8 * frame.astype(int).sum(2).max())
+        if weight:  # the square is in the part that is seen
+            assert np.abs(square.mean(0) - peak(density)).max() < 16
+
+
+def test_a_clip_depends_on_its_draws_alone(photographs):
+    gaze = Photographs(photographs)
+    first, again = (gaze.clip(2, 0, 4, SIZE_HW, np.random.default_rng(7)) for _ in range(2))
+    other = gaze.clip(2, 0, 4, SIZE_HW, np.random.default_rng(8))
+    assert np.array_equal(first.frames, again.frames)
+    assert not np.array_equal(first.frames, other.frames)
+
+
+def test_what_is_validated_on_is_as_large_as_the_picture(photographs):
+    (seen,) = Photographs(photographs).seen(1)
+    assert seen.frame.shape == (48, 64, 3)
+    assert seen.density.shape == seen.fixated.shape == (48, 64)
+    assert seen.fixated.any()
+
+
+def write_points(folder, **arrays):
+    given = {"names": np.array(["p00"]), "image": np.zeros(1, int), "x": np.array([0.5]), "y": np.array([0.5])}
+    np.savez(folder / "fixations.npz", **(given | arrays))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"x": np.array([1.5])}, "must lie between 0 and 1"),
+        ({"x": np.array([np.nan])}, "must lie between 0 and 1"),
+        ({"names": np.array(["p00", "p01"])}, "p01 has no fixation"),
+        ({"y": np.array(["a"])}, "can't be read"),
+        ({"image": np.zeros(3, int)}, "can't be read"),
+    ],
+)
+def test_wrong_points_are_refused(tmp_path, arrays, sentence):
+    write_points(tmp_path, **arrays)
+    with pytest.raises(MapError, match=sentence):
+        Photographs(tmp_path)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(VideoError, match="no such folder"):
+        Photographs(tmp_path / "nowhere")
+    with pytest.raises(MapError, match=r"holds 0 \.npz files; one with the fixations expected"):
+        Photographs(tmp_path)
+    write_points(tmp_path)
+    with pytest.raises(VideoError, match="holds no image called p00"):
+        Photographs(tmp_path)
+    (tmp_path / "p00.png").write_bytes(b"no picture")
+    with pytest.raises(VideoError, match=r"p00\.png: can't be read as an image"):
+        Photographs(tmp_path).clip(0, 0, 1, SIZE_HW, None)
