@@ -128,10 +128,10 @@ def _by_frame(video: FrameFolder, frames: Sequence[FrameTruth]) -> dict[int, Fra
 
 def _film_frames(film: Path, start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     with VideoReader(film) as first:
-        rate = first.rate
+        rate, base = first.rate, next(iter(first)).pts  # AVI counts from 1
     with VideoReader(film, start_s=float(start / rate)) as reader:  # decodes from the key frame before it, or all
         for frame in reader:
-            number = round(frame.pts * reader.time_base * rate)
+            number = round((frame.pts - base) * reader.time_base * rate)
             if number >= start:
                 yield number, frame.image_bgr
 
