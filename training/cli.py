@@ -38,10 +38,11 @@ def train(
     """Train SalEMA, SalGAN or SalCLSTM on videos or photographs with gaze; resumes where it was killed."""
     with exit_on_error("salema-train", "use a smaller --batch, --clip-frames or --imgsz, or more --accumulate"):
         folder = _train(recipe, given, data, network, run)
-        show(f"{folder}")
+        if folder is not None:
+            show(f"{folder}")
 
 
-def _train(recipe: str, given: Recipe, data: DataOptions, network: NetworkOptions, run: RunOptions) -> Path:
+def _train(recipe: str, given: Recipe, data: DataOptions, network: NetworkOptions, run: RunOptions) -> Path | None:
     try:
         from salema.training.run import Request
         from salema.training.run import train as train_network

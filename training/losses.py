@@ -9,6 +9,7 @@ from salema.training.recipes import Recipe
 
 TERMS = ("bce", "kld", "cc", "nss")
 _SMALL = 1e-8  # keeps logarithms and divisions of float32 finite
+_TINY = 1e-30  # of which float32 still has a logarithm
 _PIXELS = (2, 3)
 
 
@@ -39,7 +40,9 @@ def weighted(losses: dict[str, Tensor], wanted: Recipe) -> Tensor:
 
 
 def _bce(maps: Tensor, density: Tensor) -> Tensor:
-    return torch.nn.functional.binary_cross_entropy(maps, density, reduction="none").mean(_PIXELS)
+    # Not PyTorch's own, which raises on a NaN, where we name the clip.
+    own, others = (values.clamp(min=_TINY).log() for values in (maps, 1 - maps))
+    return -(density * own + (1 - density) * others).mean(_PIXELS)
 
 
 def _kld(maps: Tensor, density: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class ClipNetwork(nn.Module):
             The maps `[N, T, H, W]` float32, 0 to 1, and the states after the last frame.
         """
         maps = []
-        fresh = torch.ones_like(self.coefficient)
+        fresh = 1 + 0 * self.coefficient  # so that in a clip of one frame, too, alpha has a gradient, as DDP wants
         with self.step.seeded(seeds):
             for index in range(frames.shape[1]):
                 mix = fresh if states is None else self.coefficient

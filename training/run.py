@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import gather_object
 
 from salema.export.weights.architecture import DEFAULT_ALPHA, MULTIPLE, Architecture
 from salema.runtime.errors import UsageError
@@ -49,7 +50,7 @@ class Request:
     run: RunOptions
 
 
-def train(request: Request, say: Say, bar: Any, stop: threading.Event) -> Path:
+def train(request: Request, say: Say, bar: Any, stop: threading.Event) -> Path | None:
     """Trains a network, or goes on with a run.
 
     Args:
@@ -59,7 +60,7 @@ def train(request: Request, say: Say, bar: Any, stop: threading.Event) -> Path:
         stop: ends the run after the step that is under way.
 
     Returns:
-        The run's folder.
+        The run's folder; None in all processes but the first.
 
     Raises:
         SalemaError: an option is wrong, a file can't be read or written, or the loss is no number.
@@ -75,14 +76,14 @@ def train(request: Request, say: Say, bar: Any, stop: threading.Event) -> Path:
             say(note)
         check_settings(folder, settings(request, task), resume=request.run.resume)
     accelerator.wait_for_everyone()
-    trainer = Trainer(accelerator, network, task, stop)
-    while trainer.progress.epoch <= task.recipe.epochs:
-        bar.begun(trainer.progress.epoch, len(trainer.plan(trainer.progress.epoch)), trainer.progress.step)
-        trainer.train_epoch(bar.advance)
-        _end_epoch(trainer, accelerator, task, own_say)
-    if trainer.log is not None:
-        trainer.log.close()
-        write_card(folder, settings(request, task), task)
+    with closing(Trainer(accelerator, network, task, stop)) as trainer:
+        while trainer.progress.epoch <= task.recipe.epochs:
+            bar.begun(trainer.progress.epoch, len(trainer.plan(trainer.progress.epoch)), trainer.progress.step)
+            trainer.train_epoch(bar.advance)
+            _end_epoch(trainer, accelerator, task, own_say)
+    if not accelerator.is_main_process:
+        return None
+    write_card(folder, settings(request, task), task)
     return folder
 
 
@@ -151,12 +152,7 @@ def _accelerator(run: RunOptions) -> Accelerator:
         raise UsageError(f"--device {run.device}: not one of auto, cpu, cuda")
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here; leave it out to train on the CPU")
-    # In a clip of one frame alpha gets no gradient.
-    return Accelerator(
-        cpu=run.device == "cpu",
-        mixed_precision=_PRECISIONS[run.precision],
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    return Accelerator(cpu=run.device == "cpu", mixed_precision=_PRECISIONS[run.precision])
 
 
 def _end_epoch(trainer: Trainer, accelerator: Accelerator, task: Task, say: Say) -> None:

@@ -47,4 +47,4 @@ class Teacher:
         mixed = {name: (1 - share) * term + share * own[name] for name, term in terms.items() if name != "nss"}
         if "nss" in terms:
             mixed["nss"] = (1 - share) * terms["nss"]
-        return mixed, torch.ones_like(batch.weights)
+        return mixed, batch.real

@@ -209,6 +209,11 @@ class Trainer:
         saved = Progress(self.progress.epoch, self.progress.step, self.log.length, self.progress.best, whole)
         save_state(self._task.folder, saved, parts)
 
+    def close(self) -> None:
+        """Closes the log."""
+        if self.log is not None:
+            self.log.close()
+
     def _restored(self) -> Progress:
         loaded = load_state(self._task.folder, self._accelerator.device) if self._task.options.resume else None
         if loaded is None:

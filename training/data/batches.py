@@ -26,7 +26,8 @@ class Batch:
         frames: uint8 BGR `[N, T, H, W, 3]`.
         density: float32 `[N, T, H, W]`, 0 to 1.
         fixations: float32 `[N, T, H, W]`, how many on each pixel.
-        weights: float32 `[N, T]`, 0 or 1.
+        weights: float32 `[N, T]`: 1 where it is known where people looked, else 0.
+        real: float32 `[N, T]`: 1 for the clips' own frames, 0 for those that fill them up.
         seeds: int64 `[N]`.
         goes_on: whether the clips continue those of the step before.
     """
@@ -36,17 +37,18 @@ class Batch:
     density: Tensor
     fixations: Tensor
     weights: Tensor
+    real: Tensor
     seeds: Tensor
     goes_on: bool
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on a device; seeds stay where they are."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in (*_FIELDS, "weights")}
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in (*_FIELDS, "weights", "real")}
         return replace(self, **moved)
 
     def part(self, rows: slice) -> Batch:
         """Returns some of the clips."""
-        parts = {name: getattr(self, name)[rows] for name in (*_FIELDS, "weights", "seeds")}
+        parts = {name: getattr(self, name)[rows] for name in (*_FIELDS, "weights", "real", "seeds")}
         return replace(self, **parts)
 
 
@@ -76,7 +78,10 @@ class Batches(Dataset[Batch]):
         tensors = {
             name: torch.from_numpy(np.stack([getattr(clip, name) for clip in clips])) for name in (*_FIELDS, "weights")
         }
-        return Batch(number, **tensors, seeds=torch.tensor([item.seed for item in items]), goes_on=step.goes_on)
+        real = torch.tensor([[float(frame < item.frames) for frame in range(step.frames)] for item in items])
+        return Batch(
+            number, **tensors, real=real, seeds=torch.tensor([item.seed for item in items]), goes_on=step.goes_on
+        )
 
     def _filled(self, item: Item, frames: int) -> Clip:
         """Makes a clip, and repeats its last frame, with weight 0, until it is long enough."""

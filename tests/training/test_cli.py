@@ -1,0 +1,77 @@
+import sys
+
+import pytest
+
+from salema.training.cli import main
+
+SMALL = (
+    "--width",
+    "1/8",
+    "--imgsz",
+    "32",
+    "32",
+    "--clip-frames",
+    "1",
+    "--device",
+    "cpu",
+    "--epochs",
+    "1",
+    "--half-size",
+    "0",
+)
+
+
+def test_a_run_from_the_command_line(cli, photographs, tmp_path):
+    ran = cli(main, "--dataset", "photographs", "--src", photographs, "--val", "4:1", "-o", tmp_path / "run", *SMALL)
+    assert ran.code == 0
+    assert ran.out == f"{tmp_path / 'run'}\n"
+    assert "squares: 6 to train on, 2 to validate on" in ran.err
+    assert (tmp_path / "run/best.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        ((), 2, "give the dataset's folder with --src DIR"),
+        (("--src", "nowhere"), 1, "nowhere: no such folder"),
+        (("--dataset", "photographs", "--src", "."), 1, "holds 0 .npz files"),
+        (("--recipe", "quick"), 2, "--recipe quick: not one of paper, default"),
+        (("--dropout", "2"), 2, "'--dropout': Input should be less than or equal to 0.99"),
+        (("--imgsz", "48", "64"), 2, "--imgsz 48 64: both must be multiples of 32 (half of it must be a multiple too"),
+        (("--device", "tpu"), 2, "--device tpu: not one of auto, cpu, cuda"),
+        (("--precision", "int4"), 2, "--precision int4: not one of fp32, bf16, fp16"),
+    ],
+)
+def test_wrong_options_end_in_one_sentence(cli, tmp_path, monkeypatch, options, code, sentence):
+    monkeypatch.chdir(tmp_path)
+    ran = cli(main, *options, "-o", tmp_path / "run")
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith("salema-train: ")
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--arch", "resnet"), "--arch resnet: not one of salema30"),
+        (("--width", "1/3"), "--width 1/3: channels must be multiples of 8"),
+        (("--width", "two"), "--width two: not a number"),
+        (("--init", "gone.pt"), "gone.pt: no such file"),
+        (("--alpha", "2"), "--alpha 2: not 'learned', and not a number in (0, 1]"),
+    ],
+)
+def test_wrong_networks_are_named(cli, photographs, tmp_path, options, sentence):
+    ran = cli(main, "--dataset", "photographs", "--src", photographs, "--val", "4:1", "-o", tmp_path / "run", *options)
+    assert ran.code in {1, 2}
+    assert sentence in ran.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_installed_is_named_with_its_install_line(cli, photographs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "salema.training.run", None)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    ran = cli(main, "--dataset", "photographs", "--src", photographs, "-o", tmp_path / "run")
+    assert ran.code == 1
+    assert "pip install 'salema[train]'" in ran.err

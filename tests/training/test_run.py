@@ -1,0 +1,150 @@
+"""Whole runs, on small networks and a few photographs whose salient place is plain."""
+
+import json
+import threading
+
+import pytest
+import torch
+
+from salema.export.exporter import export_model
+from salema.export.options import ExportOptions
+from salema.export.weights.checkpoints import load_checkpoint
+from salema.training.log import read_log
+from salema.training.options import DataOptions, NetworkOptions, RunOptions
+from salema.training.recipes import Recipe
+from salema.training.run import Request, train
+from salema.training.trainer import TrainingError
+
+SIZE_HW = (48, 64)
+PLAIN = {"half_size": 0.0, "augment": False, "average": 0.0, "warmup": 0}
+
+
+class NoBar:
+    def begun(self, epoch, steps, done):
+        pass
+
+    def advance(self, loss):
+        pass
+
+
+def run(photographs, folder, said=None, recipe="default", network=None, **choices):
+    """Trains on the photographs; `run` options and the recipe's choices are told apart by their names."""
+    options = {
+        name: choices.pop(name) for name in ("resume", "seed", "accumulate", "validate_every") if name in choices
+    }
+    request = Request(
+        recipe,
+        Recipe(**{**PLAIN, "clip_frames": 1, "batch": 8, **choices}),
+        DataOptions("photographs", photographs, val=str(photographs)),
+        NetworkOptions(**{"width": "1/8", "imgsz_hw": SIZE_HW, **(network or {})}),
+        RunOptions(folder, device="cpu", **options),
+    )
+    return train(request, (said if said is not None else []).append, NoBar(), threading.Event())
+
+
+def steps(folder):
+    return [record for record in read_log(folder) if "loss" in record]
+
+
+def scores(folder):
+    return [record["scores"] for record in read_log(folder) if "scores" in record]
+
+
+@pytest.fixture(scope="module")
+def learned(photographs, tmp_path_factory):
+    """A run that learns eight photographs by heart."""
+    folder = tmp_path_factory.mktemp("runs") / "by-heart"
+    said = []
+    run(photographs, folder, said, epochs=60, lr=2e-3, validate_every=30)
+    return folder, said
+
+
+def test_eight_photographs_are_learned_by_heart(learned):
+    folder, _ = learned
+    losses = [record["loss"] for record in steps(folder)]
+    assert len(losses) == 60
+    assert losses[-1] < 0.4 * losses[0]
+    assert scores(folder)[-1]["nss"] > 3
+    assert scores(folder)[-1]["auc_judd"] > 0.97
+
+
+def test_a_run_says_what_it_does_and_leaves_its_card(learned):
+    folder, said = learned
+    assert said[0] == "data          squares: 8 to train on, 8 to validate on"
+    assert said[-1].startswith("epoch 60      nss ")
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# SalEMA30, trained on squares")
+    assert "| 60 | " in card
+    assert "| lr | 0.002 |" in card
+    assert {"best.pt", "last.pt", "curves.png", "log.jsonl", "settings.json", "state.pt"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert len(list((folder / "samples").iterdir())) == 2
+
+
+def test_a_checkpoint_exports_with_its_architecture_and_coefficient(learned, tmp_path):
+    folder, _ = learned
+    result = export_model(str(folder / "last.pt"), tmp_path, ExportOptions(imgsz_hw=SIZE_HW), lambda _: None)
+    assert result.spec.architecture == "SalEMA30"
+    assert result.architecture_source == "the file's metadata"
+    assert result.spec.coefficient == pytest.approx(steps(folder)[-1]["coefficient"], abs=1e-3)
+    assert result.spec.trained
+
+
+def test_a_run_is_the_same_again(photographs, tmp_path):
+    _, whole = run(photographs, tmp_path / "whole", epochs=3), read_log(tmp_path / "whole")
+    run(photographs, tmp_path / "again", epochs=3)
+    assert read_log(tmp_path / "again") == whole
+
+
+def test_parts_of_a_step_add_up_to_it(photographs, tmp_path):
+    run(photographs, tmp_path / "whole", epochs=2)
+    run(photographs, tmp_path / "parts", epochs=2, accumulate=3)
+    pairs = zip(steps(tmp_path / "whole"), steps(tmp_path / "parts"), strict=True)
+    assert all(one["loss"] == pytest.approx(other["loss"], rel=1e-4) for one, other in pairs)
+
+
+def test_a_loss_that_is_no_number_names_its_clips_and_keeps_the_last_checkpoint(photographs, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(TrainingError, match=r"epoch \d+, step 1: the loss is nan on p0\d from frame 1, "):
+        run(photographs, folder, epochs=9, lr=1e12)
+    assert load_checkpoint(str(folder / "last.pt")).weights["salgan.0.weight"].isfinite().all()
+
+
+def test_a_learned_alpha_comes_to_the_one_that_made_the_maps(photographs, tmp_path):
+    """The teacher is the same network with another alpha: only memory tells the two apart."""
+    small = {"imgsz_hw": (32, 32)}
+    run(photographs, tmp_path / "teacher", epochs=1, lr=1e-9, network={"alpha": "0.2", **small})
+    wise = {"teacher": str(tmp_path / "teacher/last.pt"), "teacher_share": 1.0, "alpha": "learned", **small}
+    choices = {"lr": 1e-9, "alpha_lr": 0.09, "clip_frames": 5, "augment": True, "validate_every": 25}
+    run(photographs, tmp_path / "run", epochs=25, network=wise, kld=0.0, nss=0.0, bce=0.0, batch=4, **choices)
+    coefficients = [record["coefficient"] for record in steps(tmp_path / "run")]
+    assert coefficients[0] == pytest.approx(0.48, abs=0.01)  # a step below a half
+    assert coefficients[-1] == pytest.approx(0.2, abs=0.03)
+
+
+def test_a_student_learns_its_teachers_maps(photographs, learned, tmp_path):
+    wise = {"teacher": str(learned[0] / "last.pt"), "teacher_share": 1.0}
+    run(photographs, tmp_path / "run", epochs=30, lr=2e-3, seed=5, network=wise, validate_every=30)
+    losses = [record["loss"] for record in steps(tmp_path / "run")]
+    assert losses[-1] < 0.5 * losses[0]
+    assert scores(tmp_path / "run")[-1]["nss"] > 2
+
+
+@pytest.mark.parametrize("arch", ["salgan", "salema7r", "salema7+54", "salclstm30", "salclstm56", "salclstm30r"])
+def test_every_architecture_trains_and_exports(photographs, tmp_path, arch):
+    run(photographs, tmp_path / "run", epochs=1, clip_frames=2, network={"arch": arch, "imgsz_hw": (32, 32)})
+    first, last = (load_checkpoint(str(tmp_path / f"run/{name}.pt")) for name in ("best", "last"))
+    assert last.hint.architecture.name.lower() == arch
+    assert torch.equal(first.weights["salgan.0.weight"], last.weights["salgan.0.weight"])
+    settings = json.loads((tmp_path / "run/settings.json").read_text())
+    assert settings["arch"] == arch
+
+
+def test_the_papers_recipe_trains_whole_videos(photographs, tmp_path):
+    run(photographs, tmp_path / "run", recipe="paper", epochs=1, batch=1, clip_frames=3)
+    records = steps(tmp_path / "run")
+    assert len(records) == 8
+    assert set(records[0]) >= {"loss", "bce", "coefficient"}
+    assert "kld" not in records[0]
+    assert records[0]["loss"] == pytest.approx(records[0]["bce"])
