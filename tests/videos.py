@@ -114,3 +114,11 @@ def damage(path, numbers, kind="video", *, size=24, skip=0):
         data = data.replace(before, rng.integers(0, 256, len(before), np.uint8).tobytes())
     path.write_bytes(data)
     return path
+
+
+def assert_close(images, expected, *, mean=4):
+    """Each image is the expected one, but for a mean difference below this many levels."""
+    assert len(images) == len(expected)
+    for a, b in zip(images, expected, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a.astype(int) - b.astype(int)).mean() < mean

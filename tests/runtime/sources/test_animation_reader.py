@@ -3,11 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from played import play
 
 from salema.runtime.errors import MissingDependencyError, VideoError
-from salema.runtime.sources.playback import Playback
-from salema.runtime.sources.selection import Selection
-from salema.runtime.sources.source import find_sources
 
 LEVELS, DURATIONS_MS = (10, 90, 200, 60), (100, 250, 40, 110)
 
@@ -18,12 +16,6 @@ def write_animation(path, size_hw=(64, 96)):
     animation.durations = np.array(DURATIONS_MS)
     assert cv2.imwriteanimation(str(path), animation, [cv2.IMWRITE_WEBP_QUALITY, 101] if "webp" in path.name else [])
     return path
-
-
-def play(path, **options):
-    (source,) = find_sources([str(path)])
-    with Playback(source, Selection(**options)) as playback:
-        return playback, list(playback)
 
 
 @pytest.mark.parametrize("name", ["a.webp", "a.png", "a.gif"])
