@@ -142,6 +142,10 @@ def check_array(
         raise ArgumentError(f"{name}: shape {array.shape} given, ({expected}) expected")
     if array.device is not device:
         raise ArgumentError(f"{name}: lies on another device than the kernel runs on")
+    _check_memory(name, array, pitched=pitched, alignment_bytes=alignment_bytes)
+
+
+def _check_memory(name: str, array: Array, *, pitched: bool, alignment_bytes: int) -> None:
     if math.prod(array.shape) > _MOST_ELEMENTS:
         raise ArgumentError(f"{name}: {math.prod(array.shape)} elements given, at most {_MOST_ELEMENTS} are possible")
     if array.pitch_bytes and (not pitched or array.pitch_bytes < math.prod(array.shape[1:]) * array.dtype.itemsize):

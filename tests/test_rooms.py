@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = ("kernels", "runtime", "export", "training", "benchmarks")
-MOST_MODULES, MOST_LINES = 14, 300
+MOST_MODULES, MOST_LINES, MOST_FUNCTION_LINES = 14, 300, 40
+STILL_LONG = ("salema.benchmarks.", "salema.runtime.video.")
 NOT_IN_WHEEL = {"salema.benchmarks.studies"}
 
 
@@ -72,6 +73,23 @@ def test_no_file_is_long():
     paths = [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in paths}
     assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def is_command(function):
+    """Whether it is decorated with Typer's `@app.command()`: it declares the options, which take many lines."""
+    calls = [decorator.func for decorator in function.decorator_list if isinstance(decorator, ast.Call)]
+    return any(isinstance(call, ast.Attribute) and call.attr == "command" for call in calls)
+
+
+def test_no_function_is_long():
+    long = {}
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_command(node):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > MOST_FUNCTION_LINES and not name.startswith(STILL_LONG):
+                    long[f"{name}.{node.name}"] = lines
+    assert long == {}
 
 
 def test_the_wheel_holds_every_room_but_those_left_out():

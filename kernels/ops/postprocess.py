@@ -73,11 +73,7 @@ def postprocess(
     """
     _check_which(view, frame=frame, colours=colours, tables=tables)
     _check_map(launcher, saliency, limits, opacity)
-    check_array(
-        "out", out, [np.uint8], saliency.shape if view == "map8" else (None, None, 3), launcher.device, pitched=True
-    )
-    if frame is not None:
-        check_array("frame", frame, [np.uint8], (*out.shape[:2], 3), launcher.device, pitched=True)
+    _check_pictures(launcher, out, frame, saliency.shape if view == "map8" else (None, None, 3))
     _check_tables(launcher, tables, colours, saliency.shape, out.shape)
     rows, columns = (None, None) if tables is None else (tables.rows, tables.columns)
     read = {"saliency": saliency, "limits": limits, "tables.rows": rows, "tables.columns": columns}
@@ -117,6 +113,12 @@ def _check_map(launcher: Launcher, saliency: Array, limits: Array, opacity: floa
     check_array("limits", limits, [np.float32], (2,), launcher.device, alignment_bytes=4)
     if not 0 <= opacity <= 1:
         raise ArgumentError(f"opacity: {opacity} given, 0 to 1 expected")
+
+
+def _check_pictures(launcher: Launcher, out: Array, frame: Array | None, out_shape: tuple[int | None, ...]) -> None:
+    check_array("out", out, [np.uint8], out_shape, launcher.device, pitched=True)
+    if frame is not None:
+        check_array("frame", frame, [np.uint8], (*out.shape[:2], 3), launcher.device, pitched=True)
 
 
 def _check_not_empty(saliency: Array, elements: int) -> None:
