@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from salema.kernels.compile import Variant
+from salema.kernels.device.interface import Buffer, Device
 from salema.kernels.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.kernels.compile import Variant
-    from salema.kernels.device.interface import Buffer, Device
 
 ALIGNMENT_BYTES = 16  # of 128-bit accesses
 _MOST_ELEMENTS = (1 << 31) - 1  # indices are 32-bit

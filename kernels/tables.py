@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 WHOLE = "WHOLE"  # both axes shrink by whole numbers, 1 among them: sums of integers
 AREA = "AREA"  # both axes shrink, or one keeps its size: float32 sums of weighted pixels

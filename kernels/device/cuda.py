@@ -9,15 +9,13 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.errors import BackendError, MissingDependencyError, explain, reason
 from salema.kernels.gpus import list_gpus
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _INSTALL = "install it with: pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: else anybody's work on the default stream ends a recording with an error

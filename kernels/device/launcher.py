@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from salema.kernels.compile import Variant, load_kernel
-
-if TYPE_CHECKING:
-    from salema.kernels.device.cuda import CudaDevice
+from salema.kernels.device.cuda import CudaDevice
 
 _FORMATS = {np.dtype(np.uint64): "P", np.dtype(np.uint32): "I", np.dtype(np.int32): "i", np.dtype(np.float32): "f"}
 

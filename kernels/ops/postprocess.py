@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from salema.kernels.arrays import ALIGNMENT_BYTES, Array, Launcher, address, check_apart, check_array
 from salema.kernels.compile import Variant
 from salema.kernels.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from salema.kernels.tables import LinearTables
+from salema.kernels.tables import LinearTables
 
 View = Literal["map8", "map", "overlay"]
 VIEWS: tuple[View, ...] = get_args(View)

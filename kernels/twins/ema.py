@@ -5,12 +5,10 @@ The kernel is checked against it. A split model on the CPU (`runtime/backends/or
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 
 def ema_update(

@@ -6,16 +6,11 @@ and `addWeighted`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 
+from salema.kernels.ops.postprocess import View
 from salema.kernels.tables import linear_tables
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.kernels.ops.postprocess import View
 
 
 def map_range(saliency: NDArray[np.float32], out: NDArray[np.float32]) -> None:

@@ -5,14 +5,12 @@ Built for x86, OpenCV does not fuse multiply and add, and neither does this; bui
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.tables import AREA, LINEAR, WHOLE, AxisTable, ResizeTables, resize_tables
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def preprocess(source: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

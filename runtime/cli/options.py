@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
 
 from salema.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    import typer
 
 
 def typed_options(context: typer.Context) -> dict[str, str]:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from salema.runtime.cli.frame_bar import FrameBar
-from salema.runtime.cli.opening import Announced
+from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run_report import Report, report_dataset
-from salema.runtime.output.map_size import check_map_size
+from salema.runtime.output.map_size import MapSize, check_map_size
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
 from salema.runtime.run.dataset import run_dataset
 from salema.runtime.run.dataset_layouts import check_dataset, list_videos
+from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.videos import run_sources
+from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
 from salema.runtime.stopping import stop_requested
 from salema.runtime.telling import show
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from salema.runtime.cli.opening import Opening
-    from salema.runtime.output.map_size import MapSize
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.run.stages import RunOptions
-    from salema.runtime.sources.selection import Selection
-    from salema.runtime.sources.source import Source
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path
+from typing import TextIO
 
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
+from salema.runtime.output.outputs import Outputs
+from salema.runtime.run.dataset import DatasetSummary
+from salema.runtime.run.summary import Summary
+from salema.runtime.sources.source import Source
 from salema.runtime.telling import show, tell
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.run.dataset import DatasetSummary
-    from salema.runtime.run.summary import Summary
-    from salema.runtime.sources.source import Source
 
 
 class Report:

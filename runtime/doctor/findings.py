@@ -8,12 +8,10 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
-from typing import TYPE_CHECKING, Any
+from multiprocessing.connection import Connection
+from typing import Any
 
 from salema.runtime.errors import MissingDependencyError, SalemaError, reason
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 Probe = Callable[[], "list[Finding] | None"]
 WORKS, MISSING, BROKEN = "works", "missing", "broken"

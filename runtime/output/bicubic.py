@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Map = NDArray[Any]
+Map = NDArray[Any]
 
 _REACH = 2  # of the cubic kernel, in pixels
 _ROWS = 16  # at a time: a product of that size stays on one thread of OpenBLAS

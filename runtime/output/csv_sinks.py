@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from contextlib import ExitStack
 from dataclasses import astuple, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
 from salema.runtime.files.whole_files import append, make_folder, written_aside
 from salema.runtime.output.frame_numbers import Measures, measure
 from salema.runtime.output.sink import Drawn, StackedSink, translated
-
-if TYPE_CHECKING:
-    from contextlib import ExitStack
 
 
 class CsvSink(StackedSink):

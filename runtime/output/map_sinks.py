@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
@@ -20,11 +21,6 @@ from salema.runtime.output.provenance import remove_provenance
 from salema.runtime.output.sink import Drawn, StackedSink, translated
 from salema.runtime.postprocess import to_levels
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from contextlib import ExitStack
-
-    from numpy.typing import NDArray
 
 MAP_BITS = (8, 16)
 published_name = "{:04d}.png".format  # for the map of a frame, as the published code has it for DHF1K

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError
 from salema.runtime.output.bicubic import matlab_bicubic
 from salema.runtime.postprocess import to_levels
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Levels = NDArray[np.uint8] | NDArray[np.uint16]
+Levels = NDArray[np.uint8] | NDArray[np.uint16]
 
 MapSize = Literal["network", "source"]
 MAP_SIZES: tuple[MapSize, ...] = get_args(MapSize)

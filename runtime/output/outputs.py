@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError
 from salema.runtime.output.csv_sinks import CsvSink, StdoutCsvSink
@@ -19,11 +18,8 @@ from salema.runtime.output.split_sink import SplitSink, is_part_of
 from salema.runtime.output.video_sink import VideoSink
 from salema.runtime.output.window import WindowSink
 from salema.runtime.postprocess import Look
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.playback import Playback
-    from salema.runtime.sources.source import Source
-
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.source import Source
 
 _LEAST_MIN, _MOST_MIN = 0.01, 100_000.0
 STDOUT = Path("-")

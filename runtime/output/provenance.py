@@ -13,17 +13,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of, write_bytes
 from salema.runtime.model_folder import look_up
+from salema.runtime.sources.source import Source
 from salema.runtime.spec import salema_version
+from salema.runtime.stream import SaliencyStream
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.source import Source
-    from salema.runtime.stream import SaliencyStream
 
 NAME = "salema.json"
 FORMAT = 1

@@ -6,21 +6,19 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from salema.runtime.errors import SalemaError
 from salema.runtime.output.map_size import MapSize
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import NAME, read_provenance
+from salema.runtime.run.dataset_layouts import FrameFolder
 from salema.runtime.run.pipeline import run_provenance
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.summary import Summary
 from salema.runtime.run.videos import run_jobs, run_source
 from salema.runtime.sources.selection import Selection
-
-if TYPE_CHECKING:
-    from salema.runtime.run.dataset_layouts import FrameFolder
-    from salema.runtime.stream import SaliencyStream
+from salema.runtime.stream import SaliencyStream
 
 _PNG_END = b"IEND\xaeB\x60\x82"
 _Result = Summary | Literal["skipped"] | None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError, SalemaError, UsageError, VideoError
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import (
     Provenance,
     provenance_of,
@@ -23,15 +23,12 @@ from salema.runtime.output.window import WindowClosedError
 from salema.runtime.run.stage_threads import side_by_side
 from salema.runtime.run.stages import Clock, Drawing, RunOptions
 from salema.runtime.run.summary import STAGES, Summary
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
 from salema.runtime.stopping import stop_requested
+from salema.runtime.stream import SaliencyStream
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.sources.playback import Playback
-    from salema.runtime.sources.selection import Selection
-    from salema.runtime.sources.source import Source
-    from salema.runtime.stream import SaliencyStream
 
 
 def process_video(

@@ -7,23 +7,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.output.sink import Drawn, Sink
 from salema.runtime.postprocess import PUBLISHED, Look, Normaliser, Pictures, render, to_levels
 from salema.runtime.preprocess import to_network_size
+from salema.runtime.sources.frames import Frame
+from salema.runtime.sources.playback import Playback
 from salema.runtime.spec import check_fps
+from salema.runtime.stream import SaliencyStream
 from salema.runtime.video.cuts import CutDetector
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.runtime.sources.frames import Frame
-    from salema.runtime.sources.playback import Playback
-    from salema.runtime.stream import SaliencyStream
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from salema.runtime.errors import SalemaError, UsageError, VideoError
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_beside
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.summary import Summary
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.selection import Selection
-
-if TYPE_CHECKING:
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.sources.source import Source
-    from salema.runtime.stream import SaliencyStream
+from salema.runtime.sources.source import Source
+from salema.runtime.stream import SaliencyStream
 
 _PACED = {"camera", "url", "pipeline"}  # frames may come in real time
 _Item = TypeVar("_Item")

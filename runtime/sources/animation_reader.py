@@ -7,20 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import MissingDependencyError, VideoError
 from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_file import check_pixels
 from salema.runtime.sources.frames import Frame
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.runtime.video.sound import Track
+from salema.runtime.video.sound import Track
 
 _HEADER = struct.Struct("<4sI4s4sI4B3s3s")  # RIFF size WEBP VP8X size flags and three reserved, width - 1, height - 1
 _ANIMATED = 0x02

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,9 +13,7 @@ import numpy as np
 from salema.runtime.errors import VideoError
 from salema.runtime.files.image_file import silence_opencv
 from salema.runtime.sources.frames import GAP_S, Frame
-
-if TYPE_CHECKING:
-    from salema.runtime.video.sound import Track
+from salema.runtime.video.sound import Track
 
 _USUAL_RATE = 30
 

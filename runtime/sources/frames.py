@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    from salema.runtime.video.sound import Sound, Track
-
+from salema.runtime.video.sound import Sound, Track
 
 GAP_S = 1.0  # more time without a picture is a gap: what was seen before it says nothing of what comes after
 

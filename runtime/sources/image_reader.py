@@ -8,20 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import VideoError
 from salema.runtime.files.image_file import decode_file
 from salema.runtime.sources.frames import GAP_S, Frame
 from salema.runtime.video.damage import Damage
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.runtime.video.sound import Track
+from salema.runtime.video.sound import Track
 
 
 class ImageReader:

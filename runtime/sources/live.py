@@ -5,12 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from salema.runtime.run.stage_threads import SOURCE_THREAD
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.frames import Frame
+from salema.runtime.sources.frames import Frame
 
 _POLL_S = 0.1
 

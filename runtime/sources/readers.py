@@ -9,7 +9,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from salema.runtime.errors import VideoError
 from salema.runtime.run.stage_threads import SOURCE_THREAD
@@ -18,13 +18,11 @@ from salema.runtime.sources.camera import CameraReader
 from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.sources.image_reader import ImageReader
 from salema.runtime.sources.pipes import GStreamerPipe, StdinPipe, open_stdin
+from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.video_reader import VideoReader
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.selection import Selection
-    from salema.runtime.sources.source import Source
 
 _POLL_S = 0.1
 

@@ -6,17 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from tenacity.nap import sleep_using_event
 
 from salema.runtime.errors import VideoError
+from salema.runtime.sources.frames import Frame, Reader
+from salema.runtime.sources.live import Losses
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.frames import Frame, Reader
-    from salema.runtime.sources.live import Losses
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 

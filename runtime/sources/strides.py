@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import VideoError
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.frames import Frame
+from salema.runtime.sources.frames import Frame
 
 
 def strided(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
