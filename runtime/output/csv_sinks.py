@@ -1,4 +1,4 @@
-"""Numbers: a line for each frame, in a CSV file or on standard output."""
+"""CSV: a line of numbers per frame, in a file or on standard output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from salema.runtime.output.sink import Drawn, StackedSink, translated
 
 
 class CsvSink(StackedSink):
-    """A line a frame: number, time, `Measures`, whether a shot begins, whether the state is new."""
+    """A line per frame: number, time, `Measures`, whether a shot begins, whether the state was reset."""
 
     wants_raw = wants_cuts = True
 
@@ -30,9 +30,7 @@ class CsvSink(StackedSink):
         make_folder(self._path.parent)
         self._aside = stack.enter_context(written_aside(self._path, durable=True))
         stack.enter_context(translated(self._path))
-        self._file = stack.enter_context(
-            io.FileIO(self._aside, "w")
-        )  # unbuffered: a full disk is noticed where it is met
+        self._file = stack.enter_context(io.FileIO(self._aside, "w"))  # unbuffered: a full disk is noticed at once
         self._write_header()
 
     def _write_header(self) -> None:
@@ -64,7 +62,7 @@ class CsvSink(StackedSink):
 
 
 class StdoutCsvSink(CsvSink):
-    """The same lines on standard output, each as soon as it is known."""
+    """The same lines on standard output, each as soon as it is ready."""
 
     def __init__(self, path: Path, time_base: Fraction) -> None:
         super().__init__(path, time_base)

@@ -1,4 +1,4 @@
-"""What is written for each source, and under which names."""
+"""Which files are written for each source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from salema.runtime.sources.source import Source
 
 _LEAST_MIN, _MOST_MIN = 0.01, 100_000.0
 STDOUT = Path("-")
-"""In place of the CSV file: standard output."""
+"""Stands for standard output in place of a CSV file."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Outputs:
         map_name: returns the name of a map's PNG file for the number of its frame, which counts from 1.
 
     Raises:
-        UsageError: nothing is asked for, or a name can't be right.
+        UsageError: there is nothing to write, or a value is not allowed.
     """
 
     video: Path | None = None
@@ -78,21 +78,21 @@ class Outputs:
 
     @property
     def csv_to_stdout(self) -> bool:
-        """Whether the CSV goes to standard output, so that nothing else can."""
+        """Whether the CSV goes to standard output, so that nothing else may."""
         return self.csv == STDOUT
 
     @property
     def files(self) -> list[Path]:
-        """Everything that is written, but for standard output."""
+        """The files and the folder that are written."""
         return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None and path != STDOUT]
 
     @contextmanager
     def opened(self, playback: Playback, look: Look, stop: threading.Event) -> Iterator[list[Sink]]:
-        """Opens a sink for each.
+        """Opens a sink for each output.
 
         Raises:
             OutputError: one can't be written.
-            BackendError: there is no display to show anything on.
+            BackendError: there is no display for `show`.
         """
         sinks: list[Sink] = []
         tick = playback.time_base
@@ -130,10 +130,10 @@ def plan_outputs(
     show: bool,
     split_minutes: float | None,
 ) -> list[Outputs]:
-    """Gives each source its own names: with several sources, each option names a folder.
+    """Names the outputs of each source; with several sources, each option names a folder.
 
     Args:
-        sources: what is run.
+        sources: the sources.
         output: the MP4 file, or the folder for `<name>_saliency.mp4`; None for the working directory.
         video: whether to write an MP4.
         maps: folder for the PNG files, or for folders of them.
@@ -145,7 +145,7 @@ def plan_outputs(
         split_minutes: see `Outputs`.
 
     Raises:
-        UsageError: nothing is asked for, a name can't be right, or a source would be overwritten.
+        UsageError: see `Outputs`; or a source would be overwritten.
     """
     if not video and output is not None:
         raise UsageError("--no-video and -o contradict each other")
@@ -160,7 +160,7 @@ def plan_outputs(
 
 
 def _check_sources_are_safe(sources: Sequence[Source], planned: Sequence[Outputs]) -> None:
-    read = {os.path.realpath(path) for source in sources for path in source.files}  # resolve() raises where links loop
+    read = {os.path.realpath(path) for source in sources for path in source.files}  # resolve() raises on looping links
     folders = {os.path.realpath(path.parent) for source in sources for path in source.images}
     for outputs in planned:
         for path in outputs.files:

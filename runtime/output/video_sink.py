@@ -1,4 +1,4 @@
-"""An MP4 video for people."""
+"""The MP4 video of the pictures."""
 
 from __future__ import annotations
 
