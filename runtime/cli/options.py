@@ -1,4 +1,4 @@
-"""Options of a command: taken from dataclasses, and which of them a user has typed, under which names."""
+"""Takes a command's options from dataclasses, and tells which options the user has typed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from salema.runtime.errors import UsageError
 
 
 def typed_options(context: typer.Context) -> dict[str, str]:
-    """Returns the options on the command line, by their parameters' names: each under its first long name."""
+    """Returns the first long name of each option on the command line, by its parameter's name."""
     typed = {}
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -26,15 +26,15 @@ def typed_options(context: typer.Context) -> dict[str, str]:
 
 
 def refuse_others(context: typer.Context, taken: Collection[str], why: str) -> None:
-    """Refuses every option that is not among those that are taken.
+    """Refuses options that the user has typed and that don't apply.
 
     Args:
-        context: of the command.
-        taken: names of parameters.
-        why: in words, such as `not for --dataset`.
+        context: the command's context.
+        taken: parameters whose options apply.
+        why: the reason in the message, such as `not for --dataset`.
 
     Raises:
-        UsageError: another one was typed.
+        UsageError: the user has typed another option.
     """
     others = [option for name, option in typed_options(context).items() if name not in taken]
     if others:
@@ -42,13 +42,10 @@ def refuse_others(context: typer.Context, taken: Collection[str], why: str) -> N
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Lets a command take dataclasses: Typer sees their fields as options in place of each such parameter.
+    """Decorates a command that takes dataclasses, so that Typer sees their fields as options.
 
-    A field is an option if its type is `Annotated`; any other keeps its default. One of type `tuple[X, ...]` is an
-    option that can be repeated.
-
-    Args:
-        command: takes all arguments by name.
+    A field is an option if its type is `Annotated`; any other field keeps its default. A field of type `tuple[X, ...]`
+    is an option that can be repeated. The command must take all arguments by name.
     """
     parameters: list[Parameter] = []
     groups: dict[str, tuple[type[Any], list[str]]] = {}
@@ -84,6 +81,6 @@ def _options_of(kind: type[Any]) -> list[Parameter]:
         value, option = get_args(hint)
         item, *rest = get_args(value) or (value,)
         if rest == [...]:  # what Typer calls a list
-            hint = Annotated[list[item], option]  # type: ignore[valid-type] # known at run time only
+            hint = Annotated[list[item], option]  # type: ignore[valid-type] # known only at run time
         options.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint))
     return options

@@ -1,4 +1,4 @@
-"""`salema-run`: videos, cameras and datasets in; saliency videos, maps and numbers out."""
+"""`salema-run`: makes saliency videos, maps and numbers from videos, cameras and datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from salema.runtime.cli.start import run_app
 from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.run.stage_threads import is_something_left
 
-# What goes with --dataset and with --recover; all else is of sources.
+# Options that go with --dataset, and those that need it.
 _WITH_DATASET = {
     *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
     *("map_size", "jobs", "strict", "json_"),
@@ -131,7 +131,7 @@ def run(
     recover: Annotated[
         Path | None,
         typer.Option(
-            help="Run nothing, but recover what killed runs have left in this folder and those in it.",
+            help="Run nothing; recover what killed runs have left in this folder and its subfolders.",
             show_default=False,
         ),
     ] = None,
@@ -184,9 +184,9 @@ def run(
         of_time = (start_time, duration, vid_stride, max_frames, loop, fps)
         selection = Selection(*of_time, every_frame, reconnects, strict, live, deinterlace)
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
-        found = find_sources(sources or [], strict=strict)
+        named = find_sources(sources or [], strict=strict)
         outputs = plan_outputs(
-            found,
+            named,
             output=output,
             video=video,
             maps=maps,
@@ -199,8 +199,8 @@ def run(
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
-        how_many = jobs or usual_jobs(found)
-        planned = list(zip(found, outputs, strict=True))
+        how_many = jobs or usual_jobs(named)
+        planned = list(zip(named, outputs, strict=True))
         run_over_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
 
 
@@ -210,10 +210,9 @@ def main() -> None:
 
 
 def main_of_process() -> None:
-    """Runs the command as a process of its own.
+    """Runs the command, and ends the process at once if a thread still hangs waiting for a camera or stream.
 
-    A thread that waits for a camera or stream that gives nothing can't be ended; OpenCV aborts if such a one comes back
-    while Python ends, so the process ends at once then.
+    Such a thread can't be ended, and OpenCV aborts if it wakes up while Python exits.
     """
     try:
         main()

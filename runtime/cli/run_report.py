@@ -1,4 +1,4 @@
-"""What `salema-run` says: results on stdout, all else on stderr."""
+"""What `salema-run` prints: results on stdout, all else on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from salema.runtime.wording import counted
 
 
 class Report:
-    """Says what became of each source, results to `file`, and ends the command accordingly."""
+    """Prints the result of each source, on `file`, and ends the command with the exit code."""
 
     def __init__(self, count: int, *, as_json: bool, file: TextIO | None = None) -> None:
         self._count, self._as_json, self._file = count, as_json, file
@@ -28,7 +28,7 @@ class Report:
     def add(
         self, source: Source, outputs: Outputs, result: Summary | SalemaError | OSError | None, backend: str
     ) -> None:
-        """Says what became of one source."""
+        """Prints the result of one source."""
         if result is None:
             self._is_interrupted = True
             return
@@ -59,7 +59,7 @@ class Report:
         return bool(self._failed)
 
     def exit(self, *, strict: bool = False) -> None:
-        """Ends the command if not all went well; `strict`: the first failure was to end it."""
+        """Ends the command if a source failed or the run was interrupted."""
         if self._failed and self._count > 1:
             others = "the others are done" if not self._is_interrupted else "interrupted"
             others = "stopped there, as --strict asks" if strict else others
@@ -126,7 +126,7 @@ def _notes(summary: Summary) -> list[str]:
 
 
 def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json: bool) -> None:
-    """Says what became of a dataset, and ends the command if not all went well."""
+    """Prints the result of a dataset, and ends the command if a video failed or the run was interrupted."""
     if as_json:
         print(json.dumps({**asdict(summary), "target": str(target)}))
     else:

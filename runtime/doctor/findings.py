@@ -1,4 +1,4 @@
-"""The findings of `salema-doctor`'s probes, and how probes run: each in its own process."""
+"""What a probe of `salema-doctor` returns, and how it runs: in its own process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PROBE_S = 180
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe found.
+    """One result of a probe.
 
     Attributes:
-        name: what was looked at.
-        state: `works`, `missing` (not installed, not there) or `broken` (there, but it does not work).
+        name: what was tried.
+        state: `works`, `missing` (not installed, no such device) or `broken` (installed, but it does not work).
         detail: versions and facts; or why it does not work.
         advice: the fix, or the command that installs it; empty if it works.
     """
@@ -37,7 +37,7 @@ class Finding:
 
 
 def unusable(name: str, error: SalemaError) -> Finding:
-    """Returns the finding for one of our errors: what is wrong stands before the semicolon, what to do after it."""
+    """Returns the finding for one of our errors: its detail is before the semicolon, its advice after."""
     detail, _, advice = str(error).removesuffix("; salema-doctor shows what works here").partition("; ")
     advice, _, message = advice.partition(" [")  # CUDA's or TensorRT's own message
     detail += f" [{message}" if message else ""
@@ -46,15 +46,15 @@ def unusable(name: str, error: SalemaError) -> Finding:
 
 
 def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Finding] | None:
-    """Runs a probe in its own process.
+    """Runs a probe in its own process, so that a library that crashes or hangs is a finding.
 
-    If a library crashes or hangs there, that is a finding. And no probe loads a library that another probe lacks:
-    importing TensorRT, for example, would give ONNX Runtime files that it does not find in `salema-run`.
+    Also, a library loaded by one probe can't help another: ONNX Runtime would find TensorRT's files after TensorRT was
+    imported, but not so in `salema-run`.
 
     Args:
-        name: the name of the finding if the whole probe fails.
+        name: name of the finding if the whole probe fails.
         probe: a function that can be pickled.
-        timeout_s: how long it may take.
+        timeout_s: time limit in seconds.
 
     Returns:
         What the probe returns; or one finding, `broken`, if it raises, crashes or hangs.
@@ -65,7 +65,7 @@ def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Find
     try:
         process.start()
     except OSError as error:  # for example, no folder for its socket
-        return [Finding(name, BROKEN, f"can't be looked at: {reason(error)}", "run it in another folder")]
+        return [Finding(name, BROKEN, f"can't be tried: {reason(error)}", "run it in another folder")]
     there.close()
     try:
         if here.poll(timeout_s):

@@ -1,4 +1,4 @@
-"""Animated WebP as videos: FFmpeg decodes GIF and animated PNG, but of WebP only still ones."""
+"""Reads animated WebP through OpenCV, as FFmpeg decodes only still WebP."""
 
 from __future__ import annotations
 
@@ -24,22 +24,19 @@ _MOST_BYTES = 1 << 30  # OpenCV decodes all frames at once, to four bytes a pixe
 
 
 def is_animated_webp(path: Path) -> bool:
-    """Whether a file is a WebP with more than one frame, by its header."""
+    """Whether a file's header says animated WebP."""
     try:
         with path.open("rb") as file:
             return _canvas_wh(file.read(_HEADER.size)) is not None
-    except OSError:  # told where it is opened
+    except OSError:  # reported where it is opened
         return False
 
 
 class AnimationReader:
-    """The frames of an animated WebP, for as long as it says; a `Reader`. What is transparent is black.
-
-    Args:
-        path: the file.
+    """A `Reader` of an animated WebP. Transparent pixels become black.
 
     Raises:
-        VideoError: it is damaged, or too big to be decoded at once.
+        VideoError: the file is damaged, or too big to be decoded at once.
         MissingDependencyError: this OpenCV can't read it.
     """
 
@@ -80,7 +77,7 @@ class AnimationReader:
 
 
 def _canvas_wh(header: bytes) -> tuple[int, int] | None:
-    """Columns and rows of an animated WebP; None of anything else."""
+    """Returns columns and rows of an animated WebP; None for any other file."""
     if len(header) < _HEADER.size:
         return None
     riff, _, webp, kind, _, flags, _, _, _, width, height = _HEADER.unpack(header)
@@ -90,7 +87,7 @@ def _canvas_wh(header: bytes) -> tuple[int, int] | None:
 
 
 def _decode(path: Path, data: bytes) -> tuple[Sequence[NDArray[np.uint8]], list[int]]:
-    """Returns frames, uint8 BGR `(h, w, 3)`, and for how many milliseconds each is shown: at least one."""
+    """Returns the frames, uint8 BGR `(h, w, 3)`, and their lengths in milliseconds, at least 1."""
     if not hasattr(cv2, "imdecodeanimation"):
         raise MissingDependencyError(
             f"{path}: OpenCV {cv2.__version__} reads no animated WebP; install a newer one with: pip install -U"
