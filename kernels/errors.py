@@ -1,4 +1,4 @@
-"""The root of the error tree, and the one funnel that turns what CUDA and TensorRT say into a sentence with the fix."""
+"""The base of our errors, and the fixes for messages of CUDA and TensorRT."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 
 
 class SalemaError(Exception):
-    """Base of all our errors; `exit_code` is what a command ends with."""
+    """Base of all our errors; `exit_code` is the command's exit code."""
 
     exit_code = 1
 
 
 class BackendError(SalemaError, RuntimeError):
-    """A backend or device that was asked for and can't be used."""
+    """A backend or device can't be used."""
 
 
 class MissingDependencyError(SalemaError, ImportError):
-    """An optional library that is needed and not installed."""
+    """An optional library is needed and not installed."""
 
 
 class ArgumentError(SalemaError, ValueError):
-    """An argument of a kernel that is not what it takes, by its name; nothing was launched."""
+    """An argument of a kernel is wrong; nothing was launched."""
 
 
-# The first pattern that the message holds decides. Messages are those of CUDA 11 to 13 and TensorRT 10 and 11.
+# The first pattern that matches decides. The messages are those of CUDA 11 to 13 and TensorRT 10 and 11.
 _FIXES = {
     r"could not find any implementation|insufficient workspace": (
         "the builder found no kernel that fits its scratch memory; give a larger --workspace, or leave it out"

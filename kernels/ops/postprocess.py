@@ -1,4 +1,4 @@
-"""Launchers of the kernels that make pictures: arguments checked, then one launch; twins: `twins/postprocess.py`."""
+"""Launches the kernels `map_range` and `postprocess`. Twins: `twins/postprocess.py`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ VIEWS: tuple[View, ...] = get_args(View)
 _RANGE = Variant("map_range")
 _PICTURES = {view: Variant("postprocess", {"VIEW": view.upper()}) for view in VIEWS}
 VARIANTS: tuple[Variant, ...] = (_RANGE, *_PICTURES.values())
-_WARP, _MOST_THREADS, _RANGE_ELEMENTS = 32, 1024, 16  # elements of a thread, before there are more threads
+_WARP, _MOST_THREADS, _RANGE_ELEMENTS = 32, 1024, 16  # elements per thread, up to _MOST_THREADS
 _BLOCK = (32, 8, 1)
-_MOST_BLOCKS = 65535  # of a grid's second axis
+_MOST_BLOCKS = 65535  # along a grid's second axis
 
 
 def map_range(launcher: Launcher, saliency: Array, out: Array) -> None:
-    """Finds each map's minimum and maximum; both NaN where the map holds a NaN.
+    """Writes each map's minimum and maximum; both are NaN if the map holds a NaN.
 
     Shapes and types are those of `twins.postprocess.map_range`.
 
     Raises:
-        ArgumentError: an argument has another type, shape, place or alignment, or overlaps the other; or maps without
-            elements.
+        ArgumentError: an argument has a wrong type, shape, device or alignment, or overlaps the other; or the maps have
+            no elements.
     """
     check_array("saliency", saliency, [np.float32], (None, None, None), launcher.device, alignment_bytes=4)
     check_array("out", out, [np.float32], (saliency.shape[0], 2), launcher.device, alignment_bytes=4)
@@ -62,11 +62,11 @@ def postprocess(
 ) -> None:
     """Draws a map, in one pass.
 
-    Shapes, types and meaning are those of `twins.postprocess.postprocess`. Rows of frame and picture may lie
-    apart. `map` and `overlay` need `tables`, `overlay` also `frame` and `colours`; others are refused.
+    Shapes and types are those of `twins.postprocess.postprocess`. Rows of frame and picture may have gaps between them.
+    `map` and `overlay` need `tables`, `overlay` also `frame` and `colours`.
 
     Raises:
-        ArgumentError: an argument is missing, is not taken, has another type, shape, place or alignment, or overlaps
+        ArgumentError: an argument is missing, not needed, of a wrong type, shape, device or alignment, or overlaps
             another.
     """
     _check_which(view, frame=frame, colours=colours, tables=tables)
