@@ -231,4 +231,4 @@ def _run_nvcc(nvcc: str, *arguments: str) -> subprocess.CompletedProcess[str]:
             " pip install nvidia-cuda-nvrtc"
         ) from None
     except OSError as error:
-        raise BackendError(f"{nvcc}: can't be run ({reason(error)}); install the CUDA toolkit anew") from error
+        raise BackendError(f"{nvcc}: can't be run ({reason(error)}); reinstall the CUDA toolkit") from error

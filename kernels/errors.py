@@ -41,12 +41,12 @@ _FIXES = {
         "no NVIDIA GPU is visible; see nvidia-smi and the variable CUDA_VISIBLE_DEVICES"
     ),
     r"unknown error|not yet initialized|system_driver_mismatch|cuda error (803|804|999)\b": (
-        "the NVIDIA driver does not answer, or its parts are of different versions; reboot, or install it anew"
+        "the NVIDIA driver does not answer, or its parts are of different versions; reboot, or reinstall it"
     ),
     r"busy or unavailable": "the GPU is in use by another program alone; see nvidia-smi",
     r"invalid device ordinal|invalid_device": "there is no GPU of that number; list them with: nvidia-smi -L",
     r"no kernel image|no_binary_for_gpu": "this library holds no code for this GPU; install a version that knows it",
-    r"builder_resource": "TensorRT is installed in part, or two versions are mixed; install it anew",
+    r"builder_resource": "TensorRT is installed in part, or two versions are mixed; reinstall it",
     r"compatible with this version|version tag|serialization assertion|magic ?tag|incompatible device|plan file": (
         "the engine was built by another version or for another GPU, or is damaged; build it again here with:"
         " salema-export --from DIR --engine tensorrt (or tensorrt-rtx)"

@@ -135,7 +135,7 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
     notes = list(summary.notes)
     if summary.again:
         count_again = len(summary.again)
-        notes.append(f"{counted(count_again, 'video')} with maps made otherwise {_were(count_again)} run again")
+        notes.append(f"{counted(count_again, 'video')} with differently made maps {_were(count_again)} run again")
     for note in notes:
         tell(f"note: {note}")
     for name, error in summary.failed.items():

@@ -76,7 +76,7 @@ def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Find
         process.join()
         names = {-number: number.name for number in signal.Signals}
         ended = names.get(process.exitcode, f"exit code {process.exitcode}")
-        return [Finding(name, BROKEN, f"crashed ({ended})", "install it anew, and report this if it repeats")]
+        return [Finding(name, BROKEN, f"crashed ({ended})", "reinstall it, and report this if it repeats")]
     finally:
         process.kill()
         process.join()
@@ -107,7 +107,7 @@ def _answer(there: Connection, name: str, probe: Probe) -> None:
 def ask(*command: str) -> Finding:
     """Runs a system command; the finding's detail is what the command printed, or why it failed."""
     name = command[0]
-    again = f"see what it says: {' '.join(command)}"
+    again = f"run it to see why: {' '.join(command)}"
     try:
         done = subprocess.run(  # noqa: S603 - fixed commands
             command, capture_output=True, text=True, errors="replace", timeout=_ASK_S, check=False

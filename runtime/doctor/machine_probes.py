@@ -158,8 +158,8 @@ def _import(title: str, module: str, package: str, install: str) -> Finding:
     except ModuleNotFoundError as error:
         return Finding(title, MISSING, reason(error), install)
     except ImportError as error:
-        anew = f"pip install --force-reinstall --no-cache-dir {package}"
-        return Finding(title, BROKEN, reason(error), f"install the library that it lacks, or reinstall it: {anew}")
+        reinstall = f"pip install --force-reinstall --no-cache-dir {package}"
+        return Finding(title, BROKEN, reason(error), f"install the library that it lacks, or reinstall it: {reinstall}")
 
 
 def _driver_release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
@@ -240,4 +240,4 @@ def _nvdec(codecs: Sequence[str]) -> Finding:
     except OSError as error:
         driver = "it comes with the NVIDIA driver; a container needs NVIDIA_DRIVER_CAPABILITIES=all; Jetson has none"
         return Finding("NVDEC", MISSING, reason(error), driver)
-    return Finding("NVDEC", WORKS, f"the driver's library is there, and PyAV has {', '.join(codecs)}")
+    return Finding("NVDEC", WORKS, f"the driver's library loads, and PyAV has {', '.join(codecs)}")

@@ -26,14 +26,14 @@ def probe_openvino(tiny_model: bytes, given: Sequence[float], expected: float) -
 
     core = openvino_session.ov.Core()
     able = openvino_session.capabilities(core)
-    anew = "pip install --force-reinstall openvino"
+    reinstall = "pip install --force-reinstall openvino"
     try:
         compiled = core.compile_model(core.read_model(tiny_model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         output = compiled([np.array(given, np.float32).reshape(1, 1, 3, 3)])[0].item()
     except RuntimeError as error:
-        return [Finding(OPENVINO, BROKEN, reason(error), anew)]
+        return [Finding(OPENVINO, BROKEN, reason(error), reinstall)]
     if output != expected:
-        return [Finding(OPENVINO, BROKEN, f"a tiny model gave {output:g} instead of {expected:g}", anew)]
+        return [Finding(OPENVINO, BROKEN, f"a tiny model gave {output:g} instead of {expected:g}", reinstall)]
     detail = f"{openvino_session.VERSION}, a tiny model ran; this CPU computes in {', '.join(able)}"
     if "BF16" in able:
         return [Finding(OPENVINO, WORKS, detail), Finding(OPENVINO_BF16, WORKS, "this CPU has it")]

@@ -62,27 +62,27 @@ class Provenance:
 
     def differs_from(self, now: Provenance) -> str:
         """Returns in words what is different now; empty if nothing is."""
-        told = [] if self.complete else ["it was not finished"]
+        differences = [] if self.complete else ["it was not finished"]
         if self.salema_version != now.salema_version:
-            told.append(f"salema was {self.salema_version}, now {now.salema_version}")
+            differences.append(f"salema was {self.salema_version}, now {now.salema_version}")
         for before, after in ((self.model, now.model), (self.options, now.options), (self.source, now.source)):
-            told += [
+            differences += [
                 f"{key.replace('_', ' ')} was {_short(before.get(key))}, now {_short(value)}"
                 for key, value in after.items()
                 if before.get(key) != value
             ]
-        return "; ".join(told)
+        return "; ".join(differences)
 
     @property
     def title(self) -> str:
         """The model, its backend and the program, in words."""
         model = self.model
         coefficient = "" if model.get("coefficient") is None else f", coefficient {model['coefficient']:.6g}"
-        told = f"{model.get('weights')}, {model.get('architecture')} {model.get('precision')}{coefficient}"
+        network = f"{model.get('weights')}, {model.get('architecture')} {model.get('precision')}{coefficient}"
         options = self.options
         unusual = (key for key, usual in _USUAL.items() if options.get(key, usual) != usual)
         differing = [f"{key.replace('_', ' ')} {options[key]}" for key in unusual]
-        return ", ".join([told, *differing, self.backend, f"salema {self.salema_version}"])
+        return ", ".join([network, *differing, self.backend, f"salema {self.salema_version}"])
 
 
 def title_of(stream: SaliencyStream) -> str:
@@ -93,13 +93,12 @@ def title_of(stream: SaliencyStream) -> str:
 
 def makers(folders: Iterable[Path]) -> tuple[str, ...]:
     """Says what made the maps in some folders, one video each; empty if no folder has a record."""
-    told = [read_provenance(folder) for folder in folders]
-    if not any(told):
+    records = [read_provenance(folder) for folder in folders]
+    if not any(records):
         return ()
-    unfinished = ", not finished"
+    unknown, unfinished = "an unknown program", ", not finished"
     titles = Counter(
-        "nothing that is known" if made is None else f"{made.title}{'' if made.complete else unfinished}"
-        for made in told
+        unknown if made is None else f"{made.title}{'' if made.complete else unfinished}" for made in records
     )
     return tuple(f"the maps of {counted(count, 'video')} were made by {title}" for title, count in titles.items())
 

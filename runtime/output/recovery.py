@@ -107,7 +107,7 @@ def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
         if what:
             whole.replace(kept)
     except (av.error.FFmpegError, OSError) as error:
-        return f"{left.path}: an earlier run was killed, and this is what it left; it can't be copied ({reason(error)})"
+        return f"{left.path}: an earlier run was killed, and what it left can't be copied ({reason(error)})"
     finally:
         whole.unlink(missing_ok=True)
     left.path.unlink(missing_ok=True)

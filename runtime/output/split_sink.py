@@ -116,9 +116,9 @@ class SplitSink:
     def _first_number(self) -> int:
         if not self._is_live:
             return 1
-        there = self._path.parent.glob(f"{glob.escape(self._path.stem)}_[0-9][0-9][0-9][0-9]*{self._path.suffix}")
+        parts = self._path.parent.glob(f"{glob.escape(self._path.stem)}_[0-9][0-9][0-9][0-9]*{self._path.suffix}")
         prefix = len(self._path.stem) + 1
-        numbers = [re.match(r"\d+", path.name[prefix:]) for path in there]
+        numbers = [re.match(r"\d+", path.name[prefix:]) for path in parts]
         return max((int(number[0]) for number in numbers if number), default=0) + 1
 
 

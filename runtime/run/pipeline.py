@@ -121,7 +121,7 @@ def _write_all(outputs: list[Path], made: Provenance) -> list[str]:
         try:
             write_provenance(path, made)
         except OutputError as error:  # noqa: PERF203 - the outputs themselves are there
-            notes.append(f"what made {path} is not kept beside it: {error}")
+            notes.append(f"the record of what made {path} could not be written: {error}")
     return notes
 
 

@@ -97,7 +97,7 @@ def _decode(path: Path, data: bytes) -> tuple[Sequence[NDArray[np.uint8]], list[
     with suppress(cv2.error):
         _, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
     if animation is None or not animation.frames:
-        raise VideoError(f"{path}: can't be read as an animated WebP; copy or make it anew")
+        raise VideoError(f"{path}: can't be read as an animated WebP; copy it again, or make a new one")
     frames = [_opaque(np.asarray(frame, np.uint8)) for frame in animation.frames]
     durations = np.asarray(animation.durations).ravel().tolist()
     return frames, [max(int(duration), 1) for duration in durations]

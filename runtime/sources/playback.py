@@ -163,16 +163,16 @@ class Playback:
                 return
             if frame.pts * tick < chosen.start_s - _EARLY_S:
                 continue
-            anew = frame.starts_anew and not self._source.of_dataset
+            starts_anew = frame.starts_anew and not self._source.of_dataset
             if base is None:
-                base, anew = frame.pts if chosen.start_s else 0, True
+                base, starts_anew = frame.pts if chosen.start_s else 0, True
                 self.start_s = float(base * tick)
                 self._begin_sound(base)
                 most = None if chosen.duration_s is None else base + math.ceil((chosen.duration_s - _EARLY_S) / tick)
             if most is not None and frame.pts >= most:
                 return
             duration = frame.duration if most is None else min(frame.duration, most - frame.pts)
-            yield replace(frame, pts=frame.pts - base, duration=duration, starts_anew=anew)
+            yield replace(frame, pts=frame.pts - base, duration=duration, starts_anew=starts_anew)
 
     def _begin_sound(self, base: int) -> None:
         track = None if isinstance(self._reader, Reconnecting) else self._reader.sound

@@ -103,7 +103,7 @@ class Reconnecting:
             if self._stop.is_set():
                 return False
             attempts = error.last_attempt.attempt_number
-            raise VideoError(f"{lost}, and not there again in {attempts} attempts") from error
+            raise VideoError(f"{lost}, and did not come back in {attempts} attempts") from error
         return not self._stop.is_set()
 
     def close(self) -> None:

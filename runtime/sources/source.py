@@ -117,7 +117,7 @@ def _attempt(find: Callable[..., list[Source]], text: str, *arguments: object, s
 
 def _find(text: str, *, in_list: bool = False, strict: bool = True) -> list[Source]:
     if not text:
-        raise UsageError("a source without a name; name a video file, say")
+        raise UsageError("a source has no name; give a video file, say")
     path = Path(text)
     if _is_path(text):
         return _in_files(text, path, in_list=in_list, strict=strict)

@@ -40,9 +40,9 @@ def strided_at_once(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
 
 def _anew_after_skipped(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
     """Yields all frames; a taken one starts anew if a skipped one before it does."""
-    anew = False
+    starts_anew = False
     for index, frame in enumerate(frames):
-        anew = anew or frame.starts_anew
-        yield replace(frame, starts_anew=anew)
+        starts_anew = starts_anew or frame.starts_anew
+        yield replace(frame, starts_anew=starts_anew)
         if index % stride == 0:
-            anew = False
+            starts_anew = False

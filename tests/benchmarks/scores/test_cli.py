@@ -105,7 +105,7 @@ def test_what_made_the_maps_is_told(cli, model, exported, tmp_path):
     first.unlink()
     second.write_text(second.read_text().replace('"complete": true', '"complete": false'))
     ran = cli(main, *score)
-    assert "note: seeded-16: the maps of 1 video were made by nothing that is known\n" in ran.err
+    assert "note: seeded-16: the maps of 1 video were made by an unknown program\n" in ran.err
     assert re.search(r"note: seeded-16: the maps of 1 video were made by seeded:16, .*, not finished\n", ran.err)
     ran = cli(main, *arguments, "--model", exported(alpha=0.3))
     assert "the maps are made, as they are scored, by seeded:16, SalEMA30 fp32, coefficient 0.3, ONNX" in ran.err

@@ -46,7 +46,9 @@ def test_still_ones_are_one_frame(tmp_path, name):
 def test_a_damaged_animation_is_one_sentence(tmp_path):
     path = write_animation(tmp_path / "a.webp")
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(VideoError, match=r"a\.webp: can't be read as an animated WebP; copy or make it anew"):
+    with pytest.raises(
+        VideoError, match=r"a\.webp: can't be read as an animated WebP; copy it again, or make a new one"
+    ):
         play(path)
 
 
