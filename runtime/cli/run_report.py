@@ -104,7 +104,7 @@ def _damage(summary: Summary) -> Iterator[str]:
         yield f"{counted(images, 'image')} could not be read, and {_were(images)} left out{at} ({summary.damage_why})"
         at = ""
     if pictures := summary.damaged_pictures:
-        yield f"{counted(pictures, 'damaged picture')} {_were(pictures)} filled up by the decoder{at}"
+        yield f"{counted(pictures, 'damaged picture')} {_were(pictures)} filled in by the decoder{at}"
 
 
 def _notes(summary: Summary) -> list[str]:

@@ -94,7 +94,7 @@ def _answer(there: Connection, name: str, probe: Probe) -> None:
         answer = [unusable(name, error)]
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "see to it that the file can be read")]
+        answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "make the file readable")]
     except Exception as error:  # noqa: BLE001 - anything that a foreign library raises is a finding
         answer = [
             Finding(

@@ -175,7 +175,7 @@ def _describe(gpu: Gpu) -> Finding:
 def _cuda_toolkit() -> Finding:
     compiler = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     if compiler is None:
-        return Finding("CUDA toolkit", MISSING, "no nvcc", "needed to compile PyCUDA only: install CUDA's toolkit")
+        return Finding("CUDA toolkit", MISSING, "no nvcc", "needed only to compile PyCUDA: install the CUDA toolkit")
     answer = ask(compiler, "--version")
     release = re.search(r"release ([\d.]+)", answer.detail)
     return Finding("CUDA toolkit", answer.state, f"nvcc {release[1]}" if release else answer.detail, answer.advice)

@@ -74,7 +74,7 @@ def check_dataset(dataset: str, *, naming: str = "published", start: int | None 
         if value not in known:
             raise UsageError(f"--{option} {value}: not one of {', '.join(known)}")
     if dataset != "DHF1K" and (start is not None or end is not None):
-        raise UsageError(f"--start and --end number the videos of DHF1K; {dataset} has names")
+        raise UsageError(f"--start and --end are for DHF1K, whose videos have numbers; {dataset} has names")
 
 
 def list_videos(
@@ -115,7 +115,9 @@ def list_videos(
         wanted = (film for film in _films(source) if is_wanted(film.stem, start, end))
         videos = [replace(named(naming, film.stem, _film_frames(film)), film=film) for film in wanted]
     if not videos:
-        raise VideoError(f"{root}: holds no video of {dataset} that was asked for ({_PLACES[dataset]})")
+        raise VideoError(
+            f"{root}: holds none of the videos of {dataset} that were asked for (expected: {_PLACES[dataset]})"
+        )
     return videos
 
 

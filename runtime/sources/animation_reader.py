@@ -56,7 +56,7 @@ class AnimationReader:
         count = data.count(b"ANMF")
         if 4 * canvas_wh[0] * canvas_wh[1] * count > _MOST_BYTES:
             raise VideoError(
-                f"{path}: is {canvas_wh[0]}x{canvas_wh[1]} with {count} frames, too much for the memory at once; make a"
+                f"{path}: is {canvas_wh[0]}x{canvas_wh[1]} with {count} frames, too much to decode at once; make a"
                 " smaller one, or a video of it"
             )
         self._frames, self._durations_ms = _decode(path, data)

@@ -70,7 +70,7 @@ class Playback:
         self._stop, self.losses = stop or threading.Event(), Losses()
         self._ended = threading.Event()
         if self._selection.loop != 1 and not source.repeatable:
-            raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
+            raise UsageError(f"--loop is for files and folders; {source.shown} can't be played again")
         strict = self._selection.strict
         self.damage = Damage(source.shown, is_fatal=strict, is_numbered=source.of_dataset)
         sound_damage = Damage(source.shown, is_fatal=strict)
@@ -140,7 +140,7 @@ class Playback:
             if passes == self._selection.loop or self._is_over() or not given:
                 return
             if given == before:
-                raise VideoError(f"{self.name}: gives no frame any more when it is played again; it has been changed")
+                raise VideoError(f"{self.name}: gave no frame when it was played again; the file has changed")
             before = given
             if self.sound is not None:
                 self.sound.end(end * self.time_base)

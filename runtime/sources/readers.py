@@ -98,7 +98,7 @@ class PipeReader(VideoReader):
             if pipe.failure is not None:
                 raise VideoError(f"{name}: {pipe.failure}") from error
             if isinstance(pipe, StdinPipe):
-                advice = "an MP4 with its index at its end has to be named, or piped as MKV"
+                advice = "name the file if it is an MP4 with its index at the end, or pipe it as MKV"
                 raise VideoError(f"{error}; {advice}") from error
             raise
         finally:

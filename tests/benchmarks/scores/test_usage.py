@@ -20,7 +20,7 @@ from salema.benchmarks.scores.cli import main
         (("--dataset", "other", "--pred", "p"), 2, "give the folder of the ground truth with --gt DIR"),
         (("--dataset", "other", "--model", "m", "--gt", "g"), 2, "takes its frames from --src DIR"),
         (("--dataset", "LEDOV", "--pred", "p", "--gt", "g"), 2, "--dataset LEDOV: not one of DHF1K"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--start", 1), 2, "--start and --end number the videos"),
+        (("--dataset", "other", "--pred", "p", "--gt", "g", "--start", 1), 2, "--start and --end are for DHF1K"),
         (("--dataset", "other", "--pred", "p", "--gt", "g", "--protocol", "x"), 2, "--protocol x: not one of salema"),
         (("--dataset", "other", "--pred", "p", "--gt", "g", "--plot", "x.pdf"), 2, "plots are written as .png"),
         (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "no/x"), 1, "no/x: can't be written"),

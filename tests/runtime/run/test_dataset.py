@@ -184,7 +184,7 @@ _OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
         (("--dataset", "other", "--src", "s"), 2, "--dataset other: give --src DIR and --dst DIR"),
         (("--dataset", "LEDOV", "--src", "s", "--dst", "d"), 2, "--dataset LEDOV: not one of DHF1K, Hollywood-2"),
         (("--dataset", "other", "--src", "s", "--dst", "d", "--naming", "x"), 2, "--naming x: not one of published"),
-        (("--dataset", "other", "--src", "s", "--dst", "d", "--start", 1), 2, "--start and --end number the videos"),
+        (("--dataset", "other", "--src", "s", "--dst", "d", "--start", 1), 2, "--start and --end are for DHF1K"),
         *(
             ((*_OTHER, *options), 2, f"{options[0]}: not for --dataset other; leave it out")
             for options in (

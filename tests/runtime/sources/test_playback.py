@@ -212,7 +212,7 @@ def test_a_loop_over_what_gives_no_frame_any_more_ends(tmp_path):
     (source,) = find_sources([str(clip)])
     with Playback(source, Selection(loop=0, start_s=0.6)) as playback:
         seen = []
-        with pytest.raises(VideoError, match=r"a\.mp4: gives no frame any more when it is played again"):
+        with pytest.raises(VideoError, match=r"a\.mp4: gave no frame when it was played again"):
             for frame in playback:
                 seen.append(frame)
                 if len(seen) == 2:
