@@ -59,11 +59,8 @@ def recover_folder(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise UsageError(f"--recover {folder}: no such folder; name the one that the run wrote to")
-    return [note for place in (folder, *_folders(folder)) for note in _recover(place, lambda _: True)]
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_dir() and not path.is_symlink())
+    inside = (path for path in sorted(folder.rglob("*")) if path.is_dir() and not path.is_symlink())
+    return [note for place in (folder, *inside) for note in _recover(place, lambda _: True)]
 
 
 def _is_of(output: Path, left: _Left) -> bool:

@@ -78,53 +78,35 @@ def run_dataset(
         SalemaError: the model can't be opened.
     """
     work = _Work(resume, map_size, stop or threading.Event(), progress or (lambda *_: None), notify)
+    results = list[tuple[str, _Result | SalemaError | OSError]]()
     is_stopped = False
-    tally = _Tally()
     for video, result in run_jobs(videos, open_stream, work, jobs):
-        if tally.add(video.name, result):
+        results.append((video.name, result))
+        if isinstance(result, Summary) and result.ended_by is None:
             work.progress(1, 0)
-        if strict and tally.failed and not work.stop.is_set():
+        if strict and _failure(result) is not None and not work.stop.is_set():
             is_stopped = True
             work.stop.set()
-    is_interrupted = work.stop.is_set() and not is_stopped and tally.ended < len(videos)
-    return tally.summary(work.again, is_interrupted=is_interrupted, is_stopped=is_stopped)
+    return _summed_up(results, work, len(videos), is_stopped=is_stopped)
 
 
-@dataclass
-class _Tally:
-    """Counts what became of the videos."""
+def _failure(result: _Result | SalemaError | OSError) -> str | None:
+    """Returns why a video failed, or None."""
+    if isinstance(result, Summary):
+        return result.error
+    return str(result) if isinstance(result, Exception) else None
 
-    done: int = 0
-    skipped: int = 0
-    frames: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
-    @property
-    def ended(self) -> int:
-        """Videos that need no further run, or failed."""
-        return self.done + self.skipped + len(self.failed)
-
-    def summary(self, again: dict[str, str], *, is_interrupted: bool, is_stopped: bool) -> DatasetSummary:
-        counts = (self.done, self.skipped, self.frames, self.failed)
-        return DatasetSummary(*counts, is_interrupted, is_stopped, again, tuple(self.notes))
-
-    def add(self, name: str, result: _Result | SalemaError | OSError) -> bool:
-        """Counts a video; returns whether it was run to its end."""
-        if result is None:
-            return False
-        if result == "skipped":
-            self.skipped += 1
-            return False
-        if isinstance(result, Exception) or result.error:
-            self.failed[name] = str(result if isinstance(result, Exception) else result.error)
-            return False
-        self.frames += result.frames
-        if result.ended_by is not None:
-            return False
-        self.done += 1
-        self.notes += result.notes
-        return True
+def _summed_up(
+    results: Sequence[tuple[str, _Result | SalemaError | OSError]], work: _Work, count: int, *, is_stopped: bool
+) -> DatasetSummary:
+    failed = {name: why for name, result in results if (why := _failure(result)) is not None}
+    runs = [result for _, result in results if isinstance(result, Summary) and result.error is None]
+    whole = [run for run in runs if run.ended_by is None]
+    skipped = sum(result == "skipped" for _, result in results)
+    is_interrupted = work.stop.is_set() and not is_stopped and len(whole) + skipped + len(failed) < count
+    frames, notes = sum(run.frames for run in runs), tuple(note for run in whole for note in run.notes)
+    return DatasetSummary(len(whole), skipped, frames, failed, is_interrupted, is_stopped, work.again, notes)
 
 
 @dataclass
@@ -142,7 +124,7 @@ class _Work:
         """Returns what was done; None if it was stopped before it began."""
         outputs = Outputs(maps=video.folder, map_size=self.map_size, map_name=video.map_name)
         if self.resume and not self.stop.is_set() and is_finished(video):
-            differs = _made_otherwise(video, stream, outputs)
+            differs = _difference(video, stream, outputs)
             if not differs:
                 self.progress(1, len(video.frames))
                 return "skipped"
@@ -157,7 +139,7 @@ class _Work:
         )
 
 
-def _made_otherwise(video: FrameFolder, stream: SaliencyStream, outputs: Outputs) -> str:
+def _difference(video: FrameFolder, stream: SaliencyStream, outputs: Outputs) -> str:
     """Returns how the existing maps were made differently; empty if they were made as they would be now."""
     before = read_provenance(video.folder)
     if before is None:

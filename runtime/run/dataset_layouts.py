@@ -115,9 +115,7 @@ def list_videos(
         wanted = (film for film in _films(source) if is_wanted(film.stem, start, end))
         videos = [replace(named(naming, film.stem, _film_frames(film)), film=film) for film in wanted]
     if not videos:
-        raise VideoError(
-            f"{root}: holds none of the videos of {dataset} that were asked for (expected: {_PLACES[dataset]})"
-        )
+        raise VideoError(f"{root}: holds none of the {dataset} videos asked for (expected: {_PLACES[dataset]})")
     return videos
 
 

@@ -73,7 +73,7 @@ def test_numbers_choose_videos_of_dhf1k_end_included(tmp_path):
     assert chosen() == ["1", "002", "0003", "10"]
     assert chosen(start=2, end=3) == ["002", "0003"]
     assert chosen(start=4) == ["10"]
-    with pytest.raises(VideoError, match="holds none of the videos of DHF1K that were asked for"):
+    with pytest.raises(VideoError, match="holds none of the DHF1K videos asked for"):
         chosen(start=11)
 
 
