@@ -66,14 +66,9 @@ class Launcher(Protocol):
         *,
         together: bool = False,
     ) -> None:
-        """Puts a kernel on the device's stream.
+        """Puts a kernel on the device's stream: `grid` blocks of `block` threads.
 
-        Args:
-            variant: the kernel.
-            grid: number of blocks along each axis.
-            block: number of a block's threads along each axis.
-            arguments: the kernel's arguments as NumPy scalars; addresses as `uint64`.
-            together: whether a block's threads wait for each other.
+        Arguments are NumPy scalars, addresses `uint64`. `together`: the threads of a block wait for each other.
         """
         ...
 
@@ -85,13 +80,7 @@ class Launcher(Protocol):
 def place_array(device: Device, array: NDArray[Any], owner: object) -> tuple[Array, Buffer]:
     """Copies an array to a device and waits for it; needs the device's `active()` around it.
 
-    Args:
-        device: the device.
-        array: array of any type and shape.
-        owner: the `device` of the returned array, see `Launcher.device`.
-
-    Returns:
-        The array on the device, and its memory, which the caller frees.
+    Returns the array there, with `owner` as its `device` (see `Launcher.device`), and its memory, which is to be freed.
     """
     staging, _ = device.allocate_host(array.nbytes, mapped=False)
     staging[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
@@ -119,16 +108,16 @@ def check_array(
     """Checks an argument of a kernel.
 
     Args:
-        name: the argument's name.
+        name: the argument's name, for the message.
         array: the argument.
         dtypes: types that it may have.
-        shape: its size along each axis; None for any size.
-        device: the device it must be on.
+        shape: size that each axis must have; None for any size.
+        device: device that it must be on.
         pitched: whether rows may have gaps between them.
-        alignment_bytes: its address must be a multiple of this.
+        alignment_bytes: what its address must be a multiple of.
 
     Raises:
-        ArgumentError: one of these does not hold.
+        ArgumentError: a check fails.
     """
     if array.dtype.type not in dtypes:
         names = " or ".join(np.dtype(dtype).name for dtype in dtypes)

@@ -26,16 +26,7 @@ def typed_options(context: typer.Context) -> dict[str, str]:
 
 
 def refuse_others(context: typer.Context, taken: Collection[str], why: str) -> None:
-    """Refuses options that the user has typed and that don't apply.
-
-    Args:
-        context: the command's context.
-        taken: parameters whose options apply.
-        why: the reason in the message, such as `not for --dataset`.
-
-    Raises:
-        UsageError: the user has typed another option.
-    """
+    """Raises UsageError, with `why` as its reason, if the user has typed an option whose parameter isn't `taken`."""
     others = [option for name, option in typed_options(context).items() if name not in taken]
     if others:
         raise UsageError(f"{' and '.join(others)}: {why}; leave {'it' if len(others) == 1 else 'them'} out")

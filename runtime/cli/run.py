@@ -59,29 +59,29 @@ def run(
     show: Annotated[bool, typer.Option("--show", help="Show the picture in a window; q closes it.")] = False,
     split_minutes: Annotated[
         float | None,
-        typer.Option(help="Begin a new MP4, NPZ and CSV after this many minutes of video.", show_default=False),
+        typer.Option(help="Begin new files (MP4, NPZ, CSV) after this many minutes of video.", show_default=False),
     ] = None,
     view: Annotated[str, typer.Option(help="What the picture shows: overlay, map or side-by-side.")] = "overlay",
     normalise: Annotated[
         str, typer.Option(help="A map's range: frame (its own, as published), running (the last second's) or none.")
     ] = "frame",
     colormap: Annotated[str, typer.Option(help="Colours of the overlay: jet, turbo, inferno, ...")] = "jet",
-    opacity: Annotated[float, typer.Option(help="Of the overlay's colours, 0 to 1.")] = 0.5,
+    opacity: Annotated[float, typer.Option(help="Opacity of the overlay's colours, 0 to 1.")] = 0.5,
     start_time: Annotated[float, typer.Option(help="Seconds to leave out at the start.")] = 0,
     duration: Annotated[float | None, typer.Option(help="Seconds to run.", show_default=False)] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Frames to run at most.", show_default=False)] = None,
-    vid_stride: Annotated[int, typer.Option(help="Run one in so many frames.")] = 1,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Greatest number of frames to run.", show_default=False)
+    ] = None,
+    vid_stride: Annotated[int, typer.Option(help="Run every N-th frame.")] = 1,
     loop: Annotated[int, typer.Option(help="How often to play each file; 0 until interrupted.")] = 1,
     fps: Annotated[float, typer.Option(help="Frames per second of folders of images.")] = 25,
     every_frame: Annotated[
         bool,
-        typer.Option(
-            "--every-frame", help="Run every frame of live sources, not the newest one whenever there is time."
-        ),
+        typer.Option("--every-frame", help="Run every frame of live sources, not only the newest ones."),
     ] = False,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Take URLs without a length for live; of RTSP, HLS and the like that is known."),
+        typer.Option("--live", help="Treat URLs without a length as live; RTSP, HLS and the like always are."),
     ] = False,
     reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
     strict: Annotated[
@@ -89,16 +89,16 @@ def run(
         typer.Option("--strict", help="Stop at the first fault: a missing source, or a damaged packet or image."),
     ] = False,
     deinterlace: Annotated[
-        bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones (FFmpeg's bwdif).")
+        bool, typer.Option("--deinterlace", help="Deinterlace interlaced pictures (FFmpeg's bwdif).")
     ] = False,
     reset_on_cut: Annotated[bool, typer.Option("--reset-on-cut", help="Empty the memory where a shot begins.")] = False,
     time_aware: Annotated[
-        bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
+        bool, typer.Option("--time-aware", help="Weight frames by the time since the last one: memory in seconds.")
     ] = False,
     reference_fps: Annotated[
         float | None,
         typer.Option(
-            help="With --time-aware: frame rate at which a frame weighs what the model says [default: the model's]."
+            help="With --time-aware: frame rate at which the model's coefficient applies [default: the model's]."
         ),
     ] = None,
     backend: Annotated[

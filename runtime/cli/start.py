@@ -17,15 +17,7 @@ _ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def run_app(app: typer.Typer, program: str) -> None:
-    """Runs a command on this process's arguments.
-
-    Args:
-        app: the command.
-        program: its name, as the user types it.
-
-    Raises:
-        SystemExit: always; 2 for a wrong option.
-    """
+    """Runs a command on this process's arguments; always ends with SystemExit, with code 2 for a wrong option."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     with signals_taken(to_the_end=True):

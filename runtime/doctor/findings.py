@@ -51,13 +51,8 @@ def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Find
     Also, a library loaded by one probe can't help another: ONNX Runtime would find TensorRT's files after TensorRT was
     imported, but not so in `salema-run`.
 
-    Args:
-        name: name of the finding if the whole probe fails.
-        probe: a function that can be pickled.
-        timeout_s: time limit in seconds.
-
-    Returns:
-        What the probe returns; or one finding, `broken`, if it raises, crashes or hangs.
+    Returns what the probe returns; or one finding `name`, `broken`, if it raises, crashes or takes longer than
+    `timeout_s`. The probe must be a function that can be pickled.
     """
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     here, there = context.Pipe(duplex=False)

@@ -13,10 +13,7 @@ OPENVINO, OPENVINO_BF16 = "OpenVINO", "OpenVINO bfloat16"
 def probe_openvino(tiny_model: bytes, given: Sequence[float], expected: float) -> list[Finding]:
     """Runs a tiny model, and asks OpenVINO in which types it computes on this CPU.
 
-    Args:
-        tiny_model: an ONNX file whose input is float32 `[1, 1, 3, 3]` and whose output is one number.
-        given: the input.
-        expected: the output.
+    `tiny_model` is an ONNX file that maps `given`, float32 `[1, 1, 3, 3]`, to the number `expected`.
     """
     try:
         from salema.runtime.backends import openvino_session  # noqa: PLC0415 - whether it can be imported is the question

@@ -95,11 +95,7 @@ class Report:
 
 
 def examine(model: Path | None = None) -> Report:
-    """Runs every probe.
-
-    Args:
-        model: a folder that `salema-export` wrote, to open with `auto`; None only tells what `auto` would take.
-    """
+    """Runs every probe; if `model`, a folder that `salema-export` wrote, is given, also opens it as `auto` does."""
     probes: dict[str, Probe] = {
         "system": probe_system,
         "GPU": probe_gpus,
