@@ -204,7 +204,7 @@ _OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
         (("--recover", ".", "--jobs", 2), 2, "--jobs: not for --recover ., which runs nothing; leave it out"),
         (("--recover", ".", "v.mp4"), 2, "--recover .: give no sources with it; nothing is run"),
         (("--dataset", "other", "--src", "absent", "--dst", "d"), 1, "absent: no such folder"),
-        (("--dataset", "UCF-sports", "--src", ".", "--dst", "d"), 1, r"holds no video of UCF-sports"),
+        (("--dataset", "UCF-sports", "--src", ".", "--dst", "d"), 1, "holds none of the UCF-sports videos asked for"),
     ],
 )
 def test_usage(cli, model, tmp_path, monkeypatch, arguments, code, sentence):
