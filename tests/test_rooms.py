@@ -76,9 +76,9 @@ def test_no_file_is_long():
 
 
 def is_command(function):
-    """Whether it is decorated with Typer's `@app.command()`: it declares the options, which take many lines."""
+    """Whether it is decorated with Typer's `command()` or `callback()`: its declarations of options take many lines."""
     calls = [decorator.func for decorator in function.decorator_list if isinstance(decorator, ast.Call)]
-    return any(isinstance(call, ast.Attribute) and call.attr == "command" for call in calls)
+    return any(isinstance(call, ast.Attribute) and call.attr in {"command", "callback"} for call in calls)
 
 
 def test_no_function_is_long():
