@@ -36,7 +36,7 @@ FIXATIONS, ALL_FRAMES = 80, 6000
 _NETWORK_HW = (192, 256)
 _RNG = np.random.default_rng(0)
 
-Frame = dict[str, "NDArray[Any]"]
+Frame = dict[str, NDArray[Any]]
 
 
 def make_frame(size_hw: tuple[int, int], protocol: Protocol) -> Frame:
