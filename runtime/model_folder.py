@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.gpu.trt_library import Kind
 from salema.runtime.spec import PARTS
-
-if TYPE_CHECKING:
-    from salema.runtime.gpu.trt_library import Kind
 
 MODEL_FILE = "model.onnx"
 PART_FILES = ("encoder.onnx", "decoder.onnx")

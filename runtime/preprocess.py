@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _BGR = (3, 3)  # dimensions, channels
 _BANDS = 2

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing_extensions import Self
 
     from salema.runtime.postprocess import Look, Pictures
-    from salema.runtime.spec import ModelSpec
 
 States = tuple[Any, ...]
 """Handles of the backend that made them (OrtValue, device buffer, array), in the order of `spec.states`."""

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.postprocess import Look, Pictures
 from salema.runtime.preprocess import check_frame, to_network_size
 from salema.runtime.session import AbortableSession, PictureSession, Session
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing_extensions import Self
-
-    from salema.runtime.postprocess import Look, Pictures
-    from salema.runtime.spec import ModelSpec
 
 
 _HALF_A_LEVEL = 0.5 / 255  # an 8-bit map can't show less, so less may be rounding

@@ -9,16 +9,14 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _TELEMETRY = "openvino_telemetry"
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.gpus import list_gpus
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
@@ -30,8 +31,6 @@ except ImportError as error:
         " (or 'salema[gpu]' for CUDA)"
     ) from error
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 VERSION = str(ort.__version__)
 TENSORRT = "TensorrtExecutionProvider"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.kernels.device.interface import Buffer, Device
-    from salema.runtime.spec import ModelSpec
+from salema.kernels.device.interface import Buffer, Device
+from salema.runtime.spec import ModelSpec
 
 _ALIGNMENT_BYTES = 256  # TensorRT wants addresses so
 

@@ -9,23 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import av
 import av.error
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 
 from salema.runtime.errors import reason
 from salema.runtime.video.containers import open_container
+from salema.runtime.video.damage import Damage
 from salema.runtime.video.packets import begin_of, demuxed, end_of, shift
 
-if TYPE_CHECKING:
-    from av.audio.codeccontext import AudioCodecContext
-    from av.audio.stream import AudioStream
-    from av.container import InputContainer
-
-    from salema.runtime.video.damage import Damage
-
-    Packet = av.Packet[Any]
+Packet: TypeAlias = "av.Packet[Any]"
 
 _MOST_BYTES = 1 << 29  # of waiting packets: hours of ordinary sound
 _JUMP_S = 1  # as for pictures
