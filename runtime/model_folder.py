@@ -1,4 +1,4 @@
-"""What an exported model's folder holds. It is read once, and handed to the code that opens the model."""
+"""The contents of an exported model's folder, listed once for all code that opens the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the raw sigmoid map to what people look at."""
+"""From the raw sigmoid map to 8-bit maps and pictures."""
 
 from __future__ import annotations
 

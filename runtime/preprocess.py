@@ -69,7 +69,7 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def check_frame(frame_bgr: NDArray[np.uint8]) -> None:
-    """Refuses anything that is not a frame.
+    """Refuses what is not a frame.
 
     Raises:
         UsageError: it is not uint8, or not of three channels, or empty.

@@ -1,4 +1,4 @@
-"""The contract that every backend keeps."""
+"""The interface of every backend."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Session(Protocol):
     runs_on: str
     """The library and its version, the device, and how it computes there, for people."""
     reason: str
-    """Why `auto` took this backend and passed over others; empty if the user named the backend."""
+    """Why `auto` chose this backend and no other; empty if the user named the backend."""
 
     @property
     def computes_in(self) -> str:
@@ -84,7 +84,7 @@ class Session(Protocol):
 
 
 class OpenModel:
-    """What all sessions have in common. States are float32 arrays, unless a session overrides how they come and go."""
+    """What all sessions share. States are float32 arrays, unless a session overrides `from_host` and `to_host`."""
 
     spec: ModelSpec
     backend: str

@@ -1,4 +1,4 @@
-"""How every command prints: text from files and libraries can't control the terminal that shows it."""
+"""Prints for every command; text from files and libraries can't control the terminal."""
 
 from __future__ import annotations
 

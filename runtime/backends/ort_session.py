@@ -66,10 +66,10 @@ class OrtSession(OpenModel):
             raise UsageError("--backend onnxruntime-tensorrt --device cpu: TensorRT runs on NVIDIA GPUs only")
         self._index = int(device.partition(":")[2] or 0)
         asked = TENSORRT if with_tensorrt else CUDA if device.startswith("cuda") else None
-        there = ort.get_available_providers()
-        if asked and asked not in there:
+        available = ort.get_available_providers()
+        if asked and asked not in available:
             raise BackendError(f"this ONNX Runtime {VERSION} has no {asked}; {_INSTALL_GPU}")
-        tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in there else []
+        tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in available else []
         tries += [CUDA] if with_tensorrt else []
         self._session, why = _load(model, [(name, self._options(name, model)) for name in tries])
         active = self._session.get_providers()[0]

@@ -244,7 +244,7 @@ class DeviceSession(OpenModel):
         self._device.launch(self._recorded[order])
 
     def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
-        """Puts one whole step on the stream. A graph records this."""
+        """Enqueues one whole step. A graph records this."""
         if "mix" in self._tensors:
             self._tensors["mix"].upload()
         job.before()

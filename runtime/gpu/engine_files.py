@@ -1,4 +1,4 @@
-"""An engine file holds TensorRT's plan and nothing else; its facts lie beside it as JSON, `<engine>.json`."""
+"""Engine files: TensorRT's plan alone, with the facts about it beside it as `<engine>.json`."""
 
 from __future__ import annotations
 

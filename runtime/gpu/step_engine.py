@@ -1,4 +1,4 @@
-"""The interface that a device session needs of a network."""
+"""The interface of a network that a device session runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StepEngine(Protocol):
         ...
 
     def enqueue(self, stream: int) -> None:
-        """Puts one step on a CUDA stream."""
+        """Enqueues one step on a CUDA stream."""
         ...
 
     def capturable(self, stream: int) -> bool:
