@@ -39,12 +39,8 @@ def test_broken_ground_truth_is_refused_by_name(cli, tmp_path, where, change, se
     assert not out.exists()
 
 
-def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
-    """The scores are those of a dataset in which these frames never were."""
-    made = write_dataset(tmp_path / "data", "UCF-sports", frames=4)
-    draw = np.random.default_rng(1)
-    pred = predict(made, tmp_path / "pred", lambda d: (d // 2 + draw.integers(0, 128, d.shape)).astype(np.uint8))
-    other = predict(made, tmp_path / "other", lambda density: density.T.copy())
+def break_some_files(made, pred, other):
+    """Damages files of both sides in four frames."""
     first, second, third, _ = made.videos
     (pred / first / "0002.png").write_bytes(b"no image")
     (made.truth / second / "fixation/0003.png").write_bytes(b"")
@@ -53,6 +49,16 @@ def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
     (made.truth / third / "maps/0001.png").symlink_to("gone")
     os.mkfifo(other / third / "9.png")
     (other / third / "9.png").rename(other / third / "0004.png")
+
+
+def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
+    """The scores are those of a dataset without these frames."""
+    made = write_dataset(tmp_path / "data", "UCF-sports", frames=4)
+    draw = np.random.default_rng(1)
+    pred = predict(made, tmp_path / "pred", lambda d: (d // 2 + draw.integers(0, 128, d.shape)).astype(np.uint8))
+    other = predict(made, tmp_path / "other", lambda density: density.T.copy())
+    first, second, third, _ = made.videos
+    break_some_files(made, pred, other)
     files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv")
     arguments = ["--dataset", "UCF-sports", "--gt", made.truth, "--pred", pred, "--compare", other]
     arguments += ["--naming", "groundtruth"]

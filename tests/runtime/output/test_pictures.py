@@ -1,4 +1,4 @@
-"""Source frames in, pictures out, with all between them on the device: the kernels' own sources over host memory."""
+"""From source frames to pictures, all on the device: the kernels' sources over host memory."""
 
 from dataclasses import replace
 

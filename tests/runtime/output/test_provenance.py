@@ -128,7 +128,7 @@ def test_a_video_that_fails_on_the_way_says_so(dataset, tmp_path):
 
 
 def test_a_run_that_is_killed_leaves_nothing_to_believe(model, tmp_path):
-    """What an earlier run said of the maps goes before the first of them does."""
+    """The record of an earlier run is removed before the first of its maps is."""
     frames_in(tmp_path / "src/v", 400)
     command = [sys.executable, "-c", "from salema.runtime.cli.run import main; main()", "--dataset", "other"]
     command += ["--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model]

@@ -50,7 +50,7 @@ def dropped(keep, path):
 
 
 def test_dropped_frames_leave_the_memory_as_long_in_seconds(cli, model, tmp_path):
-    """The frames that a variable rate has kept give the maps that they give in the whole video at its constant rate."""
+    """The frames that a variable rate keeps give the same maps as in the whole video at its constant rate."""
     whole = dropped(list(range(60)), tmp_path / "whole.mkv")
     run(cli, model, whole, "--npz", tmp_path / "plain.npz")
     plain = arrays_of(tmp_path / "plain.npz")["maps"]

@@ -1,4 +1,4 @@
-"""Animated images as videos, with the times that they tell."""
+"""Animated images as videos, with the times in their files."""
 
 import cv2
 import numpy as np

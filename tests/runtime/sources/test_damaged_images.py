@@ -101,7 +101,7 @@ def test_images_of_which_none_can_be_read(tmp_path):
 
 @pytest.mark.parametrize("kind", ["video", "images"])
 def test_a_stop_ends_a_search_through_damage(tmp_path, kind):
-    """The search would read all of a file, however large, before anybody looked up."""
+    """Otherwise the search would read a whole file, however large, before it ended."""
     is_folder = kind == "images"
     damaged = (
         write_images(tmp_path, 8, range(8)) if is_folder else damage(write_clip(tmp_path / "a.mp4", DISC), range(8))

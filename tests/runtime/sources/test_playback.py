@@ -122,7 +122,7 @@ def test_a_loop_without_end_ends_with_a_stop(clip):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
 def test_a_start_far_on_is_the_same_frame_as_when_all_is_decoded(tmp_path, name):
-    """Past five seconds the file is entered at a key frame; what comes must not depend on that."""
+    """After five seconds the file is entered at a key frame; the frames must not depend on that."""
     frames = np.repeat(moving_disc(2, 32, 48)[:1], 220, 0)
     for index, frame in enumerate(frames):
         frame[:16] = index
@@ -180,7 +180,7 @@ def test_reading_on_after_the_end_is_an_end(clip):
 
 
 def test_a_loop_that_is_ended_is_not_opened_again(clip, monkeypatch):
-    """Otherwise the thread that reads would open the file over and over, and never look up."""
+    """Otherwise the reading thread would open the file over and over, and never end."""
     (source,) = find_sources([str(clip)])
     opened = []
     read = VideoReader.__init__
@@ -223,7 +223,7 @@ def test_a_loop_over_what_gives_no_frame_any_more_ends(tmp_path):
 
 @pytest.mark.parametrize(("codec", "start_s"), [("aac", 1.0), ("aac", 6.6), ("mp2", 6.6), ("libopus", 6.6)])
 def test_sound_begins_where_the_pictures_do(cli, model, tmp_path, codec, start_s):
-    """Key frames are four seconds apart, and the file is entered at one: what is before the start must not come."""
+    """Key frames are four seconds apart, and the file is entered at one: no sound before the start may come."""
     from salema.runtime.cli.run import main
 
     suffix = {"aac": "mp4", "mp2": "avi", "libopus": "mkv"}[codec]

@@ -1,4 +1,4 @@
-"""Sources that are lost and found again: with time of the test's own, and a real RTSP server that is cut off."""
+"""Sources that are lost and come back: with a simulated clock, and with a real RTSP server that is cut off."""
 
 import threading
 from fractions import Fraction
