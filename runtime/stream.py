@@ -127,12 +127,10 @@ class SaliencyStream:
         return maps if is_inside else maps.clip(0, 1)
 
     def _check_range(self, least: float, greatest: float) -> bool:
-        """Returns whether maps lie in 0 to 1. If not, only rounding put them outside, and the caller clips them.
+        """Returns whether maps lie in 0 to 1; refuses maps more than half a grey level outside.
 
-        NaN and infinity pass: the caller reports them, as it knows the frame.
-
-        Raises:
-            ModelError: they lie more than half a grey level outside, so they are no saliency maps.
+        Rounding can put them a little outside: the caller clips those. NaN and infinity pass: the caller reports them,
+        as it knows the frame.
         """
         if not (math.isfinite(least) and math.isfinite(greatest)) or (least >= 0 and greatest <= 1):
             return True

@@ -115,11 +115,7 @@ def _time_in_turns(
 
 
 def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
-    """Returns the spec that the models share: of one network at one size, else ratios would compare unlike work.
-
-    Raises:
-        UsageError: they are of different checkpoints, variants or sizes.
-    """
+    """Returns the spec that the models share: of one network at one size, else ratios would compare unlike work."""
     specs = [read_spec(look_up(model).onnx_files()[0]).whole for model in models]
     for model, spec in zip(models, specs, strict=True):
         for name in ("weights_sha256", "architecture", "coefficient", "height", "width"):
@@ -220,8 +216,12 @@ def _run_whole(
 def _limit(case: Case, network: Network | None, scratch: Path, rates: Rates, timing: Timing) -> dict[str, Any] | None:
     """Returns the limit that the device's measured rates set for the case's graph; peers run the naive one."""
     try:
-        graph = look_up(case.folder).onnx_files() if case.folder else ()
-        work = count_work(graph or (naive_model(_known(network), case.batch, scratch),), case.batch)
+        if case.folder:
+            graph = look_up(case.folder).onnx_files()
+        else:
+            assert network is not None  # there are peers
+            graph = (naive_model(network, case.batch, scratch),)
+        work = count_work(graph, case.batch)
     except MissingDependencyError:
         return None
     operations_per_s, bytes_per_s = rates.operations_per_s.get(case.precision), rates.bytes_per_s
@@ -233,11 +233,6 @@ def _limit(case: Case, network: Network | None, scratch: Path, rates: Rates, tim
         "ideal_ms": ideal_ms,
         "share": None if ideal_ms is None else ideal_ms / timing.median_ms,
     }
-
-
-def _known(network: Network | None) -> Network:
-    assert network is not None  # there are peers
-    return network
 
 
 def _record(case: Case, timing: Timing, joules: float | None, quality: Quality | None) -> dict[str, Any]:
