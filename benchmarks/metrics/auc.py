@@ -86,19 +86,27 @@ def auc_judd(
         return 0.5
     if rng is not None and in_float32 and not counted.by_value:
         counted, rng = Counting(_jittered(counted.values, rng)), None
+    thresholds, above = _ranks(counted, counted.values[places_of(fixations)], rng, in_float32=in_float32)
+    found = np.arange(1, len(thresholds) + 1)
+    hits = found / len(thresholds)
+    false_alarms = (above[::-1] - found) / (counted.values.size - len(thresholds))
+    return _area(false_alarms, hits)
+
+
+def _ranks(
+    counted: Counting, fixated: Map, rng: np.random.Generator | None, *, in_float32: bool
+) -> tuple[Map, NDArray[np.intp]]:
+    """Returns the fixated values, rising, and how many pixels are above each one or it itself, after the jitter."""
     # Pixels of one level that was resized differ by less than 1e-12, and jitter mixes them all the same.
     step = _FINEST if rng is not None else None
-    thresholds = np.sort(counted.values[places_of(fixations)])
+    thresholds = np.sort(fixated)
     higher, above = counted.above(thresholds, step=step)
     if rng is not None:
         levels = thresholds if counted.by_value else np.rint(thresholds / _FINEST)
         _break_ties(above, levels, higher, rng, black_only=in_float32)
         if in_float32:
             _raise_ones(above, thresholds, higher, rng)
-    found = np.arange(1, len(thresholds) + 1)
-    hits = found / len(thresholds)
-    false_alarms = (above[::-1] - found) / (counted.values.size - len(thresholds))
-    return _area(false_alarms, hits)
+    return thresholds, above
 
 
 def counting(saliency: Map | Counting) -> Counting:
