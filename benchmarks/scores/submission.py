@@ -59,20 +59,15 @@ def check_submission(
         UsageError: no video was asked for.
         MissingDependencyError: Pillow is not installed.
     """
-    if not numbers:
-        raise UsageError("--start is greater than --end: no video to pack")
-    if not root.is_dir():
-        raise MapError(f"{root}: no such folder; name the one that holds the predictions")
-    given = [path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()]
+    given = _given_folders(root, numbers, weights)
     folders = {int(path.name): path for path in given}
     present = sorted(folders.keys() & set(numbers))
     frames = _source_frames(source, numbers)
     problems = _check_folders(given, folders, numbers)
+    problems += [f"{number:04d}: --src holds no frames of it" for number in present if source and number not in frames]
     files: dict[str, Path] = {}
     sizes: dict[tuple[int, int], Path] = {}
     for number in present:
-        if source and number not in frames:
-            problems.append(f"{number:04d}: --src holds no frames of it")
         maps, wrong_names = _check_names(folders[number], frames.get(number))
         problems += wrong_names
         for name, path in maps.items():
@@ -81,6 +76,14 @@ def check_submission(
             progress(1)
     problems += _check_sizes(sizes)
     return Submission(files, len(present), tuple(problems), _notes(sizes, counts_checked=source is not None))
+
+
+def _given_folders(root: Path, numbers: Sequence[int], weights: str | None) -> list[Path]:
+    if not numbers:
+        raise UsageError("--start is greater than --end: no video to pack")
+    if not root.is_dir():
+        raise MapError(f"{root}: no such folder; name the one that holds the predictions")
+    return [path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()]
 
 
 def _check_sizes(sizes: Mapping[tuple[int, int], Path]) -> list[str]:
