@@ -176,7 +176,7 @@ def count_levels(levels: NDArray[np.uint8] | NDArray[np.uint16], size: int) -> N
     """Counts how many pixels of a map, of any shape, have each level; all are less than `size`."""
     if levels.size > _MOST_COUNTED:
         return np.bincount(levels.ravel(), minlength=size)
-    row = np.ascontiguousarray(levels).reshape(1, -1)  # rows of one pixel take three times as long
+    row: Map = np.ascontiguousarray(levels).reshape(1, -1)  # rows of one pixel take three times as long
     counts = cv2.calcHist([row], [0], None, [size], [0, size])
     return np.asarray(counts).ravel().astype(np.intp)
 
