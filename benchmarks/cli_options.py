@@ -1,26 +1,23 @@
-"""What the commands of this package check of their options."""
+"""Checks of options that the commands of this package share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import typer
 
 from salema.runtime.errors import UsageError
 
-if TYPE_CHECKING:
-    import typer
-
 
 def given(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Whether the user gave this option."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def refuse_before_command(context: typer.Context) -> None:
-    """Refuses options before the name of a sub-command, which would take no notice of them.
+    """Refuses options before the name of a sub-command, which would ignore them.
 
     Raises:
-        UsageError: there are some.
+        UsageError: an option stands there.
     """
     for name in context.params:
         if given(context, name):

@@ -11,10 +11,10 @@ from salema.runtime.files.whole_files import check_writable, written_aside
 
 
 def check_plot(path: Path) -> None:
-    """Refuses, before long work, a plot that could not be drawn after it.
+    """Refuses, before long work, a plot that could not be drawn at its end.
 
     Raises:
-        UsageError: it is no PNG file.
+        UsageError: its name does not end in .png.
         MissingDependencyError: Matplotlib is not installed.
         OutputError: its folder can't be written.
     """
@@ -30,7 +30,7 @@ def check_plot(path: Path) -> None:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Returns an empty figure of a size in inches, of no window."""
+    """Returns an empty figure, its size in inches; it opens no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 

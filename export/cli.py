@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WITH_FROM = {"from_", "engine", "json_", *(field.name for field in fields(EngineOptions))}
 _WITH_INT8 = {"calib", "calib_frames", "float_layers", "sensitivity"}
 _NOT_FOR_TENSORRT = {
-    **dict.fromkeys(("onnxruntime", "openvino"), "TensorRT can't read that"),  # it takes no unsigned activations
+    **dict.fromkeys(("onnxruntime", "openvino"), "TensorRT can't read that"),  # it has no unsigned activations
     "ncnn": "only ncnn's files are in INT8",
 }
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -83,7 +83,7 @@ def _export_and_build(
 
 
 def _no_engine(engine: str, target: str, *, has_options: bool) -> str:
-    """Returns `none`, because no engine can be built of this INT8 form; refuses an engine that was asked for."""
+    """Returns `none`, as no engine can be built from this INT8 form; refuses an engine that was asked for."""
     why = _NOT_FOR_TENSORRT[target]
     if engine not in {"auto", "none"}:
         raise UsageError(f"--int8 --for {target} --engine {engine}: {why}; leave out --for {target}")

@@ -1,4 +1,4 @@
-"""What `salema-export` prints of its results."""
+"""What `salema-export` prints about its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report(result: Result | None, built: tuple[Built, ...], *, as_json: bool) -> None:
-    """Prints what was exported, if anything was, and the engines that were built, for people or as JSON."""
+    """Prints the export, if there was one, and the engines that were built, for people or as JSON."""
     if as_json:
         print(json.dumps({**_model_record(result), "engines": [_engine_record(engine) for engine in built]}))
         return

@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What was written: files, their size in bytes, the facts, where the architecture comes from, and the checks.
+    """What was written: files, their size in bytes, the spec, where the architecture comes from, and the checks.
 
-    `report` is of the float graph against PyTorch, `ncnn` of ncnn's files against the same, `int8` of the INT8 model
-    against the float graph; None where there are none.
+    `report` compares the float graph with PyTorch, `ncnn` ncnn's files with PyTorch, `int8` the INT8 model with the
+    float graph; None where there are none.
     """
 
     paths: tuple[Path, ...]
@@ -65,12 +65,12 @@ class Result:
 def export_model(weights: str, folder: Path, options: ExportOptions, say: Callable[[str], None]) -> Result:
     """Exports a checkpoint to `model.onnx` in a folder, or to `encoder.onnx` and `decoder.onnx` there.
 
-    For ncnn its own three files are written beside it. All files appear only after they have passed their check.
+    For ncnn, its three files are written beside it. Files appear only after they have passed their check.
 
     Args:
         weights: a checkpoint file, a URL, or `seeded`.
-        folder: where to write; made if missing.
-        options: what to do.
+        folder: for the files; made if missing.
+        options: how to export.
         say: takes a line on each step.
 
     Raises:
@@ -88,7 +88,7 @@ def export_model(weights: str, folder: Path, options: ExportOptions, say: Callab
         aside = [stack.enter_context(written_aside(path)) for path in paths]
         footage = _footage(options, say)
         spec, source, checks = _export(weights, options, footage, aside, say)
-        obey_lost_signal()  # while no file has its name yet; seen under load: an export went on after SIGTERM
+        obey_lost_signal()  # before any file gets its name; under load, an export once went on after SIGTERM
     return Result(paths, sum(path.stat().st_size for path in paths), spec, source, *checks)
 
 
@@ -102,7 +102,7 @@ def _footage(options: ExportOptions, say: Callable[[str], None]) -> Footage | No
 
 
 def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, split: bool) -> Session:
-    """Writes the graph or graphs, and loads them again."""
+    """Writes the graph, or both parts, and loads them again."""
     if not split:
         onnx.save(to_onnx(model, spec), aside[0])
         return OrtSession(aside[0], "cpu")
@@ -114,7 +114,7 @@ def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, s
 
 def _save_and_open_ncnn(model: SaliencyStep, spec: ModelSpec, aside: list[Path]) -> Session:
     """Writes ncnn's files, the last three of `aside`, and loads them again."""
-    from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - only where it was asked for
+    from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - optional
 
     onnx_file, param, weights, facts = aside
     files = NcnnFiles(param, weights, facts, onnx_file)
@@ -126,7 +126,7 @@ def _save_and_open_ncnn(model: SaliencyStep, spec: ModelSpec, aside: list[Path])
 def _export(
     weights: str, options: ExportOptions, footage: Footage | None, aside: list[Path], say: Callable[[str], None]
 ) -> tuple[ModelSpec, str, tuple[Report, Report | None, Int8Report | None]]:
-    """Writes the model and checks it; returns its facts, where its architecture comes from, and the checks."""
+    """Writes the model and checks it; returns its spec, where its architecture comes from, and the checks."""
     checkpoint = load_checkpoint(weights, next((kind for kind in KINDS if kind == options.arch), "salema"))
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
     if not checkpoint.trained:
@@ -163,7 +163,7 @@ def _export(
 
 
 def _architecture(options: ExportOptions, checkpoint: Checkpoint) -> tuple[Architecture, str]:
-    """Settles the variant; returns it, and in words where it comes from."""
+    """Chooses the variant; returns it, and in words where it comes from."""
     architecture, source = choose_architecture(
         checkpoint.kind, checkpoint.hint, options.arch, options.ema_locs, options.residual
     )
@@ -231,7 +231,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint, architecture: Architec
         height=height,
         width=width,
         batch=options.batch,
-        precision="fp32" if options.precision == "int8" else options.precision,  # INT8 is made from FP32, checked
+        precision="fp32" if options.precision == "int8" else options.precision,  # INT8 is made from the checked FP32
         states=model.state_specs(height, width),
         coefficient=coefficient,
         coefficient_source=coefficient_source,
@@ -248,7 +248,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint, architecture: Architec
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """Makes the folder and its parents; after an error it removes those that it made."""
+    """Makes the folder and its parents; after an error, removes those that it made."""
     fresh = [place for place in (folder, *folder.parents) if not place.exists()]
     make_folder(folder)
     if not os.access(folder, os.W_OK):
@@ -256,7 +256,7 @@ def _folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # somebody has put something there
+        with suppress(OSError):  # something else is in it by now
             for place in fresh:
                 place.rmdir()
         raise

@@ -26,7 +26,7 @@ def _lower_once(names: Any) -> tuple[str, ...]:  # on Python 3.10, Typer fails o
 
 @dataclass(frozen=True)
 class Request:
-    """What to export and where, or which export to build an engine of. At most one of the three flags is given."""
+    """What to export and where, or the export to build an engine from; at most one of the three flags is given."""
 
     weights: Annotated[
         str | None,

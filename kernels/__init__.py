@@ -1,1 +1,1 @@
-"""The device layer: CUDA memory, streams and graphs. Imports nothing else of ours."""
+"""CUDA memory, streams, graphs and kernels. Imports no other package of ours."""

@@ -1,36 +1,33 @@
-"""Arrays on a device, and the checks that come before a launch: a kernel itself can't tell a wrong address."""
+"""Arrays on a device, and the checks before a launch, as a kernel can't detect a wrong address."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from salema.kernels.compile import Variant
+from salema.kernels.device.interface import Buffer, Device
 from salema.kernels.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.kernels.compile import Variant
-    from salema.kernels.device.interface import Buffer, Device
-
-ALIGNMENT_BYTES = 16  # of 128-bit accesses
+ALIGNMENT_BYTES = 16  # for 128-bit accesses
 _MOST_ELEMENTS = (1 << 31) - 1  # indices are 32-bit
 
 
 @dataclass(frozen=True)
 class Array:
-    """Memory on a device, in C order. Rows, which are all of a shape but its first axis, may lie apart.
+    """Memory on a device, in C order. A row is one index of the first axis; rows may have gaps between them.
 
     Attributes:
-        address: of the first element.
-        shape: sizes.
+        address: address of the first element.
+        shape: size of each axis.
         dtype: type of the elements.
-        device: what it lies on; compared by identity.
-        pitch_bytes: from one row to the next; 0 where there is no gap.
+        device: the device; compared by identity.
+        pitch_bytes: bytes from one row to the next; 0 if there are no gaps.
     """
 
     address: int
@@ -41,23 +38,23 @@ class Array:
 
     @property
     def row_bytes(self) -> int:
-        """From one row to the next."""
+        """Bytes from one row to the next."""
         return self.pitch_bytes or math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        """From the first byte to the last."""
+        """Bytes from the first to the last, gaps included."""
         if not math.prod(self.shape):
             return 0
         return (self.shape[0] - 1) * self.row_bytes + math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 class Launcher(Protocol):
-    """What runs kernels: on a GPU, or in the tests on the CPU."""
+    """Runs kernels: on a GPU, or in the tests on the CPU."""
 
     @property
     def device(self) -> object:
-        """What arrays must lie on."""
+        """The device that arrays must be on."""
         ...
 
     def launch(
@@ -69,14 +66,9 @@ class Launcher(Protocol):
         *,
         together: bool = False,
     ) -> None:
-        """Puts a kernel on the device's stream.
+        """Puts a kernel on the device's stream: `grid` blocks of `block` threads.
 
-        Args:
-            variant: the kernel.
-            grid: blocks.
-            block: threads of a block.
-            arguments: what the kernel takes, each typed; addresses as `uint64`.
-            together: whether a block's threads wait for each other.
+        Arguments are NumPy scalars, addresses `uint64`. `together`: the threads of a block wait for each other.
         """
         ...
 
@@ -86,15 +78,9 @@ class Launcher(Protocol):
 
 
 def place_array(device: Device, array: NDArray[Any], owner: object) -> tuple[Array, Buffer]:
-    """Takes an array to a device and waits for it; needs the device's `active()` around it.
+    """Copies an array to a device and waits for it; needs the device's `active()` around it.
 
-    Args:
-        device: the device.
-        array: any type and shape.
-        owner: what the array is said to lie on, see `Launcher.device`.
-
-    Returns:
-        The array there, and its memory, which the caller frees.
+    Returns the array there, with `owner` as its `device` (see `Launcher.device`), and its memory, which is to be freed.
     """
     staging, _ = device.allocate_host(array.nbytes, mapped=False)
     staging[:] = np.ascontiguousarray(array).view(np.uint8).ravel()
@@ -105,7 +91,7 @@ def place_array(device: Device, array: NDArray[Any], owner: object) -> tuple[Arr
 
 
 def address(array: Array | None) -> np.uint64:
-    """Returns an address as a kernel takes it; 0 for None."""
+    """Returns an array's address as a kernel takes it; 0 for None."""
     return np.uint64(0 if array is None else array.address)
 
 
@@ -119,19 +105,19 @@ def check_array(
     pitched: bool = False,
     alignment_bytes: int = 1,
 ) -> None:
-    """Refuses an array that a kernel does not take.
+    """Checks an argument of a kernel.
 
     Args:
-        name: the argument's name.
-        array: what was given.
-        dtypes: what it may hold.
-        shape: sizes; None for any.
-        device: where it must lie.
-        pitched: whether rows may lie apart.
+        name: the argument's name, for the message.
+        array: the argument.
+        dtypes: types that it may have.
+        shape: size that each axis must have; None for any size.
+        device: device that it must be on.
+        pitched: whether rows may have gaps between them.
         alignment_bytes: what its address must be a multiple of.
 
     Raises:
-        ArgumentError: it is something else.
+        ArgumentError: a check fails.
     """
     if array.dtype.type not in dtypes:
         names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
@@ -141,23 +127,23 @@ def check_array(
         expected = ", ".join("any" if n is None else str(n) for n in shape)
         raise ArgumentError(f"{name}: shape {array.shape} given, ({expected}) expected")
     if array.device is not device:
-        raise ArgumentError(f"{name}: lies on another device than the kernel runs on")
+        raise ArgumentError(f"{name}: is on another device than the kernel")
+    _check_memory(name, array, pitched=pitched, alignment_bytes=alignment_bytes)
+
+
+def _check_memory(name: str, array: Array, *, pitched: bool, alignment_bytes: int) -> None:
     if math.prod(array.shape) > _MOST_ELEMENTS:
         raise ArgumentError(f"{name}: {math.prod(array.shape)} elements given, at most {_MOST_ELEMENTS} are possible")
     if array.pitch_bytes and (not pitched or array.pitch_bytes < math.prod(array.shape[1:]) * array.dtype.itemsize):
         raise ArgumentError(
-            f"{name}: rows lie {array.pitch_bytes} bytes apart, which is too close or not possible here"
+            f"{name}: rows are {array.pitch_bytes} bytes apart, which is too close or not possible here"
         )
     if array.nbytes and (not array.address or array.address % alignment_bytes):
         raise ArgumentError(f"{name}: address {array.address:#x} given, a multiple of {alignment_bytes} expected")
 
 
 def check_apart(written: Mapping[str, Array], read: Mapping[str, Array | None]) -> None:
-    """Refuses arrays of which one is written while another, overlapping it, is read or written.
-
-    Raises:
-        ArgumentError: two overlap.
-    """
+    """Raises ArgumentError if an array that is written overlaps another one."""
     others = [*written.items(), *((name, array) for name, array in read.items() if array is not None)]
     for name, array in written.items():
         for other_name, other in others:

@@ -1,7 +1,7 @@
-"""From a kernel's source to code for one GPU: by NVRTC, or by nvcc, kept in the user's cache.
+"""Compiles kernels for one GPU, with NVRTC or nvcc, and keeps the code in the user's cache.
 
-Source: "NVRTC", CUDA Toolkit documentation 12 and 13. No option changes arithmetic but `-fmad=false`: without fused
-multiply-add the kernels round as their NumPy twins and OpenCV do; they wait for memory, not for arithmetic.
+Source: "NVRTC", CUDA Toolkit documentation 12 and 13. With `-fmad=false` (no fused multiply-add) kernels round as their
+NumPy twins and OpenCV do; they are limited by memory, not by arithmetic.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ELF = b"\x7fELF"
 
 @dataclass(frozen=True)
 class Variant:
-    """One kernel, with what the compiler is told about types and options; `defines` are `-D` values by name."""
+    """One kernel with its compile-time options; `defines` are `-D` values by name."""
 
     name: str
     defines: Mapping[str, str] = field(default_factory=dict)
@@ -43,22 +43,22 @@ class Variant:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Code for one GPU, and what the compiler said on the way."""
+    """Code for one GPU, and the compiler's log."""
 
     cubin: bytes
     log: str
 
     @property
     def registers(self) -> int | None:
-        """Registers per thread; None where the code came from the cache."""
-        found = re.search(r"Used (\d+) registers", self.log)
-        return int(found[1]) if found else None
+        """Registers per thread; None if the log doesn't have them."""
+        used = re.search(r"Used (\d+) registers", self.log)
+        return int(used[1]) if used else None
 
     @property
     def spilled_bytes(self) -> int | None:
-        """Bytes spilled to local memory; None where the code came from the cache."""
-        found = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", self.log)
-        return int(found[1]) + int(found[2]) if found else None
+        """Bytes spilled to local memory; None if the log doesn't have them."""
+        spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", self.log)
+        return int(spilled[1]) + int(spilled[2]) if spilled else None
 
 
 def compile_kernel(variant: Variant, target: str, compiler: str = "auto") -> Compiled:
@@ -67,10 +67,10 @@ def compile_kernel(variant: Variant, target: str, compiler: str = "auto") -> Com
     Args:
         variant: the kernel.
         target: compute capability such as `sm89`.
-        compiler: `nvrtc`, `nvcc`, or `auto` for NVRTC where it is installed and knows the GPU, else nvcc.
+        compiler: `nvrtc`, `nvcc`, or `auto` for NVRTC if it is installed and knows the GPU, else nvcc.
 
     Raises:
-        MissingDependencyError: there is no such compiler, or NVRTC is of a version that does not know the GPU.
+        MissingDependencyError: the compiler is not installed, or this NVRTC doesn't know the GPU.
         BackendError: the compiler refuses the source; the message holds its log.
     """
     if compiler not in COMPILERS:
@@ -86,16 +86,16 @@ def compile_kernel(variant: Variant, target: str, compiler: str = "auto") -> Com
 
 
 def load_kernel(variant: Variant, target: str, cache: Path | None = None) -> bytes:
-    """Returns a kernel's code from the cache, compiled if it is not there.
+    """Returns a kernel's code, from the cache or newly compiled.
 
-    The file's name is the hash of all sources, the options, the GPU and the compiler's version.
+    The name in the cache has a hash of all sources, the options, the GPU and the compiler's version.
 
     Raises:
         MissingDependencyError, BackendError: see `compile_kernel`.
     """
     folder = cache if cache is not None else _default_cache()
     path = folder / f"{variant.name}-{target}-{_key(variant, target)}.cubin"
-    if path.is_file() and (kept := path.read_bytes()).startswith(_ELF):  # a power cut leaves zeros, or nothing
+    if path.is_file() and (kept := path.read_bytes()).startswith(_ELF):  # a power cut may leave zeros or nothing
         return kept
     cubin = compile_kernel(variant, target).cubin
     aside = path.with_suffix(f".{os.getpid()}.partial")
@@ -103,9 +103,9 @@ def load_kernel(variant: Variant, target: str, cache: Path | None = None) -> byt
         folder.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(cubin)
         aside.replace(path)
-    except OSError:  # a cache that can't be written costs a second of compiling each time
+    except OSError:  # without a cache each start takes a second to compile
         with suppress(OSError):
-            aside.unlink()  # what a full disk has left of it
+            aside.unlink()  # a full disk leaves a part of it
     return cubin
 
 
@@ -127,7 +127,7 @@ def _import_nvrtc() -> Any:
         from cuda.bindings import nvrtc  # noqa: PLC0415 - optional
 
         nvrtc.nvrtcVersion()
-    except Exception as error:  # cuda-bindings raises its own kinds where libnvrtc is missing
+    except Exception as error:  # cuda-bindings raises its own classes if libnvrtc is missing
         raise MissingDependencyError(
             f"NVRTC can't be loaded ({reason(error)}); install it with: pip install 'salema[cuda]' nvidia-cuda-nvrtc"
         ) from error
@@ -135,7 +135,7 @@ def _import_nvrtc() -> Any:
 
 
 def _nvrtc_for(target: str) -> Any:
-    """Returns NVRTC if it compiles for this GPU; each version knows some generations."""
+    """Returns NVRTC if its version compiles for this GPU."""
     nvrtc = _import_nvrtc()
     known = _check(nvrtc, nvrtc.nvrtcGetSupportedArchs())
     number = int(target.removeprefix("sm"))
@@ -150,7 +150,7 @@ def _nvrtc_for(target: str) -> Any:
 
 
 def _compiler_version(target: str) -> tuple[int, ...] | str | None:
-    """Returns the version of what `auto` compiles with: NVRTC's, or what nvcc says of itself."""
+    """Returns the version of the compiler that `auto` takes: NVRTC's numbers or nvcc's text."""
     try:
         _, *version = _nvrtc_for(target).nvrtcVersion()
     except MissingDependencyError:
@@ -205,7 +205,7 @@ def _find_nvcc() -> str | None:
     wheels = getattr(importlib.util.find_spec("nvidia"), "submodule_search_locations", None) or []
     inside = [str(path) for folder in wheels for path in Path(folder).glob("cu*/bin/nvcc")]
     candidates = ["nvcc", "/usr/local/cuda/bin/nvcc", *inside]
-    return next((found for found in map(shutil.which, candidates) if found), None)
+    return next(filter(None, map(shutil.which, candidates)), None)
 
 
 def _with_nvcc(variant: Variant, target: str) -> Compiled:
@@ -231,4 +231,4 @@ def _run_nvcc(nvcc: str, *arguments: str) -> subprocess.CompletedProcess[str]:
             " pip install nvidia-cuda-nvrtc"
         ) from None
     except OSError as error:
-        raise BackendError(f"{nvcc}: can't be run ({reason(error)}); install the CUDA toolkit anew") from error
+        raise BackendError(f"{nvcc}: can't be run ({reason(error)}); reinstall the CUDA toolkit") from error

@@ -1,4 +1,4 @@
-"""The root of the error tree, and the one funnel that turns what CUDA and TensorRT say into a sentence with the fix."""
+"""The base of our errors, and the fixes for messages of CUDA and TensorRT."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 
 
 class SalemaError(Exception):
-    """Base of all our errors; `exit_code` is what a command ends with."""
+    """Base of all our errors; `exit_code` is the command's exit code."""
 
     exit_code = 1
 
 
 class BackendError(SalemaError, RuntimeError):
-    """A backend or device that was asked for and can't be used."""
+    """A backend or device can't be used."""
 
 
 class MissingDependencyError(SalemaError, ImportError):
-    """An optional library that is needed and not installed."""
+    """An optional library is needed and not installed."""
 
 
 class ArgumentError(SalemaError, ValueError):
-    """An argument of a kernel that is not what it takes, by its name; nothing was launched."""
+    """An argument of a kernel is wrong; nothing was launched."""
 
 
-# The first pattern that the message holds decides. Messages are those of CUDA 11 to 13 and TensorRT 10 and 11.
+# The first pattern that matches decides. The messages are those of CUDA 11 to 13 and TensorRT 10 and 11.
 _FIXES = {
     r"could not find any implementation|insufficient workspace": (
         "the builder found no kernel that fits its scratch memory; give a larger --workspace, or leave it out"
@@ -41,12 +41,12 @@ _FIXES = {
         "no NVIDIA GPU is visible; see nvidia-smi and the variable CUDA_VISIBLE_DEVICES"
     ),
     r"unknown error|not yet initialized|system_driver_mismatch|cuda error (803|804|999)\b": (
-        "the NVIDIA driver does not answer, or its parts are of different versions; reboot, or install it anew"
+        "the NVIDIA driver does not answer, or its parts are of different versions; reboot, or reinstall it"
     ),
     r"busy or unavailable": "the GPU is in use by another program alone; see nvidia-smi",
     r"invalid device ordinal|invalid_device": "there is no GPU of that number; list them with: nvidia-smi -L",
     r"no kernel image|no_binary_for_gpu": "this library holds no code for this GPU; install a version that knows it",
-    r"builder_resource": "TensorRT is installed in part, or two versions are mixed; install it anew",
+    r"builder_resource": "TensorRT is installed in part, or two versions are mixed; reinstall it",
     r"compatible with this version|version tag|serialization assertion|magic ?tag|incompatible device|plan file": (
         "the engine was built by another version or for another GPU, or is damaged; build it again here with:"
         " salema-export --from DIR --engine tensorrt (or tensorrt-rtx)"

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs the driver shows: asked of the driver's own library, so that it works before anything is installed.
+"""Lists the NVIDIA GPUs through the driver's own library, which needs no other package.
 
 Source: CUDA Driver API, sections "Initialization", "Device Management" and "Version Management".
 """
@@ -18,7 +18,7 @@ _PCI_BYTES = 32
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its number, name, compute capability such as `(8, 9)`, memory, and whether it shares the host's."""
+    """One GPU: number, name, compute capability such as `(8, 9)`, memory, and whether it shares the host's memory."""
 
     index: int
     name: str
@@ -33,10 +33,10 @@ class Gpu:
 
 
 def list_gpus() -> list[Gpu]:
-    """Returns the visible GPUs; never an empty list.
+    """Returns the visible GPUs, at least one.
 
     Raises:
-        BackendError: there is no driver, or it shows no GPU.
+        BackendError: there is no driver, or no GPU is visible.
     """
     library = _driver()
     count = ctypes.c_int()
@@ -47,10 +47,10 @@ def list_gpus() -> list[Gpu]:
 
 
 def pci_bus_id(index: int) -> str:
-    """Returns where a GPU is plugged in, such as `0000:3b:00.0`: a name that other tools know it by, too.
+    """Returns a GPU's PCI address, such as `0000:3b:00.0`, by which other tools identify it.
 
-    CUDA counts the visible GPUs, the fastest first (`CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER`); NVML counts all of
-    them by their slot.
+    Numbers can't: CUDA counts the visible GPUs, the fastest first (`CUDA_VISIBLE_DEVICES`, `CUDA_DEVICE_ORDER`), and
+    NVML counts all GPUs by their slot.
 
     Raises:
         BackendError: there is no driver, or no GPU of that number.
@@ -64,7 +64,7 @@ def pci_bus_id(index: int) -> str:
 
 
 def driver_cuda_version() -> str:
-    """Returns the newest CUDA version that the driver serves, such as `13.0`.
+    """Returns the newest CUDA version that the driver supports, such as `13.0`.
 
     Raises:
         BackendError: there is no driver.

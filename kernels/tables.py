@@ -1,30 +1,28 @@
-"""The tables that the kernels resize by: what each output row and column is made of, as OpenCV has it, to the bit.
+"""Resize tables for the kernels: which source rows and columns each output row and column is made of.
 
-`resize_tables` is `INTER_AREA` on uint8, which `preprocess` does; `linear_tables` is `INTER_LINEAR`, which
-`postprocess` does. Sources: OpenCV 4 and 5, `modules/imgproc/src/resize.cpp` (`computeResizeAreaTab`,
-`hal::resize`). Its three ways to resize with `INTER_AREA` are the three modes here.
+They equal OpenCV's to the bit. `resize_tables` is `INTER_AREA` on uint8, for `preprocess`; `linear_tables` is
+`INTER_LINEAR`, for `postprocess`. Sources: OpenCV 4 and 5, `modules/imgproc/src/resize.cpp` (`computeResizeAreaTab`,
+`hal::resize`). OpenCV has three ways to resize with `INTER_AREA`, which are the three modes here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-WHOLE = "WHOLE"  # both axes shrink by whole numbers, 1 among them: sums of integers
+WHOLE = "WHOLE"  # both axes shrink by whole numbers, or keep their size: sums of integers
 AREA = "AREA"  # both axes shrink, or one keeps its size: float32 sums of weighted pixels
-LINEAR = "LINEAR"  # an axis grows: two pixels an axis, weights of 11 bits
+LINEAR = "LINEAR"  # an axis grows: two pixels per axis, weights of 11 bits
 MODES = (WHOLE, AREA, LINEAR)
 
 _WEIGHT_ONE = 1 << 11  # linear weights have 11 bits after the point
-_SKIPPED = 1e-3  # of a source pixel: a smaller share of one is left out
+_SKIPPED = 1e-3  # a smaller share of a source pixel is left out
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -32,11 +30,11 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class AxisTable(Generic[T]):
-    """What each output row, or column, is made of.
+    """The source rows of each output row, or the source columns of each output column.
 
     Attributes:
-        spans: int32 `[n, 2]`, first and last source row or column; `LINEAR` reads these two alone.
-        weights: float32 `[n, taps]`, weights from the first one on, zero past the last; not read by `WHOLE`.
+        spans: int32 `[n, 2]`, first and last source row or column; `LINEAR` reads only these two.
+        weights: float32 `[n, taps]`, weights from the first to the last, then zeros; not used by `WHOLE`.
     """
 
     spans: T
@@ -45,14 +43,14 @@ class AxisTable(Generic[T]):
 
 @dataclass(frozen=True)
 class ResizeTables(Generic[T]):
-    """How frames of one size become frames of another; `T` is an array of NumPy's, or one on a device.
+    """Tables to resize frames; `T` is a NumPy array or an array on a device.
 
     Attributes:
         mode: one of `MODES`.
         source_size_hw: rows and columns of the source.
         network_size_hw: rows and columns of the output.
-        rows: for each output row.
-        columns: for each output column.
+        rows: table of the output rows.
+        columns: table of the output columns.
     """
 
     mode: str
@@ -62,14 +60,14 @@ class ResizeTables(Generic[T]):
     columns: AxisTable[T]
 
     def placed(self, place: Callable[[T], U]) -> ResizeTables[U]:
-        """Returns the same tables elsewhere, each array as `place` returns it, which is how they get to a device."""
+        """Returns the same tables with each array passed through `place`, which copies it to a device."""
         rows = AxisTable(place(self.rows.spans), place(self.rows.weights))
         columns = AxisTable(place(self.columns.spans), place(self.columns.weights))
         return ResizeTables(self.mode, self.source_size_hw, self.network_size_hw, rows, columns)
 
 
 def resize_tables(source_size_hw: tuple[int, int], network_size_hw: tuple[int, int]) -> ResizeTables[NDArray[Any]]:
-    """Returns the tables for a pair of sizes: the same for the same sizes, so keep them.
+    """Returns the tables for a pair of sizes. They depend on nothing else, so keep them.
 
     Args:
         source_size_hw: rows and columns of the source.
@@ -94,7 +92,7 @@ def resize_tables(source_size_hw: tuple[int, int], network_size_hw: tuple[int, i
 
 
 def _scale(source: int, out: int) -> float:
-    """Source pixels of an output pixel. OpenCV inverts twice, which decides near whole numbers: 49 becomes less."""
+    """Returns the source pixels per output pixel. OpenCV divides twice, so that 49 becomes slightly less."""
     return 1.0 / (out / source)
 
 
@@ -110,7 +108,7 @@ def _area_axis(source: int, out: int) -> AxisTable[NDArray[Any]]:
     end = begin + scale
     width = np.minimum(scale, source - begin)
     last = np.minimum(np.floor(end).astype(int), source - 1)
-    whole = np.minimum(np.ceil(begin).astype(int), last)  # the first source pixel that lies inside altogether
+    whole = np.minimum(np.ceil(begin).astype(int), last)  # the first source pixel that is wholly inside
     has_left, has_right = whole - begin > _SKIPPED, end - last > _SKIPPED
     spans = _spans(whole - has_left, last - ~has_right)
     index = spans[:, :1] + np.arange((spans[:, 1] - spans[:, 0]).max() + 1)
@@ -135,13 +133,13 @@ def _spans(first: NDArray[Any], last: NDArray[Any]) -> NDArray[np.int32]:
 
 @dataclass(frozen=True)
 class LinearTables(Generic[T]):
-    """How maps of one size become pictures of another; `T` is an array of NumPy's, or one on a device.
+    """Tables to resize maps to pictures; `T` is a NumPy array or an array on a device.
 
     Attributes:
-        rows: int32 `[h, 4]`, for each row: first index, second index, weight of the first, weight of the second, which
-            together are 2048.
+        rows: int32 `[h, 4]`, for each row: first index, second index, weight of the first, weight of the second. The
+            weights add up to 2048.
         columns: int32 `[w, 4]`, the same for each column.
-        source_hw: sizes of the map that they were made for; a kernel can't tell.
+        source_hw: rows and columns of the map that they were made for.
     """
 
     rows: T
@@ -149,7 +147,7 @@ class LinearTables(Generic[T]):
     source_hw: tuple[int, int]
 
     def placed(self, place: Callable[[T], U]) -> LinearTables[U]:
-        """Returns the same tables elsewhere, each array as `place` returns it."""
+        """Returns the same tables with each array passed through `place`."""
         return LinearTables(place(self.rows), place(self.columns), self.source_hw)
 
 
@@ -164,14 +162,14 @@ def linear_tables(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> Lin
         _positions(source, target) for source, target in zip(source_hw, target_hw, strict=True)
     )
     outside = (columns_first < 0) | (columns_first >= source_hw[1] - 1)
-    columns_part[outside] = 0  # OpenCV does so for columns only; for rows it reads the edge twice, with both weights
+    columns_part[outside] = 0  # as OpenCV does, for columns only: for rows it reads the edge twice, with both weights
     rows, columns = _table(rows_first, rows_part, source_hw[0]), _table(columns_first, columns_part, source_hw[1])
     return LinearTables(rows, columns, source_hw)
 
 
 def _positions(source: int, target: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Where target elements lie in the source: the element before, and the part of the way to the next one."""
-    scale = 1 / (target / source) if target else 1.0  # twice divided, as OpenCV does
+    """Returns for each target element the source element before it, and its distance from that, 0 to 1."""
+    scale = 1 / (target / source) if target else 1.0  # divided twice, as in OpenCV
     exact = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
     first = np.floor(exact)
     return first.astype(np.int32), exact - first

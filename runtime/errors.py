@@ -71,7 +71,7 @@ def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
 
     Args:
         program: the command's name.
-        if_out_of_memory: which options of this command need less memory; told when there is not enough.
+        if_out_of_memory: advice on options that need less memory; told when there is not enough.
 
     Raises:
         SystemExit: 2 for usage, 1 for a failure, 130 when interrupted.
@@ -81,7 +81,7 @@ def exit_on_error(program: str, if_out_of_memory: str = "") -> Iterator[None]:
     try:
         with signals_taken():
             yield
-    except BrokenPipeError:  # nobody reads stdout any more, as after `| head`
+    except BrokenPipeError:  # the reader of stdout is gone, as after `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
         raise SystemExit(1) from None
     except SalemaError as error:

@@ -1,17 +1,15 @@
-"""What an exported model's folder holds. It is read once, and handed to the code that opens the model."""
+"""The contents of an exported model's folder, listed once for all code that opens the model."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.gpu.trt_library import Kind
 from salema.runtime.spec import PARTS
-
-if TYPE_CHECKING:
-    from salema.runtime.gpu.trt_library import Kind
 
 MODEL_FILE = "model.onnx"
 PART_FILES = ("encoder.onnx", "decoder.onnx")

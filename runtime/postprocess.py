@@ -1,18 +1,16 @@
-"""From the raw sigmoid map to what people look at."""
+"""From the raw sigmoid map to 8-bit maps and pictures."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 View = Literal["overlay", "map", "side-by-side"]
 VIEWS: tuple[View, ...] = get_args(View)

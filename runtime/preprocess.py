@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _BGR = (3, 3)  # dimensions, channels
 _BANDS = 2
@@ -71,7 +69,7 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def check_frame(frame_bgr: NDArray[np.uint8]) -> None:
-    """Refuses anything that is not a frame.
+    """Refuses what is not a frame.
 
     Raises:
         UsageError: it is not uint8, or not of three channels, or empty.

@@ -1,4 +1,4 @@
-"""The contract that every backend keeps."""
+"""The interface of every backend."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing_extensions import Self
 
     from salema.runtime.postprocess import Look, Pictures
-    from salema.runtime.spec import ModelSpec
 
 States = tuple[Any, ...]
 """Handles of the backend that made them (OrtValue, device buffer, array), in the order of `spec.states`."""
@@ -39,7 +39,7 @@ class Session(Protocol):
     runs_on: str
     """The library and its version, the device, and how it computes there, for people."""
     reason: str
-    """Why `auto` took this backend and passed over others; empty if the user named the backend."""
+    """Why `auto` chose this backend and no other; empty if the user named the backend."""
 
     @property
     def computes_in(self) -> str:
@@ -84,7 +84,7 @@ class Session(Protocol):
 
 
 class OpenModel:
-    """What all sessions have in common. States are float32 arrays, unless a session overrides how they come and go."""
+    """What all sessions share. States are float32 arrays, unless a session overrides `from_host` and `to_host`."""
 
     spec: ModelSpec
     backend: str

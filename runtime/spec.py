@@ -1,4 +1,4 @@
-"""The facts of an exported model: the contract between `salema-export` and every backend.
+"""The facts of an exported model, which `salema-export` writes and every backend reads.
 
 An ONNX file holds them as JSON under the metadata key `salema`.
 """
@@ -59,7 +59,7 @@ class StateSpec:
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """What lies between the encoder and the decoder of a split model, besides the EMA itself.
+    """What runs between the encoder and the decoder of a split model, besides the EMA.
 
     Attributes:
         residual: the encoder's output that is added to the state: `entered`, the averaged layer's input; `fresh`, its
@@ -227,7 +227,7 @@ def _since(spec_version: int, record: dict[str, Any]) -> dict[str, Any]:
         added |= {"part": "model", "split": None}
     if spec_version < 3:  # noqa: PLR2004 - before there was INT8
         added |= {"float_layers": []}
-    if spec_version < SPEC_VERSION:  # all followed the plain rule, before the published one was there in the encoder
+    if spec_version < SPEC_VERSION:  # before, all followed the plain rule in the encoder too
         added |= {"plain_recurrence": True, "reference_fps": DEFAULT_FPS, "spec_version": SPEC_VERSION}
         if split := record.get("split"):
             added["split"] = {**split, "residual": "entered" if split["residual"] else None, "rectified": False}
@@ -245,7 +245,7 @@ def check_parts(encoder: ModelSpec, decoder: ModelSpec) -> None:
 
 
 def read_facts(kind: type[Facts], file: Path, again: str) -> Facts:
-    """Reads a JSON file of facts that lies beside a model.
+    """Reads a JSON file of facts beside a model.
 
     Args:
         kind: the dataclass of the facts. Its field `spec` is a `ModelSpec`, its last field the version of the record.

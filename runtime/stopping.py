@@ -1,4 +1,4 @@
-"""Signals that ask a command to end. The first one ends it in order; later ones don't disturb that for some time."""
+"""Signals that ask a command to end. The first one ends it in order; for some time, later ones are ignored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Stop(threading.Event):
 
 
 class _Requests:
-    """Counts the signals that came, and knows the events to set."""
+    """Counts the signals, and holds the events to set."""
 
     def __init__(self) -> None:
         self.events: list[threading.Event] = []
@@ -65,7 +65,7 @@ def _is_ours(number: int) -> bool:
 
 @contextmanager
 def signals_taken(*, to_the_end: bool = False) -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP act as Ctrl-C does; a repeated signal does not disturb what the first one began.
+    """Makes SIGTERM and SIGHUP act like Ctrl-C; a repeated signal does not disturb the end that the first one began.
 
     The first signal raises KeyboardInterrupt, or sets the event of a `stop_requested` inside. Signals within three
     seconds after it are ignored, and later SIGTERMs and SIGHUPs too. After three seconds, a Ctrl-C that is the third
@@ -92,7 +92,7 @@ def signals_taken(*, to_the_end: bool = False) -> Iterator[None]:
 
 
 def obey_lost_signal() -> None:
-    """Ends a command whose first signal raised where it was lost: Python drops what a callback or a finaliser raises.
+    """Ends a command whose first signal was lost: Python drops exceptions of callbacks and finalisers.
 
     Raises:
         KeyboardInterrupt: there was such a signal.

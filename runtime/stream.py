@@ -1,4 +1,4 @@
-"""The stream: it keeps the temporal state of one video, or of several side by side. No other object keeps any."""
+"""The stream: it alone keeps the temporal state of a video, or of several side by side."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.postprocess import Look, Pictures
 from salema.runtime.preprocess import check_frame, to_network_size
 from salema.runtime.session import AbortableSession, PictureSession, Session
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from salema.runtime.postprocess import Look, Pictures
-    from salema.runtime.spec import ModelSpec
 
-
-_HALF_A_LEVEL = 0.5 / 255  # an 8-bit map can't show less, so less may be rounding
+_HALF_A_LEVEL = 0.5 / 255  # an 8-bit map can't show less
 
 
 class SaliencyStream:
@@ -68,7 +67,7 @@ class SaliencyStream:
         return self._session.description
 
     def reset(self, stream: int | None = None) -> None:
-        """Forgets what all streams have seen, or one of them: the next frame is a first frame again.
+        """Empties the memory of all streams, or of one: the next frame is a first frame again.
 
         Raises:
             UsageError: there is no such stream.
@@ -128,12 +127,10 @@ class SaliencyStream:
         return maps if is_inside else maps.clip(0, 1)
 
     def _check_range(self, least: float, greatest: float) -> bool:
-        """Returns whether maps lie in 0 to 1. If not, only rounding put them outside, and the caller clips them.
+        """Returns whether maps lie in 0 to 1; refuses maps more than half a grey level outside.
 
-        NaN and infinity pass: the caller reports them, as it knows the frame.
-
-        Raises:
-            ModelError: they lie more than half a grey level outside, so they are no saliency maps.
+        Rounding can put them a little outside: the caller clips those. NaN and infinity pass: the caller reports them,
+        as it knows the frame.
         """
         if not (math.isfinite(least) and math.isfinite(greatest)) or (least >= 0 and greatest <= 1):
             return True
@@ -188,14 +185,14 @@ class SaliencyStream:
         return np.where(self._first, 1, coefficient or 0).astype(np.float32)
 
     def snapshot(self) -> dict[str, NDArray[np.float32]]:
-        """Copies the memory to the host: the states `{name: [N, C, H, W]}`, and `first` `[N]` (1 before a first frame).
+        """Returns a copy of the memory: the states `{name: [N, C, H, W]}`, and `first` `[N]` (1 before a first frame).
 
-        All are float32. `restore` goes on from it, in this process or another.
+        All are float32. `restore` takes it, in this process or another.
         """
         return {**self._session.to_host(self._states), "first": self._first.astype(np.float32)}
 
     def restore(self, snapshot: Mapping[str, NDArray[np.float32]]) -> None:
-        """Goes on from what `snapshot` returned.
+        """Takes over the memory that `snapshot` returned.
 
         Raises:
             UsageError: the snapshot is of another model or number of streams.

@@ -1,13 +1,10 @@
-"""How every command prints: text from files and libraries can't control the terminal that shows it."""
+"""Prints for every command; text from files and libraries can't control the terminal."""
 
 from __future__ import annotations
 
 import sys
 import unicodedata
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import TextIO
+from typing import TextIO
 
 _CONTROLS = {"Cc", "Zl", "Zp"}  # escapes, bells, backspaces, and everything that begins a new line
 _TURNS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # the direction of writing

@@ -1,4 +1,4 @@
-"""Words that follow from numbers."""
+"""Words that depend on numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions for the synthetic datasets, their scores as salema-eval gives them, and scores made up."""
+"""Predictions for the synthetic datasets, their scores by salema-eval, and made-up scores."""
 
 import json
 
@@ -11,7 +11,7 @@ from salema.benchmarks.scores.results import DatasetScores, VideoScores
 
 
 def predict(made, folder, change=lambda density: density):
-    """Writes predictions, named as the ground truth's frames, made of its densities."""
+    """Writes predictions made from the densities, with the names of the ground truth's frames."""
     for video in made.videos:
         (folder / video).mkdir(parents=True)
         for name in made.frame_names:
@@ -29,8 +29,8 @@ def scored(cli, made, dataset, tmp_path, *arguments):
 
 def model(videos, label="m"):
     """Scores by video: rows of one number that stands for every metric, or of all of them."""
-    found = {}
+    scored = {}
     for key, rows in videos.items():
         scores = np.array([np.broadcast_to(row, len(METRICS)) for row in rows], float)
-        found[key] = VideoScores(key, tuple(map(str, range(len(rows)))), scores, (), ())
-    return DatasetScores(label, found, (), ())
+        scored[key] = VideoScores(key, tuple(map(str, range(len(rows)))), scores, (), ())
+    return DatasetScores(label, scored, (), ())

@@ -7,18 +7,14 @@ third, ... video, the right half in the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.runtime.run.dataset_layouts import check_dataset
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 FIXATIONS = 12  # a frame
 _NAMES = {
@@ -66,15 +62,11 @@ def write_dataset(
     Args:
         root: the folder to write it to.
         dataset: whose layout.
-        videos: how many; an even number, at least 2.
+        videos: their number, even and at least 2.
         frames: of each video.
-        size_hw: of the pictures; both even, and room for the fixations.
-        matlab: whether fixations are MATLAB files alone.
-        first_video: number of the first one.
-
-    Raises:
-        UsageError: there is no such dataset.
-        OutputError: a file can't be written.
+        size_hw: of the pictures; both even, with room for the fixations.
+        matlab: whether fixations are MATLAB files only.
+        first_video: number of the first video.
     """
     check_dataset(dataset)
     first = _FIRST_FRAME.get(dataset, 1)
@@ -96,7 +88,7 @@ def write_dataset(
 
 
 def picture(index: int, size_hw: tuple[int, int], *, is_left: bool) -> NDArray[np.uint8]:
-    """Returns a frame, uint8 BGR `(H, W, 3)`: slopes of blue and green that move, red in the half that is looked at."""
+    """Returns a frame, uint8 BGR `(H, W, 3)`: moving slopes of blue and green, red in the half with the fixations."""
     rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
     blue, green = (columns * 3 + 11 * index) % 256, (rows * 4 + 7 * index) % 256
     return np.stack([blue, green, density(size_hw, is_left=is_left)], -1).astype(np.uint8)
@@ -121,8 +113,8 @@ def fixation(index: int, size_hw: tuple[int, int], *, is_left: bool) -> NDArray[
 def known_scores(size_hw: tuple[int, int], videos: int) -> dict[str, float]:
     """Returns the scores of the densities as predictions, under the protocol `exact`.
 
-    Fixations have 255. So has half of all other pixels, less the fixations themselves, and of the other videos'
-    fixations the share that lies in the same half: with V videos, V/2 - 1 of V - 1.
+    At fixations the map is 255. So it is at half of all pixels, and at the fixations of other videos that lie in the
+    same half: with V videos, those of V/2 - 1 of V - 1.
     """
     pixels = size_hw[0] * size_hw[1]
     lit, dark = pixels / 2 - FIXATIONS, pixels / 2

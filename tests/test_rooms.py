@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = ("kernels", "runtime", "export", "benchmarks", "training")
-MOST_MODULES, MOST_LINES = 14, 300
+MOST_MODULES, MOST_LINES, MOST_FUNCTION_LINES = 14, 300, 40
 NOT_IN_WHEEL = {"salema.benchmarks.studies"}
 
 
@@ -22,6 +22,7 @@ def modules():
 
 
 MODULES = modules()
+SOURCES = {str(path.relative_to(ROOT)): path for path in (*MODULES.values(), *(ROOT / "tests").rglob("*.py"))}
 
 
 def imported(path):
@@ -69,9 +70,25 @@ def test_no_folder_is_crowded(name):
 
 
 def test_no_file_is_long():
-    assert {
-        name: n for name, path in MODULES.items() if (n := len(path.read_text("utf-8").splitlines())) > MOST_LINES
-    } == {}
+    lengths = {name: len(path.read_text("utf-8").splitlines()) for name, path in SOURCES.items()}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def is_command(function):
+    """Whether it is decorated with Typer's `@app.command()` or `@app.callback()`: it declares options, a line each."""
+    calls = [decorator.func for decorator in function.decorator_list if isinstance(decorator, ast.Call)]
+    return any(isinstance(call, ast.Attribute) and call.attr in {"command", "callback"} for call in calls)
+
+
+def test_no_function_is_long():
+    long = {}
+    for name, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_command(node):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > MOST_FUNCTION_LINES:
+                    long[f"{name}:{node.name}"] = lines
+    assert long == {}
 
 
 def test_the_wheel_holds_every_room_but_those_left_out():

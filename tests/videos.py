@@ -1,4 +1,4 @@
-"""Small videos for the tests: written, copied through our reader and writer, and looked at as a player would."""
+"""Small videos for the tests: writes them, copies them through our reader and writer, and reads them as a player."""
 
 from fractions import Fraction
 
@@ -42,22 +42,25 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound:
-            samples = round(audio_rate * len(frames) / rate * sound_share)
-            tone = np.sin(np.arange(samples) * (2 * np.pi * 440 / audio_rate)).astype(np.float32) / 4
-            size = sound.codec_context.frame_size or 1024
-            layout = sound.codec_context.layout.name
-            planes = sound.codec_context.layout.nb_channels
-            for start in range(0, samples, size):
-                block = np.repeat(tone[None, start : start + size], planes, 0)
-                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
-                frame.sample_rate, frame.pts = audio_rate, start
-                container.mux(sound.encode(frame))
-            container.mux(sound.encode(None))
+            write_tone(container, sound, round(audio_rate * len(frames) / rate * sound_share))
     return path
 
 
+def write_tone(container, sound, samples):
+    """Encodes a tone of so many samples."""
+    rate, size = sound.codec_context.sample_rate, sound.codec_context.frame_size or 1024
+    layout = sound.codec_context.layout
+    tone = np.sin(np.arange(samples) * (2 * np.pi * 440 / rate)).astype(np.float32) / 4
+    for start in range(0, samples, size):
+        block = np.repeat(tone[None, start : start + size], layout.nb_channels, 0)
+        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout.name)
+        frame.sample_rate, frame.pts = rate, start
+        container.mux(sound.encode(frame))
+    container.mux(sound.encode(None))
+
+
 def write_film(path, frames):
-    """A video without loss, as DHF1K gives its own out: frames are those of the images."""
+    """Writes a lossless AVI, DHF1K's own format: its frames are exactly those of the images."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="avi") as container:
         stream = container.add_stream("ffv1", rate=30)
@@ -69,7 +72,7 @@ def write_film(path, frames):
 
 
 def outputs(folder):
-    """What a run has written there, in order, but for the records of what made it."""
+    """Returns the files in a folder, in order, without the records of what made them."""
     return sorted(path for path in folder.iterdir() if not path.name.endswith("salema.json"))
 
 
@@ -84,7 +87,7 @@ def copy(source, target):
 
 
 def probe(path):
-    """What a player would see of a video: decoded frames, their time stamps in seconds, stream facts."""
+    """Returns what a player sees of a video: decoded frames, their time stamps in seconds, facts about the streams."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
@@ -114,3 +117,11 @@ def damage(path, numbers, kind="video", *, size=24, skip=0):
         data = data.replace(before, rng.integers(0, 256, len(before), np.uint8).tobytes())
     path.write_bytes(data)
     return path
+
+
+def assert_close(images, expected, *, mean=4):
+    """Each image is the expected one, but for a mean difference below this many levels."""
+    assert len(images) == len(expected)
+    for a, b in zip(images, expected, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a.astype(int) - b.astype(int)).mean() < mean

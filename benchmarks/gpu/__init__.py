@@ -1,1 +1,1 @@
-"""`make gpu-check`: everything that needs a GPU, in one go."""
+"""`make gpu-check`: all checks that need a GPU, in one go."""

@@ -1,11 +1,16 @@
-"""What `make gpu-check` compares: every backend that runs here with PyTorch, and each way to run with the others."""
+"""What `make gpu-check` compares: every backend that runs here with PyTorch, and the ways to run with each other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.gpu.parity import compare_with_torch
 from salema.benchmarks.peers.network import load_network
@@ -21,17 +26,12 @@ from salema.runtime.gpu.device_session import STATE_SCHEMES
 from salema.runtime.gpu.trt_library import KINDS, Kind
 from salema.runtime.gpu.trt_session import open_tensorrt
 from salema.runtime.model_folder import look_up
+from salema.runtime.session import Session
 from salema.runtime.stream import SaliencyStream
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from salema.runtime.session import Session
 
 
 def split_of(folder: Path) -> Path:
-    """Where `check_precision` puts the split model that belongs to a whole one."""
+    """Returns where `check_precision` puts the split model that belongs to a whole one."""
     return folder.with_name(f"{folder.name}-split")
 
 
@@ -44,19 +44,22 @@ def check_precision(
     rounds: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Exports in a precision, and compares every backend that runs here with PyTorch; those that don't run say why.
+    """Exports a model whole to `folder` and split beside it; compares the backends with PyTorch and times them.
 
-    They are timed against each other only, for graphs on and off and both state schemes, which `salema-bench` can't
-    choose. The models, whole and split, and their engines stay.
+    They are timed against each other only, with graphs on and off and both state schemes, which `salema-bench` can't
+    choose. The models and their engines stay.
 
     Args:
         weights: as `salema-export` takes them.
         folder: of the whole model.
         options: the export's.
         device: `cuda` or `cpu`.
-        frames: frames of the comparison with PyTorch in float32.
-        rounds: rounds of the timing.
+        frames: how many to compare with PyTorch in float32.
+        rounds: of the timing.
         say: takes a line on each step.
+
+    Returns:
+        A record for JSON; in `passed_over`, why some backends did not run.
     """
     split = split_of(folder)
     result = export_model(weights, folder, options, say)
@@ -70,13 +73,20 @@ def check_precision(
         for backend, session in sessions.items():
             parity[backend] = {"description": session.description, **asdict(compare_with_torch(session, truth, video))}
             say(f"  {backend}: {parity[backend]}")
-        frame = video[len(video) // 2][None]
-        cases = {backend: partial(SaliencyStream(session).infer, frame) for backend, session in sessions.items()}
-        first = next(iter(cases), "")
-        speed = {case: asdict(timing) for case, timing in compare(cases, first, rounds, inner=10).items()}
+        speed = _time_sessions(sessions, video[len(video) // 2], rounds, say)
+    return {"export": asdict(result.report), "parity": parity, "speed": speed, "passed_over": passed_over}
+
+
+def _time_sessions(
+    sessions: dict[str, Session], frame: NDArray[np.uint8], rounds: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Times a step of each session on one frame `[H, W, 3]`; ratios are against the first."""
+    cases = {backend: partial(SaliencyStream(session).infer, frame[None]) for backend, session in sessions.items()}
+    first = next(iter(cases), "")
+    speed = {case: asdict(timing) for case, timing in compare(cases, first, rounds, inner=10).items()}
     for case, timing in speed.items():
         say(f"  {case}: {timing['median_ms']:.3f} ms, {timing['ratio']:.2f} x {first}")
-    return {"export": asdict(result.report), "parity": parity, "speed": speed, "passed_over": passed_over}
+    return speed
 
 
 def _open_all(
@@ -94,19 +104,19 @@ def _open_all(
 
 
 def openers(whole: Path, split: Path, device: str, say: Callable[[str], None]) -> dict[str, Callable[[], Session]]:
-    """Returns the sessions to try, by name; engines are built when the first session asks for them."""
-    found: dict[str, Callable[[], Session]] = {
+    """Returns what opens each session to try, by name; an engine is built when the first of them needs it."""
+    ways: dict[str, Callable[[], Session]] = {
         f"onnxruntime {device}": partial(open_session, whole, "onnxruntime", device)
     }
     if device == "cpu":
-        return found | {"onnxruntime cpu, split": partial(open_session, split, "onnxruntime", device)}
+        return ways | {"onnxruntime cpu, split": partial(open_session, split, "onnxruntime", device)}
     for kind in KINDS.values():
         for graphs in (True, False):
             for scheme in STATE_SCHEMES:
                 name = f"{kind.backend}, {'graphs' if graphs else 'no graphs'}, {scheme}"
-                found[name] = partial(_open_built, whole, kind, say, graphs=graphs, scheme=scheme)
-        found[f"{kind.backend}, graphs, split"] = partial(_open_built, split, kind, say)
-    return found | {"onnxruntime-tensorrt": partial(open_session, whole, "onnxruntime-tensorrt")}
+                ways[name] = partial(_open_built, whole, kind, say, graphs=graphs, scheme=scheme)
+        ways[f"{kind.backend}, graphs, split"] = partial(_open_built, split, kind, say)
+    return ways | {"onnxruntime-tensorrt": partial(open_session, whole, "onnxruntime-tensorrt")}
 
 
 def _open_built(

@@ -1,7 +1,7 @@
-"""`make gpu-check`: everything that needs a GPU in one go, as JSON.
+"""`make gpu-check`: all checks that need a GPU in one go, with the results as JSON.
 
-The tests marked `gpu`; PyTorch parity of maps and states over a long video in FP32 and FP16 on every backend that runs
-here, with graphs on and off and both state schemes; and frames per second against PyTorch.
+It runs the tests marked `gpu`; compares maps and states over a long video with PyTorch's in FP32 and FP16, on every
+backend that runs here, with graphs on and off and both state schemes; and measures frames per second against PyTorch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from salema.runtime.errors import exit_on_error
+from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.runtime.telling import tell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +35,8 @@ GPU_TESTS = (
     "tests/runtime/gpu/test_on_devices.py",
     "tests/runtime/test_session.py",
 )
-"""The files that hold tests marked `gpu`: others may need packages that a GPU machine lacks."""
-# Libraries of other versions than the suite was written against may warn.
+"""The files that hold tests marked `gpu`; other files may need packages that a GPU machine lacks."""
+# Other versions of libraries than the tests were written for may warn.
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "-W", "default")
 _SANITIZED = ("tests/kernels/device/test_on_gpu.py", "tests/runtime/gpu/test_on_devices.py")
 _RUN_S, _TIMED_OUT = 480, 124
@@ -56,48 +57,55 @@ def check(
         bool, typer.Option("--sanitizers/--no-sanitizers", help="Run the kernels' tests under compute-sanitizer.")
     ] = True,
 ) -> None:
-    """Run everything that needs a GPU, and leave the results as JSON."""
+    """Run all checks that need a GPU, and leave the results as JSON."""
     with exit_on_error("gpu-check", "use a smaller --imgsz"):
         from salema.benchmarks.gpu.cases import check_precision, split_of
         from salema.benchmarks.machine.environment import describe_environment
         from salema.export.options import ExportOptions
         from salema.kernels.gpus import list_gpus
-        from salema.runtime.files.whole_files import make_folder, write_bytes
 
         if device == "cuda":
             list_gpus()
-        make_folder(out)
-        record: dict[str, Any] = {"environment": describe_environment(), "weights": weights, "device": device}
-
-        def keep(name: str, value: object) -> None:
-            """What is done is kept, whatever comes after."""
-            record[name] = value
-            write_bytes(out / "gpu-check.json", json.dumps(record, indent=1).encode())
-
-        keep("tests", _run_tests(out) if tests else None)
-        keep("sanitizers", _run_sanitizers(out) if sanitizers else None)
-        keep("kernels", None if device == "cpu" else _time_kernels())
+        results = _Results(out, {"environment": describe_environment(), "weights": weights, "device": device})
+        results.keep("tests", _run_tests(out) if tests else None)
+        results.keep("sanitizers", _run_sanitizers(out) if sanitizers else None)
+        results.keep("kernels", None if device == "cpu" else _time_kernels())
         with TemporaryDirectory() as scratch:
             folders = [Path(scratch) / precision for precision in PRECISIONS]
             for folder in folders:
                 options = ExportOptions(precision=folder.name, imgsz_hw=imgsz)
-                keep(folder.name, check_precision(weights, folder, options, device, frames, rounds, tell))
-            keep("bench", _run_bench([*folders, *map(split_of, folders)], out, weights, device, seconds))
-    codes = [record["tests"]["exit_code"] if tests else 0, *(record["sanitizers"] or {}).values()]
-    raise SystemExit(int(any(codes)))
+                results.keep(folder.name, check_precision(weights, folder, options, device, frames, rounds, tell))
+            results.keep("bench", _run_bench([*folders, *map(split_of, folders)], out, weights, device, seconds))
+    raise SystemExit(int(results.has_failed()))
+
+
+class _Results:
+    """What was measured so far, written anew after each step: a later failure loses nothing."""
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        make_folder(folder)
+        self._file, self._record = folder / "gpu-check.json", record
+
+    def keep(self, name: str, value: object) -> None:
+        self._record[name] = value
+        write_bytes(self._file, json.dumps(self._record, indent=1).encode())
+
+    def has_failed(self) -> bool:
+        tests, sanitizers = self._record["tests"] or {}, self._record["sanitizers"] or {}
+        return any((tests.get("exit_code", 0), *sanitizers.values()))
 
 
 def _run_tests(out: Path) -> dict[str, Any]:
-    """Runs what this machine can: tests of TensorRT only where a library is installed."""
-    there = [name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name)]
-    chosen = "gpu" if there else "gpu and not tensorrt"
+    """Runs the tests marked `gpu`; those of TensorRT only where a library of it is installed."""
+    installed = [name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name)]
+    chosen = "gpu" if installed else "gpu and not tensorrt"
     report = (out / "gpu-tests.xml").resolve()
     done = _run([*_PYTEST, "-m", chosen, f"--junitxml={report}", *GPU_TESTS], sys.stderr)
-    return {"exit_code": done, "chosen": chosen, "libraries": there}
+    return {"exit_code": done, "chosen": chosen, "libraries": installed}
 
 
 def _run_sanitizers(out: Path) -> dict[str, int] | None:
-    """Runs the kernels' GPU tests under compute-sanitizer; returns exit codes by tool, None where it is not there."""
+    """Runs the kernels' GPU tests under compute-sanitizer; returns exit codes by tool, or None where it is missing."""
     program = shutil.which("compute-sanitizer")
     if program is None:
         return None

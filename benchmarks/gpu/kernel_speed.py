@@ -1,4 +1,4 @@
-"""How near the kernels come to the memory's own speed: bytes per second as a share of a device-to-device copy's."""
+"""How near the kernels come to the memory's speed: their bytes per second over those of a device-to-device copy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from salema.kernels.arrays import Array, Launcher, place_array
+from salema.kernels.device.interface import Buffer
 from salema.kernels.ops.ema import ema_update
 from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
 from salema.kernels.tables import linear_tables, resize_tables
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from salema.kernels.device.cuda import CudaDevice
-    from salema.kernels.device.interface import Buffer
 
 NETWORK_HW = (192, 256)
 SOURCES_HW = {"360p": (360, 640), "1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -36,11 +35,11 @@ class KernelSpeed:
 
     Attributes:
         kernel: its name and types.
-        size: what it ran on.
-        mbytes: what must be read and written once.
+        size: of its data, by name.
+        mbytes: what it must read and write at least, in 10**6 bytes.
         us: microseconds of a launch, the median of repeats, each the mean of launches in a row.
         share_of_copy: its bytes per second over those of a device-to-device copy of as many bytes.
-        torch_us: the same of the plain PyTorch operations that it replaces; None where it was not measured.
+        torch_us: microseconds of the plain PyTorch operations that it replaces; None where not measured.
     """
 
     kernel: str
@@ -54,7 +53,7 @@ class KernelSpeed:
 def torch_ema_update(
     state: torch.Tensor, x: torch.Tensor, mix: torch.Tensor, residual: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What one would write in PyTorch: returns the state after the step, and what the next layer reads."""
+    """The same update as one would write it in PyTorch; returns the new state, and what the next layer reads."""
     weight = mix[:, None, None, None]
     fresh = x.float()
     state = torch.where(weight == 1, fresh, state + weight * (fresh - state))
@@ -73,7 +72,7 @@ def torch_ema_us(shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
         torch_ema_update(state, x, mix, residual)
     torch.cuda.synchronize()
     graph: Any = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # recorded, as ours are: eager launches would count the host
+    with torch.cuda.graph(graph):  # recorded, as ours are: eager launches would count the host's time
         for _ in range(_RUNS):
             state, _ = torch_ema_update(state, x, mix, residual)
     times = []
@@ -98,18 +97,18 @@ class KernelBench:
 
     def measure(self) -> list[KernelSpeed]:
         """Times every kernel at every size. Needs the device's `active()` around it."""
-        found = []
+        speeds = []
         for size, shape in STATES.items():
             for dtype in (np.float16, np.float32):
-                found.append(self._ema(size, shape, np.dtype(dtype)))
+                speeds.append(self._ema(size, shape, np.dtype(dtype)))
                 self.free()
         for size, source_hw in SOURCES_HW.items():
             for measure in (self._preprocess, self._overlay):
-                found.append(measure(size, source_hw))
+                speeds.append(measure(size, source_hw))
                 self.free()
-        found.append(self._map_range())
+        speeds.append(self._map_range())
         self.free()
-        return found
+        return speeds
 
     def _ema(self, size: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> KernelSpeed:
         x, out, residual = (self._random(shape, dtype) for _ in range(3))
@@ -152,7 +151,7 @@ class KernelBench:
         return KernelSpeed(kernel, size, nbytes / 1e6, float(np.median([taken for taken, _ in pairs])), share)
 
     def _recorded(self, work: Callable[[], None]) -> Any:
-        """Records launches in a row: checking arguments on the host takes longer than a small kernel."""
+        """Records launches in a row; launched one by one, the host's checks would outlast a small kernel."""
 
         def many() -> None:
             for _ in range(_RUNS):
@@ -164,7 +163,7 @@ class KernelBench:
         return 1e3 * self._device.elapsed_ms(lambda: self._device.launch(graph)) / _RUNS
 
     def _random(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Memory with random bytes in it, of which floats take numbers in [0, 1): zeros would hide what they cost."""
+        """Returns memory with random contents, floats in [0, 1): zeros may cost less."""
         rng = np.random.default_rng(0)
         block = rng.integers(0, 256, 1 << 16, np.uint8) if dtype == np.uint8 else rng.random(1 << 14).astype(dtype)
         count = prod(shape)

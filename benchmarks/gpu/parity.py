@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from salema.benchmarks.peers.torch_peers import TorchStream
 from salema.runtime.session import Session
 from salema.runtime.stream import SaliencyStream
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.benchmarks.peers.torch_peers import TorchStream
 
 _TINY = 1e-12
 
@@ -27,7 +23,7 @@ class Parity:
         map_max: greatest difference of a map's value.
         map_mean: mean difference of a map's values.
         state_error: greatest relative error of a state.
-        state_error_last: the same on the last frame: what has piled up.
+        state_error_last: the same on the last frame, where errors have added up.
         cc: least correlation between two maps.
     """
 
@@ -40,7 +36,7 @@ class Parity:
 
 
 def compare_with_torch(session: Session, truth: TorchStream, frames: NDArray[np.uint8]) -> Parity:
-    """Runs both side by side over frames `[T, H, W, 3]`, and leaves the session open."""
+    """Runs both over frames `[T, H, W, 3]`, with a reset after half of them; leaves the session open."""
     stream = SaliencyStream(session)
     truth.reset()
     map_max, map_sum, worst, last, cc = 0.0, 0.0, 0.0, 0.0, 1.0
@@ -48,11 +44,11 @@ def compare_with_torch(session: Session, truth: TorchStream, frames: NDArray[np.
         if index == len(frames) // 2:
             stream.reset()
             truth.reset()
-        found, expected = stream.infer(frame[None])[0], truth.infer(frame[None])[0]
-        difference = np.abs(found - expected)
+        saliency, expected = stream.infer(frame[None])[0], truth.infer(frame[None])[0]
+        difference = np.abs(saliency - expected)
         map_max = np.maximum(map_max, difference.max())  # np.maximum keeps a NaN
         map_sum += float(difference.mean())
-        cc = np.minimum(cc, np.corrcoef(found.ravel(), expected.ravel())[0, 1])
+        cc = np.minimum(cc, np.corrcoef(saliency.ravel(), expected.ravel())[0, 1])
         states = stream.snapshot()
         errors = [_relative(states[name], state) for name, state in truth.states().items()]
         last = max(errors, default=0.0)
@@ -60,5 +56,5 @@ def compare_with_torch(session: Session, truth: TorchStream, frames: NDArray[np.
     return Parity(len(frames), float(map_max), map_sum / len(frames), float(worst), last, float(cc))
 
 
-def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    return float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), _TINY))
+def _relative(state: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(state - expected) / max(float(np.linalg.norm(expected)), _TINY))

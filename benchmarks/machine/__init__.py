@@ -1,1 +1,1 @@
-"""What a machine is, draws and can do at most."""
+"""Facts about the machine: what it is, the energy it uses, and its measured limits."""

@@ -27,19 +27,19 @@ _SAMPLE_S = 0.05
 
 
 class EnergyMeter:
-    """What can be read here, summed up since it was entered.
+    """All meters of this machine, added up from the start of its `with` block.
 
     Attributes:
         sources: names of the meters; empty where there is none.
     """
 
     def __init__(self, gpu: int | None = None, sys: Path = _SYS) -> None:
-        """Looks for meters below `sys`, and asks NVIDIA's driver for CUDA's GPU number `gpu`; None: no GPU is used."""
+        """Looks for meters below `sys`, and asks NVIDIA's driver about CUDA's GPU number `gpu`; None for no GPU."""
         self._counters: dict[str, Callable[[], float]] = {}
         for folder in sorted(sys.glob("class/powercap/intel-rapl:?")):
             with suppress(OSError, ValueError):  # only root may read it
                 name = (folder / "name").read_text().strip()
-                if name.startswith("package"):  # psys holds the packages
+                if name.startswith("package"):  # psys counts the packages again
                     self._counters[f"RAPL {name}"] = _Rapl(folder)
         if gpu is not None:
             self._counters |= _nvml_counter(gpu)
@@ -50,10 +50,10 @@ class EnergyMeter:
         self.sources = [*self._counters, *([f"INA3221 {' + '.join(self._rails)}"] if self._rails else [])]
 
     def joules(self) -> float | None:
-        """Returns all that was counted so far; None without a meter."""
+        """Returns the energy used so far; None without a meter."""
         if not self.sources:
             return None
-        self._take()  # what is shorter than the sampling has its share too
+        self._take()  # for the time since the last sample
         return sum(read() for read in self._counters.values()) + self._sampled_j
 
     def __enter__(self) -> Self:
@@ -72,7 +72,7 @@ class EnergyMeter:
             self._take()
 
     def _take(self) -> None:
-        """Adds what was used since the last time, at the power of now."""
+        """Adds the energy since the last sample, taking the present power for that time."""
         with self._lock:
             now_s = time.perf_counter()
             self._sampled_j += sum(watts() for watts in self._rails.values()) * (now_s - self._last_s)
@@ -80,7 +80,7 @@ class EnergyMeter:
 
 
 class _Rapl:
-    """One package's counter, made to grow for ever."""
+    """One package's counter, which here does not wrap around."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "energy_uj"
@@ -99,13 +99,13 @@ def _nvml_counter(index: int) -> dict[str, Callable[[], float]]:
         import pynvml  # noqa: PLC0415 - optional
     except ImportError:
         return {}
-    found: dict[str, Callable[[], float]] = {}
+    counters: dict[str, Callable[[], float]] = {}
     with suppress(pynvml.NVMLError, BackendError):
         pynvml.nvmlInit()
         handle: Any = pynvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id(index).encode())
         start_mj = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        found[f"NVML GPU {index}"] = partial(_nvml_joules, pynvml, handle, start_mj)
-    return found
+        counters[f"NVML GPU {index}"] = partial(_nvml_joules, pynvml, handle, start_mj)
+    return counters
 
 
 def _nvml_joules(pynvml: Any, handle: Any, start_mj: int) -> float:
@@ -113,7 +113,7 @@ def _nvml_joules(pynvml: Any, handle: Any, start_mj: int) -> float:
 
 
 def _find_rails(sys: Path) -> dict[str, Callable[[], float]]:
-    """Returns what reads the watts of a Jetson's input, or of the rails that add up to it; empty without them."""
+    """Returns functions that read the watts of a Jetson's input, or of the rails that add up to it; empty elsewhere."""
     labels = {label.read_text().strip(): label for label in sorted(sys.glob("class/hwmon/hwmon*/in*_label"))}
     for rails in _RAILS:
         if all(rail in labels for rail in rails):

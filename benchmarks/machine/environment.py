@@ -1,4 +1,4 @@
-"""What every number is recorded with: machine, versions, commit."""
+"""The facts that every measurement is recorded with: machine, versions, commit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NVIDIA_SMI = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limi
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns what can be told of the machine; None for what can't."""
+    """Returns facts about the machine; None for those that can't be read here."""
     return {
         "cpu": _cpu_fact("model name"),
         "cpu_family_and_model": f"{_cpu_fact('cpu family')}/{_cpu_fact('model')}",
@@ -57,12 +57,12 @@ def _gpus() -> list[dict[str, Any]] | None:
 def _cpu_fact(name: str) -> str | None:
     """Returns the first core's entry in /proc/cpuinfo."""
     lines = (_read(Path("/proc/cpuinfo")) or "").splitlines()
-    found = (line.partition(":") for line in lines)
-    return next((value.strip() for key, _, value in found if key.strip() == name), None)
+    entries = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in entries if key.strip() == name), None)
 
 
 def _features() -> list[str] | None:
-    """Returns those of the CPU's vector extensions that decide how fast a network runs."""
+    """Returns the CPU's vector extensions, of those that decide how fast a network runs."""
     flags = _cpu_fact("flags") or _cpu_fact("Features")
     return None if flags is None else sorted(set(flags.split()) & _VECTOR_FEATURES)
 

@@ -1,4 +1,4 @@
-"""This process' memory in MB of 10**6 bytes."""
+"""This process's memory in MB of 10**6 bytes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 def resident_mb() -> float:
-    """Returns what it holds now, or where the system does not tell, the most so far."""
+    """Returns the memory it holds now; where the system does not tell, the peak."""
     return _status_mb("VmRSS")
 
 
 def peak_mb() -> float:
-    """Returns the most that it has held."""
-    # Not ru_maxrss where it can be helped: on Linux a new program starts with the peak of the one that started it.
+    """Returns the peak of its memory."""
+    # Better than ru_maxrss, which on Linux starts with the peak of the program that started this one.
     return _status_mb("VmHWM")
 
 
 def _status_mb(entry: str) -> float:
     status = Path("/proc/self/status")
     lines = status.read_text("utf-8").splitlines() if status.is_file() else []
-    found = [line.split()[1] for line in lines if line.startswith(f"{entry}:")]
-    return (int(found[0]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024 / 1e6
+    kilobytes = [line.split()[1] for line in lines if line.startswith(f"{entry}:")]
+    return (int(kilobytes[0]) if kilobytes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024 / 1e6

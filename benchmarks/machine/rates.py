@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices and copies memory, measured: what its limits are computed from."""
+"""How fast a device multiplies matrices and copies memory: its limits are computed from these measured rates."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Rates:
 
 
 def measure_rates(device: str, precisions: set[str]) -> Rates:
-    """Measures with PyTorch where it is installed; without it, NumPy's float32 on the CPU.
+    """Measures with PyTorch; where it is not installed, with NumPy's float32 on the CPU.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
-        precisions: of the matrix products that are wanted: `fp32`, `fp16`, `bf16`, `int8`.
+        precisions: of the matrix products to time: `fp32`, `fp16`, `bf16`, `int8`.
     """
     try:
         import torch  # noqa: PLC0415 - a machine that only runs models has none
@@ -46,14 +46,14 @@ def measure_rates(device: str, precisions: set[str]) -> Rates:
     if device != "cpu" and not torch.cuda.is_available():
         return Rates()
     size = _CPU_SIZE if device == "cpu" else _GPU_SIZE
-    found = {}
+    rates = {}
     for precision in sorted({"fp32", *precisions}):
         call = _torch_product(torch, precision, size, device)
         if call is not None:
-            found[precision] = 2 * size**3 / _best_s(call)
-    # A product that is slower than float32's was emulated, and tells nothing of the device.
-    told = {precision: rate for precision, rate in found.items() if rate >= found["fp32"]}
-    return Rates(told, _torch_copy(torch, device), size, f"PyTorch {torch.__version__}")
+            rates[precision] = 2 * size**3 / _best_s(call)
+    # A product slower than float32's was emulated, and says nothing about the device.
+    real = {precision: rate for precision, rate in rates.items() if rate >= rates["fp32"]}
+    return Rates(real, _torch_copy(torch, device), size, f"PyTorch {torch.__version__}")
 
 
 def _with_numpy(precisions: set[str]) -> Rates:
@@ -66,7 +66,7 @@ def _with_numpy(precisions: set[str]) -> Rates:
 def _torch_product(torch: Any, precision: str, size: int, device: str) -> Callable[[], object] | None:
     kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
     a, b = (torch.ones((size, size), device=device).to(kinds[precision]) for _ in range(2))
-    multiply = torch._int_mm if precision == "int8" else torch.mm  # noqa: SLF001 - its only int8 product
+    multiply = torch._int_mm if precision == "int8" else torch.mm  # noqa: SLF001 - PyTorch's only int8 product
 
     def call() -> None:
         multiply(a, b)
@@ -93,7 +93,7 @@ def _torch_copy(torch: Any, device: str) -> float:
 
 
 def _best_s(call: Callable[[], object]) -> float:
-    """Returns the least mean time of a call, over repeats that take `_LEAST_S` each."""
+    """Returns the mean time of a call in the fastest of a few repeats, each at least `_LEAST_S` long."""
     call()
     best = float("inf")
     for _ in range(_REPEATS):

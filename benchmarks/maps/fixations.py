@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import Generator, default_rng  # here, or each worker process would load NumPy's generators anew
 
 from salema.benchmarks.maps.map_files import read_fixations
 from salema.benchmarks.metrics.resizing import resize
@@ -61,8 +62,8 @@ def read_places(path: Path | None) -> Places | None:
     """
     if path is None:
         return None
-    fixated = read_fixations(path)
-    return Places((fixated.shape[0], fixated.shape[1]), np.flatnonzero(fixated).astype(np.int32))
+    size_hw, indices = read_fixations(path)
+    return Places(size_hw, indices.astype(np.int32))
 
 
 class OtherFixations:
@@ -150,9 +151,9 @@ class OtherFixations:
         return self._read_one(video, index) if self._read_one else read_places(path if isinstance(path, Path) else None)
 
 
-def seeded(seed: int, *names: object) -> np.random.Generator:
+def seeded(seed: int, *names: object) -> Generator:
     """Returns a generator of its own for what is named, the same whatever else is drawn, and in which order."""
-    return np.random.default_rng([seed, zlib.crc32(os.fsencode("/".join(map(str, names))))])
+    return default_rng([seed, zlib.crc32(os.fsencode("/".join(map(str, names))))])
 
 
 def _count(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray[np.int32]:

@@ -53,22 +53,22 @@ def check_map(values: Map, path: Path) -> None:
         raise MapError(f"{path}: holds negative numbers, down to {values.min():g}; give a map that is 0 or more")
 
 
-def read_fixations(path: Path) -> NDArray[np.bool_]:
-    """Reads a fixation map as bool `(H, W)`, set where somebody looked.
+def read_fixations(path: Path) -> tuple[tuple[int, int], NDArray[np.intp]]:
+    """Reads a fixation map; returns its size `(H, W)`, and the indices `(n,)` into the flat map where somebody looked.
 
     Raises:
         MapError: the file is missing, can't be read, or isn't binary: 0 and one other value.
         MissingDependencyError: it is MATLAB's and SciPy is not installed.
     """
     values = read_map(path)
-    fixated: NDArray[np.bool_] = values > 0
-    levels = values.ravel()[np.flatnonzero(fixated)]  # where few are set, a third of what values[fixated] takes
+    places = np.flatnonzero(values.ravel() != 0)
+    levels = values.ravel()[places]
     if levels.size and levels.min() < levels.max():
         raise MapError(
             f"{path}: is no fixation map: it holds {len(np.unique(levels))} values besides 0, and a fixation map one"
             " (is it the density, or was it saved as JPEG?)"
         )
-    return fixated
+    return (values.shape[0], values.shape[1]), places
 
 
 def _read_image(path: Path) -> Map:

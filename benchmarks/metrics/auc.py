@@ -1,7 +1,7 @@
 """Areas under the ROC curve of a saliency map: how well its values tell fixated places from others.
 
-Every function takes values in any range, finite, or the `Counting` of a map, which several can share. A flat map can't
-tell anything: 0.5.
+Every function takes values in any range, finite, or the `Counting` of a map, which several can share, and fixations as
+`runtime.metrics.places_of` does. A flat map can't tell anything: 0.5.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salema.benchmarks.metrics.counting import Counting
+from salema.runtime.metrics import places_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from salema.runtime.metrics import Measured
 
     Map = NDArray[Any]
 
@@ -56,7 +59,7 @@ def without_positives(auc: float, positives: int, pixels: int) -> float:
 
 def auc_judd(
     saliency: Map | Counting,
-    fixated: NDArray[np.bool_],
+    fixations: Map,
     rng: np.random.Generator | None = None,
     *,
     in_float32: bool = False,
@@ -71,7 +74,7 @@ def auc_judd(
 
     Args:
         saliency: `(H, W)`.
-        fixated: `(H, W)`, at least one set and one not.
+        fixations: at least one, and not everywhere.
         rng: breaks ties; None leaves them.
         in_float32: whether the jitter is added in float32, or in float64.
 
@@ -83,19 +86,27 @@ def auc_judd(
         return 0.5
     if rng is not None and in_float32 and not counted.by_value:
         counted, rng = Counting(_jittered(counted.values, rng)), None
+    thresholds, above = _ranks(counted, counted.values[places_of(fixations)], rng, in_float32=in_float32)
+    found = np.arange(1, len(thresholds) + 1)
+    hits = found / len(thresholds)
+    false_alarms = (above[::-1] - found) / (counted.values.size - len(thresholds))
+    return _area(false_alarms, hits)
+
+
+def _ranks(
+    counted: Counting, fixated: Map, rng: np.random.Generator | None, *, in_float32: bool
+) -> tuple[Map, NDArray[np.intp]]:
+    """Returns the fixated values, rising, and how many pixels are above each one or it itself, after the jitter."""
     # Pixels of one level that was resized differ by less than 1e-12, and jitter mixes them all the same.
     step = _FINEST if rng is not None else None
-    thresholds = np.sort(counted.values[fixated.ravel()])
+    thresholds = np.sort(fixated)
     higher, above = counted.above(thresholds, step=step)
     if rng is not None:
         levels = thresholds if counted.by_value else np.rint(thresholds / _FINEST)
         _break_ties(above, levels, higher, rng, black_only=in_float32)
         if in_float32:
             _raise_ones(above, thresholds, higher, rng)
-    found = np.arange(1, len(thresholds) + 1)
-    hits = found / len(thresholds)
-    false_alarms = (above[::-1] - found) / (counted.values.size - len(thresholds))
-    return _area(false_alarms, hits)
+    return thresholds, above
 
 
 def counting(saliency: Map | Counting) -> Counting:
@@ -138,7 +149,7 @@ def _raise_ones(above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.int
 
 
 def shuffled_auc(
-    saliency: Map | Counting, fixated: NDArray[np.bool_], others: Map, rng: np.random.Generator, *, at_top: bool
+    saliency: Map | Counting, fixations: Map, others: Map, rng: np.random.Generator, *, at_top: bool
 ) -> float:
     """Shuffled AUC: negatives are places that were fixated in other frames.
 
@@ -147,7 +158,7 @@ def shuffled_auc(
 
     Args:
         saliency: `(H, W)`.
-        fixated: `(H, W)`, at least one set.
+        fixations: at least one.
         others: indices `(m,)` of the others' pixels in the flat map, each once; at least one.
         rng: draws the splits.
         at_top: whether the map's maximum is a threshold too (MATLAB's ranges end there, NumPy's before).
@@ -155,13 +166,13 @@ def shuffled_auc(
     counted = counting(saliency)
     if not counted.high > counted.low:
         return 0.5
-    positives = _reached(counted, counted.values[fixated.ravel()], at_top=at_top)
+    positives = _reached(counted, counted.values[places_of(fixations)], at_top=at_top)
     count = min(int(positives.sum()), len(others))
     pool = _reached(counted, counted.values[others], at_top=at_top)
     return _stepped(positives, rng.multivariate_hypergeometric(pool, count, SPLITS).sum(axis=0))
 
 
-def auc_borji(saliency: Map | Counting, fixated: NDArray[np.bool_], rng: np.random.Generator, *, at_top: bool) -> float:
+def auc_borji(saliency: Map | Counting, fixations: Map, rng: np.random.Generator, *, at_top: bool) -> float:
     """AUC-Borji: the mean over 100 splits, each with as many random pixels as fixations for negatives.
 
     Arguments are those of `shuffled_auc`; pixels are drawn with replacement, fixated ones too.
@@ -169,7 +180,7 @@ def auc_borji(saliency: Map | Counting, fixated: NDArray[np.bool_], rng: np.rand
     counted = counting(saliency)
     if not counted.high > counted.low:
         return 0.5
-    positives = _reached(counted, counted.values[fixated.ravel()], at_top=at_top)
+    positives = _reached(counted, counted.values[places_of(fixations)], at_top=at_top)
     everywhere = _reached_of_all(counted, at_top=at_top) / counted.values.size
     return _stepped(positives, rng.multinomial(SPLITS * int(positives.sum()), everywhere))
 
@@ -189,10 +200,16 @@ def _reached_of_all(counted: Counting, *, at_top: bool) -> NDArray[np.int64]:
         reached = np.searchsorted(_thresholds(at_top=at_top), stretched, "right")
         found = np.bincount(reached - 1, counted.counts[counted.counts > 0], minlength=STEPS + at_top)
         return found.astype(np.int64)
-    thresholds = counted.low + _thresholds(at_top=at_top) * (counted.high - counted.low)
-    _, above = counted.above(thresholds.clip(counted.low, counted.high).astype(counted.values.dtype))
+    _, above = counted.above(step_values(counted, at_top=at_top))
     counts: NDArray[np.int64] = above - np.append(above[1:], 0)
     return counts
+
+
+def step_values(saliency: Measured | Counting, *, at_top: bool) -> Map:
+    """Returns the values `(thresholds,)` that `auc_borji` asks a map of floating-point numbers about."""
+    low, high = saliency.low, saliency.high
+    values: Map = (low + _thresholds(at_top=at_top) * (high - low)).clip(low, high).astype(saliency.values.dtype)
+    return values
 
 
 def _thresholds(*, at_top: bool) -> NDArray[np.float64]:

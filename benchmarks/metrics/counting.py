@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salema.runtime.metrics import level_counts
+from salema.runtime.metrics import Measured, count_levels, measured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,24 +16,39 @@ if TYPE_CHECKING:
     Counts = NDArray[Any]
 
 _COUNTED = (np.uint8, np.uint16)
-_LEVELS = 2**16
+_LEVELS = 2**13
 _CROWDED = 64  # levels that have more than one pixel of so many
+_LEAST, _MOST = 1e-30, 1e30  # ranges that float32 has room for
 
 
 class Counting:
     """The values of a map, counted by level once for all that is asked about them.
 
-    Values of uint8 and uint16 are their own levels. Others are sorted into 65536 of equal width: those in a level
+    Values of uint8 and uint16 are their own levels. Others are sorted into 8192 of equal width: those in a level
     above a value's are above it, those in the same level are compared with it.
 
     Args:
-        values: any shape, finite, not all equal.
+        saliency: `(H, W)`, finite, not all equal.
+        asked: values `(m,)` that will be asked about, from the least value to the greatest: those in their levels are
+            looked up together.
     """
 
-    def __init__(self, values: Map) -> None:
-        self.values = values.ravel()
-        self.low, self.high = float(values.min()), float(values.max())
-        self.by_value = values.dtype in _COUNTED
+    def __init__(self, saliency: Map | Measured, asked: Map | None = None) -> None:
+        self.known = measured(saliency)
+        self.values = self.known.values.ravel()
+        self.by_value = self.values.dtype in _COUNTED
+        self._asked = asked
+        self._marked, self._found = np.zeros(_LEVELS, bool), np.empty(0, np.intp)
+
+    @property
+    def low(self) -> float:
+        """The least value."""
+        return self.known.low
+
+    @property
+    def high(self) -> float:
+        """The greatest value."""
+        return self.known.high
 
     @cached_property
     def levels(self) -> NDArray[Any]:
@@ -43,9 +58,9 @@ class Counting:
     @cached_property
     def counts(self) -> NDArray[np.intp]:
         """How many values each level has."""
-        if self.values.dtype == np.uint8:
-            return level_counts(self.values)[: self._size]
-        return np.bincount(self.levels, minlength=self._size)
+        if self.known.has_levels:
+            return self.known.counts[: self._size]
+        return count_levels(self.levels, self._size)
 
     @property
     def _size(self) -> int:
@@ -83,9 +98,7 @@ class Counting:
     def _looked_up(
         self, thresholds: Map, at: NDArray[np.uint16], counts: Counts, weights: Map | None, step: float | None
     ) -> tuple[Counts, Counts]:
-        shared = np.zeros(_LEVELS, bool)
-        shared[at] = True
-        near = np.flatnonzero(shared.take(self.levels))
+        near = self._near(at)
         values = self.values[near]
         if step:
             values = np.rint(values / step) * step
@@ -94,19 +107,34 @@ class Counting:
         # How many of the distinct thresholds a value reaches, and how many of them it is above.
         reached, passed = (np.searchsorted(distinct, values, side) for side in ("right", "left"))
         own = None if weights is None else weights[near]
-        over = np.where(shared, 0, counts)[::-1].cumsum()[::-1][at]
+        over = np.where(self._marked, 0, counts)[::-1].cumsum()[::-1][at]
         higher, above = (
             over + np.bincount(some, own, minlength=len(distinct) + 1)[:0:-1].cumsum()[::-1][place]
             for some in (passed, reached)
         )
         return higher, above
 
+    def _near(self, at: NDArray[np.uint16]) -> NDArray[np.intp]:
+        """Returns where the values in these levels are, `(k,)`, and in others that were asked for."""
+        if not self._marked[at].all():
+            self._marked[at] = True
+            asked = self._levels_of(self._asked) if self._asked is not None else at
+            self._marked[asked[self.counts[asked] <= self.values.size // _CROWDED]] = True
+            self._found = np.flatnonzero(self._marked.take(self.levels))
+        return self._found
+
     def _levels_of(self, values: Map) -> NDArray[np.uint16]:
         # The same operations on all: where one value is above another, so is its level, or it is the same.
-        number = values.dtype.type
-        scaled = values - number(self.low)
-        scaled /= number(self.high - self.low)  # first, as its inverse can be too great
-        scaled *= number(_LEVELS - 2)
-        scaled += number(0.5)
+        number = self._number
+        low, high = number(self.low), number(self.high)
+        scaled = np.subtract(values, low, dtype=number, casting="same_kind")
+        scaled /= high - low  # first, as its inverse can be too great
+        scaled *= number(_LEVELS - 1)
         levels: NDArray[np.uint16] = scaled.astype(np.uint16)
         return levels
+
+    @cached_property
+    def _number(self) -> type[np.float32 | np.float64]:
+        """What levels are computed in: float32 takes half the time, and has room for most ranges."""
+        fits = max(-self.low, self.high) < _MOST and np.float32(self.high) - np.float32(self.low) > _LEAST
+        return np.float32 if fits else np.float64

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from salema.benchmarks.metrics.auc import auc_borji, auc_judd, exact_auc, shuffled_auc, without_positives
+from salema.benchmarks.metrics.auc import auc_borji, auc_judd, exact_auc, shuffled_auc, step_values, without_positives
 from salema.benchmarks.metrics.counting import Counting
 from salema.benchmarks.metrics.resizing import Resize, halve, halve_places, resize
 from salema.runtime.errors import UsageError
-from salema.runtime.metrics import cc, kl_divergence, measured, nss, sim
+from salema.runtime.metrics import Measured, cc, kl_divergence, measured, nss, places_of, sim
 from salema.runtime.run.dataset_layouts import IN_IMAGES
 
 if TYPE_CHECKING:
@@ -180,50 +180,52 @@ def defined_metrics(
 ) -> dict[str, Callable[[], float]]:
     """Returns how to take each metric that is defined, by its name; maps are of one size, the scored one."""
     metrics: dict[str, Callable[[], float]] = {}
-    found = measured(saliency)
+    known = measured(saliency)
     wanted = None if density is None else measured(density)
     if wanted is not None and not wanted.is_flat:
-        metrics |= {name: partial(metric, found, wanted) for name, metric in {"cc": cc, "sim": sim}.items()}
-        # What a resize made negative has no logarithm.
-        at_least_0 = partial(np.maximum, saliency, 0) if found.low < 0 else lambda: saliency
-        metrics["kl"] = lambda: kl_divergence(at_least_0(), wanted.values)
-    if fixated is not None and fixated.any():
-        metrics["nss"] = partial(nss, found, fixated, protocol.ddof)
-        if not fixated.all():
+        metrics |= {
+            name: partial(metric, known, wanted) for name, metric in {"cc": cc, "sim": sim, "kl": kl_divergence}.items()
+        }
+    fixations = np.empty(0, np.intp) if fixated is None else places_of(fixated)
+    if fixations.size:
+        metrics["nss"] = partial(nss, known, fixations, protocol.ddof)
+        if fixations.size < saliency.size:
             aucs = _sampled_aucs if protocol.sampled else _exact_aucs
-            metrics |= aucs(saliency, fixated, others, protocol, rng)
+            metrics |= aucs(known, fixations, others, protocol, rng)
     return metrics
 
 
 def _sampled_aucs(
-    saliency: Map, fixated: NDArray[np.bool_], others: Map | None, protocol: Protocol, rng: np.random.Generator
+    known: Measured, fixations: NDArray[np.intp], others: Map | None, protocol: Protocol, rng: np.random.Generator
 ) -> dict[str, Callable[[], float]]:
     # Each has draws of its own: how many AUC-Judd takes depends on the map, and the others' are to be the same for all.
     judd, borji, shuffled = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=3))
-    counted = Counting(saliency)
+    asked = (known.values.ravel()[fixations], step_values(known, at_top=protocol.at_top))
+    counted = Counting(known, np.concatenate(asked))
     aucs: dict[str, Callable[[], float]] = {
-        "auc_judd": partial(auc_judd, counted, fixated, judd, in_float32=protocol.in_float32),
-        "auc_borji": partial(auc_borji, counted, fixated, borji, at_top=protocol.at_top),
+        "auc_judd": partial(auc_judd, counted, fixations, judd, in_float32=protocol.in_float32),
+        "auc_borji": partial(auc_borji, counted, fixations, borji, at_top=protocol.at_top),
     }
     places = _places(others)
     if places.size:
-        aucs["s_auc"] = partial(shuffled_auc, counted, fixated, places, shuffled, at_top=protocol.at_top)
+        aucs["s_auc"] = partial(shuffled_auc, counted, fixations, places, shuffled, at_top=protocol.at_top)
     return aucs
 
 
 def _exact_aucs(
-    saliency: Map, fixated: NDArray[np.bool_], others: Map | None, _: Protocol, __: np.random.Generator
+    known: Measured, fixations: NDArray[np.intp], others: Map | None, _: Protocol, __: np.random.Generator
 ) -> dict[str, Callable[[], float]]:
-    positives, counted = saliency[fixated], Counting(saliency)
+    counted, pixels = Counting(known), known.values.size
+    positives = counted.values[fixations]
     against_all = cache(partial(exact_auc, positives, counted))
     aucs: dict[str, Callable[[], float]] = {
-        "auc_judd": lambda: without_positives(against_all(), positives.size, saliency.size),
+        "auc_judd": lambda: without_positives(against_all(), positives.size, pixels),
         "auc_borji": against_all,
     }
     places = _places(others)
     if others is not None and places.size:
         weights = others.ravel()
-        is_dense = places.size > saliency.size // _DENSE
+        is_dense = places.size > pixels // _DENSE
         aucs["s_auc"] = lambda: (
             exact_auc(positives, counted, weights)
             if is_dense

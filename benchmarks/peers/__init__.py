@@ -1,1 +1,1 @@
-"""What people would use instead."""
+"""Peers: what people would use instead of our exported models."""

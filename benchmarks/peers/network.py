@@ -1,4 +1,4 @@
-"""The checkpoint behind an exported model, in PyTorch: what peers are made of, and what the truth is."""
+"""The checkpoint behind an exported model, in PyTorch: peers are made from it, and it gives the true maps."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
 from salema.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from salema.runtime.spec import ModelSpec
+from salema.runtime.spec import ModelSpec
 
 
 @dataclass(frozen=True)
 class Network:
-    """Weights, the variant they are of, and the facts of a plain float32 export of them."""
+    """Weights, their variant, and the spec of a plain float32 export of them."""
 
     checkpoint: Checkpoint
     architecture: Architecture
     spec: ModelSpec
 
     def spec_for(self, batch: int) -> ModelSpec:
-        """The facts of an export for so many streams."""
+        """Returns the spec of an export for `batch` streams."""
         return replace(self.spec, batch=batch)
 
     def save_onnx(self, path: Path, batch: int) -> None:
-        """Writes the network as ONNX as it is: no rewrite, float32."""
-        import onnx  # noqa: PLC0415 - not every peer needs them
+        """Writes the network as float32 ONNX, without any rewrite."""
+        import onnx  # noqa: PLC0415 - not every peer needs these
         import torch  # noqa: PLC0415
 
         from salema.export.graph.models import SaliencyStep  # noqa: PLC0415
@@ -43,7 +40,7 @@ class Network:
 
 @contextmanager
 def exporting(weights: str, target: str) -> Iterator[Callable[[tuple[int, int]], Path]]:
-    """Yields what exports a checkpoint for frames of a size `(H, W)` with a free batch, to folders that don't stay.
+    """Yields a function that exports for frames of a size `(H, W)`, with a free batch, to a temporary folder.
 
     Args:
         weights: as `salema-export` takes them.
@@ -66,8 +63,8 @@ def load_network(spec: ModelSpec, weights: str | None) -> Network:
     """Loads the checkpoint that a model was exported from.
 
     Args:
-        spec: what the model says of itself.
-        weights: the checkpoint as `salema-export` takes it; None will do for seeded weights.
+        spec: of the exported model.
+        weights: the checkpoint as `salema-export` takes it; not needed for seeded weights.
 
     Raises:
         UsageError: `weights` is missing, or another checkpoint.

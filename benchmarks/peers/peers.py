@@ -1,4 +1,4 @@
-"""What people would use instead: PyTorch in its forms, and each engine on the naive export."""
+"""What people would use instead: PyTorch in several forms, and each engine on the naive export."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import BackendError, UsageError
+from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from salema.benchmarks.peers.network import Network
-    from salema.runtime.spec import ModelSpec
 
 ON_GPU_ONLY = ("pytorch-fp16", "pytorch-cuda-graph", "tensorrt", "tensorrt-rtx")
 PEERS = {
@@ -32,10 +31,10 @@ PEERS = {
 
 
 class Runner(Protocol):
-    """Anything that gives maps for frames, in order."""
+    """Anything that turns the frames of a video into maps, one after the other."""
 
     def reset(self) -> None:
-        """Starts anew."""
+        """Empties the memory for a new video."""
         ...
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
@@ -43,25 +42,25 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees its memory."""
         ...
 
 
 def open_peer(name: str, network: Network, batch: int, device: str, folder: Path) -> tuple[Runner, str]:
-    """Makes a peer ready.
+    """Opens a peer.
 
     Args:
         name: one of `PEERS`.
-        network: what it runs.
+        network: the network that it runs.
         batch: streams per step.
         device: `cpu` or `cuda:N`.
-        folder: place for the naive export.
+        folder: for the naive export.
 
     Returns:
         The peer, and the precision that it runs in.
 
     Raises:
-        UsageError: there is no such peer, or it runs on GPUs only.
+        UsageError: there is no such peer, or it does not run on this device.
         MissingDependencyError: its library is not installed.
         BackendError: it does not start.
     """
@@ -86,7 +85,7 @@ def open_peer(name: str, network: Network, batch: int, device: str, folder: Path
 
 
 def naive_model(network: Network, batch: int, folder: Path) -> Path:
-    """Returns the naive export of a network in a scratch folder; made when first asked for."""
+    """Returns the naive export of a network in a scratch folder, made on the first call."""
     model = folder / f"naive-{batch}" / "model.onnx"
     if not model.is_file():
         model.parent.mkdir(parents=True)
@@ -95,7 +94,7 @@ def naive_model(network: Network, batch: int, folder: Path) -> Path:
 
 
 class HostStates:
-    """A peer that is called with arrays and gives arrays: its states pass through the host, as written without care."""
+    """A peer that takes and returns arrays; its states pass through the host, as in code written without care."""
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class HostStates:
         call: Callable[[dict[str, Any]], Mapping[str, NDArray[np.float32]]],
         free: Callable[[], object] = lambda: None,
     ) -> None:
-        """Takes a function from arrays by input name to arrays by output name."""
+        """Takes `call`, from arrays by input name to arrays by output name; and `free`, called once at the end."""
         self._spec, self._batch, self._call, self._free = spec, batch, call, free
         self.reset()
 
@@ -165,7 +164,7 @@ def _onnxruntime(model: Path, device: str, spec: ModelSpec) -> Callable[[dict[st
 
 
 def _openvino(model: Path) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], str]:
-    """OpenVINO as it comes: on a CPU with BF16 it takes that without being asked."""
+    """OpenVINO with its defaults: on a CPU with BF16 it computes in that."""
     from salema.runtime.backends.openvino_session import ov  # noqa: PLC0415 - imported there without its telemetry
 
     compiled = ov.Core().compile_model(str(model), "CPU")
@@ -194,7 +193,7 @@ def _open_tensorrt(name: str, folder: Path, spec: ModelSpec, batch: int, device:
         states = {state.name: inputs[f"{state.name}_in"] for state in spec.states}
         mix = inputs.get("mix", np.ones(batch, np.float32))
         maps, after = session.step(inputs["frame"], session.from_host(states), mix)
-        found = {f"{state}_out": array for state, array in session.to_host(after).items()}
-        return {"saliency": maps[:, np.newaxis], **found}
+        outputs = {f"{state}_out": array for state, array in session.to_host(after).items()}
+        return {"saliency": maps[:, np.newaxis], **outputs}
 
     return HostStates(spec, batch, call, session.close)

@@ -1,4 +1,4 @@
-"""The network in PyTorch, frame by frame with the state on the device: the truth, and what others would run."""
+"""The network in PyTorch, frame by frame, with the state on the device: the true maps, and what others would run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TorchOptions:
 
     Attributes:
         precision: `fp32`, `fp16` or `bf16`.
-        channels_last: whether weights lie in PyTorch's channels-last format, and activations then follow.
-        compiled: whether it goes through `torch.compile`.
+        channels_last: whether weights, and so activations, are in PyTorch's channels-last format.
+        compiled: whether `torch.compile` is used.
     """
 
     precision: str = "fp32"
@@ -34,10 +34,7 @@ class TorchOptions:
 
 
 class TorchStream:
-    """One batch of videos in PyTorch: eager and in its default memory format unless the options say otherwise.
-
-    TF32 stays off, so that float32 means float32.
-    """
+    """A batch of videos in PyTorch, eager unless the options say otherwise. TF32 is off: float32 means float32."""
 
     def __init__(
         self,
@@ -58,7 +55,7 @@ class TorchStream:
         self.reset()
 
     def reset(self) -> None:
-        """Starts anew."""
+        """Empties the memory for a new video."""
         self._first = True
         shapes = [(self._streams, *state.shape_chw) for state in self._spec.states]
         self._states = [torch.zeros(shape, device=self._device) for shape in shapes]
@@ -74,18 +71,18 @@ class TorchStream:
         return maps
 
     def states(self) -> dict[str, NDArray[np.float32]]:
-        """Copies the states to the host by name."""
+        """Returns copies of the states on the host, by name."""
         return {spec.name: state.cpu().numpy() for spec, state in zip(self._spec.states, self._states, strict=True)}
 
     def close(self) -> None:
-        """Forgets the network."""
+        """Frees the network."""
         self._model, self._states = None, []
 
     def _input(self, frames: NDArray[np.uint8]) -> torch.Tensor:
         given = torch.from_numpy(frames)
         if self._channels_last:
             return given
-        # A frame seen as NCHW is channels-last as it lies, and every layer would follow it.
+        # A frame in memory order, seen as NCHW, is channels-last, and every layer would follow it.
         return given.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
 
     def _mix(self, streams: int) -> list[torch.Tensor]:
@@ -96,10 +93,10 @@ class TorchStream:
 
 
 class TorchGraphStream(TorchStream):
-    """The same as a CUDA graph: fixed tensors, the states copied back at its end."""
+    """The same as a CUDA graph, with fixed tensors; at its end the states are copied back."""
 
     def record(self) -> None:
-        """Records the step; the stream starts anew."""
+        """Records the step, and empties the memory."""
         self.reset()
         size = (self._streams, self._spec.height, self._spec.width, 3)
         self._frame = torch.zeros(size, dtype=torch.uint8, device=self._device)
@@ -118,7 +115,7 @@ class TorchGraphStream(TorchStream):
                 state.copy_(value)
 
     def reset(self) -> None:
-        """Starts anew; once recorded, in the tensors that the graph knows."""
+        """Empties the memory; once recorded, in the tensors that the graph uses."""
         if not hasattr(self, "_graph"):
             super().reset()
             return

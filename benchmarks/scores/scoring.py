@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _Frame = TypeVar("_Frame")
 
 _FORKED_FROM = 64  # frames read and scored: below, what a process takes to begin is not won back
-_FRAMES_A_JOB = 8  # of a process: to hand over one takes a tenth of a millisecond
+_READ_TOGETHER_FROM = 512  # frames: to read their fixations takes a twentieth of the time that to score them takes
 
 
 def score_dataset(
@@ -48,16 +48,13 @@ def score_dataset(
 ) -> list[DatasetScores]:
     """Scores one model's maps, or several models' on the frames that all of them have.
 
-    Where shuffled AUC takes all other videos, they are those that are scored; where it draws frames of the whole set,
-    those of `everywhere`; where it draws other videos, those of `truth`, and of `everywhere` if these are too few.
-
     Args:
         sources: whose maps.
         truth: the ground truth, by `video_key`.
         protocol: how.
         seed: of all that is sampled; models get the same draws.
         jobs: frames at a time.
-        everywhere: all ground truth there is, by `video_key`, scored or not; None for `truth`.
+        everywhere: all ground truth there is, that shuffled AUC may draw from, by `video_key`; None for `truth`.
         strict: whether the first file that can't be read ends it; else its frame is left out, for every model.
         progress: takes the frames that were read or scored since it was called last.
 
@@ -67,32 +64,32 @@ def score_dataset(
         VideoError: a frame can't be read, with `strict`.
         ModelError: a model gave NaN or infinity.
     """
+    keys = _keys_in_common(sources, truth)
+    everywhere, failures = everywhere or truth, Failures(strict=strict)
+    workers = partial(_workers, failures=failures, progress=progress, forked=jobs > 1 and _pays_to_fork(sources, truth))
+    read = partial(_read, everywhere=everywhere, failures=failures)
+    places = _read_all(keys, truth, partial(workers, read), jobs, failures)
+    drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere)
+    others = OtherFixations(drawn_from, protocol, seed, first=truth, read=read)
+    score = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
+    with workers(partial(_attempt, failures, score), jobs) as scorers:
+        models = _score_together(sources, keys, truth, scorers, failures)
+    return _finished(models, others.fewest(keys), failures.named(everywhere))
+
+
+def _finished(models: Sequence[DatasetScores], few_others: int | None, failed: dict[str, str]) -> list[DatasetScores]:
+    if not models[0].videos:
+        raise MapError(f"{next(iter(failed.values()))}; there is nothing else to score")
+    return [replace(model, few_others=few_others, failed=failed) for model in models]
+
+
+def _keys_in_common(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> list[str]:
     keys = scored_videos(sources, truth)
     if not keys:
         raise MapError(
             f"{sources[-1].label}: has no frame in common with {sources[0].label}; compare maps of the same frames"
         )
-    everywhere, failures = everywhere or truth, Failures(strict=strict)
-    forked = jobs > 1 and _pays_to_fork(sources, truth)
-    at_a_time = _FRAMES_A_JOB if forked else 1
-
-    def read(key: str, index: int) -> Places | None:
-        return failures.attempt(key, index, lambda: read_places(everywhere[key].frames[index].fixation))
-
-    def workers(work: Callable[..., Any]) -> AbstractContextManager[Workers]:
-        return working(partial(_all_of, work, failures, forked=forked), jobs, progress, forked=forked)
-
-    with workers(read) as readers:
-        places = _read_all(keys, truth, readers, failures, at_a_time)
-    drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere)
-    others = OtherFixations(drawn_from, protocol, seed, first=truth, read=read)
-    score = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
-    with workers(partial(_attempt, failures, score)) as scorers:
-        found = _score_together(sources, keys, truth, scorers, failures, at_a_time)
-    failed = failures.named(everywhere)
-    if not found[0].videos:
-        raise MapError(f"{next(iter(failed.values()))}; there is nothing else to score")
-    return [replace(scores, few_others=others.fewest(keys), failed=failed) for scores in found]
+    return keys
 
 
 def draws_beyond(protocol: Protocol, truth: Mapping[str, VideoTruth]) -> bool:
@@ -111,6 +108,12 @@ def _pays_to_fork(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth])
     )
 
 
+def _workers(
+    work: Callable[..., Any], jobs: int, failures: Failures, progress: Callable[[int], None], *, forked: bool
+) -> AbstractContextManager[Workers]:
+    return working(partial(_all_of, work, failures, forked=forked), jobs, progress, forked=forked)
+
+
 def _all_of(
     work: Callable[..., Any], failures: Failures, frames: Iterable[Iterable[Any]], *, forked: bool
 ) -> tuple[list[Any], dict[tuple[str, int], str]]:
@@ -124,17 +127,28 @@ def _results(done: Future[Any], failures: Failures) -> list[Any]:
     return list(results)
 
 
-def _read_all(
-    keys: Sequence[str], truth: Mapping[str, VideoTruth], readers: Workers, failures: Failures, at_a_time: int
-) -> dict[str, list[Places | None]]:
-    def submit(key: str) -> list[Future[Any]]:
-        frames = [(key, index) for index in range(len(truth[key].frames))]
-        return [readers.submit(len(some), some) for some in _in_parts(frames, at_a_time)]
+def _read(key: str, index: int, *, everywhere: Mapping[str, VideoTruth], failures: Failures) -> Places | None:
+    return failures.attempt(key, index, lambda: read_places(everywhere[key].frames[index].fixation))
 
-    return {
-        key: [places for done in futures for places in _results(done, failures)]
-        for key, futures in _in_turn(keys, submit)
-    }
+
+def _read_all(
+    keys: Sequence[str],
+    truth: Mapping[str, VideoTruth],
+    workers: Callable[[int], AbstractContextManager[Workers]],
+    jobs: int,
+    failures: Failures,
+) -> dict[str, list[Places | None]]:
+    are_many = sum(len(truth[key].frames) for key in keys) >= _READ_TOGETHER_FROM
+    with workers(jobs if are_many else 1) as readers:
+
+        def submit(key: str) -> list[Future[Any]]:
+            frames = [(key, index) for index in range(len(truth[key].frames))]
+            return [readers.submit(len(some), some) for some in _in_parts(frames, readers.at_a_time)]
+
+        return {
+            key: [places for done in futures for places in _results(done, failures)]
+            for key, futures in _in_turn(keys, submit)
+        }
 
 
 def _in_parts(frames: Iterable[_Frame], at_a_time: int) -> Iterator[list[_Frame]]:
@@ -214,10 +228,9 @@ def _score_together(
     truth: Mapping[str, VideoTruth],
     scorers: Workers,
     failures: Failures,
-    at_a_time: int,
 ) -> list[DatasetScores]:
     def submit(key: str) -> list[tuple[list[int], Future[Any]]]:
-        parts = _in_parts(_readable(sources, key, failures), at_a_time)
+        parts = _in_parts(_readable(sources, key, failures), scorers.at_a_time)
         return [([index for _, index, _ in some], scorers.submit(len(some), some)) for some in parts]
 
     videos: list[dict[str, VideoScores]] = [{} for _ in sources]
@@ -269,9 +282,8 @@ def _score(
     fixated = found.to_map() if found else None
     density = read_map(frame.density) if frame.density else None
     if density is not None and fixated is not None and density.shape != fixated.shape:
-        raise MapError(
-            f"{frame.fixation}: is {_size(fixated)}, and {frame.density} {_size(density)}; the two must be of one size"
-        )
+        (one, other) = (f"{known.shape[1]}x{known.shape[0]}" for known in (fixated, density))
+        raise MapError(f"{frame.fixation}: is {one}, and {frame.density} {other}; the two must be of one size")
     elsewhere = others.at(key, index, fixated.shape) if fixated is not None else None
     return np.array(
         [score_frame(get(), density, fixated, elsewhere, protocol, seeded(seed, "scores", key, index)) for get in gets]
@@ -281,9 +293,4 @@ def _score(
 def frame_count(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> int:
     """Returns how many frames `score_dataset` will read and score."""
     keys = scored_videos(sources, truth)
-    read = sum(len(truth[key].frames) for key in keys)
-    return read + sum(len(_shared(sources, key)) for key in keys)
-
-
-def _size(values: NDArray[Any]) -> str:
-    return f"{values.shape[1]}x{values.shape[0]}"
+    return sum(len(truth[key].frames) + len(_shared(sources, key)) for key in keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,31 +59,44 @@ def check_submission(
         UsageError: no video was asked for.
         MissingDependencyError: Pillow is not installed.
     """
-    if not numbers:
-        raise UsageError("--start is greater than --end: no video to pack")
-    if not root.is_dir():
-        raise MapError(f"{root}: no such folder; name the one that holds the predictions")
-    given = [path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()]
+    given = _given_folders(root, numbers, weights)
     folders = {int(path.name): path for path in given}
+    present = sorted(folders.keys() & set(numbers))
     frames = _source_frames(source, numbers)
     problems = _check_folders(given, folders, numbers)
+    problems += [f"{number:04d}: --src holds no frames of it" for number in present if source and number not in frames]
     files: dict[str, Path] = {}
     sizes: dict[tuple[int, int], Path] = {}
-    for number in sorted(folders.keys() & set(numbers)):
-        if source and number not in frames:
-            problems.append(f"{number:04d}: --src holds no frames of it")
-        maps, found = _check_names(folders[number], frames.get(number))
-        problems += found
+    for number in present:
+        maps, wrong_names = _check_names(folders[number], frames.get(number))
+        problems += wrong_names
         for name, path in maps.items():
             problems += _check_image(path, sizes)
             files[f"{number:04d}/{name}.png"] = path
             progress(1)
-    if len(sizes) > 1:
-        shown = (f"{wide}x{high} ({path})" for (wide, high), path in sizes.items())
-        problems.append(f"maps are of {len(sizes)} sizes, and should be of one: {listed(shown)}")
-    notes = [f"maps are {wide}x{high}; DHF1K's frames are 640x360" for wide, high in sizes if (wide, high) != FRAME_WH]
-    notes = notes[:1] if source else [*notes[:1], "frame counts not checked; give --src"]
-    return Submission(files, len(folders.keys() & set(numbers)), tuple(problems), tuple(notes))
+    problems += _check_sizes(sizes)
+    return Submission(files, len(present), tuple(problems), _notes(sizes, counts_checked=source is not None))
+
+
+def _given_folders(root: Path, numbers: Sequence[int], weights: str | None) -> list[Path]:
+    if not numbers:
+        raise UsageError("--start is greater than --end: no video to pack")
+    if not root.is_dir():
+        raise MapError(f"{root}: no such folder; name the one that holds the predictions")
+    return [path for path in subfolders(find_predictions(root, weights)) if path.name.isdecimal()]
+
+
+def _check_sizes(sizes: Mapping[tuple[int, int], Path]) -> list[str]:
+    """Returns what is wrong with the maps' sizes, of each of which one map is given."""
+    if len(sizes) <= 1:
+        return []
+    shown = (f"{wide}x{high} ({path})" for (wide, high), path in sizes.items())
+    return [f"maps are of {len(sizes)} sizes, and should be of one: {listed(shown)}"]
+
+
+def _notes(sizes: Iterable[tuple[int, int]], *, counts_checked: bool) -> tuple[str, ...]:
+    other = [f"maps are {wide}x{high}; DHF1K's frames are 640x360" for wide, high in sizes if (wide, high) != FRAME_WH]
+    return (*other[:1], *([] if counts_checked else ["frame counts not checked; give --src"]))
 
 
 def pack_submission(found: Submission, target: Path, method: str) -> None:

@@ -1,1 +1,1 @@
-"""The command `salema-bench`: speed, cost, and what they are worth."""
+"""The command `salema-bench`: speed, accuracy and cost."""

@@ -1,4 +1,4 @@
-"""One run of `salema-bench`: cases timed in turns, and all that belongs to their numbers, as records."""
+"""One run of `salema-bench`: times the cases in turns, and makes a record of each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.machine.energy import EnergyMeter
 from salema.benchmarks.machine.environment import describe_environment
@@ -33,8 +34,6 @@ from salema.runtime.spec import ModelSpec
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from salema.benchmarks.peers.network import Network
     from salema.runtime.sources.source import Source
 
@@ -59,12 +58,12 @@ _LEAST_RUN_FRAMES, _MOST_RUN_FRAMES = 10, 300
 def run_bench(
     plan: Plan, say: Callable[[str], None], turns: Callable[[int], AbstractContextManager[Turn]] = _no_turns
 ) -> list[dict[str, Any]]:
-    """Measures what is asked for; ratios are against the first peer, or the first model where there is none.
+    """Measures as planned; ratios are against the first peer, or the first model where there is none.
 
     Args:
         plan: what to measure.
         say: takes a line on each step.
-        turns: shows progress: takes the number of turns, and gives what takes each (see `compare_for`).
+        turns: shows progress: takes the number of turns, and yields what is called at each (see `compare_for`).
 
     Returns:
         A record for each case, ready for JSON.
@@ -72,7 +71,7 @@ def run_bench(
     Raises:
         SalemaError: a model, peer or source can't be run.
     """
-    environment = describe_environment()  # before the load is our own
+    environment = describe_environment()  # first: later the load is our own
     spec = _common_spec(plan.models)
     source = None if plan.source is None else playable(plan.source)
     network = _find_network(plan, spec)
@@ -82,36 +81,41 @@ def run_bench(
         for case in cases:
             say(f"{case.name}: {case.precision}, {case.description}")
         frames = read_frames(source, spec)
-        say(f"running {counted(len(frames), 'frame')} through each, to compare the maps")
-        quality = _judge(cases, frames, network)
-        about = f"{counted(len(cases), 'case')}, {plan.duration_s:g} s each, in {ROUNDS} turns"
-        say(f"timing {about}: {len(cases) * plan.duration_s:.3g} s or more")
-        steps = {case.name: _stepper(case, frames) for case in cases}
-        work = {case.name: float(case.batch) for case in cases}
-        with turns((ROUNDS + 1) * len(cases)) as turn:
-            found = compare_for(steps, cases[0].name, plan.duration_s, work, meter.joules, turn)
+        quality = _judge(cases, frames, network, say)
+        timed = _time_in_turns(plan, cases, frames, meter, turns, say)
         say("measuring what this machine can do at most")
-        device = "cpu" if plan.gpu is None else f"cuda:{plan.gpu}"
-        rates = measure_rates(device, {case.precision for case in cases})
-        shared = _shared(cases[0].name, rates, device, meter, environment)
+        rates = measure_rates(plan.torch_device, {case.precision for case in cases})
+        shared = _shared(cases[0].name, rates, plan.torch_device, meter, environment)
         records = []
         for case in cases:
-            timing, joules = found[case.name]
-            parts = {
-                "limit": _limit(case, network, Path(name), rates, timing),
-                "engine": _time_bare(case, plan, say),
-                "run": _run_whole(case, source, plan.duration_s, timing, say),
-            }
-            records.append({**_record(case, timing, quality.get(case.name), joules), **parts, **shared})
+            timing, joules = timed[case.name]
+            record = _record(case, timing, joules, quality.get(case.name))
+            record["limit"] = _limit(case, network, Path(name), rates, timing)
+            record["engine"] = _time_bare(case, plan, say)
+            record["run"] = _run_whole(case, source, plan.duration_s, timing, say)
+            records.append(record | shared)
     return records
 
 
-def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
-    """Returns what the models have in common: one network at one size, else ratios would compare other work.
+def _time_in_turns(
+    plan: Plan,
+    cases: list[Case],
+    frames: NDArray[np.uint8],
+    meter: EnergyMeter,
+    turns: Callable[[int], AbstractContextManager[Turn]],
+    say: Callable[[str], None],
+) -> dict[str, tuple[Timing, float | None]]:
+    """Returns what `compare_for` returns of the cases."""
+    about = f"{counted(len(cases), 'case')}, {plan.duration_s:g} s each, in {ROUNDS} turns"
+    say(f"timing {about}: {len(cases) * plan.duration_s:.3g} s or more")
+    steps = {case.name: _stepper(case, frames) for case in cases}
+    work = {case.name: float(case.batch) for case in cases}
+    with turns((ROUNDS + 1) * len(cases)) as turn:
+        return compare_for(steps, cases[0].name, plan.duration_s, work, meter.joules, turn)
 
-    Raises:
-        UsageError: they are of different checkpoints, variants or sizes.
-    """
+
+def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
+    """Returns the spec that the models share: of one network at one size, else ratios would compare unlike work."""
     specs = [read_spec(look_up(model).onnx_files()[0]).whole for model in models]
     for model, spec in zip(models, specs, strict=True):
         for name in ("weights_sha256", "architecture", "coefficient", "height", "width"):
@@ -125,7 +129,7 @@ def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
 
 
 def _find_network(plan: Plan, spec: ModelSpec) -> Network | None:
-    """Returns the checkpoint in PyTorch, for peers and as the truth; None where neither can be had or is needed."""
+    """Returns the checkpoint in PyTorch, for peers and for true maps; None where it can't be had or is not needed."""
     if not plan.peers and plan.weights is None and spec.trained:
         return None
     try:
@@ -137,9 +141,12 @@ def _find_network(plan: Plan, spec: ModelSpec) -> Network | None:
     return load_network(spec, plan.weights)
 
 
-def _judge(cases: list[Case], frames: NDArray[np.uint8], network: Network | None) -> dict[str, Quality]:
+def _judge(
+    cases: list[Case], frames: NDArray[np.uint8], network: Network | None, say: Callable[[str], None]
+) -> dict[str, Quality]:
     """Compares every case's maps with PyTorch in float32, or with the first float32 case."""
-    found = {case.name: run_maps(case.runner, frames, case.batch) for case in cases}
+    say(f"running {counted(len(frames), 'frame')} through each, to compare the maps")
+    maps_of = {case.name: run_maps(case.runner, frames, case.batch) for case in cases}
     if network is not None:
         truth, _ = open_peer("pytorch", network, 1, "cpu", Path())
         reference, expected = "pytorch fp32", run_maps(truth, frames, 1)
@@ -147,18 +154,18 @@ def _judge(cases: list[Case], frames: NDArray[np.uint8], network: Network | None
         plain = next((case for case in cases if case.precision == "fp32"), None)
         if plain is None:
             return {}
-        reference, expected = plain.name, found[plain.name]
-    return {name: compare_maps(maps, expected, reference) for name, maps in found.items() if name != reference}
+        reference, expected = plain.name, maps_of[plain.name]
+    return {name: compare_maps(maps, expected, reference) for name, maps in maps_of.items() if name != reference}
 
 
 def _stepper(case: Case, frames: NDArray[np.uint8]) -> Callable[[], object]:
-    """Returns one step of a case, over the frames in turn."""
+    """Returns a function that runs one step of a case, on the next frame each time."""
     batches = itertools.cycle([np.repeat(frame[np.newaxis], case.batch, 0) for frame in frames])
     return lambda: case.runner.infer(next(batches))
 
 
 def _time_bare(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Times the engine of one of our models alone; None where it runs on no TensorRT engine."""
+    """Times the engine of one of our models alone; None for what has no TensorRT engine."""
     if case.folder is None or not isinstance(stream_of(case).session, DeviceSession):
         return None
     kind = KINDS[stream_of(case).session.backend]
@@ -182,7 +189,7 @@ def _run_whole(
     if case.folder is None or source is None or case.batch != 1:
         return None
     from salema.runtime.output.outputs import Outputs  # noqa: PLC0415
-    from salema.runtime.run.pipeline import process_video  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.run.pipeline import process_video  # noqa: PLC0415 - PyAV is needed for videos only
     from salema.runtime.sources.playback import Playback  # noqa: PLC0415
     from salema.runtime.sources.selection import Selection  # noqa: PLC0415
 
@@ -207,10 +214,14 @@ def _run_whole(
 
 
 def _limit(case: Case, network: Network | None, scratch: Path, rates: Rates, timing: Timing) -> dict[str, Any] | None:
-    """What the device could do with the case's graph, from its measured rates; peers run the naive one."""
+    """Returns the limit that the device's measured rates set for the case's graph; peers run the naive one."""
     try:
-        graph = look_up(case.folder).onnx_files() if case.folder else ()
-        work = count_work(graph or (naive_model(_known(network), case.batch, scratch),), case.batch)
+        if case.folder:
+            graph = look_up(case.folder).onnx_files()
+        else:
+            assert network is not None  # there are peers
+            graph = (naive_model(network, case.batch, scratch),)
+        work = count_work(graph, case.batch)
     except MissingDependencyError:
         return None
     operations_per_s, bytes_per_s = rates.operations_per_s.get(case.precision), rates.bytes_per_s
@@ -224,12 +235,7 @@ def _limit(case: Case, network: Network | None, scratch: Path, rates: Rates, tim
     }
 
 
-def _known(network: Network | None) -> Network:
-    assert network is not None  # there are peers
-    return network
-
-
-def _record(case: Case, timing: Timing, quality: Quality | None, joules: float | None) -> dict[str, Any]:
+def _record(case: Case, timing: Timing, joules: float | None, quality: Quality | None) -> dict[str, Any]:
     spec = stream_of(case).spec if case.folder else None
     return {
         "schema": SCHEMA,
@@ -252,7 +258,7 @@ def _record(case: Case, timing: Timing, quality: Quality | None, joules: float |
 def _shared(
     baseline: str, rates: Rates, device: str, meter: EnergyMeter, environment: dict[str, Any]
 ) -> dict[str, Any]:
-    """What is the same for all records of a run."""
+    """Returns what all records of a run share."""
     return {
         "baseline": baseline,
         "device": device,

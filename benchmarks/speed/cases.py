@@ -1,4 +1,4 @@
-"""What `salema-bench` compares: exported models on their backends, and peers, each with a stream of its own."""
+"""What `salema-bench` compares: exported models on their backends, and peers, each with its own stream."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.machine.memory import resident_mb
 from salema.benchmarks.peers.peers import PEERS, Runner, naive_model, open_peer
@@ -24,8 +25,6 @@ from salema.runtime.session import DEVICE, DEVICES
 from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from salema.benchmarks.peers.network import Network
     from salema.runtime.sources.source import Source
     from salema.runtime.stream import SaliencyStream
@@ -59,7 +58,7 @@ class Plan:
 
     @property
     def gpu(self) -> int | None:
-        """Number of the GPU that everything runs on; None on the CPU."""
+        """The number of the GPU that all cases run on; None on the CPU."""
         if self.device == "cpu" or (self.device == "auto" and self._wants_cpu):
             return None
         if self.device != "auto":
@@ -70,8 +69,14 @@ class Plan:
             return None
 
     @property
+    def torch_device(self) -> str:
+        """The device as PyTorch names it."""
+        gpu = self.gpu
+        return "cpu" if gpu is None else f"cuda:{gpu}"
+
+    @property
     def _wants_cpu(self) -> bool:
-        """Whether a backend is named that runs on the CPU only: its peers must then run there too."""
+        """Whether a named backend runs on the CPU only: its peers must then run there too."""
         return any(name.startswith(("ncnn", "openvino")) for name in self.backends)
 
 
@@ -81,13 +86,13 @@ class Case:
 
     Attributes:
         name: unique in its run.
-        backend: of ours as `--backend` names it, or a peer's name.
+        backend: as `--backend` names it, or a peer's name.
         precision: that it runs in.
         batch: streams per step.
         folder: of the exported model; None for a peer.
-        runner: what runs.
+        runner: the stream or peer.
         description: backend and device, for people.
-        memory_mb: what the process grew by while it was opened and ran once, in MB of 10**6 bytes.
+        memory_mb: what opening and running it once added to the process, in MB of 10**6 bytes.
     """
 
     name: str
@@ -101,12 +106,12 @@ class Case:
 
 
 def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: Path) -> list[Case]:
-    """Opens peers, then models, in each batch; all are closed with the stack.
+    """Opens peers, then models, for each batch; the stack closes them.
 
     Args:
-        plan: what is wanted.
-        network: what peers run; None if there are none.
-        stack: takes what must be closed.
+        plan: what to open.
+        network: of the peers; None if there are none.
+        stack: closes the cases.
         scratch: a folder for naive exports.
 
     Raises:
@@ -116,8 +121,7 @@ def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: P
     for batch in plan.batches:
         for name in plan.peers:
             assert network is not None
-            device = "cpu" if plan.gpu is None else f"cuda:{plan.gpu}"
-            cases.append(_open_peer_case(name, network, batch, device, stack, scratch))
+            cases.append(_open_peer_case(name, network, batch, plan.torch_device, stack, scratch))
         named = zip(plan.models, model_names(plan.models), strict=True)
         for (folder, name), backend in itertools.product(named, plan.backends):
             cases.append(_open_model_case(folder, f"{name}: {backend}", backend, batch, plan, stack))
@@ -130,7 +134,7 @@ def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: P
 
 def _open_peer_case(name: str, network: Network, batch: int, device: str, stack: ExitStack, scratch: Path) -> Case:
     if not name.startswith("pytorch"):
-        naive_model(network, batch, scratch)  # its export's memory is not the peer's
+        naive_model(network, batch, scratch)  # exporting takes memory that is not the peer's
     before_mb = resident_mb()
     try:
         runner, precision = open_peer(name, network, batch, device, scratch)
@@ -138,7 +142,7 @@ def _open_peer_case(name: str, network: Network, batch: int, device: str, stack:
         runner.infer(np.zeros((batch, network.spec.height, network.spec.width, 3), np.uint8))
     except SalemaError:
         raise
-    except Exception as error:  # a library's own: a compiler that is missing, say
+    except Exception as error:  # an error of a library: a missing compiler, say
         raise BackendError(f"--compare {name}: it does not run here ({reason(error)}); leave it out") from error
     grown_mb = resident_mb() - before_mb
     described = f"{PEERS[name]}; on {device}"
@@ -156,7 +160,7 @@ def _open_model_case(folder: Path, name: str, backend: str, batch: int, plan: Pl
 
 
 def model_names(folders: Sequence[Path]) -> list[str]:
-    """Names models by the shortest ends of their paths that tell them apart."""
+    """Names each model by the end of its path, as short as tells all apart."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
@@ -175,19 +179,19 @@ def stream_of(case: Case) -> SaliencyStream:
 
 
 def playable(name: str) -> Source:
-    """Returns the one source that a name stands for.
+    """Returns the one source that `name` means.
 
     Raises:
-        UsageError: it stands for several, or for one that can't be played again, such as a camera.
-        VideoError: there is none.
+        UsageError: it means several, or one that can't be played again, such as a camera.
+        VideoError: there is no such source.
     """
-    from salema.runtime.sources.source import find_sources  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.sources.source import find_sources  # noqa: PLC0415 - PyAV is needed for videos only
 
-    found = find_sources([name])
-    if len(found) != 1 or not found[0].repeatable:
-        what = f"stands for {len(found)} sources" if len(found) != 1 else "can't be played again and again"
+    sources = find_sources([name])
+    if len(sources) != 1 or not sources[0].repeatable:
+        what = f"stands for {len(sources)} sources" if len(sources) != 1 else "can't be played again and again"
         raise UsageError(f"--source {name}: {what}; give one video file or folder of frames")
-    return found[0]
+    return sources[0]
 
 
 def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
@@ -198,7 +202,7 @@ def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
     """
     if source is None:
         return moving_disc(FRAMES, spec.height, spec.width)
-    from salema.runtime.sources.playback import Playback  # noqa: PLC0415 - without a video, PyAV is not needed
+    from salema.runtime.sources.playback import Playback  # noqa: PLC0415 - PyAV is needed for videos only
     from salema.runtime.sources.selection import Selection  # noqa: PLC0415
 
     with Playback(source, Selection(max_frames=FRAMES)) as playback:
@@ -206,7 +210,7 @@ def read_frames(source: Source | None, spec: ModelSpec) -> NDArray[np.uint8]:
 
 
 def model_record(folder: Path, spec: ModelSpec) -> dict[str, Any]:
-    """What a record says of an exported model, with ncnn's own files where there are any."""
+    """Returns what a record says of an exported model; ncnn's files are included."""
     model = look_up(folder)
     return {
         "folder": folder.name,

@@ -1,6 +1,6 @@
-"""Cost against work: time and memory of a step against frame size, batch and length of a video.
+"""Cost against work: time and memory against frame size, batch and length of a video.
 
-Each point runs in a process of its own, so that its peak memory is its own.
+Each point runs in its own process, which makes the peak of memory its own.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Point:
     """One measurement.
 
     Attributes:
-        axis: one of `AXES`: what was varied; the rest is 192x256, one stream, `_RUNS` steps.
+        axis: one of `AXES`, what was varied; otherwise 192x256, one stream, `_RUNS` steps.
         value: on that axis.
         label: of the value, for people.
         step_ms: median time of a step.
         total_s: of all steps after the warm-up.
-        peak_mb: the process' greatest memory, in MB of 10**6 bytes, libraries included.
+        peak_mb: the process's peak memory, in MB of 10**6 bytes, libraries included.
     """
 
     axis: str
@@ -81,7 +81,7 @@ def measure_cost(
     Args:
         export: returns the folder of a model for frames of a size `(H, W)`, with a free batch.
         backend: as `salema-run` takes it.
-        say: takes a line on each point.
+        say: takes a line for each point.
         sizes_hw: of frames.
         batches: streams per step.
         lengths: frames of a video.
@@ -113,7 +113,7 @@ def _in_own_process(folder: Path, backend: str, batch: int, frames: int) -> tupl
 
 
 def run_steps(folder: Path, backend: str, batch: int, frames: int) -> tuple[float, float, float]:
-    """Runs so many steps in this process; returns the median in ms, the sum in s, and the peak memory in MB."""
+    """Runs `frames` steps in this process; returns the median in ms, the sum in s, and the peak memory in MB."""
     with load(folder, backend=backend, device="cpu", streams=batch) as stream:
         video = np.repeat(moving_disc(4, stream.spec.height, stream.spec.width)[:, np.newaxis], batch, 1)
         for index in range(_WARM_UP):
@@ -123,7 +123,7 @@ def run_steps(folder: Path, backend: str, batch: int, frames: int) -> tuple[floa
 
 
 def fit_lines(points: Sequence[Point]) -> list[Line]:
-    """Fits time (a step's; a whole video's against its length) and memory by least squares."""
+    """Fits lines by least squares: to the time of a step, or of a whole video against its length, and to memory."""
     lines = []
     for axis in AXES:
         chosen = [point for point in points if point.axis == axis]
@@ -138,7 +138,7 @@ def fit_lines(points: Sequence[Point]) -> list[Line]:
 
 
 def cost_record(points: Sequence[Point], backend: str, weights: str) -> dict[str, Any]:
-    """Returns what is written of a run."""
+    """Returns a run's record, ready for JSON."""
     return {
         "schema": SCHEMA,
         "kind": "cost",
@@ -151,7 +151,7 @@ def cost_record(points: Sequence[Point], backend: str, weights: str) -> dict[str
 
 
 def cost_table(points: Sequence[Point], lines: Sequence[Line]) -> str:
-    """Returns the points as a Markdown table, and the lines below it."""
+    """Returns the points as a Markdown table, with the fitted lines below it."""
     rows = ["| varied | value | ms per step | s in all | peak MB |", "| --- | --- | --- | --- | --- |"]
     rows += [
         f"| {AXES[point.axis]} | {point.label} | {point.step_ms:.1f} | {point.total_s:.2f} | {point.peak_mb:.0f} |"
@@ -187,8 +187,8 @@ def plot_cost(points: Sequence[Point], lines: Sequence[Line], path: Path) -> Non
         ends = np.array([0, max(x)])
         axes.plot(ends, line.fixed + line.each * ends, label=f"R squared {line.r_squared:.4f}")
         most = max(*(getattr(point, line.quantity) for point in chosen), line.fixed + line.each * max(x), line.fixed)
-        axes.set(xlabel=AXES[line.axis], ylabel=_QUANTITIES[line.quantity], ylim=(0, most * 1.15))  # none is cut
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # more long numbers would run into each other
+        axes.set(xlabel=AXES[line.axis], ylabel=_QUANTITIES[line.quantity], ylim=(0, most * 1.15))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # more of such long numbers would overlap
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", " ")))
         axes.legend()
     save_figure(figure, path)

@@ -1,8 +1,8 @@
-"""An engine alone on its device, timed as trtexec does: upload, compute, download and enqueue apart.
+"""Times an engine alone on its device, as trtexec does: upload, compute, download and enqueue apart.
 
-Conventions (trtexec, "Performance Metrics"): compute is the difference of two events around the enqueue or the graph's
+Conventions (trtexec, "Performance Metrics"): compute is the time between two events around the enqueue or the graph's
 launch; latency is upload + compute + download; throughput is queries over wall time after the warm-up. One query is in
-flight, because a frame needs the state that the one before it left; waits are as the device is set (blocking on
+flight, because a frame needs the state after the frame before; the device's settings decide how it waits (blocking on
 Jetson).
 """
 
@@ -13,23 +13,20 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from salema.benchmarks.speed.harness import LEAST_RUNS, WARM_UP_MS, percentile
+from salema.kernels.device.interface import Buffer, Device
+from salema.runtime.gpu.step_engine import StepEngine
 from salema.runtime.gpu.step_io import HostTensor
-
-if TYPE_CHECKING:
-    from salema.kernels.device.interface import Buffer, Device
-    from salema.runtime.gpu.step_engine import StepEngine
 
 _HOST_TENSORS = ("frame", "mix", "saliency")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Milliseconds: mean, median, and percentiles as trtexec counts them."""
+    """Mean, median, and percentiles as trtexec counts them, in ms."""
 
     mean_ms: float
     median_ms: float
@@ -39,7 +36,7 @@ class Spread:
 
     @classmethod
     def of(cls, values_ms: list[float]) -> Spread:
-        """Sums up times."""
+        """Sums up a list of times."""
         ordered = sorted(values_ms)
         tail = (percentile(ordered, percent) for percent in (90, 95, 99))
         return cls(statistics.fmean(ordered), statistics.median(ordered), *tail)
@@ -60,7 +57,7 @@ class EngineTiming:
 
 
 class _Bench:
-    """An engine with memory of its own for every tensor."""
+    """An engine, with memory for each of its tensors."""
 
     def __init__(self, engine: StepEngine, device: Device, streams: int) -> None:
         self._engine, self._device = engine, device
@@ -91,19 +88,19 @@ class _Bench:
         return buffer.address
 
     def upload(self) -> None:
-        """Puts the inputs' copies on the stream."""
+        """Enqueues the copies of the inputs."""
         for name in ("frame", "mix"):
             if name in self._tensors:
                 self._tensors[name].upload()
 
     def download(self) -> None:
-        """Puts the map's copy on the stream."""
+        """Enqueues the copy of the map."""
         self._tensors["saliency"].download()
 
     def compute(self, *, graphs: bool) -> tuple[Callable[[], None], bool]:
-        """Returns what puts a step on the stream and notes the host's time for it; and whether it is a graph."""
+        """Returns a function that enqueues a step and notes the host's time for it; and whether it is a graph."""
         device, engine = self._device, self._engine
-        engine.enqueue(device.stream)  # TensorRT wants one run before it is recorded
+        engine.enqueue(device.stream)  # TensorRT needs one run before recording
         device.synchronize()
         is_graph = graphs and engine.capturable(device.stream)
         graph = device.capture(lambda: engine.enqueue(device.stream)) if is_graph else None
@@ -119,7 +116,7 @@ class _Bench:
         return put, is_graph
 
     def free(self) -> None:
-        """Gives all memory back."""
+        """Frees all memory."""
         for tensor in self._tensors.values():
             tensor.free()
         for buffer in self._states:
@@ -129,13 +126,13 @@ class _Bench:
 def time_engine(
     engine: StepEngine, device: Device, streams: int, duration_s: float, *, graphs: bool = True
 ) -> EngineTiming:
-    """Times an engine for so many seconds apart and as many in a row, with at least ten runs each; its device active.
+    """Times an engine twice `duration_s` long: by parts, then in a row, with at least ten runs each.
 
     Args:
-        engine: it keeps no memory of this.
-        device: where it is.
+        engine: its state is not changed.
+        device: of the engine, active.
         streams: per query.
-        duration_s: seconds.
+        duration_s: seconds of each.
         graphs: replay it as a CUDA graph, if it can be recorded.
     """
     bench = _Bench(engine, device, streams)
@@ -165,7 +162,7 @@ def time_engine(
 
 
 def _repeat(call: Callable[[], None], least_s: float) -> tuple[int, float]:
-    """Returns how often it was called, and the wall time."""
+    """Calls until both limits are met; returns the number of calls, and the wall time in s."""
     start, count = time.perf_counter(), 0
     while count < LEAST_RUNS or time.perf_counter() - start < least_s:
         call()

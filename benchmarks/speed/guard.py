@@ -1,4 +1,4 @@
-"""Whether something got slower since an earlier run, beyond noise."""
+"""Which cases got slower or faster since an earlier run, beyond noise."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from salema.benchmarks.speed.records import key_of
 from salema.runtime.errors import UsageError
 
 LEAST_CHANGE = 0.05
-"""Less than this is called noise however narrow the quartiles are: two runs on one machine differ by it."""
+"""A smaller change counts as noise, however narrow the quartiles: two runs on one machine differ by as much."""
 
 
-_LEAST_TIME_CHANGE = 0.10  # of times themselves, which the machine's load and clock move too
+_LEAST_TIME_CHANGE = 0.10  # of times, which the machine's load and clock also change
 
 
 @dataclass(frozen=True)
 class Change:
-    """One case then and now.
+    """One case before and now.
 
     Attributes:
         case: its name.
-        measure: `ratio`, over the baseline of each run; for the baseline itself `fps`.
-        before: its value then.
-        now: the same now.
-        verdict: `slower`, `faster` or `same`: the quartiles (of times: medians and p90) overlap, or it is little.
+        measure: `ratio`, to the baseline of each run; for the baseline itself `fps`.
+        before: its value in the earlier run.
+        now: its value in this run.
+        verdict: `slower`, `faster` or `same`: the change is small, or the quartiles (of times: median and p90) overlap.
     """
 
     case: str
@@ -37,10 +37,10 @@ class Change:
 
 
 def check_baseline(before: Sequence[dict[str, Any]], plan: Plan) -> None:
-    """Refuses, before long work, an earlier run whose ratios are over something else.
+    """Refuses, before long work, an earlier run that has another baseline.
 
     Raises:
-        UsageError: they are.
+        UsageError: it has.
     """
     baseline = (*plan.peers, f"{model_names(plan.models)[0]}: {plan.backends[0]}")[0]
     if before[0]["baseline"] not in {baseline, f"{baseline}, batch {plan.batches[0]}"}:
@@ -51,7 +51,7 @@ def check_baseline(before: Sequence[dict[str, Any]], plan: Plan) -> None:
 
 
 def find_changes(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[Change]:
-    """Compares runs by their ratios, which another load or clock of the machine does not move.
+    """Compares runs by their ratios, which the machine's load and clock do not change.
 
     Where the baseline is one of our models, its own times are compared.
 
@@ -96,7 +96,7 @@ def _change_of_time(old: dict[str, Any], new: dict[str, Any]) -> Change:
 
 
 def other_machine(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str | None:
-    """Returns in words how the machines of two runs differ, or None."""
+    """Returns how the machines of two runs differ, in words; None for the same machine."""
     there, here = before[0]["environment"], now[0]["environment"]
     facts = [name for name in ("cpu", "cpu_features", "cores", "gpus") if there.get(name) != here.get(name)]
     return "; ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in facts) or None

@@ -1,4 +1,4 @@
-"""Times what is compared in turns, so that a noisy machine is noisy for all, and reports ratios."""
+"""Times cases in turns, so that a noisy machine is noisy for all of them, and reports ratios."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ROUNDS = 10
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one case in ms: median, mean, percentiles as trtexec counts them, and how many there were.
+    """Times of one case in ms: median, mean, percentiles as trtexec counts them, and their number.
 
-    `ratio` is the median over the rounds of the baseline's time over this one's: above 1 is faster. `ratio_low` and
-    `ratio_high` are its quartiles.
+    `ratio` is the baseline's time over this one's, above 1 where this is faster: the median over the rounds, with
+    `ratio_low` and `ratio_high` as quartiles.
     """
 
     median_ms: float
@@ -45,15 +45,15 @@ def compare(
     warm_up: int = 3,
     clock: Callable[[], float] | None = None,
 ) -> dict[str, Timing]:
-    """Times every case in each round, one after the other.
+    """Times all cases one after the other, round by round.
 
     Args:
         cases: what to time, by name; each call must return only when its work is done.
         baseline: the case that ratios are against.
-        rounds: how often each is timed.
-        inner: calls in a row per time, of which each counts as one run.
-        warm_up: calls before the first time.
-        clock: gives seconds; None takes the wall's, `time.process_time` suits work on one core of a busy machine.
+        rounds: how often each case has its turn.
+        inner: calls per turn, each timed as a run.
+        warm_up: calls before the first round.
+        clock: returns seconds; None means wall time. `time.process_time` suits work on one core of a busy machine.
     """
     for call in cases.values():
         for _ in range(warm_up):
@@ -73,7 +73,7 @@ def compare_for(
     joules: Callable[[], float | None] = lambda: None,
     turn: Callable[[int, str], None] = lambda *_: None,
 ) -> dict[str, tuple[Timing, float | None]]:
-    """As `compare`, each case for so many seconds in all, in `ROUNDS` turns: what trtexec's options mean.
+    """Like `compare`, but each case runs for `duration_s` in all, over `ROUNDS` turns, as trtexec's options mean it.
 
     A case warms up for at least `WARM_UP_MS` and runs at least `LEAST_RUNS` times, even if that takes longer.
 
@@ -81,13 +81,12 @@ def compare_for(
         cases: what to time, by name; each call must return only when its work is done.
         baseline: the case that ratios are against.
         duration_s: seconds for each case.
-        work: how much one call of a case does (frames, say); ratios are of the time for the same work. None: all the
-            same.
-        joules: what the machine has used so far.
-        turn: takes a round's number, from 1, and a case's name, before each turn; 0 is the warm-up.
+        work: how much one call of a case does (frames, say): ratios compare times for the same work. None: equal work.
+        joules: returns the energy used so far.
+        turn: called before each turn with the round's number, from 1, and the case's name; 0 is the warm-up.
 
     Returns:
-        For each case its times, and the joules of one of its calls; None where nothing counts them.
+        For each case its times, and the joules of one call; None without a meter.
     """
     for name, call in cases.items():
         turn(0, name)
@@ -97,7 +96,7 @@ def compare_for(
     for number in range(1, ROUNDS + 1):
         for name, call in cases.items():
             turn(number, name)
-            call()  # threads and caches are the last case's
+            call()  # threads and caches are still those of the last case
             before = joules()
             times[name].append(_repeat(call, 1e3 * duration_s / ROUNDS, LEAST_RUNS // ROUNDS))
             after = joules()
@@ -108,7 +107,7 @@ def compare_for(
 
 
 def time_ms(call: Callable[[], object], clock: Callable[[], float] | None = None) -> float:
-    """Returns what a call takes by a clock in seconds; None takes the wall's."""
+    """Returns the time of a call in ms; `clock` returns seconds, None means wall time."""
     clock = clock or time.perf_counter
     start = clock()
     call()
@@ -116,10 +115,10 @@ def time_ms(call: Callable[[], object], clock: Callable[[], float] | None = None
 
 
 def _repeat(call: Callable[[], object], least_ms: float, least_runs: int) -> list[float]:
-    found: list[float] = []
-    while len(found) < least_runs or sum(found) < least_ms:
-        found.append(time_ms(call))
-    return found
+    times_ms: list[float] = []
+    while len(times_ms) < least_runs or sum(times_ms) < least_ms:
+        times_ms.append(time_ms(call))
+    return times_ms
 
 
 def summarise(

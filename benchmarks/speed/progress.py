@@ -1,4 +1,4 @@
-"""How far `salema-bench` is with its turns: a bar on a terminal, a line for each round elsewhere."""
+"""The progress of `salema-bench`: a bar on a terminal, a line for each round elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TurnBar:
     """Shows the turns of `compare_for`.
 
     Args:
-        turns: how many there are, the warm-up's included.
+        turns: their number, with those of the warm-up.
     """
 
     def __init__(self, turns: int) -> None:
@@ -36,7 +36,7 @@ class TurnBar:
         self._bar.close()
 
     def __call__(self, number: int, case: str) -> None:
-        """Shows that a turn begins: the round's number, from 1, and the case; 0 is the warm-up."""
+        """Shows the turn that begins: the round's number, from 1, and the case; 0 is the warm-up."""
         if not self._is_first:
             self._bar.update()
         self._is_first = False

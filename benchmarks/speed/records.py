@@ -26,7 +26,7 @@ def read_records(path: Path, kind: str = "case") -> list[dict[str, Any]]:
     """Reads what `write_records` wrote: records of one kind, `case` or `cost`.
 
     Raises:
-        UsageError: the file is missing, or no such file.
+        UsageError: the file is missing, or holds something else.
     """
     try:
         lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
@@ -43,5 +43,5 @@ def read_records(path: Path, kind: str = "case") -> list[dict[str, Any]]:
 
 
 def key_of(record: dict[str, Any]) -> tuple[str, str, str, int]:
-    """What makes two records comparable: case, backend, precision and batch."""
+    """Returns what two records must share to be compared: case, backend, precision and batch."""
     return record["case"], record["backend"], record["precision"], record["batch"]

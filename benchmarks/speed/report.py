@@ -1,4 +1,4 @@
-"""Records of `salema-bench` as a table in Markdown and as plots."""
+"""Records of `salema-bench` as a Markdown table and as plots."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from salema.benchmarks.speed.records import key_of
 
 HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", "of limit", "J/frame")
 _MARKERS = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
-_LEAST_LOSS = 1e-7  # one minus CC, below which float32 itself ends
+_LEAST_LOSS = 1e-7  # 1 - CC, near the resolution of float32
 _LEAST_TICKS = 4
-_ROOM = 1.15  # around the outermost points, so that none is cut
+_ROOM = 1.15  # around the outermost points
 
 
 def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the last record of each case on each machine, in the order in which they first appear."""
-    found: dict[tuple[object, ...], dict[str, Any]] = {}
+    last: dict[tuple[object, ...], dict[str, Any]] = {}
     for record in sorted(records, key=lambda record: str(record["time_utc"])):
         model = record["model"] or {}
         more = (_note(record, dated=False), model.get("height"), model.get("width"))
-        found[(*key_of(record), *more)] = record
-    return list(found.values())
+        last[(*key_of(record), *more)] = record
+    return list(last.values())
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Returns a Markdown table of records, a note on each machine below it; a dash where nothing was measured."""
+    """Returns the records as a Markdown table, with a note on each machine below; a dash where nothing was measured."""
     rows = [HEADER, tuple("-" * 3 for _ in HEADER), *(_row(record) for record in records)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     notes = dict.fromkeys(_note(record) for record in records)
@@ -58,12 +58,12 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _note(record: dict[str, Any], *, dated: bool = True) -> str:
-    """The machine, in words; `dated` also when, of which commit, and how to read the table."""
-    found, gpus = record["environment"], record["environment"]["gpus"] or []
+    """Returns the machine in words; `dated` adds the date, the commit, and how to read the table."""
+    facts, gpus = record["environment"], record["environment"]["gpus"] or []
     gpu = "".join(f", {gpu['name']}" for gpu in gpus)
-    features = " ".join(found["cpu_features"] or [])
-    commit = f", commit {found['commit']}" if found["commit"] else ""
-    machine = f"{found['cpu']} ({found['cpu_family_and_model']}; {features}), {found['cores']} cores{gpu}"
+    features = " ".join(facts["cpu_features"] or [])
+    commit = f", commit {facts['commit']}" if facts["commit"] else ""
+    machine = f"{facts['cpu']} ({facts['cpu_family_and_model']}; {features}), {facts['cores']} cores{gpu}"
     if not dated:
         return machine
     reference = (record["quality"] or {}).get("reference")
@@ -125,7 +125,7 @@ def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
     axes.set(xscale="log", yscale="log")
     if single:
         _scale([record["timing"]["median_ms"] for record in single], [_loss(record) for record in single], axes)
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)  # it would hide points
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)  # beside the points
 
 
 def _loss(record: dict[str, Any]) -> float:
@@ -133,7 +133,7 @@ def _loss(record: dict[str, Any]) -> float:
 
 
 def _scale(times_ms: Sequence[float], losses: Sequence[float], axes: Any) -> None:
-    """Puts plain numbers of ms along the axis, and room below the floor, which is not a value but a bound."""
+    """Labels the time axis with plain numbers, and leaves room below the lowest loss, which stands for all below it."""
     from matplotlib import ticker  # noqa: PLC0415 - see above
 
     low, high = min(times_ms) / _ROOM, max(times_ms) * _ROOM
@@ -151,16 +151,16 @@ def _scale(times_ms: Sequence[float], losses: Sequence[float], axes: Any) -> Non
 
 
 def _plain_ticks(low: float, high: float) -> list[float]:
-    """Returns round numbers between two, evenly on a logarithmic axis: of the fewest per decade that give 4."""
+    """Returns round numbers in a range, even on a logarithmic axis: the fewest per decade that give at least 4."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - see above
 
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
-        found = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
-        if len(found) >= _LEAST_TICKS:
-            return found
-    ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)  # so narrow that it is nearly straight
-    return [float(f"{tick:.6g}") for tick in ticks if low <= tick <= high]
+        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(ticks) >= _LEAST_TICKS:
+            return ticks
+    linear = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)  # for so narrow a range
+    return [float(f"{tick:.6g}") for tick in linear if low <= tick <= high]
 
 
 def _plot_batches(axes: Any, records: Sequence[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What a model has to do per step: floating-point operations and bytes of each layer, read off its ONNX file."""
+"""The work of a model per step: operations and bytes of each layer, read from its ONNX file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class LayerWork:
-    """One convolution: two operations per multiplication, and the elements of its input, weights and output."""
+    """One convolution: its operations, two per multiplication, and the elements of its input, weights and output."""
 
     name: str
     operations: int
@@ -34,18 +34,18 @@ class Work:
 
     @property
     def operations(self) -> int:
-        """Of one step."""
+        """Operations of one step."""
         return sum(layer.operations for layer in self.layers)
 
     def bytes_in(self, precision: str) -> int:
-        """Bytes to be moved if every layer reads and writes memory once, in a precision."""
+        """Returns the bytes moved if every layer reads and writes memory once, in a precision."""
         return sum(layer.elements for layer in self.layers) * _BYTES[precision]
 
     def ideal_ms(self, precision: str, operations_per_s: float, bytes_per_s: float) -> float:
-        """Returns the sum over layers of the larger of computing and memory time.
+        """Returns the sum over layers of the longer of computing and memory time.
 
-        That is the least for kernels that do all of these multiplications, and keep nothing in caches from one layer
-        to the next; Winograd's need fewer.
+        No kernels that do all of these multiplications, and keep nothing in caches between layers, are faster;
+        Winograd's do fewer.
         """
         each = _BYTES[precision]
         return 1e3 * sum(
@@ -54,7 +54,7 @@ class Work:
 
 
 def count_work(models: Sequence[Path], batch: int) -> Work:
-    """Counts the work of a step of a model, whole or in parts.
+    """Counts the work of one step of a model, whole or in parts.
 
     Args:
         models: its ONNX files.
@@ -74,7 +74,7 @@ def count_work(models: Sequence[Path], batch: int) -> Work:
             first = value.type.tensor_type.shape.dim[0]
             if not first.HasField("dim_value"):
                 first.dim_value = batch
-        del model.graph.value_info[:]  # as inferred for a free batch
+        del model.graph.value_info[:]  # inferred for a free batch
         layers += _layers(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
     return Work(tuple(layers))
 
@@ -83,7 +83,7 @@ def _layers(graph: onnx.GraphProto) -> list[LayerWork]:
     values = [*graph.value_info, *graph.input, *graph.output]
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    found = []
+    layers = []
     for node in graph.node:
         if node.op_type not in _CONVOLUTIONS:
             continue
@@ -92,5 +92,5 @@ def _layers(graph: onnx.GraphProto) -> list[LayerWork]:
         places = output if node.op_type == "Conv" else source
         operations = 2 * places[0] * math.prod(places[2:]) * math.prod(weight)
         elements = math.prod(source) + math.prod(weight) + math.prod(output)
-        found.append(LayerWork(node.name, operations, elements))
-    return found
+        layers.append(LayerWork(node.name, operations, elements))
+    return layers

@@ -1,1 +1,1 @@
-"""Measurements made once, or again by hand. Not in the wheel."""
+"""Measurements made by hand. Not in the wheel."""

@@ -1,4 +1,4 @@
-"""What the studies share: how they write what they found, and a core of their own."""
+"""What the studies share: writing their results, and keeping to one core."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from salema.runtime.files.whole_files import write_bytes
 
 
 def write_study(record: dict[str, Any], *, timed: bool = True) -> None:
-    """Writes a record to the file that the command names last; a timed one with the machine that it is of."""
+    """Writes a record to the file that the command names last; a timed one with the facts of its machine."""
     whole = {"environment": describe_environment(), **record} if timed else record
     write_bytes(Path(sys.argv[-1]), json.dumps(whole, indent=1).encode() + b"\n")
 
 
 def take_one_core() -> None:
-    """Keeps this process, and those that it starts, on one core, where the system can."""
+    """Keeps this process and its children on one core, where the system can do that."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

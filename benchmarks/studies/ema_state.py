@@ -1,21 +1,18 @@
 """Why the state stays in float32: `python -m salema.benchmarks.studies.ema_state docs/ema_state.png` draws it.
 
-A state that follows a target for 1000 frames at a coefficient of 0.01, in float64, in float32 by `ema_update`'s twin,
-and in float16: there a step under half a unit in the last place adds nothing, and the state stalls.
+A state follows a target for 1000 frames at a coefficient of 0.01, in float64, in float32 by `ema_update`'s twin, and
+in float16. There a step of less than half a unit in the last place adds nothing, and the state stalls.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.twins.ema import ema_update
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FRAMES = 1000
 COEFFICIENT = 0.01
@@ -23,7 +20,7 @@ TARGET = 1.0
 
 
 def follow() -> dict[str, NDArray[np.float64]]:
-    """Returns the state after each frame, by its type."""
+    """Returns the state after each frame, by its dtype."""
     exact, half = 0.0, np.float16(0)
     state, out = np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32)
     x, mix = np.full((1, 1, 1, 1), TARGET, np.float32), np.full(1, COEFFICIENT, np.float32)
@@ -41,11 +38,11 @@ def draw(path: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415 - in the extra `plot`
 
     figure, (states, errors) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    found = follow()
+    followed = follow()
     for name, style in (("float64", "k-"), ("float32", "C0--"), ("float16", "C3-")):
-        states.plot(found[name], style, label=name)
+        states.plot(followed[name], style, label=name)
     for name, style in (("float32", "C0-"), ("float16", "C3-")):
-        errors.semilogy(np.abs(found[name] / found["float64"] - 1), style, label=name)
+        errors.semilogy(np.abs(followed[name] / followed["float64"] - 1), style, label=name)
     errors.axhline(1e-5, color="grey", linewidth=0.8, linestyle=":")
     states.set(xlabel="frame", ylabel="state", title=f"following {TARGET:g} at a = {COEFFICIENT}")
     errors.set(xlabel="frame", ylabel="relative error", title="against float64")

@@ -1,12 +1,12 @@
 """How fast `salema-eval` is as a command: `python -m salema.benchmarks.studies.eval_speed FILE.json`.
 
-The whole command under each protocol, and `published_loop.py`, in turns, from start to end, imports and reading
-included: the time by the clock on all cores, of which the peer uses one, and the CPU time on one core. One video of
-DHF1K's layout with 30 and with 200 frames (maps 192x256, ground truth 640x360, 50 fixations a frame) is scored beside
-60 others of 5 frames, which s-AUC draws from.
-The peer takes the five metrics of the published table at 320x180 under every protocol; `salema-eval` takes KL and
-AUC-Borji too, and under `dhf1k` and `exact` all at 640x360. `ratio` is against the peer with the published script's
-imports, as far as they are installed, `lean_ratio` against the one that leaves out those that it doesn't need.
+It runs the whole command under each protocol and `published_loop.py` in turns, imports and reading included, and takes
+the time by the clock on all cores, of which the peer uses one, and the CPU time on one core. One video in DHF1K's
+layout with 30 and with 200 frames (maps 192x256, ground truth 640x360, 50 fixations a frame) is scored beside 60 others
+of 5 frames, which s-AUC draws from.
+The peer always computes the five metrics of the published table at 320x180; `salema-eval` also computes KL and
+AUC-Borji, and under `dhf1k` and `exact` everything at 640x360. `ratio` is against the peer with the published script's
+imports, as far as they are installed; `lean_ratio` is against the peer without those that it doesn't need.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.metrics.protocols import PROTOCOLS
 from salema.benchmarks.speed.harness import summarise
 from salema.benchmarks.studies.common import take_one_core, write_study
 from salema.benchmarks.studies.published_loop import LEAN, import_as_published
 from salema.runtime.files.whole_files import make_folder
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ROUNDS = 3
 FRAMES = (30, 200)
@@ -78,7 +76,7 @@ def _write(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def commands(root: Path) -> dict[str, list[str]]:
-    """Returns what is run, by its name."""
+    """Returns the commands to time, by name."""
     pred, home = root / "pred", root / "DHF1K"
     program = shutil.which("salema-eval", path=str(Path(sys.executable).parent)) or "salema-eval"
     ours = [program, "--pred", str(pred), "--gt", str(home), "--dataset", "DHF1K", "--end", "1"]
@@ -94,7 +92,7 @@ def commands(root: Path) -> dict[str, list[str]]:
 
 
 def took_ms(command: list[str]) -> dict[str, float]:
-    """Runs a command to its end; returns the time by the clock, and the CPU time of all its threads and processes."""
+    """Runs a command; returns the ms by the clock, and the CPU time in ms of all its threads and processes."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env=environment)  # noqa: S603 - our own
@@ -104,16 +102,16 @@ def took_ms(command: list[str]) -> dict[str, float]:
 
 
 def table(timings: dict[str, dict[str, Any]]) -> str:
-    """Returns the table of `docs/scores.md`: seconds, and how many times less than the peer; the lean in brackets."""
+    """Returns the table of `docs/scores.md`: seconds, and the peer's over them; those of the lean peer in brackets."""
     names = " | ".join(f"`{name}`" for name in PROTOCOLS)
     rows = [f"| frames | time | published script | {names} |", "|---" * 6 + "|"]
     for frames in FRAMES:
         for kind in KINDS:
-            known = {name: timings[f"{name}, {frames} frames, {kind}"] for name in (PEER, LEAN_PEER, *PROTOCOLS)}
-            peer, lean = (known[name]["median_ms"] / 1e3 for name in (PEER, LEAN_PEER))
+            by_name = {name: timings[f"{name}, {frames} frames, {kind}"] for name in (PEER, LEAN_PEER, *PROTOCOLS)}
+            peer, lean = (by_name[name]["median_ms"] / 1e3 for name in (PEER, LEAN_PEER))
             cells = [
                 f"{own['median_ms'] / 1e3:.2f} s, {own['ratio']:.1f} {TIMES} ({own['lean_ratio']:.1f} {TIMES})"
-                for own in (known[name] for name in PROTOCOLS)
+                for own in (by_name[name] for name in PROTOCOLS)
             ]
             rows.append(f"| {frames} | {kind} | {peer:.1f} s ({lean:.1f} s) | {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -124,7 +122,7 @@ def _measure(frames: int, kind: str) -> dict[str, dict[str, Any]]:
         write_data(Path(folder), frames)
         cases = commands(Path(folder))
         for command in cases.values():
-            took_ms(command)  # byte code is written, files are in memory
+            took_ms(command)  # writes byte code, and brings files into memory
         times: dict[str, list[list[float]]] = {name: [] for name in cases}
         for _ in range(ROUNDS):
             for name, command in cases.items():
@@ -137,14 +135,14 @@ def main() -> None:
     """Measures, prints and writes JSON."""
     timings = {}
     for kind in KINDS:
-        if kind == CPU:  # the last one
+        if kind == CPU:  # the last kind: it can't be undone
             take_one_core()
         for frames in FRAMES:
-            for name, found in _measure(frames, kind).items():
-                timings[f"{name}, {frames} frames, {kind}"] = found
-                ratio = f"{found['ratio']:.1f} x ({found['ratio_low']:.1f} to {found['ratio_high']:.1f})"
-                print(f"{frames:4d} frames  {kind:13s}  {name:38s} {found['median_ms']:8.0f} ms  {ratio}", end="")
-                print(f", lean {found['lean_ratio']:.1f} x", flush=True)
+            for name, timing in _measure(frames, kind).items():
+                timings[f"{name}, {frames} frames, {kind}"] = timing
+                ratio = f"{timing['ratio']:.1f} x ({timing['ratio_low']:.1f} to {timing['ratio_high']:.1f})"
+                print(f"{frames:4d} frames  {kind:13s}  {name:38s} {timing['median_ms']:8.0f} ms  {ratio}", end="")
+                print(f", lean {timing['lean_ratio']:.1f} x", flush=True)
     print(table(timings))
     write_study({"rounds": ROUNDS, "not_installed": import_as_published(), "timings": timings})
 

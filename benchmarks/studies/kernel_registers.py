@@ -16,20 +16,20 @@ VARIANTS = (*EMA_VARIANTS, *PREPROCESS, *PICTURES)
 
 
 def count_registers() -> dict[str, dict[str, int | None]]:
-    """Returns registers per thread by variant and target, by NVRTC; a spill would be an error.
+    """Compiles all variants with NVRTC; returns registers per thread by variant and target.
 
     Raises:
         RuntimeError: a variant spills.
     """
-    found: dict[str, dict[str, int | None]] = {}
+    registers: dict[str, dict[str, int | None]] = {}
     for variant in VARIANTS:
-        row = found.setdefault(" ".join((variant.name, *variant.arguments)), {})
+        row = registers.setdefault(" ".join((variant.name, *variant.arguments)), {})
         for target in TARGETS:
             compiled = compile_kernel(variant, target, "nvrtc")
             if compiled.spilled_bytes:
                 raise RuntimeError(f"{variant} spills {compiled.spilled_bytes} bytes on {target}")
             row[target] = compiled.registers
-    return found
+    return registers
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a run loses that is killed at any moment: `python -m salema.benchmarks.studies.kills --model DIR`."""
+"""What a run loses when it is killed: `python -m salema.benchmarks.studies.kills VIDEO --model DIR`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,35 @@ def kill_once(command: Sequence[str], folder: Path, after_s: float) -> dict[str,
     """Starts a run, kills it some time after its first map, recovers its files, and returns what is lost.
 
     Args:
-        command: `salema-run` with what it takes, without outputs.
+        command: `salema-run` with its arguments, but for outputs.
         folder: an empty one.
-        after_s: how long to wait.
+        after_s: from the first map to the kill.
 
     Returns:
-        Maps on the disk as PNG when it was killed, and how many fewer frames, maps and lines the MP4, NPZ and CSV hold;
-        and the former in seconds of video.
+        The number of maps on the disk as PNG; how many fewer frames, maps and lines the MP4, NPZ and CSV hold; and the
+        lost frames in seconds of video.
 
     Raises:
         VideoError: the run ended, or had not begun within a minute.
     """
+    _run_and_kill(command, folder, after_s)
+    maps = sum(not path.name.startswith(".") for path in (folder / "maps").iterdir())
+    recover_folder(folder)
+    frames = count_pictures(folder / "o.recovered-1.mp4")  # 0 if it was killed before the first fragment
+    with np.load(folder / "o.recovered-1.npz") as archive:
+        raw, times_s = len(archive["maps"]), archive["times_s"]
+    frame_s = float(np.median(np.diff(times_s, append=times_s[-1:])))
+    lines = len((folder / "o.recovered-1.csv").read_text().splitlines()) - 1
+    return {
+        "maps": maps,
+        "lost_frames": maps - frames,
+        "lost_s": round((maps - frames) * frame_s, 3),
+        "lost_maps": maps - raw,
+        "lost_lines": maps - lines,
+    }
+
+
+def _run_and_kill(command: Sequence[str], folder: Path, after_s: float) -> None:
     with subprocess.Popen(  # noqa: S603
         [*command, *_OUTPUTS], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -49,26 +67,10 @@ def kill_once(command: Sequence[str], folder: Path, after_s: float) -> dict[str,
             time.sleep(0.01)
         time.sleep(after_s)
         process.kill()
-    maps = sum(not path.name.startswith(".") for path in (folder / "maps").iterdir())
-    recover_folder(folder)
-    frames = count_pictures(folder / "o.recovered-1.mp4")  # 0 where it was killed before the first fragment
-    with np.load(folder / "o.recovered-1.npz") as archive:
-        raw, frame_s = (
-            len(archive["maps"]),
-            float(np.median(np.diff(archive["times_s"], append=archive["times_s"][-1:]))),
-        )
-    lines = len((folder / "o.recovered-1.csv").read_text().splitlines()) - 1
-    return {
-        "maps": maps,
-        "lost_frames": maps - frames,
-        "lost_s": round((maps - frames) * frame_s, 3),
-        "lost_maps": maps - raw,
-        "lost_lines": maps - lines,
-    }
 
 
 def main() -> None:
-    """Kills runs of a video that is played without end, and prints a line of JSON for each, then the worst."""
+    """Kills runs of a video that loops for ever; prints a line of JSON for each, then the largest losses."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("video", help="a video file, or an RTSP or HTTP stream")
     parser.add_argument("--model", required=True, type=Path, help="folder that salema-export wrote")
@@ -79,7 +81,7 @@ def main() -> None:
     video = str(Path(given.video).resolve()) if Path(given.video).exists() else given.video
     endless = ["--loop", "0"] if Path(given.video).exists() else []
     command = [program, video, "--model", str(given.model.resolve()), *endless]
-    moments, results = random.Random(0), list[dict[str, float]]()  # noqa: S311 - moments, no secrets
+    moments, results = random.Random(0), list[dict[str, float]]()  # noqa: S311 - no secrets
     for _ in range(given.kills):
         with tempfile.TemporaryDirectory() as folder:
             results.append(kill_once(command, Path(folder), moments.uniform(0, given.longest_s)))

@@ -1,17 +1,18 @@
-"""Whether the size of the maps matters to DHF1K's scores: network size, or that of the source.
+"""How much DHF1K's scores depend on the size of the maps: the network's, or the source's.
 
-Synthetic frames of 640x360, each with a density of a few blots, fixations drawn from it, and a map at 256x192 that is
-the density, smoothed and disturbed. All variants of a map are scored with the protocol `dhf1k` and the same draws.
+Synthetic frames of 640x360 have a density of a few blobs, fixations drawn from it, and a map at 256x192: the density,
+smoothed and with noise added. All variants of a map are scored with the protocol `dhf1k` and the same draws.
 Usage: python -m salema.benchmarks.studies.map_size_scores FILE.json
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.maps.fixations import seeded
 from salema.benchmarks.metrics.protocols import METRICS, PROTOCOLS, score_frame
@@ -19,9 +20,6 @@ from salema.benchmarks.studies.common import write_study
 from salema.runtime.output.bicubic import matlab_bicubic
 from salema.runtime.output.map_size import levels_at
 from salema.runtime.postprocess import to_grey
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FRAMES, TRUTH_HW, MAP_HW = 200, (360, 640), (192, 256)
 
@@ -54,7 +52,7 @@ VARIANTS: dict[str, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
 
 
 def make_frame(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Returns a raw map `(192, 256)`, and the density `(360, 640)` and fixations that belong to it."""
+    """Returns a raw map `(192, 256)` with its density and its fixations, both `(360, 640)`."""
     rng = seeded(0, "map size", number)
     rows, columns = np.mgrid[: TRUTH_HW[0], : TRUTH_HW[1]]
     density = np.zeros(TRUTH_HW)
@@ -71,7 +69,7 @@ def make_frame(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDA
 
 
 def measure() -> dict[str, Any]:
-    """Scores every variant of every frame; returns means, and how far each is from maps at network size."""
+    """Scores all variants of each frame; returns their means, and their differences from maps at network size."""
     frames = [make_frame(number) for number in range(FRAMES)]
     scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in VARIANTS}
     for number, (raw, density, fixated) in enumerate(frames):
@@ -80,14 +78,14 @@ def measure() -> dict[str, Any]:
         for name, variant in VARIANTS.items():
             rng = seeded(int(name == _OTHER_DRAWS), "scores", number)
             scores[name].append(score_frame(variant(raw), density, fixated, others, PROTOCOLS["dhf1k"], rng))
-    rows = {name: np.array(found) for name, found in scores.items()}
+    tables = {name: np.array(rows) for name, rows in scores.items()}
     return {
         name: {
-            "mean": dict(zip(METRICS, found.mean(axis=0).tolist(), strict=True)),
-            "mean_difference": dict(zip(METRICS, (found - rows["network"]).mean(axis=0).tolist(), strict=True)),
-            "largest_difference": dict(zip(METRICS, abs(found - rows["network"]).max(axis=0).tolist(), strict=True)),
+            "mean": dict(zip(METRICS, table.mean(axis=0).tolist(), strict=True)),
+            "mean_difference": dict(zip(METRICS, (table - tables["network"]).mean(axis=0).tolist(), strict=True)),
+            "largest_difference": dict(zip(METRICS, abs(table - tables["network"]).max(axis=0).tolist(), strict=True)),
         }
-        for name, found in rows.items()
+        for name, table in tables.items()
     }
 
 

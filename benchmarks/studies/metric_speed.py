@@ -1,9 +1,9 @@
 """How fast the metrics are against the textbook's loops: `python -m salema.benchmarks.studies.metric_speed FILE.json`.
 
-One frame's five metrics of the published table, in turns, on one core and in the process's own time: at 640x360 as
-DHF1K's maps are, under each protocol, and at half of that as the protocol `salema` has it. There are 80 fixations, and
-those of as many other frames as the protocol takes (of 6000 where it takes all). Both sides take the same maps, already
-read and of one size: uint8, and float32 where the protocol goes on in it. Only ours breaks ties; the loops are the
+It times the five metrics of the published table on one frame, in turns, on one core, in CPU time: at 640x360, the size
+of DHF1K's maps, under each protocol, and at half of that, as the protocol `salema` does it. The frame has 80 fixations,
+and those of as many other frames as the protocol takes (of 6000 where it takes all). Both sides get the same maps,
+already read and of one size: uint8, or float32 where the protocol needs it. Only ours breaks ties. The loops are the
 published ones under every protocol, as nobody would compare every pixel with every other.
 """
 
@@ -13,18 +13,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.metrics.protocols import PROTOCOLS, Protocol, defined_metrics, to_size
 from salema.benchmarks.speed.harness import compare
 from salema.benchmarks.studies import slow_metrics as slow
 from salema.benchmarks.studies.common import take_one_core, write_study
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ROUNDS = 25
 SETTINGS = {
@@ -38,13 +36,13 @@ FIXATIONS, ALL_FRAMES = 80, 6000
 _NETWORK_HW = (192, 256)
 _RNG = np.random.default_rng(0)
 
-Frame = dict[str, "NDArray[Any]"]
+Frame = dict[str, NDArray[Any]]
 
 
 def make_frame(size_hw: tuple[int, int], protocol: Protocol) -> Frame:
     """Returns a frame: `saliency`, `density` uint8, `fixated` bool, `others` int32 counts, all `(H, W)`.
 
-    `saliency` is resized from the network's size as the protocol has it, and float32 where that is.
+    `saliency` is resized from the network's size as the protocol does it, and so may be float32.
     """
     draw = np.random.default_rng(0)
     fixated, looked = (_drawn(draw, size, FIXATIONS) > 0 for size in (size_hw, _NETWORK_HW))
@@ -80,7 +78,7 @@ def fast(frame: Frame, protocol: Protocol, metric: str) -> float:
 
 
 def loops(frame: Frame, protocol: Protocol, metric: str) -> float:
-    """Scores a frame as the textbook does."""
+    """Scores a frame by one metric as the textbook does, or by all five."""
     saliency, density, fixated = frame["saliency"], frame["density"], frame["fixated"]
     others, top = frame["others"] > 0, protocol.at_top
     calls: dict[str, Callable[[], float]] = {
@@ -104,11 +102,11 @@ def main() -> None:
         for metric in (*FIVE, "all five"):
             sides = {"loops": loops, "salema": fast}
             cases = {side: partial(score, frame, protocol, metric) for side, score in sides.items()}
-            found = compare(cases, "loops", ROUNDS, inner=3, clock=time.process_time)
-            timings[f"{metric}, {setting}"] = {side: asdict(timing) for side, timing in found.items()}
-            ours = found["salema"]
+            both = compare(cases, "loops", ROUNDS, inner=3, clock=time.process_time)
+            timings[f"{metric}, {setting}"] = {side: asdict(timing) for side, timing in both.items()}
+            ours = both["salema"]
             print(
-                f"{metric:9s} {setting}: loops {found['loops'].median_ms:7.2f} ms, salema {ours.median_ms:6.2f} ms,"
+                f"{metric:9s} {setting}: loops {both['loops'].median_ms:7.2f} ms, salema {ours.median_ms:6.2f} ms,"
                 f" {ours.ratio:6.1f} x ({ours.ratio_low:.1f} to {ours.ratio_high:.1f})"
             )
     write_study({"fixations": FIXATIONS, "rounds": ROUNDS, "timings": timings})

@@ -1,9 +1,9 @@
-"""What each choice made for ncnn is worth.
+"""What each of our choices for ncnn gains.
 
 `python -m salema.benchmarks.studies.ncnn_choices FP32_DIR INT8_DIR FILE.json`.
-Steps of the exported files as they run, and with one choice undone, in turns: how Winograd's forms are chosen, and how
-the first layer is computed. How long waiting threads spin is read when ncnn is loaded, so each setting of that runs in
-processes of its own, in turns too.
+It times steps of the exported files, as they are and with one choice undone, in turns: how Winograd's forms are chosen,
+and how the first layer is computed. ncnn reads once, when it is loaded, how long waiting threads spin: so each setting
+of that runs in its own processes, also in turns.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.speed.harness import compare, time_ms
 from salema.benchmarks.studies.common import write_study
@@ -30,20 +30,17 @@ from salema.runtime.backends.ncnn_files import read_info
 from salema.runtime.backends.ncnn_session import load_net, to_mat
 from salema.runtime.model_folder import look_up
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 ROUNDS, PROCESSES, STEPS = 15, 6, 12
 SPINS = {"0.1 ms": {}, "none": {"OMP_WAIT_POLICY": "passive"}, "3 ms, libgomp's own": {"GOMP_SPINCOUNT": "300000"}}
 _SIZES, _FIRST = r" -23330=\S+", " 31=96"
 
 
 def choices(fp32: Path, int8: Path, scratch: Path) -> dict[str, Callable[[], NDArray[np.float32]]]:
-    """Returns what runs a step, `() -> map`, by the choice that is undone in it.
+    """Returns functions that run a step, `() -> map`, by the choice that is undone.
 
     Args:
         fp32: folder of a model exported `--for ncnn`.
-        int8: the same with `--int8`.
+        int8: folder of one exported with `--int8` too.
         scratch: a folder for changed files.
     """
     text, rounded = (look_up(folder).ncnn_files().param.read_text("ascii") for folder in (fp32, int8))
@@ -82,8 +79,8 @@ def _stepper(folder: Path, text: str, precision: str, param: Path) -> Callable[[
 
 
 def spinning(folder: Path, processes: int = PROCESSES, steps: int = STEPS) -> dict[str, list[float]]:
-    """Returns the median ms of a step in each process, by how long threads spin while they wait."""
-    found: dict[str, list[float]] = {name: [] for name in SPINS}
+    """Returns the median ms of a step in each process, by how long waiting threads spin."""
+    medians_ms: dict[str, list[float]] = {name: [] for name in SPINS}
     plain = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
     command = [sys.executable, "-m", __name__ if __name__ != "__main__" else "salema.benchmarks.studies.ncnn_choices"]
     for _ in range(processes):
@@ -95,8 +92,8 @@ def spinning(folder: Path, processes: int = PROCESSES, steps: int = STEPS) -> di
                 capture_output=True,
                 text=True,
             )
-            found[name].append(float(ran.stdout))
-    return found
+            medians_ms[name].append(float(ran.stdout))
+    return medians_ms
 
 
 def _median_step_ms(folder: Path, steps: int) -> float:
@@ -107,20 +104,20 @@ def _median_step_ms(folder: Path, steps: int) -> float:
 
 
 def main() -> None:
-    """Measures, prints and writes JSON; with a folder and a number, prints the median of so many steps."""
-    if len(sys.argv) == 3:  # noqa: PLR2004 - in a process of its own
+    """Measures, prints and writes JSON; with a folder and a number N, prints the median ms of N steps."""
+    if len(sys.argv) == 3:  # noqa: PLR2004 - started by `spinning`
         print(_median_step_ms(Path(sys.argv[1]), int(sys.argv[2])))
         return
     fp32, int8 = map(Path, sys.argv[1:3])
     with tempfile.TemporaryDirectory(prefix="salema-") as scratch:
-        found = compare(choices(fp32, int8, Path(scratch)), "fp32", ROUNDS)
-    for name, timing in found.items():
+        compared = compare(choices(fp32, int8, Path(scratch)), "fp32", ROUNDS)
+    for name, timing in compared.items():
         quartiles = f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}"
         print(f"{name}: {timing.median_ms:.1f} ms, {timing.ratio:.2f} x ({quartiles})")
     spins = spinning(fp32)
     for name, times in spins.items():
         print(f"spinning {name}: {statistics.median(times):.0f} ms ({min(times):.0f} to {max(times):.0f})")
-    timings = {name: asdict(timing) for name, timing in found.items()}
+    timings = {name: asdict(timing) for name, timing in compared.items()}
     write_study({"rounds": ROUNDS, "spinning_ms": spins, "timings": timings})
 
 

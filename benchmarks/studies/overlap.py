@@ -1,8 +1,8 @@
 """How well a run's stages overlap: wall time over that of its slowest stage alone.
 
-`python -m salema.benchmarks.studies.overlap CLIP FILE.json`. The network's place is taken by a wait as long as a GPU
-would take, which leaves the processor to the other stages as a GPU does; on the CPU itself the network takes all of
-it, and there is nothing to overlap. The slowest stage is then the wait, and alone it takes the sum of its waits.
+`python -m salema.benchmarks.studies.overlap CLIP FILE.json`. A wait, as long as a GPU would take, stands in for the
+network: it leaves the CPU to the other stages, as a GPU does. On the CPU the network takes all cores, and nothing can
+overlap. The slowest stage is then the wait, and alone it takes the sum of the waits.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.benchmarks.studies.common import write_study
 from salema.runtime.output.outputs import Outputs
@@ -27,16 +28,13 @@ from salema.runtime.sources.source import find_sources
 from salema.runtime.spec import ModelSpec, StateSpec
 from salema.runtime.stream import SaliencyStream
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 STEPS_MS = (8.0, 12.0, 20.0)
 ROUNDS, FRAMES = 3, 1500
 _HW = (192, 256)
 
 
 class WaitingSession(OpenModel):
-    """A session whose step is a wait: nothing else of a GPU's step is the processor's work."""
+    """A session whose step is a wait: a GPU's step costs the CPU no more."""
 
     backend, device, runs_on = "none", "none", "a wait"
 
@@ -49,7 +47,7 @@ class WaitingSession(OpenModel):
         self._map = np.hypot(rows - 96, columns - 128).astype(np.float32)[np.newaxis] / 400
 
     def step(self, frames: NDArray[np.uint8], states: Any, mix: NDArray[np.float32]) -> tuple[Any, Any]:  # noqa: ARG002
-        """Waits, and gives the same map each time."""
+        """Waits; returns the same map each time."""
         start = time.perf_counter()
         time.sleep(self._step_s)
         self.waited_s += time.perf_counter() - start
@@ -61,12 +59,12 @@ class Overlap:
     """Medians over the rounds, with mean milliseconds per frame of each stage.
 
     Attributes:
-        step_ms: what the wait was to be.
-        frames: how many a run has.
+        step_ms: of the wait, as asked for.
+        frames: of a run.
         size_hw: of the source.
         wall_over_slowest: wall time over the sum of the waits, or over the busiest stage's sum where that is more.
-        spread: between the quartiles of that.
-        stage_ms: while all run.
+        spread: the distance between its quartiles.
+        stage_ms: of each stage while all run.
     """
 
     step_ms: float

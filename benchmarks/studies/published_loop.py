@@ -1,10 +1,10 @@
-"""What the published evaluation script does, written anew: the peer of `salema-eval` in `eval_speed.py`.
+"""The work of the published evaluation script, written anew: the peer of `salema-eval` in `eval_speed.py`.
 
-`python -m salema.benchmarks.studies.published_loop PRED TRUTH VIDEO` takes PRED/<video>/*.png against
+`python -m salema.benchmarks.studies.published_loop PRED TRUTH VIDEO` scores PRED/<video>/*.png against
 TRUTH/<video>/{maps,fixation}.
-One process, one frame after the other: metrics in float32, one threshold after the other, s-AUC split after split, with
-NumPy's old generator. It imports first what the published script imports, PyTorch among it, as far as that is
-installed; `--lean` leaves out what no line of it needs. The four processes that joblib starts there are left out.
+One process takes one frame after the other, in float32, threshold by threshold, and s-AUC split by split, with NumPy's
+old generator. First it imports what the published script imports, PyTorch included, as far as that is installed;
+`--lean` leaves out imports that nothing uses. The four processes that joblib starts there are left out.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import importlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Map = NDArray[Any]
+Map = NDArray[Any]
 
 OTHER_VIDEOS = 40
 JITTER = 1e-7
@@ -49,7 +47,7 @@ def main() -> None:
 
 
 def import_as_published(names: Iterable[str] = IMPORTS) -> list[str]:
-    """Imports what is there of these; returns the names of the others."""
+    """Imports those that are installed; returns the names of the others."""
     missing = []
     for name in names:
         try:
@@ -60,7 +58,7 @@ def import_as_published(names: Iterable[str] = IMPORTS) -> list[str]:
 
 
 def average_of_others(truth: Path, video: str, rng: np.random.RandomState) -> Map:
-    """Averages one fixation map of each of 40 other videos; uint8."""
+    """Returns the mean of one fixation map from each of 40 other videos, uint8."""
     videos = sorted({path.name for path in truth.iterdir()} - {video})
     total: Any = 0
     for name in rng.choice(videos, OTHER_VIDEOS, replace=False):
@@ -71,7 +69,7 @@ def average_of_others(truth: Path, video: str, rng: np.random.RandomState) -> Ma
 
 
 def score(saliency: Map, density: Map, fixation: Map, others: Map, rng: np.random.RandomState) -> list[float]:
-    """Scores a frame: AUC-Judd, s-AUC, NSS, CC, SIM; all maps uint8, the three of the ground truth of one size."""
+    """Returns a frame's AUC-Judd, s-AUC, NSS, CC, SIM; maps are uint8, the three of the ground truth of one size."""
     saliency = cv2.resize(saliency, density.shape[::-1], interpolation=cv2.INTER_LINEAR)
     saliency, density, fixation, others = (
         cv2.resize(image, (0, 0), fx=0.5, fy=0.5).astype(np.float32) for image in (saliency, density, fixation, others)
@@ -91,16 +89,16 @@ def _auc_judd(saliency: Map, fixated: Map) -> float:
     flat = _stretched(saliency).ravel()
     thresholds = sorted(flat[fixated.ravel()], reverse=True)
     hits, alarms = _curves(len(thresholds))
-    for found, threshold in enumerate(thresholds, 1):
-        hits[found] = found / len(thresholds)
-        alarms[found] = (np.sum(flat >= threshold) - found) / (len(flat) - len(thresholds))
+    for above, threshold in enumerate(thresholds, 1):
+        hits[above] = above / len(thresholds)
+        alarms[above] = (np.sum(flat >= threshold) - above) / (len(flat) - len(thresholds))
     return float(_trapezoid(hits, alarms))
 
 
 def _shuffled_auc(saliency: Map, fixated: Map, elsewhere: Map, rng: np.random.RandomState) -> float:
     flat = _stretched(saliency).ravel()
     positives, pool = flat[fixated.ravel()], np.flatnonzero(elsewhere)
-    # All that was looked at elsewhere is shuffled for each split, and the first places are taken.
+    # For each split all pixels fixated elsewhere are shuffled, and the first ones are taken.
     drawn = [rng.permutation(row)[: len(positives)] for row in np.tile(np.arange(len(pool)), (SPLITS, 1))]
     splits = flat[pool[np.transpose(drawn)]]
     return float(np.mean([_split_area(positives, splits, split) for split in range(SPLITS)]))
@@ -116,7 +114,7 @@ def _split_area(positives: Map, splits: Map, split: int) -> float:
 
 
 def _curves(points: int) -> tuple[Map, Map]:
-    """Returns hits and false alarms, to be filled between (0, 0) and (1, 1)."""
+    """Returns hits and false alarms with their ends (0, 0) and (1, 1), to be filled between."""
     hits, alarms = np.zeros(points + 2), np.zeros(points + 2)
     hits[-1] = alarms[-1] = 1
     return hits, alarms

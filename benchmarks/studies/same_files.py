@@ -1,4 +1,4 @@
-"""What of a file has to be the same in two runs of one command: all but times, versions and what follows from them."""
+"""Compares files of two runs of one command: all must be equal but times, versions and what follows from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import av
 import onnx
 
-# What a file may say that is not the same from one run, version or machine to the next.
+# Entries that may differ between runs, versions or machines.
 VARYING = frozenset({"salema_version", "commit", "seconds", "fps", "stage_ms", "size_bytes"})
 VARYING |= {"onnx_sha256", "files_sha256"}  # of files that hold the version
 
@@ -28,13 +28,13 @@ def is_same(before: Path, after: Path) -> bool:
 def compare(before: Path, after: Path) -> dict[str, str]:
     """Returns, for each file of two folders by its path there, `same`, `differs`, `only before` or `only after`."""
     sides = [{str(path.relative_to(side)) for path in side.rglob("*") if path.is_file()} for side in (before, after)]
-    found = {}
+    verdicts = {}
     for name in sorted(sides[0] | sides[1]):
         if name in sides[0] & sides[1]:
-            found[name] = "same" if is_same(before / name, after / name) else "differs"
+            verdicts[name] = "same" if is_same(before / name, after / name) else "differs"
         else:
-            found[name] = "only before" if name in sides[0] else "only after"
-    return found
+            verdicts[name] = "only before" if name in sides[0] else "only after"
+    return verdicts
 
 
 def _graph(path: Path) -> object:
@@ -62,7 +62,7 @@ def _pictures_and_sound(path: Path) -> object:
 def _records(path: Path) -> object:
     text = path.read_text("utf-8")
     records = [json.loads(line) for line in (text.splitlines() if path.suffix == ".jsonl" else [text])]
-    return json.dumps(_lasting(records), sort_keys=True)  # as text, in which NaN is NaN
+    return json.dumps(_lasting(records), sort_keys=True)  # as text, where NaN equals NaN
 
 
 def _lasting(value: Any) -> Any:

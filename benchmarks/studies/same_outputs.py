@@ -1,7 +1,7 @@
 """Whether the same commands give the same files at two commits of this repository.
 
 Usage: python -m salema.benchmarks.studies.same_outputs BEFORE [AFTER]
-Both are run side by side, in 8 minutes of processor time. Weights are seeded, sources are made here.
+It runs both side by side, in 8 minutes of CPU time. Weights are seeded, sources are made here.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ frames = np.random.default_rng(1).integers(0, 256, (6, 2, 40, 60, 3), np.uint8)
 with load("export/batch", streams=2) as stream:
     np.savez("streams.npz", maps=[stream.step_batch(list(pair)) for pair in frames])
 """
-# Runs code with one commit's packages, and no others.
+# Runs code with one commit's packages only.
 _START = """
 import pathlib, sys
 tree, code, *sys.argv = sys.argv[1:]
@@ -89,7 +89,7 @@ finally:
 
 
 def check_out(revision: str, tree: Path) -> None:
-    """Writes a commit's files, and in `.packages` links to its packages under the names by which they are imported."""
+    """Writes a commit's files, and in `.packages` links to its packages by the names they are imported under."""
     archive = subprocess.run(["git", "-C", str(ROOT), "archive", revision], capture_output=True, check=False)  # noqa: S603, S607
     if archive.returncode:
         sys.exit(f"{revision}: git archive failed: {archive.stderr.decode().strip()}; give a commit of this repository")
@@ -101,7 +101,7 @@ def check_out(revision: str, tree: Path) -> None:
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Yields what is run in order, each with the file its standard output goes to, if that is data."""
+    """Yields the commands in order, each with the file for its standard output, if that is data."""
     for name, options in EXPORTS.items():
         size = "32 48" if "int8" in name else "64 96"
         yield f"salema-export {options} --imgsz {size} --engine none --json -o export/{name}", f"export/{name}.jsonl"
@@ -142,7 +142,7 @@ def run_all(tree: Path, outputs: Path) -> list[str]:
 
 
 def write_inputs(folder: Path, records: Path) -> None:
-    """Writes what the commands read: two videos of two shots with sound, two datasets, and a bench's records."""
+    """Writes what the commands read: two videos of two shots with sound, two datasets, and records of a benchmark."""
     for number in (1, 2):
         write_video(folder / f"videos/{number}.mp4", np.concatenate([shot(number, FRAMES // 2), shot(9, FRAMES // 2)]))
     rng = np.random.default_rng(0)
@@ -163,7 +163,7 @@ def write_inputs(folder: Path, records: Path) -> None:
 
 
 def shot(seed: int, frames: int) -> NDArray[np.uint8]:
-    """Returns patches of colour that drift, uint8 BGR `(frames, *SIZE_HW, 3)`."""
+    """Returns drifting patches of colour, uint8 BGR `(frames, *SIZE_HW, 3)`."""
     patches = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
     picture = cv2.resize(patches, SIZE_HW[::-1], interpolation=cv2.INTER_CUBIC)
     return np.stack([np.roll(picture, (index, 2 * index), (0, 1)) for index in range(frames)])

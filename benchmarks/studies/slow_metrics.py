@@ -1,4 +1,4 @@
-"""The metrics as the papers write them, loop by loop: the oracle of the fast ones, and the peer in their timing.
+"""The metrics as the papers write them, loop by loop: the tests hold the fast ones to them, and a study times both.
 
 Sources: Judd et al. 2012, Borji et al. 2013, Zhang et al. 2008 (shuffled AUC), Peters et al. 2005 (NSS), Bylinskii et
 al. 2019. Maps are `(H, W)`, neither flat nor empty; `fixated` is boolean with at least one set and one not.
@@ -6,31 +6,29 @@ al. 2019. Maps are `(H, W)`, neither flat nor empty; `fixated` is boolean with a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Map = NDArray[Any]
+Map = NDArray[Any]
 
 
 def auc_judd(saliency: Map, fixated: Map) -> float:
-    """Counts the pixels above each fixated value, one threshold after the other."""
+    """Takes each fixated value as a threshold, one after the other."""
     thresholds = sorted(saliency[fixated], reverse=True)
     hits, false_alarms = [0.0], [0.0]
-    for found, threshold in enumerate(thresholds, 1):
+    for above_fixated, threshold in enumerate(thresholds, 1):
         above = np.sum(saliency >= threshold)
-        hits.append(found / len(thresholds))
-        false_alarms.append((above - found) / (saliency.size - len(thresholds)))
+        hits.append(above_fixated / len(thresholds))
+        false_alarms.append((above - above_fixated) / (saliency.size - len(thresholds)))
     return _trapezoid([*false_alarms, 1.0], [*hits, 1.0])
 
 
 def shuffled_auc(
     saliency: Map, fixated: Map, others: Map, rng: np.random.Generator, *, at_top: bool = False, splits: int = 100
 ) -> float:
-    """Draws from the others' fixations, split after split; `others` is boolean `(H, W)`."""
+    """Draws from the fixations of other frames, split after split; `others` is boolean `(H, W)`."""
     pool = np.flatnonzero(others)
     count = min(int(fixated.sum()), len(pool))
     drawn = [rng.permutation(pool)[:count] for _ in range(splits)]
@@ -73,18 +71,18 @@ def rank_auc(positives: Map, negatives: Map) -> float:
 
 
 def nss(saliency: Map, fixated: Map, ddof: int = 0) -> float:
-    """Standardises the map, then takes the mean where people looked."""
+    """Standardises the map, then takes its mean over the fixations."""
     standard = (saliency - np.mean(saliency, dtype=np.float64)) / np.std(saliency, ddof=ddof, dtype=np.float64)
     return float(np.mean(standard[fixated]))
 
 
 def cc(saliency: Map, density: Map) -> float:
-    """Correlates the two as lists of numbers."""
+    """Returns the correlation of the two maps' values."""
     return float(np.corrcoef(saliency.ravel(), density.ravel())[0, 1])
 
 
 def sim(saliency: Map, density: Map) -> float:
-    """Sums the lesser of the two, each stretched to [0, 1] and then taken to a sum of 1."""
+    """Sums the lesser of the two maps, each stretched to [0, 1] and then scaled to a sum of 1."""
     first, second = _stretched(saliency), _stretched(density)
     return float(np.sum(np.minimum(first / np.sum(first), second / np.sum(second))))
 
@@ -92,8 +90,8 @@ def sim(saliency: Map, density: Map) -> float:
 def kl_divergence(saliency: Map, density: Map) -> float:
     """Sums `p log(p / q)`, with the MIT benchmark's epsilon."""
     epsilon = 2.2204e-16
-    found, wanted = (values / np.sum(values, dtype=np.float64) for values in (saliency, density))
-    return float(np.sum(wanted * np.log(epsilon + wanted / (found + epsilon))))
+    predicted, wanted = (values / np.sum(values, dtype=np.float64) for values in (saliency, density))
+    return float(np.sum(wanted * np.log(epsilon + wanted / (predicted + epsilon))))
 
 
 def _stretched(values: Map) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""One TensorRT or TensorRT-RTX build: network, configuration, plan, and the proof of its precision.
+"""One TensorRT or TensorRT-RTX build: network, configuration, plan, and the check of its precision.
 
 Sources: TensorRT Python API 10.3 to 11.4 and TensorRT-RTX 1.2 to 1.7, "Builder", "IBuilderConfig", "OnnxParser".
 The graph carries the precision (it is strongly typed): TensorRT 11 and TensorRT-RTX know no other way.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.export.engine.progress import BuildProgress, make_monitor
+from salema.export.options import EngineOptions
 from salema.runtime.errors import BackendError, ModelError, UsageError
 from salema.runtime.gpu.engine_inspector import check_precision
 from salema.runtime.gpu.trt_engine import deserialize, inspect_engine, set_shapes, shape_of
@@ -22,14 +23,12 @@ from salema.runtime.spec import ModelSpec
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from salema.export.options import EngineOptions
-
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A built plan, how many convolutions its network has, the timing cache after it if there was one, and its time."""
+    """A built plan, its number of convolutions, the timing cache after the build if one is used, and the build time."""
 
     data: bytes
     convolutions: int
@@ -40,9 +39,9 @@ class Plan:
 def build_plan(
     library: Library, model: bytes, where: str, spec: ModelSpec, options: EngineOptions, profile: tuple[int, int, int]
 ) -> Plan:
-    """Builds a plan from the content of an ONNX file, whose name is `where`. For TensorRT-RTX the options name targets.
+    """Builds a plan from the content of the ONNX file `where`. For TensorRT-RTX the options name the targets.
 
-    `profile` is the least, best and greatest number of streams, where the batch is free.
+    `profile` is the least, best and greatest number of streams, for a free batch.
     """
     started = time.perf_counter()
     progress = BuildProgress()
@@ -70,7 +69,7 @@ def build_plan(
 def inspect_plan(
     library: Library, plan: bytes, options: EngineOptions, spec: ModelSpec, streams: int, where: str
 ) -> None:
-    """Loads a plan on the GPU that it is for, and has the inspector show its convolutions' precision."""
+    """Loads a plan on its GPU, and checks the precision that the inspector shows of its convolutions."""
     progress = BuildProgress()
     with progress.ends_on_interrupt(), library.told("inspecting the engine"):
         engine = deserialize(library, plan, where, version_compatible=options.version_compatible)
@@ -82,13 +81,13 @@ def inspect_plan(
 
 
 def _parse(library: Library, builder: trt.Builder, model: bytes, where: str, precision: str) -> trt.INetworkDefinition:
-    # TensorRT 11 is always strongly typed, and may have no flag for it.
+    # TensorRT 11 is always strongly typed, and may lack the flag.
     typed = getattr(library.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = library.must(builder.create_network(0 if typed is None else 1 << int(typed)), "making a network")
     parser: trt.OnnxParser = library.trt.OnnxParser(network, library.logger)
     if not parser.parse(model):
-        said = " / ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        library.logger.messages[:] = [said] if said else library.logger.messages
+        errors = " / ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        library.logger.messages[:] = [errors] if errors else library.logger.messages
         error = library.error(f"reading {where}")
         if precision != "int8":
             raise error
@@ -100,7 +99,7 @@ def _parse(library: Library, builder: trt.Builder, model: bytes, where: str, pre
 
 
 def _check_network(library: Library, network: trt.INetworkDefinition, spec: ModelSpec, where: str) -> int:
-    """Returns how many convolutions there are, each typed as the model says: the network is strongly typed."""
+    """Returns the number of convolutions, after checking that the network types them as the model says."""
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     tensors += [network.get_output(index) for index in range(network.num_outputs)]
     shapes = {tensor.name: tuple(None if n == -1 else n for n in shape_of(tensor.shape)) for tensor in tensors}
@@ -110,7 +109,7 @@ def _check_network(library: Library, network: trt.INetworkDefinition, spec: Mode
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     convolutions = [layer for layer in layers if layer.type in kinds]
     types = library.trt.DataType
-    expected = types.HALF if spec.precision == "fp16" else types.FLOAT  # INT8 ones are float between their Q and DQ
+    expected = types.HALF if spec.precision == "fp16" else types.FLOAT  # INT8 ones are float between Q and DQ
     wrong = sum(layer.get_output(0).dtype != expected for layer in convolutions)
     if spec.precision == "int8":
         dequantized = {layer.get_output(0).name for layer in layers if layer.type == library.trt.LayerType.DEQUANTIZE}
@@ -126,8 +125,8 @@ def _check_network(library: Library, network: trt.INetworkDefinition, spec: Mode
 
 def _configure(library: Library, config: trt.IBuilderConfig, options: EngineOptions) -> None:
     trt = library.trt
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector needs to show types
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and less than FP32: its mantissa has 10 bits
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the inspector shows no types
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; its mantissa has 10 bits only
     if options.workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * _GIB))
     if options.optimization_level is not None:
@@ -141,7 +140,7 @@ def _configure(library: Library, config: trt.IBuilderConfig, options: EngineOpti
 
 
 def _configure_rtx(library: Library, config: Any, targets: tuple[str, ...]) -> None:
-    """Sets what only TensorRT-RTX has: TensorRT's types don't know it."""
+    """Sets what only TensorRT-RTX has, and TensorRT's types lack."""
     config.set_flag(library.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # else a step can't be recorded in a CUDA graph
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):

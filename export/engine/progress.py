@@ -1,4 +1,4 @@
-"""Shows how far a build is, through TensorRT's progress monitor, and ends it on a signal."""
+"""Shows the progress of a build, with TensorRT's progress monitor, and ends it on a signal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from salema.runtime.stopping import stop_requested
 
 
 class BuildProgress:
-    """A bar on stderr, if that is a terminal. Phases are nested; the outermost one shows how far the build is."""
+    """A bar on stderr, if that is a terminal. Phases are nested; the bar shows the outermost."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -22,7 +22,7 @@ class BuildProgress:
         self._bar: Any = None
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """Takes note of a phase that begins."""
+        """Shows that a phase begins."""
         if not parent:
             self.close()
             self.phases.append(phase)
@@ -31,7 +31,7 @@ class BuildProgress:
             self._bar.set_postfix_str(phase)
 
     def step(self, phase: str, step: int) -> bool:
-        """Takes note of a step that is done; returns whether to go on."""
+        """Shows that a step is done; returns whether to go on."""
         if self._bar is not None and phase == self.phases[-1]:
             self._bar.update(step + 1 - self._bar.n)
         return not self._stop.is_set()
@@ -40,28 +40,24 @@ class BuildProgress:
     def ends_on_interrupt(self) -> Iterator[None]:
         """Makes a signal end the build at its next step or `check`.
 
-        TensorRT swallows what its callbacks raise, and most interrupts come while one of them runs.
+        TensorRT ignores exceptions of its callbacks, and most signals arrive while one of them runs.
         """
         with stop_requested() as self._stop:
             yield
 
     def check(self) -> None:
-        """Ends the work if a signal asked for it.
-
-        Raises:
-            KeyboardInterrupt: it was.
-        """
+        """Raises KeyboardInterrupt after a signal."""
         if self._stop.is_set():
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
 
 
 def make_monitor(trt: Any, progress: BuildProgress) -> Any:
-    """Returns TensorRT's `IProgressMonitor` that tells `progress`."""
+    """Returns a TensorRT `IProgressMonitor` that reports to `progress`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # the base is known at run time only
         def __init__(self) -> None:
@@ -71,7 +67,7 @@ def make_monitor(trt: Any, progress: BuildProgress) -> Any:
             progress.start(phase_name, parent_phase, num_steps)
 
         def phase_finish(self, phase_name: str) -> None:
-            """Nothing to tell: the next phase begins."""
+            """Does nothing: the start of the next phase shows it."""
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             return progress.step(phase_name, step)

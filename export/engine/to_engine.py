@@ -27,7 +27,7 @@ _MOST_STREAMS = 1 << 16
 
 @dataclass(frozen=True)
 class Built:
-    """An engine that was written: the file, its size in bytes, its facts."""
+    """An engine that was written: its file, the size in bytes, the facts about it."""
 
     path: Path
     size_bytes: int
@@ -35,13 +35,13 @@ class Built:
 
 
 def check_ready(folder: Path, engine: str, options: EngineOptions, batch: int | None) -> None:
-    """Refuses, before a long export, an engine that can't be built after it.
+    """Refuses, before a long export, an engine that could not be built after it.
 
     Args:
-        folder: where the export goes.
+        folder: of the export.
         engine: one of `ENGINES`.
         options: how to build it.
-        batch: streams per step of the export; None leaves them free.
+        batch: streams per step of the export; None for a free batch.
 
     Raises:
         UsageError, MissingDependencyError, BackendError: as `build_engine`.
@@ -66,14 +66,14 @@ def check_ready(folder: Path, engine: str, options: EngineOptions, batch: int | 
 def build_chosen(
     folder: Path, engine: str, options: EngineOptions, say: Callable[[str], None], *, required: bool = False
 ) -> tuple[Built, ...]:
-    """Builds the engine that `--engine` names, or the engines of both parts; `auto` may build none, and says why.
+    """Builds the engine that `--engine` names, or those of both parts; `auto` may build none, and says why.
 
     Args:
         folder: what `salema-export` wrote.
         engine: one of `ENGINES`.
         options: the builder's options.
         say: takes a line on each step.
-        required: whether it is an error if `auto` builds none.
+        required: whether it is an error that `auto` builds none.
 
     Raises:
         SalemaError: see `build_engine`.
@@ -95,7 +95,7 @@ def build_chosen(
 
 
 def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[[str], None]) -> Built:
-    """Builds the engine of an ONNX file, beside it. The engine appears only after it has passed its check.
+    """Builds the engine of an ONNX file beside it. The engine appears only after it has passed its check.
 
     Args:
         model: a file that `salema-export` wrote: a whole step, or a part.
@@ -104,14 +104,14 @@ def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[
         say: takes a line on each step.
 
     Raises:
-        UsageError: an option that this library or model does not have.
-        ModelError: the model is not ours.
+        UsageError: an option does not fit the library or the model.
+        ModelError: the model is not one of ours.
         OutputError: its folder can't be written.
         MissingDependencyError: the library is not installed.
-        BackendError: there is no GPU where one is needed, or the build failed, or the precision is not as asked.
+        BackendError: a GPU is needed and missing, the build failed, or the precision is another.
     """
     check_options(options, kind)
-    data = model.read_bytes()  # read once: an export that runs meanwhile must not mix the facts of two files
+    data = model.read_bytes()  # read once: a new export meanwhile must not mix two files
     spec = parse_spec(data, str(model))
     path = model.parent / kind.engine_name(spec.part)
     profile = _profile(spec.batch, options)
@@ -164,7 +164,7 @@ def _describe(
 
 
 def check_options(options: EngineOptions, kind: Kind | None) -> None:
-    """Refuses options that are wrong for every model and machine; `kind` None stands for either library."""
+    """Refuses options that are wrong for every model and machine; `kind` None means either library."""
     level, gib = options.optimization_level, options.workspace_gib
     if level is not None and level not in LEVELS:
         raise UsageError(f"--optimization-level {level}: give 0 to {LEVELS[-1]}")
@@ -199,9 +199,9 @@ def _refuse_for_rtx(options: EngineOptions) -> None:
 
 
 def choose_kind(folder: Path, options: EngineOptions) -> tuple[Kind | None, str]:
-    """Chooses what `--engine auto` builds: the first library that is installed and can build for the GPU here.
+    """Chooses for `--engine auto` the first library that is installed and can build for the GPU here.
 
-    Returns the library and why; or None, why, and the command that builds an engine on the machine with the GPU.
+    Returns the library and why; or None, with why and the command that builds an engine on the machine with the GPU.
     """
     on_target = f"on the machine with the GPU run: {TENSORRT.command(folder)}"
     if options.targets:
@@ -235,7 +235,7 @@ def _profile(batch: int | None, options: EngineOptions) -> tuple[int, int, int]:
 
 
 def _gpu_for(kind: Kind, options: EngineOptions) -> Gpu | None:
-    """Returns the GPU to build on and for; None where targets are named and there is none."""
+    """Returns the GPU to build on; None if there is none and the options name targets."""
     try:
         gpu = list_gpus()[0]
     except BackendError as error:

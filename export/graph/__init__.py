@@ -1,1 +1,1 @@
-"""The network as a graph: PyTorch, ONNX, ncnn, and the proof that they agree."""
+"""The network as a graph: PyTorch, ONNX, ncnn, and the check that they agree."""

@@ -1,4 +1,4 @@
-"""The generator and its temporal variants: one network, with cells put between its layers."""
+"""The generator and its temporal variants: one network, with recurrent cells between its layers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _CONVOLUTIONS = (nn.Conv2d, CroppedUpConv, TransposedUpConv)
 class SaliencyStep(nn.Module):
     """One time step of any published variant, for N independent streams.
 
-    Weights and network compute are in `dtype`; states, the recurrence and the final sigmoid stay float32, because an
-    FP16 average with a small coefficient stalls once a step falls under half an ulp.
+    Weights and the network's computations are in `dtype`. States, the recurrence and the final sigmoid stay float32: an
+    FP16 average with a small coefficient stalls once a step is less than half a unit in the last place.
 
     Args:
         architecture: the variant.
-        weights: the checkpoint's tensors by published key; they give the channel widths and must fit.
-        dtype: float32 or float16 (float64 serves tests).
+        weights: the checkpoint's tensors by published key; they set the channel widths.
+        dtype: float32 or float16; float64 for tests.
         rewrites: names of `rewrite.REWRITES` to apply.
 
     Raises:
@@ -89,9 +89,9 @@ class SaliencyStep(nn.Module):
         return self._salclstm(x, *states_and_mix)
 
     def to_network(self, frame: Tensor) -> Tensor:
-        """Takes the mean off a frame, uint8 BGR `[N, H, W, 3]`; returns `[N, 3, H, W]` in the network's type.
+        """Subtracts the mean from a frame, uint8 BGR `[N, H, W, 3]`; returns `[N, 3, H, W]` in the network's dtype.
 
-        Where the first convolution takes the mean off, the pixels stay as they are, and a fourth channel is added.
+        If the first convolution subtracts the mean, the pixels stay as they are, and a fourth channel is added.
         """
         if self._mean_is_folded:
             pixels = frame.to(self._dtype).permute(0, 3, 1, 2)
@@ -135,13 +135,13 @@ class SaliencyStep(nn.Module):
         return x
 
     def run_layers(self, x: Tensor, start: int, end: int) -> Tensor:
-        """Runs the layers from `start` up to `end`, which is left out."""
+        """Runs the layers from `start` up to `end`, not included."""
         for index in range(start, end):
             x = self.salgan[index](x.to(self._state_dtype) if LAYERS[index] == "S" else x)
         return x
 
     def state_specs(self, height: int, width: int) -> tuple[StateSpec, ...]:
-        """The recurrent states, and their shapes for frames of this size."""
+        """Returns the recurrent states, with their shapes for frames of this size."""
         kind = self.architecture.kind
         if kind == "salema":
             return tuple(
@@ -174,13 +174,13 @@ class SaliencyStep(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A split model's first part: up to and with the averaged layer.
+    """The first part of a split model, up to and including the averaged layer.
 
     Args:
         step: the whole network, a SalEMA with one location.
 
     Raises:
-        UsageError: it is another variant, or its state is the map itself.
+        UsageError: it is another variant, or its state is the map.
     """
 
     def __init__(self, step: SaliencyStep) -> None:
@@ -196,7 +196,7 @@ class Encoder(nn.Module):
 
     @property
     def split(self) -> SplitSpec:
-        """What lies between the parts."""
+        """What runs between the parts."""
         architecture = self.step.architecture
         added = "fresh" if architecture.adds_rectified(self.location) else "entered"
         return SplitSpec(
@@ -206,14 +206,14 @@ class Encoder(nn.Module):
         )
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """Returns the averaged layer's output `[N, C, h, w]`, and what entered that layer where it is added later."""
+        """Returns the averaged layer's output `[N, C, h, w]`; and its input, if that is added later."""
         entered = self.step.run_layers(self.step.to_network(frame), 0, self.location)
         fresh = self.step.run_layers(entered, self.location, self.location + 1)
         return (fresh, entered) if self.split.residual == "entered" else (fresh,)
 
 
 class Decoder(nn.Module):
-    """A split model's second part: what follows the averaged layer, and the ReLU after it if there is one."""
+    """The second part of a split model: the layers after the averaged one and its ReLU, if it has one."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class Decoder(nn.Module):
         self.start = encoder.location + 1 + encoder.split.relu
 
     def forward(self, averaged: Tensor) -> Tensor:
-        """Takes the state `[N, C, h, w]` in the network's type; returns the map `[N, 1, H, W]` float32."""
+        """Takes the state `[N, C, h, w]` in the network's dtype; returns the map `[N, 1, H, W]` float32."""
         return self.step.run_layers(averaged, self.start, len(LAYERS))
 
 

@@ -1,4 +1,4 @@
-"""Rewrites of the network that change its graph and not its result."""
+"""Rewrites of the network that change its graph, but not its result."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ FOR: dict[str, tuple[str, ...]] = {
     "tensorrt": (),
     "ncnn": (),
 }
-"""The rewrites that make each runtime faster. None was measured on a GPU yet, so TensorRT gets the plain graph. ncnn
-runs 3x3 convolutions by Winograd's method, with a quarter of the multiplications. The folded forms need 4 of 9, and
+"""The rewrites that make each runtime faster. TensorRT gets the plain graph, as nothing was measured on a GPU yet. ncnn
+computes 3x3 convolutions by Winograd's method, with a quarter of the multiplications; the folded forms need 4 of 9, and
 can't use that method."""
 FOR_INT8 = {**FOR, "tensorrt": (TRANSPOSED,)}
 """The same for INT8. TensorRT resizes in float only, so a Resize would break the chain of INT8 layers."""
 
 
 def rewrites_for(options: ExportOptions) -> tuple[str, ...]:
-    """Returns the names of the rewrites to apply, of `REWRITES`."""
+    """Returns the names of the rewrites to apply, from `REWRITES`."""
     chosen = (FOR_INT8 if options.precision == "int8" else FOR)[options.for_] if options.rewrite else ()
     return (*chosen, *((MEAN,) if options.mean_channel else ()))
 
 
-# A nearest x2 upsampling doubles rows, so three taps after it fall on two rows before it. Even rows of the output take
-# the row before (tap 0) and their own (taps 1 and 2); odd ones their own (0 and 1) and the next (2).
+# A nearest x2 upsampling doubles rows, so the three taps after it meet two rows before it. Even rows of the output use
+# the row before (tap 0) and their own (taps 1 and 2), odd rows their own (0 and 1) and the next (2).
 _EVEN, _ODD = ((0,), (1, 2)), ((0, 1), (2,))
 
 
 def phase_weights(weight: Tensor) -> list[list[Tensor]]:
-    """Sums a 3x3 kernel `[O, I, 3, 3]` to the four 2x2 kernels that do its work before the upsampling.
+    """Returns the four 2x2 kernels that before the upsampling do the work of a 3x3 kernel `[O, I, 3, 3]` after it.
 
     They are float64 `[O, I, 2, 2]`, by `[row][column]`: even or odd rows and columns of the output.
     """
@@ -80,7 +80,7 @@ class CroppedUpConv(nn.Module):
         """Takes `[N, I, h, w]`; returns `[N, O, 2h, 2w]`."""
         height, width = x.shape[2:]
         phases = self.conv(x).reshape(-1, 2, 2, self.out_channels, height + 1, width + 1)
-        # Stacked, not permuted: ONNX Runtime takes 0.94 of the time (one transpose of six axes is slow).
+        # Stacked, not permuted: ONNX Runtime is slow at a transpose of six axes, and so takes 0.94 of the time.
         rows = [
             torch.stack([phases[:, a, b, :, a : a + height, b : b + width] for b in range(2)], -1).flatten(-2)
             for a in range(2)
@@ -97,20 +97,20 @@ class TransposedUpConv(nn.ConvTranspose2d):
         weight = torch.zeros(conv.out_channels, conv.in_channels, 4, 4, dtype=torch.float64)
         for a, row in enumerate(phase_weights(conv.weight)):
             for b, phase in enumerate(row):
-                # Output row 2i + a takes input row i - 1 + a by tap 3 - a, and the row after that by tap 1 - a.
+                # Output row 2i + a uses input row i - 1 + a with tap 3 - a, and the next row with tap 1 - a.
                 for i, j in itertools.product(range(2), range(2)):
                     weight[:, :, 3 - a - 2 * i, 3 - b - 2 * j] = phase[:, :, i, j]
         self.load_state_dict({"weight": weight.transpose(0, 1), "bias": conv.bias.detach().to(torch.float64)})
 
 
 MEAN_CHANNEL = 255.0
-"""Value of the fourth channel: that of a pixel, so that its weights are of the others' size, in FP16 too."""
+"""Value of the fourth channel: as large as a pixel's, so that its weights are as large as the others, in FP16 too."""
 
 
 def fold_mean(conv: nn.Conv2d, mean: Tensor) -> nn.Conv2d:
-    """Returns the first convolution in float64, with a fourth channel, 255 everywhere, whose weights take off `mean`.
+    """Returns the first convolution in float64 with a fourth channel, 255 everywhere, whose weights subtract `mean`.
 
-    In the bias the mean `[3]` would be wrong at the border, where zero padding stands for a pixel less its mean.
+    In the bias, the mean `[3]` would be wrong at the border: there padding puts zeros for pixels minus their mean.
     """
     wide = conv.weight.detach().to(torch.float64)
     fourth = -(wide * mean.to(torch.float64).view(1, -1, 1, 1)).sum(1, keepdim=True) / MEAN_CHANNEL
@@ -122,10 +122,10 @@ def fold_mean(conv: nn.Conv2d, mean: Tensor) -> nn.Conv2d:
 
 
 def fold_upsampling(layers: nn.Sequential, form: str, kept: Container[int]) -> None:
-    """Folds each upsampling of a network into the convolution that follows, in place, as `CROPPED` or `TRANSPOSED`.
+    """Folds each upsampling into the convolution that follows, in place, as `CROPPED` or `TRANSPOSED`.
 
-    The layers `kept` stay as they are: the network is split before them. Weights are summed in float64, so that both
-    forms differ from the plain one by rounding only.
+    The layers `kept` stay as they are: the network is split before them. Weights are summed in float64, so both forms
+    differ from the plain one by rounding only.
     """
     if form not in {CROPPED, TRANSPOSED}:
         raise UsageError(f"rewrite {form}: not one of {', '.join(REWRITES)}")

@@ -1,8 +1,8 @@
 """From the PyTorch step to ncnn's two files: `.param`, the layers as text, and `.bin`, their weights in order.
 
-They are written directly, because pnnx (20261020) keeps our graph's uint8 cast and select as layers that ncnn lacks.
-Inputs and outputs have the names of the ONNX graph. The differences: there is one stream; `frame` is float32 planes
-`[3, H, W]` of BGR values 0 to 255; and `mix` selects nothing, so for a first frame give 1, and zeros as the state.
+We write them ourselves, because pnnx (20261020) turns our graph's uint8 cast and select into layers that ncnn lacks.
+Inputs and outputs have the names of the ONNX graph, with three differences: there is one stream; `frame` is float32
+planes `[3, H, W]` of BGR values 0 to 255; and a `mix` of 1 does not clear a NaN: start with it and a state of zeros.
 
 Source: ncnn's wiki, "param and model file structure" and "operation param weight table".
 """
@@ -12,33 +12,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from salema.export.graph.models import MEAN_BGR, SaliencyStep
+from salema.export.int8.quantize import Ranges
 from salema.export.weights.architecture import ENCODER_END, FINAL_CONVS, LAYERS
 from salema.runtime.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.export.int8.quantize import Ranges
 
 _MAGIC = "7767517"
 _RAW_FP32, _RAW_INT8 = (flag.to_bytes(4, "little") for flag in (0, 0x000D4B38))  # before a convolution's weights
 _LEVELS = 127  # of INT8, on either side of zero
-_IN_INT8 = " 8=1"  # with a scale for each channel of the weights, and one for what enters
+_IN_INT8 = " 8=1"  # with a scale for each channel of the weights, and one for the input
 _ADD, _SUB, _MUL = "0=0", "0=1", "0=2"  # BinaryOp's
 _RESIZES = {"Pooling": (1, 2), "Interp": (2, 1)}
-# Without Winograd and without a matrix product (layers' feature masks): with three channels in, plain loops are faster
+# A feature mask without Winograd's method and matrix products: for three input channels plain loops are faster
 # (benchmarks/results/ncnn_choices.json: with those a step is 0.91 and 0.94 times as fast).
 _DIRECTLY = " 31=96"
 _SIMPLE = {
     "R": ("ReLU", ""),
     "M": ("Pooling", "0=0 1=2 2=2 5=1"),
-    "U": ("Interp", "0=1 1=2.0 2=2.0"),  # 1.0.20260114 still reads "2" as no float
+    "U": ("Interp", "0=1 1=2.0 2=2.0"),  # 1.0.20260114 still does not read "2" as a float
     "S": ("Sigmoid", ""),
 }
 
@@ -52,14 +49,14 @@ class _Layer(NamedTuple):
 
 
 class Rounding(NamedTuple):
-    """What is in INT8: the range of what enters each convolution, by layer, and the layers that stay in float."""
+    """How to round to INT8: the range of each convolution's input, by layer, and the layers that stay in float."""
 
     ranges: Ranges
     kept: Container[str]
 
 
 class _Graph:
-    """Layers in the order in which they run, their weights, and the sizes of what they give."""
+    """Layers in the order they run, their weights, and the sizes of their outputs."""
 
     def __init__(self, rounding: Rounding | None = None) -> None:
         self._rounding = rounding
@@ -74,7 +71,7 @@ class _Graph:
         return self.add("Input", [], f"0={width} 1={height} 2={channels}", name)
 
     def add(self, kind: str, inputs: Iterable[str], parameters: str = "", name: str = "") -> str:
-        """Adds a layer with one output, which has the layer's name; returns that name."""
+        """Adds a layer with one output; returns the name of both."""
         name = name or f"{kind.lower()}_{len(self.layers)}"
         layer = _Layer(kind, name, tuple(inputs), (name,), parameters)
         self.layers.append(layer)
@@ -85,22 +82,22 @@ class _Graph:
         return name
 
     def conv(self, model: nn.Module, name: str, x: str, *, relu: bool = False) -> str:
-        """Adds a convolution of the model, by its key in the checkpoint, and if asked the ReLU after it."""
+        """Adds a convolution of the model, by its key in the checkpoint, and the ReLU after it if asked."""
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
         assert conv.bias is not None
         weight = conv.weight.detach().numpy()
-        out, taken, kernel, _ = weight.shape
+        out, channels, kernel, _ = weight.shape
         height, width = self._sizes_hw[x]
         parameters = f"0={out} 1={kernel} 4={kernel // 2} 5=1 6={weight.size} -23330=4,3,{width},{height},{out}"
-        parameters += " 9=1" * relu + _DIRECTLY * (taken == len(MEAN_BGR))
+        parameters += " 9=1" * relu + _DIRECTLY * (channels == len(MEAN_BGR))
         bias = _bytes(conv.bias.detach().numpy())
         if self._rounding is None or name in self._rounding.kept:
             self.weights += [_RAW_FP32, _bytes(weight), bias]
         else:
             rounded, scales = _per_channel(weight)
             greatest = max(map(abs, self._rounding.ranges[name]))
-            entering = np.array([_LEVELS / (greatest or 1)])  # behind a dead layer nothing enters
+            entering = np.array([_LEVELS / (greatest or 1)])  # after a dead layer the input is 0
             self.weights += [_RAW_INT8, rounded, bias, _bytes(scales), _bytes(entering)]
             parameters += _IN_INT8
         return self.add("Convolution", [x], parameters, name)
@@ -113,7 +110,7 @@ class _Graph:
         return names
 
     def text(self) -> str:
-        """Returns the `.param` file's text. A blob may have one reader there, so several readers get copies."""
+        """Returns the text of the `.param` file. A blob may have only one reader, so several readers get copies."""
         readers = Counter(blob for layer in self.layers for blob in layer.inputs)
         taken: Counter[str] = Counter()
         lines, blobs = [], 0
@@ -140,11 +137,11 @@ def write_ncnn(
     """Writes the network for ncnn.
 
     Args:
-        model: the network in float32, without rewrites: they keep ncnn from its Winograd convolutions.
+        model: the network in float32 without rewrites, which would keep ncnn from Winograd's method.
         spec: sizes and states.
         param: file for the layers.
         weights: file for their weights.
-        rounding: what is to be in INT8; None for nothing.
+        rounding: to INT8; None for none.
     """
     graph = _Graph(rounding)
     frame = graph.input("frame", (len(MEAN_BGR), spec.height, spec.width))
@@ -167,12 +164,12 @@ def write_ncnn(
 
 
 def _layers(graph: _Graph, model: SaliencyStep, x: str, start: int, end: int) -> str:
-    """Adds the layers from `start` up to `end`, which is left out."""
+    """Adds the layers from `start` up to `end`, not included."""
     for index in range(start, end):
         kind, name = LAYERS[index], f"salgan.{index}"
         if kind == "C":
             x = graph.conv(model, name, x, relu=LAYERS[index + 1 : end].startswith("R"))
-        elif kind != "R" or LAYERS[index - 1] != "C" or index == start:  # else it is in the convolution
+        elif kind != "R" or LAYERS[index - 1] != "C" or index == start:  # otherwise the convolution has it
             layer, parameters = _SIMPLE[kind]
             x = graph.add(layer, [x], parameters, name)
     return x
@@ -218,7 +215,7 @@ def _salclstm(graph: _Graph, model: SaliencyStep, x: str) -> list[str]:
 
 
 def _per_channel(weight: NDArray[np.floating]) -> tuple[bytes, NDArray[np.floating]]:
-    """Rounds weights `[out, ...]` to INT8, and pads them to four bytes; returns them, and each channel's factor."""
+    """Rounds weights `[out, ...]` to INT8, padded to four bytes; returns them and each channel's factor."""
     greatest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     scales = _LEVELS / np.where(greatest > 0, greatest, 1)
     rounded = np.rint(weight * scales.reshape(-1, 1, 1, 1)).astype(np.int8).tobytes()

@@ -1,4 +1,4 @@
-"""From the PyTorch step to one ONNX file: strongly typed, checked, carrying its own facts."""
+"""From the PyTorch step to one ONNX file: strongly typed, checked, with its spec as metadata."""
 
 from __future__ import annotations
 
@@ -6,31 +6,28 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import onnx
 import torch
+from torch import nn
 
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
-if TYPE_CHECKING:
-    from torch import nn
-
 OPSET = 18
-IR_VERSION = 8  # the oldest that has opset 18: ONNX Runtime and TensorRT refuse a newer one than they know
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # INT8 is quantised from FP32
-_TRACED_BATCH = 2  # a dynamic dimension must not be traced as 1, which PyTorch takes for a constant
+IR_VERSION = 8  # the oldest with opset 18: ONNX Runtime and TensorRT refuse versions newer than they know
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # INT8 is made from FP32
+_TRACED_BATCH = 2  # PyTorch takes a dimension that is traced as 1 for a constant
 
 
 def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     """Exports one time step, or a part of it.
 
     Args:
-        model: the `SaliencyStep`, or its `Encoder` or `Decoder`, its weights in the precision that `spec` names.
-        spec: sizes, states and facts; written into the file's metadata.
+        model: the `SaliencyStep`, or its `Encoder` or `Decoder`, with weights in the precision of `spec`.
+        spec: sizes, states and facts; written into the metadata.
 
     Returns:
-        A model with the inputs `spec.input_names` and the outputs `spec.output_names`, which passed ONNX's full check.
+        A model with inputs `spec.input_names` and outputs `spec.output_names`, which passed ONNX's full check.
     """
     batch = spec.batch or _TRACED_BATCH
     shapes = {name: tuple(batch if n is None else n for n in shape) for name, shape in spec.tensor_shapes.items()}
@@ -38,7 +35,7 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
         torch.zeros(shapes[name], dtype=getattr(torch, spec.tensor_dtype(name))) for name in spec.input_names
     )
     free = {0: torch.export.Dim("batch")}
-    rest = tuple(free for _ in arguments[1:])  # what forward() takes as *states_and_mix
+    rest = tuple(free for _ in arguments[1:])  # forward()'s *states_and_mix
     with _quiet():
         program = torch.onnx.export(
             model.eval(),
@@ -59,9 +56,9 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
-    """Gives a graph's outputs their names, in order.
+    """Names a graph's outputs, in order.
 
-    PyTorch 2.9 with onnxscript 0.6.1 gives other names where two outputs are one tensor: SalEMA61's map is its state.
+    PyTorch 2.9 with onnxscript 0.6.1 names them otherwise if two outputs are one tensor: SalEMA61's map is its state.
     """
     renamed = {output.name: name for output, name in zip(graph.output, names, strict=True)}
     for node in graph.node:
@@ -72,7 +69,7 @@ def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
 
 
 def describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Writes our facts into a graph, and removes the exporter's: its stack traces name this machine's folders."""
+    """Writes our metadata into a graph, and removes the exporter's: its stack traces name this machine's folders."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "salema", spec.salema_version
     del proto.metadata_props[:]
@@ -88,7 +85,7 @@ def describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's remarks (absent torchvision, its own deprecations) from the user's terminal."""
+    """Silences the exporter's remarks, on a missing torchvision and on its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,21 +1,17 @@
-"""The exported file must do what PyTorch does, frame by frame, before it gets its name."""
+"""Compares an exported file with PyTorch, frame by frame, before it gets its name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from salema.export.graph.models import SaliencyStep
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import VerificationError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.export.graph.models import SaliencyStep
-    from salema.runtime.session import Session
+from salema.runtime.session import Session
 
 FRAMES = 6
 RESET_AT = 3
@@ -25,7 +21,7 @@ _CONTROL_RATIO = 10
 _TINY = 1e-12
 _FLAT = 1e-6
 
-Step = tuple["NDArray[np.float32]", dict[str, "NDArray[np.float32]"]]
+Step = tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]
 """Maps `[N, H, W]` and states `{name: [N, C, h, w]}` after one frame."""
 
 
@@ -37,12 +33,12 @@ class Report:
         frames: frames compared, with a reset in the middle.
         map_max: greatest difference of a map's value.
         map_mean: mean difference of a map's values.
-        state_error: greatest relative error of a state, the root mean square of its difference over that of its values:
-            activations have no fixed scale, and an LSTM's single values carry the rounding of whole gates.
+        state_error: greatest relative error of a state: the root mean square of its difference over that of its values.
+            Activations have no fixed scale, and single values of an LSTM have the rounding errors of whole gates.
         cc: least correlation between two maps of a frame.
-        control_max: greatest difference of a map, or error of a state, when noise is shown instead: proof that the
-            check can fail.
-        tolerance: what `map_max` and `state_error` may be at most.
+        control_max: greatest difference of a map, or error of a state, for frames of noise: proof that the check can
+            fail.
+        tolerance: the most that `map_max` and `state_error` may be.
     """
 
     frames: int
@@ -55,14 +51,14 @@ class Report:
 
 
 def verify(model: SaliencyStep, session: Session) -> Report:
-    """Compares an exported model with PyTorch on a moving sequence with a reset in it, on states as well as maps.
+    """Compares an exported model's maps and states with PyTorch's, on a moving sequence with a reset in it.
 
     Args:
         model: the float32 network.
         session: the exported file, loaded again from disk.
 
     Raises:
-        VerificationError: they differ by more than the precision's tolerance, or the control does not differ.
+        VerificationError: they differ by more than the precision's tolerance, or noise makes no difference.
     """
     spec = session.spec
     batch = spec.batch or 2
@@ -98,19 +94,19 @@ def _check(report: Report, precision: str) -> None:
     if not report.control_max > _CONTROL_RATIO * worst:
         raise VerificationError(
             f"the check can't tell: noise instead of the frames changes maps and states by {report.control_max:.2g}"
-            f" only, PyTorch and the file differ by {worst:.2g}; the weights make a network that does not see, so"
+            f" only, PyTorch and the file differ by {worst:.2g}; with these weights the network ignores its frames, so"
             " nothing was written"
         )
 
 
 def _sequence(batch: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Frames `[T, N, H, W, 3]`; each stream sees the disc at another time."""
+    """Returns frames `[T, N, H, W, 3]`; each stream sees the disc at another time."""
     frames = moving_disc(FRAMES + 2 * batch, height, width)
     return np.stack([frames[2 * stream : 2 * stream + FRAMES] for stream in range(batch)], 1)
 
 
 def _mix(session: Session, t: int, batch: int) -> NDArray[np.float32]:
-    """Weight of the new frame: streams start together, and every second one starts anew in the middle."""
+    """Returns the weights of the new frame: all streams start together, and every second one again in the middle."""
     mix = np.full(batch, session.spec.coefficient or 0, np.float32)
     if t == 0:
         mix[:] = 1
@@ -151,7 +147,7 @@ def _run_torch(model: SaliencyStep, session: Session, frames: NDArray[np.uint8])
 
 
 def _differences(expected: list[Step], actual: list[Step]) -> tuple[float, float]:
-    """Greatest difference of the maps, and greatest relative error of the states."""
+    """Returns the greatest difference of the maps, and the greatest relative error of the states."""
     maps, states = 0.0, 0.0
     for (map_a, states_a), (map_b, states_b) in zip(expected, actual, strict=True):
         maps = np.maximum(maps, np.abs(map_a - map_b).max())  # np.maximum keeps a NaN, max() may drop it
@@ -165,7 +161,7 @@ def _norm(array: NDArray[np.float32]) -> float:
 
 
 def _least_cc(expected: list[Step], actual: list[Step]) -> float:
-    """Least correlation between two maps, as far as both are more than rounding: flat ones have none."""
+    """Returns the least correlation between two maps, leaving out flat ones, which have none."""
     least = 1.0
     for (maps_a, _), (maps_b, _) in zip(expected, actual, strict=True):
         for a, b in zip(maps_a, maps_b, strict=True):

@@ -1,1 +1,1 @@
-"""INT8: calibration, quantisation, and the gate that it must pass."""
+"""INT8: calibration, quantisation, and the check that it must pass."""

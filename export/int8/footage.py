@@ -1,22 +1,19 @@
-"""Frames of a user's own videos for INT8: runs of consecutive ones to calibrate on, others held out to check on."""
+"""Frames of a user's videos for INT8: runs of consecutive frames to calibrate on, and others to check on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.sources.playback import NoFrameError, Playback
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source, find_sources
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 RUN = 16
 """Frames in a row: enough for the state of an average with a coefficient of 0.1 to settle."""
@@ -29,10 +26,10 @@ class Footage:
     """Frames at network size, uint8 BGR.
 
     Attributes:
-        runs: each `[T, H, W, 3]`, consecutive frames; before each the state is new. All lie in the first two thirds of
-            a source.
-        held_out: `[T, H, W, 3]`, consecutive frames from the last third of each source, one after the other.
-        sources: what they are from.
+        runs: each `[T, H, W, 3]`, consecutive frames from the first two thirds of a source; each begins with an empty
+            state.
+        held_out: `[T, H, W, 3]`, consecutive frames from the last third of each source, source after source.
+        sources: their names.
     """
 
     runs: tuple[NDArray[np.uint8], ...]
@@ -41,7 +38,7 @@ class Footage:
 
     @property
     def count(self) -> int:
-        """How many frames the runs have."""
+        """The number of frames in the runs."""
         return sum(len(run) for run in self.runs)
 
 
@@ -53,16 +50,16 @@ class _Clip:
 
     @property
     def room(self) -> int:
-        """How many frames, from the first on, there are to calibrate on."""
+        """The number of frames, from the first on, to calibrate on."""
         return self.frames * 2 // 3
 
 
 def gather(given: str, frames: int, height: int, width: int) -> Footage:
-    """Reads the frames that INT8 is calibrated and checked on, spread over what there is.
+    """Reads the frames to calibrate INT8 on and to check it on, spread over the sources.
 
     Args:
         given: a video, a folder of frames or of videos, a pattern or a list of them.
-        frames: how many to calibrate on.
+        frames: the number to calibrate on.
         height: rows of the network's input.
         width: columns of the network's input.
 
@@ -104,7 +101,7 @@ def _check_room(given: str, clips: list[_Clip], frames: int) -> None:
 
 
 def _choose(sources: list[Source], frames: int) -> list[_Clip]:
-    """Takes sources from all over the list, one for each run, and more where these have too few frames."""
+    """Takes sources spread over the list, one for each run, and more if these have too few frames."""
     runs = -(-frames // RUN)
     step = max(len(sources) // runs, 1)
     clips: list[_Clip] = []
@@ -124,25 +121,25 @@ def _look_at(source: Source) -> _Clip:
 
 
 def _share(clips: list[_Clip], frames: int) -> list[list[int]]:
-    """Deals out runs, in turns, as far as each clip has room; returns the lengths of each clip's runs."""
+    """Gives the clips runs in turn, while they have room; returns the lengths of each clip's runs."""
     lengths: list[list[int]] = [[] for _ in clips]
     while frames:
-        for clip, dealt in zip(clips, lengths, strict=True):
-            length = min(RUN, frames, clip.room - sum(dealt))
+        for clip, given in zip(clips, lengths, strict=True):
+            length = min(RUN, frames, clip.room - sum(given))
             if length:
-                dealt.append(length)
+                given.append(length)
                 frames -= length
     return lengths
 
 
 def _spread(lengths: list[int], room: int) -> list[int]:
-    """Returns where runs of these lengths begin, with gaps between them that are even."""
+    """Returns where runs of these lengths begin, with even gaps between them."""
     gaps = room - sum(lengths)
     return [sum(lengths[:index]) + gaps * index // len(lengths) for index in range(len(lengths))]
 
 
 def _take(clip: _Clip, first: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Reads `count` frames, or fewer where the rate varies: frames outside of their time are never taken."""
+    """Reads `count` frames, or fewer if the rate varies: frames outside of their time are not taken."""
     frames = np.empty((count, height, width, 3), np.uint8)
     taken = 0
     for taken, image_bgr in enumerate(_read(clip, first, count), 1):
@@ -152,7 +149,7 @@ def _take(clip: _Clip, first: int, count: int, height: int, width: int) -> NDArr
 
 def _read(clip: _Clip, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
     if clip.source.images:
-        strict = Selection(strict=True)  # an image that can't be read is not to be missed
+        strict = Selection(strict=True)  # no unreadable image may be left out
         with Playback(replace(clip.source, images=clip.source.images[first : first + count]), strict) as playback:
             yield from (frame.image_bgr for frame in playback)
         return

@@ -1,4 +1,4 @@
-"""The forms that an INT8 model is written in, each tried and checked in the runtime that it is for."""
+"""The forms in which an INT8 model is written, each tried and checked in its own runtime."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TRIAL = "trial.onnx"
 
 
 def check_runtime(target: str) -> None:
-    """Refuses, before the long work, a runtime that will check the files and can't be imported.
+    """Refuses, before long work, a runtime that can't be imported, but must check the files.
 
     Raises:
         MissingDependencyError: ncnn is missing, or OpenVINO is installed and broken.
@@ -40,22 +40,22 @@ class Form(Protocol):
     """One form of an INT8 model.
 
     Attributes:
-        scheme: how it is quantised.
-        runs_in: what tries and checks it.
+        scheme: of its quantisation.
+        runs_in: the runtime that tries and checks it.
     """
 
     scheme: Scheme
     runs_in: str
 
     def trial(self, ranges: Ranges, weight_bits: int, kept: frozenset[str], *, alone: bool) -> Session:
-        """Writes it for one stream into a folder of its own, and loads it; `alone`: with few layers in INT8."""
+        """Writes it for one stream into its own folder, and loads it; `alone`: with few layers in INT8."""
 
     def write(self, ranges: Ranges, weight_bits: int, kept: tuple[str, ...]) -> Session:
-        """Writes it in the float model's place, and loads it."""
+        """Writes it in place of the float model, and loads it."""
 
 
 def form_for(target: str, step: SaliencyStep, one_stream: onnx.ModelProto, paths: list[Path], folder: Path) -> Form:
-    """Returns the form for what `--for` names; `paths` are those of `to_int8`, `folder` is an empty one for trials.
+    """Returns the form for `--for` target; `paths` are those of `to_int8`, `folder` is an empty one for trials.
 
     For ncnn the network `step` has no rewrites. `one_stream` is its graph for one stream.
     """
@@ -65,7 +65,7 @@ def form_for(target: str, step: SaliencyStep, one_stream: onnx.ModelProto, paths
 
 
 class _Onnx:
-    """ONNX files; a model for OpenVINO runs there where it is installed."""
+    """ONNX files; those for OpenVINO are checked there if it is installed."""
 
     def __init__(self, target: str, one_stream: onnx.ModelProto, paths: list[Path], folder: Path) -> None:
         self.scheme = SCHEMES[target]
@@ -109,7 +109,7 @@ class _Ncnn:
         self._trial = NcnnFiles.of(folder)._replace(onnx=onnx_file)
 
     def trial(self, ranges: Ranges, weight_bits: int, kept: frozenset[str], *, alone: bool) -> Session:
-        del weight_bits, alone  # there is one way
+        del weight_bits, alone  # ncnn has one way only
         return self._write(self._trial, replace(self._spec, batch=1), ranges, kept)
 
     def write(self, ranges: Ranges, weight_bits: int, kept: tuple[str, ...]) -> Session:

@@ -1,22 +1,20 @@
-"""What INT8 costs: the same frames through the float model and the quantised one, each with its own state."""
+"""What INT8 costs: compares the maps of the float model and of the quantised one, each with its own state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import VerificationError
 from salema.runtime.metrics import cc, nss, sim
 from salema.runtime.session import Session
 from salema.runtime.stream import SaliencyStream
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Maps = NDArray[np.float32]
+Maps = NDArray[np.float32]
 
 LEAST_CC = 0.99
 STEPS = 300
@@ -30,15 +28,15 @@ class Accuracy:
     """How far the INT8 model is from the float one, on frames that it was not calibrated on.
 
     Attributes:
-        frames: how many different frames, and `steps`: how many were run without a reset, forwards and backwards.
+        frames: the number of different frames, and `steps`: of those run without a reset, forwards and backwards.
         cc: least correlation between two maps of a frame, and `cc_mean`: the mean.
         nss_delta: greatest change of NSS, on fixations drawn from the float map as a density.
         sim: least similarity of two maps (1 is equal), and `sim_mean`: the mean.
         map_max: greatest difference of a map's value, and `map_mean`: the mean.
-        drift_cc: least correlation in the last 30 steps less that in the first 30, and `drift_max`: the same of the
-            greatest difference: what the state gathers.
-        control_cc: least correlation where the INT8 model is shown noise instead: proof that the check can fail.
-        least_cc: what `cc` must be at least.
+        drift_cc: least correlation in the last 30 steps minus that in the first 30, and `drift_max`: the same of the
+            greatest difference: the errors that add up in the state.
+        control_cc: least correlation when the INT8 model sees noise: proof that the check can fail.
+        least_cc: the least that `cc` may be.
     """
 
     frames: int
@@ -61,9 +59,9 @@ def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps
 
     Args:
         exact: the float model, of one stream.
-        session: the INT8 one, of any number: each is shown the same frames.
+        session: the INT8 model, of any number of streams; all see the same frames.
         held_out: frames `[T, H, W, 3]`, uint8 BGR, that it was not calibrated on.
-        steps: how many to run; the frames are played forwards and backwards until there are as many.
+        steps: to run; the frames are played forwards and backwards as often as needed.
     """
     frames = there_and_back(held_out, steps)
     expected, actual = run(exact, frames), run(session, frames)
@@ -89,12 +87,12 @@ def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps
 
 
 def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]], instead: str = "--fp16") -> None:
-    """Refuses a model that is too far from the float one, or a check that can't tell.
+    """Refuses a model that is too far from the float one, or a check that can't fail.
 
     Args:
-        accuracy: what `measure` found.
-        blame: layers with the correlation that is left where they alone are INT8, worst first.
-        instead: the option of another precision that goes with the rest.
+        accuracy: from `measure`.
+        blame: layers with the least correlation when only they are INT8, worst first.
+        instead: the option of another precision to advise.
 
     Raises:
         VerificationError: the least correlation is below `LEAST_CC`, or noise does not change it.
@@ -110,18 +108,18 @@ def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]], instead: str =
     if not accuracy.control_cc < LEAST_CC:
         raise VerificationError(
             f"the check can't tell: shown noise instead of the frames, the INT8 model still has CC"
-            f" {accuracy.control_cc:.5f}; the weights make a network that does not see, so nothing was written"
+            f" {accuracy.control_cc:.5f}; with these weights the network ignores its frames, so nothing was written"
         )
 
 
 def there_and_back(frames: NDArray[np.uint8], steps: int) -> NDArray[np.uint8]:
-    """Plays frames `[T, ...]` forwards, backwards, forwards ... until there are as many as `steps`."""
+    """Returns `steps` frames: the frames `[T, ...]` forwards, backwards, forwards and so on."""
     order = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
     return frames[[order[step % len(order)] for step in range(steps)]]
 
 
 def run(session: Session, frames: NDArray[np.uint8]) -> Maps:
-    """Returns the maps `[T, H, W]` of frames `[T, H, W, 3]`, the state running on; of several streams the first's."""
+    """Returns the maps `[T, H, W]` of consecutive frames `[T, H, W, 3]`; of several streams, those of the first."""
     streams = session.spec.batch or 1
     stream = SaliencyStream(session, streams)
     return np.stack([stream.infer(np.repeat(frame[None], streams, 0))[0] for frame in frames])
@@ -132,7 +130,7 @@ def _each(metric: Callable[[Any, Any], float], expected: Maps, actual: Maps) -> 
 
 
 def _nss_delta(expected: Maps, actual: Maps) -> float:
-    """Greatest change of NSS over frames, on pixels drawn with the float map, from its least value up, as a density."""
+    """Returns the greatest change of NSS in a frame, with fixations drawn from the float map minus its least value."""
     draw, worst = np.random.default_rng(0), 0.0
     for a, b in zip(expected, actual, strict=True):
         density = (a - a.min()).astype(np.float64).ravel()

@@ -1,4 +1,4 @@
-"""INT8 by ONNX Runtime's quantiser: explicit Q/DQ around the convolutions, everything else as it was.
+"""INT8 by ONNX Runtime's quantiser: explicit Q/DQ around the convolutions; the rest is unchanged.
 
 Sources: ONNX Runtime's "Quantize ONNX Models"; TensorRT's "Explicit Quantization" (INT8 is signed and symmetric there,
 biases stay float32).
@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,15 +23,14 @@ from onnx import shape_inference
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, create_calibrator
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-if TYPE_CHECKING:
-    from salema.runtime.session import Session
+from salema.runtime.session import Session
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 _CARRIERS = {"Relu", "MaxPool", "Resize", "Reshape", "Gather", "Slice", "Unsqueeze", "Concat"}
-"""What moves, drops or clips values, and so can do it to their INT8 form too."""
+"""Operators that move, drop or clip values: they can do the same to INT8 values."""
 
 Ranges = dict[str, tuple[float, float]]
-"""Least and greatest value of what enters each convolution, by layer."""
+"""Least and greatest value of each convolution's input, by layer."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,14 @@ class Scheme:
     """How a runtime wants its INT8 graph.
 
     Attributes:
-        unsigned: activations uint8 with a zero point, which after a ReLU spends no value on what is never there; else
-            int8 around zero.
+        unsigned: activations are uint8 with a zero point, which wastes no values below zero after a ReLU; else int8
+            around zero.
         weight_bits: to try, in turn. CPUs without VNNI add pairs of products in 16 bits, which overflow unless weights
-            have 7; those lose accuracy elsewhere. A GPU has no such sums.
+            have 7 bits; elsewhere 7 bits lose accuracy. A GPU has no such sums.
         carried: Q/DQ also after each convolution, pool and upsampling. ONNX Runtime needs the first to run a
-            convolution in INT8 at all; TensorRT and OpenVINO pull the Q that is before the next convolution to its
-            place by themselves.
-        ends_in_float: whether the first and the last layer stay in float in any case. In ncnn a step is 1.06 times as
-            fast with the first one in float, which has three channels (tried by hand, 2 cores of a Zen 3).
+            convolution in INT8 at all; TensorRT and OpenVINO themselves move the Q of the next convolution there.
+        ends_in_float: whether the first and the last layer always stay in float. In ncnn a step is 1.06 times as fast
+            with the first one, of three channels, in float (tried by hand, 2 cores of a Zen 3).
     """
 
     unsigned: bool
@@ -63,29 +61,29 @@ SCHEMES = {
     "tensorrt": Scheme(unsigned=False, weight_bits=(8,), carried=False),
     "ncnn": Scheme(unsigned=False, weight_bits=(8,), carried=False, ends_in_float=True),
 }
-"""By what `--for` names. `any` is what all of them read: TensorRT takes signed and symmetric only."""
+"""By the name in `--for`. All runtimes read `any`: TensorRT reads signed and symmetric INT8 only."""
 
 
 def layers_of(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """Returns the convolutions of a graph, in order, by the published name of their layer: `salgan.30`, `Gates`."""
+    """Returns the convolutions of a graph, in order, by the published names of their layers: `salgan.30`, `Gates`."""
     convolutions = [node for node in proto.graph.node if node.op_type in CONVOLUTIONS]
     return {_layer(node.input[1]): node for node in convolutions}
 
 
 def _layer(weight: str) -> str:
-    """A part of a split model puts `step.` before the name, the 2x2 form `conv.` after it."""
+    """Returns a weight's layer; a split model's parts put `step.` before the name, the 2x2 form `conv.` after it."""
     return weight.removeprefix("step.").removesuffix(".weight").removesuffix(".conv")
 
 
 def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) -> Ranges:
-    """Runs a float model over frames, with its state running, and notes what enters each convolution.
+    """Runs a float model over frames, with its state, and returns the range of each convolution's input.
 
-    Ranges hold 99.999 % of the values. One frame's activations are held at a time, whatever the number of frames.
+    Ranges hold 99.999 % of the values. Only one frame's activations are in memory at a time.
 
     Args:
         model: the step for one stream, float32.
-        session: the same, loaded.
-        runs: each `[T, H, W, 3]`, uint8 BGR; before each the state is new.
+        session: the same model, loaded.
+        runs: each `[T, H, W, 3]`, uint8 BGR; each begins with an empty state.
     """
     with tempfile.TemporaryDirectory(prefix="salema-") as folder, quiet():
         calibrator = create_calibrator(
@@ -104,7 +102,7 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
 
 
 def feeds(session: Session, run: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yields what the graph of one stream is fed with for each frame of a run `[T, H, W, 3]`: the state goes on."""
+    """Yields the inputs of a one-stream graph for each frame of a run `[T, H, W, 3]`, with the state so far."""
     spec = session.spec
     states = session.from_host({state.name: np.zeros((1, *state.shape_chw), np.float32) for state in spec.states})
     for t, frame in enumerate(run):
@@ -128,11 +126,11 @@ class _One:
 def quantize(
     proto: onnx.ModelProto, ranges: Ranges, scheme: Scheme, weight_bits: int = 8, kept: Container[str] = ()
 ) -> onnx.ModelProto:
-    """Returns a step, or a part of one, with its convolutions in INT8; weights per channel, biases and states float32.
+    """Returns a step, or a part of one, with its convolutions in INT8: weights per channel, biases and states float32.
 
     Args:
-        proto: the float32 graph; left as it is.
-        ranges: see `calibrate`; of the same network, whatever its batch and however it is split.
+        proto: the float32 graph; not changed.
+        ranges: see `calibrate`; of the same network, with any batch, whole or split.
         scheme: the form.
         weight_bits: 8 or 7.
         kept: layers to leave in float.
@@ -164,7 +162,7 @@ def _quantizer(
     return QDQQuantizer(
         shape_inference.infer_shapes(model),
         per_channel=True,
-        reduce_range=weight_bits < 8,  # noqa: PLR2004 - its name for 7 bits
+        reduce_range=weight_bits < 8,  # noqa: PLR2004 - ONNX Runtime's name for 7 bits
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8 if scheme.unsigned else QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
@@ -174,7 +172,7 @@ def _quantizer(
         extra_options={
             "ActivationSymmetric": not scheme.unsigned,
             "WeightSymmetric": True,
-            "QuantizeBias": False,  # TensorRT reads no int32 ones
+            "QuantizeBias": False,  # TensorRT reads no int32 biases
             "OpTypesToExcludeOutputQuantization": list(CONVOLUTIONS),
         },
     )
@@ -183,10 +181,10 @@ def _quantizer(
 def _carried(
     model: onnx.ModelProto, node: onnx.NodeProto, layers: Mapping[str, onnx.NodeProto], scheme: Scheme
 ) -> list[str]:
-    """Names the tensors to quantise before a convolution: its input, and what made it, back to the convolution before.
+    """Names the tensors to quantise before a convolution: its input, and those it is made from, back to the last one.
 
-    All take the range of the input. So rounding twice changes nothing, and rounding before a ReLU loses nothing: the
-    range leaves out only what the ReLU sets to zero. A state may be among them; `_pass_by` keeps it unrounded.
+    All get the range of the input. So rounding twice changes nothing, and rounding before a ReLU loses only values that
+    the ReLU sets to zero. A state may be among them; `_pass_by` keeps it unrounded.
     """
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     ours = {id(layer) for layer in layers.values()}
@@ -210,7 +208,7 @@ def _carried(
 
 
 def _free_outputs(model: onnx.ModelProto) -> dict[str, str]:
-    """Puts an Identity before outputs that the graph itself reads; returns the new name of what each of them copies."""
+    """Puts an Identity before outputs that the graph also reads; returns the new names of the tensors they copy."""
     graph = model.graph
     read = {name for node in graph.node for name in node.input}
     inner_names = {output.name: f"{output.name}_kept" for output in graph.output if output.name in read}
@@ -223,7 +221,7 @@ def _free_outputs(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _pass_by(model: onnx.ModelProto, inner_names: Mapping[str, str]) -> None:
-    """Lets outputs copy the tensor before its Q/DQ, which all its other readers get: it would round a state."""
+    """Lets outputs copy the tensor before its Q/DQ, which all other readers get: Q/DQ would round a state."""
     for node in model.graph.node:
         for name in node.output:
             if name in inner_names:
@@ -231,7 +229,7 @@ def _pass_by(model: onnx.ModelProto, inner_names: Mapping[str, str]) -> None:
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Removes what the quantiser has added and nothing uses: inferred shapes, and operator sets of its own."""
+    """Removes what the quantiser added and nothing uses: inferred shapes and its own operator sets."""
     del model.graph.value_info[:]
     used = {node.domain for node in model.graph.node}
     opsets = [opset for opset in model.opset_import if opset.domain in used]
@@ -241,7 +239,7 @@ def _tidy(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the quantiser's advice (to preprocess, to optimise) from the user's terminal."""
+    """Silences the quantiser's advice to preprocess and to optimise."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

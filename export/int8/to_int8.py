@@ -1,4 +1,4 @@
-"""From a float model to an INT8 one: calibrate, find out what must stay in float, write, and say what it costs."""
+"""From a float model to an INT8 one: calibrate, choose what stays in float, write, and report the cost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import onnx
 
 from salema.export.graph.models import SaliencyStep
 from salema.export.graph.to_onnx import to_onnx
+from salema.export.int8.footage import Footage
 from salema.export.int8.forms import Form, form_for
-from salema.export.int8.gate import LEAST_CC, STEPS, Accuracy, check, measure, run
+from salema.export.int8.gate import LEAST_CC, STEPS, Accuracy, Maps, check, measure, run
 from salema.export.int8.quantize import Ranges, calibrate, layers_of
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.errors import UsageError
@@ -26,32 +27,30 @@ from salema.runtime.spec import ModelSpec
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from salema.export.int8.footage import Footage
-    from salema.export.int8.gate import Maps
     from salema.export.options import ExportOptions
 
 AIM_CC = 0.9905
-"""At this CC no more layers are left in float. A higher aim would cost time: where rounding costs every layer the same
+"""From this CC on, no more layers are left in float. A higher aim would cost time: if all layers lose alike by rounding
 (seeded weights at full size), a layer in float gains 0.0002, and takes several times as long as in INT8."""
 _LEAST_GAIN = 5e-4  # of CC, for 7 bits to be taken
 MOST_FLOAT = 4
 _TRIAL_FRAMES = 4  # of the first run and of the last
 
 Table = tuple[tuple[str, float], ...]
-"""Layers with the least CC where they alone are INT8, worst first."""
+"""Layers with the least CC when only they are INT8, worst first."""
 
 
 @dataclass(frozen=True)
 class Int8Report:
-    """What was quantised, on what, and what it costs.
+    """What was quantised, with which frames, and what it costs.
 
     Attributes:
-        calibration_frames: how many, and `calibration_runs`: in how many runs of consecutive ones.
-        sources: what they and the held-out ones are from.
+        calibration_frames: their number, and `calibration_runs`: the number of runs of consecutive ones.
+        sources: of these and of the held-out frames.
         activations: `uint8` or `int8`.
         weight_bits: 8 or 7.
-        float_layers: what was left in float.
-        sensitivity: the table, where it was needed or asked for.
+        float_layers: those left in float.
+        sensitivity: the table, if it was needed or asked for.
         accuracy: against FP32 on the held-out frames.
     """
 
@@ -66,10 +65,7 @@ class Int8Report:
 
 
 class Trials:
-    """The float step for one stream, and INT8 forms of it tried on a few frames of the calibration.
-
-    Held-out frames take no part in any choice.
-    """
+    """The float step for one stream, and INT8 forms of it, tried on a few calibration frames, never held-out ones."""
 
     def __init__(self, proto: onnx.ModelProto, folder: Path, footage: Footage, form: Form) -> None:
         self.layers, self.form = tuple(layers_of(proto)), form
@@ -91,13 +87,13 @@ class Trials:
         return np.concatenate([run(session, clip) for clip in self._clips])
 
     def least_cc(self, weight_bits: int, kept: Iterable[str], *, alone: bool = False) -> float:
-        """Least correlation with the float maps where all but the layers `kept` are INT8."""
+        """Returns the least correlation with the float maps when all layers but `kept` are INT8."""
         with self.form.trial(self.ranges, weight_bits, frozenset(kept), alone=alone) as session:
             maps = self._run(session)
         return min(cc(b, a) if np.isfinite(b).all() else -1.0 for a, b in zip(self._expected, maps, strict=True))
 
     def table(self, weight_bits: int) -> Table:
-        """What each layer costs where it alone is INT8, worst first."""
+        """Returns the least CC of each layer when only it is INT8, worst first."""
         least_ccs = {
             layer: self.least_cc(weight_bits, (other for other in self.layers if other != layer), alone=True)
             for layer in self.layers
@@ -108,13 +104,13 @@ class Trials:
 def to_int8(
     step: SaliencyStep, paths: list[Path], footage: Footage, options: ExportOptions, say: Callable[[str], None]
 ) -> tuple[ModelSpec, Int8Report]:
-    """Replaces float files by INT8 ones, loads them again, and checks them against the float model.
+    """Replaces float files by INT8 ones, loads them again, and compares them with the float model.
 
-    `paths` are the float file, or those of both parts. For ncnn its own files follow: they are written, and the ONNX
-    file stays in float.
+    `paths` are the float file, or those of both parts. For ncnn its files follow: they are written, and the ONNX file
+    stays in float.
 
     Returns:
-        What the files now say of themselves, and the report.
+        The spec in the new files, and the report.
 
     Raises:
         UsageError: there is no such layer.
@@ -154,7 +150,7 @@ class _Choice:
 def _write(
     trials: Trials, choice: _Choice, footage: Footage, options: ExportOptions, say: Callable[[str], None]
 ) -> tuple[ModelSpec, Accuracy]:
-    """Writes the form that was chosen, and checks it; where it fails, the error names the layers to blame."""
+    """Writes the chosen form, and checks it; if it fails, the error names the layers to blame."""
     say(
         f"checking      INT8 in {trials.form.runs_in} against FP32 on {len(footage.held_out)} held-out frames,"
         f" {STEPS} steps"
@@ -172,7 +168,7 @@ def _write(
 
 
 def _choose(trials: Trials, options: ExportOptions, say: Callable[[str], None]) -> _Choice:
-    """Chooses the width of the weights that does better here, then leaves the worst layers in float up to `AIM_CC`."""
+    """Chooses the better width of the weights, then leaves the worst layers in float until `AIM_CC` is reached."""
     scheme = trials.form.scheme
     ends = (trials.layers[0], trials.layers[-1]) if scheme.ends_in_float else ()
     kept = tuple(dict.fromkeys((*ends, *options.float_layers)))

@@ -1,1 +1,1 @@
-"""Checkpoints, and what a network's weights tell of it."""
+"""Checkpoints, and the variant of the network that their weights show."""

@@ -1,4 +1,4 @@
-"""The published network's layers and temporal variants, as facts without weights."""
+"""The layers of the published network and its temporal variants, without weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CONVS = tuple(index for index, layer in enumerate(LAYERS) if layer == "C")
 ENCODER_END = 30  # layers before it are VGG-16's features
 CLSTM56_END = 56  # SalCLSTM56 leaves the generator after salgan.55
 LAST_CONV = 60  # the 1x1 convolution to one channel
-FINAL_CONVS = (0, 2, 4)  # SalCLSTM56's own ending
+FINAL_CONVS = (0, 2, 4)  # SalCLSTM56's last layers
 DEFAULT_EMA_LOC = 30
 DEFAULT_ALPHA = 0.1
 MULTIPLE = 16  # four pools
 
 _NAMES = {"salgan": "SalGAN", "salclstm30": "SalCLSTM30", "salclstm56": "SalCLSTM56"}
 _MOST_EMAS = 2
-_LEAST_COEFFICIENT = 1e-7  # below it, float32 adds nothing of the new frame to a state of its own size
+_LEAST_COEFFICIENT = 1e-7  # below it, a new frame no longer changes a float32 state
 _PUBLISHED = re.compile(
     r"(?:Sal(?P<plain>GAN|BCE)|SalEMA(?P<loc>7|30|54|61)(?P<residual>R)?|(?P<clstm>SalCLSTM30R))\.pt"
 )
@@ -34,14 +34,14 @@ _LIKE_PUBLISHED = re.compile(r"sal[-_ ]?(?:gan|bce|ema[-_ ]?\d|clstm[-_ ]?\d+[-_
 
 @dataclass(frozen=True)
 class Architecture:
-    """One row of the published table.
+    """A variant, such as a row of the published table.
 
     Attributes:
         kind: the family.
         ema_locs: the layers whose output is averaged, ascending: one or two for `salema`, none for the others.
-        residual: whether what entered the averaged layer (for SalCLSTM30 the encoder's output) is added to the state.
-        plain_recurrence: whether an average in the encoder follows the plain rule and not the published code's, whose
-            ReLUs there work in place: they overwrite the state before them, and the residual that enters them.
+        residual: whether the averaged layer's input (for SalCLSTM30 the encoder's output) is added to the state.
+        plain_recurrence: whether an average in the encoder follows the plain rule. In the published code ReLUs work in
+            place there: they overwrite the state before them, and the residual that is their input.
 
     Raises:
         UsageError: there is no such variant.
@@ -78,7 +78,7 @@ class Architecture:
 
     @property
     def recurrence(self) -> str:
-        """The rule of the average, in words; empty where it is the published code's and equals the plain one."""
+        """The rule of the average, in words; empty if it is the published code's and equals the plain one."""
         published = replace(self, plain_recurrence=False)
         kept = [str(location) for location in self.ema_locs if published.keeps_rectified(location)]
         added = any(published.adds_rectified(location) for location in self.ema_locs)
@@ -89,11 +89,11 @@ class Architecture:
         return f"the published code's: the state at {' and '.join(kept)} is kept after the ReLU" if kept else ""
 
     def keeps_rectified(self, location: int) -> bool:
-        """Whether the state after `location` is kept as the ReLU that follows leaves it."""
+        """Whether the state after `location` is kept as it is after the next ReLU."""
         return self._is_in_place(location, "C") and not self.residual
 
     def adds_rectified(self, location: int) -> bool:
-        """Whether what is added to the state is what left layer `location`, a ReLU, and not what entered it."""
+        """Whether the output of layer `location`, a ReLU, is added to the state, and not its input."""
         return self._is_in_place(location, "R") and self.residual
 
     def _is_in_place(self, location: int, layer: str) -> bool:
@@ -101,7 +101,7 @@ class Architecture:
 
     @classmethod
     def named(cls, name: str, *, plain_recurrence: bool = False) -> Architecture:
-        """Returns the variant of this name.
+        """Returns the variant with this name.
 
         Raises:
             UsageError: there is none.
@@ -118,17 +118,17 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Hint:
-    """An architecture that a file's name or form suggests, and where the suggestion comes from."""
+    """An architecture that a file's name or form suggests, and which of them suggests it."""
 
     architecture: Architecture
     source: str
 
 
 def hint_from_name(name: str, kind: Kind) -> Hint | None:
-    """Reads the variant from a checkpoint's file name, where that is exactly a published one.
+    """Reads the variant from a checkpoint's file name, if that is exactly a published one.
 
-    These are `SalGAN.pt`, `SalBCE.pt`, `SalEMA7.pt`, 30, 54 and 61, also with R, and `SalCLSTM30R.pt`. Others decide
-    nothing: in `salema0.pt` the 0 may be a run's number. `kind` is the family that the file's keys show.
+    These are `SalGAN.pt`, `SalBCE.pt`, `SalEMA7.pt`, 30, 54 and 61, also with R, and `SalCLSTM30R.pt`. Other names mean
+    nothing: in `salema0.pt` the 0 may be the number of a run. `kind` is the family that the file's keys show.
     """
     match = _PUBLISHED.fullmatch(name)
     if not match or kind != ("salclstm30" if match["clstm"] else "salema"):
@@ -142,7 +142,7 @@ def hint_from_name(name: str, kind: Kind) -> Hint | None:
 
 
 def doubt_of_name(name: str, kind: Kind) -> str | None:
-    """Returns a note on a name that looks published and is not, and so was not believed; None for other names."""
+    """Returns a note on a name that looks published but is not, and so decides nothing; None for other names."""
     if not _LIKE_PUBLISHED.search(name) or hint_from_name(name, kind) or name in {f"SalCLSTM{n}.pt" for n in (30, 56)}:
         return None
     return f"the file's name {name} was not believed, as it is none of SalEMA7|30|54|61[R].pt, SalGAN.pt, SalBCE.pt"
@@ -151,14 +151,14 @@ def doubt_of_name(name: str, kind: Kind) -> str | None:
 def choose_architecture(
     kind: Kind, hint: Hint | None, arch: str, ema_locs: tuple[int, ...], residual: bool | None
 ) -> tuple[Architecture, str]:
-    """Settles what the keys of a checkpoint leave open; options win over the hint, the hint over the default.
+    """Chooses the variant of a checkpoint; options win over the hint, the hint over the default.
 
     Args:
-        kind: the family that the keys show; `salema` stands for any generator without an LSTM.
+        kind: the family that the keys show; `salema` means any generator without an LSTM.
         hint: what the file suggests.
-        arch: `auto`, or a kind that the user insists on.
-        ema_locs: as the user gave them; empty if not.
-        residual: as the user gave it; None if not.
+        arch: `auto`, or the kind that the user gave.
+        ema_locs: as the user gave them, or empty.
+        residual: as the user gave it, or None.
 
     Returns:
         The architecture, and in words where it comes from.
@@ -190,11 +190,11 @@ def _plainest(name: str) -> Architecture:
 
 
 def effective_coefficient(learned: float | None, alpha: float | None, *, sigmoid: bool) -> tuple[float, str]:
-    """Settles the weight of the new frame. The two readings of 0.1 differ by 12 grey levels on average.
+    """Returns the weight of the new frame. The two readings of 0.1 differ by 12 grey levels on average.
 
     Args:
         learned: the checkpoint's `alpha`, or None; it always means its sigmoid.
-        alpha: as the user gave it; None if not.
+        alpha: as the user gave it, or None.
         sigmoid: whether the user's value goes through a sigmoid, as the published code does since April 2019.
 
     Returns:
@@ -217,11 +217,11 @@ def effective_coefficient(learned: float | None, alpha: float | None, *, sigmoid
             )
         return _sigmoid(learned), f"sigmoid of the checkpoint's learned alpha {learned:.6g}"
     value = DEFAULT_ALPHA if alpha is None else alpha
-    said = "the default" if alpha is None else "--alpha"
+    name = "the default" if alpha is None else "--alpha"
     coefficient = _sigmoid(value) if sigmoid and math.isfinite(value) else value
     if not _in_range(coefficient):
         raise UsageError(f"--alpha {value:g}: the weight of the new frame must lie in (0, 1]; the paper's is 0.1")
-    return coefficient, f"sigmoid of {said} {value:g}" if sigmoid else f"{said} {value:g}, used directly"
+    return coefficient, f"sigmoid of {name} {value:g}" if sigmoid else f"{name} {value:g}, used directly"
 
 
 def _in_range(coefficient: float) -> bool:

@@ -1,25 +1,22 @@
-"""Checks what an archive of weights declares: a few megabytes of ZIP can unfold to gigabytes."""
+"""Checks the sizes that an archive of weights declares: a few megabytes of ZIP can unfold to gigabytes."""
 
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from numpy.lib import format as npy
 
 from salema.runtime.errors import CheckpointError
 from salema.runtime.files.bounded_files import shown_size
 
-if TYPE_CHECKING:
-    import zipfile
-
-MOST_WEIGHT_BYTES = 1 << 30  # SalCLSTM30 with the two averages of Adam has 0.6 GB
+MOST_WEIGHT_BYTES = 1 << 30  # SalCLSTM30 with Adam's two averages has 0.6 GB
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def check_unfolded(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuses an archive whose entries declare more bytes than weights can have. No reader reads more than that."""
+    """Refuses an archive whose entries declare more bytes than weights can have; no reader reads more than declared."""
     total_bytes = sum(entry.file_size for entry in archive.infolist())
     if total_bytes > MOST_WEIGHT_BYTES:
         raise CheckpointError(
@@ -29,7 +26,7 @@ def check_unfolded(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def check_arrays(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuses an `.npz` with an array that claims more than its entry has: NumPy makes room for it before it reads."""
+    """Refuses an `.npz` with an array that claims more than its entry holds: NumPy allocates before it reads."""
     for entry in archive.infolist():
         with archive.open(entry) as member:
             read_header = _HEADERS.get(npy.read_magic(member))

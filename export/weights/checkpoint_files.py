@@ -1,4 +1,4 @@
-"""The forms in which weights lie on disk or on the net. Nothing here runs code that a file brings."""
+"""The file formats of weights, on disk or from a URL. No code from a file is ever run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from salema.export.weights.architecture import CONVS, ENCODER_END, KINDS, LAST_CONV, Architecture, Hint
 from salema.export.weights.archives import MOST_WEIGHT_BYTES, check_arrays, check_unfolded
 from salema.runtime.errors import CheckpointError, SalemaError, reason
 from salema.runtime.files.bounded_files import check_file
 from salema.runtime.files.whole_files import write_bytes
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _LASAGNE_ARRAYS = 2 * sum(index <= LAST_CONV for index in CONVS)
 _STATED_KEY = "salema"
@@ -34,13 +32,13 @@ _SAFETENSORS_HEAD = 9  # eight bytes of length, then the brace that opens the he
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         values: by published key, not yet checked.
         hint: the variant that the file's form suggests.
-        stated: the variant that our metadata in it states.
-        trained: False where our metadata says that the weights were seeded.
+        stated: the variant that our metadata in the file states.
+        trained: False if our metadata says that the weights were seeded.
     """
 
     values: dict[str, Any]
@@ -50,15 +48,15 @@ class Contents:
 
 
 def download(url: str) -> Path:
-    """Fetches a URL once into the user's cache.
+    """Downloads a URL once into the user's cache.
 
     Raises:
-        CheckpointError: it can't be had.
+        CheckpointError: it can't be downloaded or kept.
     """
     import pooch  # noqa: PLC0415 - only for those who download
     import requests  # noqa: PLC0415
 
-    pooch.get_logger().setLevel(logging.WARNING)  # we print the hash ourselves
+    pooch.get_logger().setLevel(logging.WARNING)  # we print the hash
     try:
         return Path(
             pooch.retrieve(url, known_hash=None, path=pooch.os_cache("salema"), progressbar=sys.stderr.isatty())
@@ -69,7 +67,7 @@ def download(url: str) -> Path:
         raise CheckpointError(
             f"{url}: can't be downloaded (the server can't be reached); check the network, or download it by hand"
         ) from error
-    except OSError as error:  # after the above, which are such too: the disk
+    except OSError as error:  # the disk; last, as the errors above are OSErrors too
         raise CheckpointError(
             f"{url}: can't be kept in {pooch.os_cache('salema')} ({reason(error)}); make room there, or name another"
             " folder with XDG_CACHE_HOME"
@@ -77,10 +75,10 @@ def download(url: str) -> Path:
 
 
 def read(path: Path) -> Contents:
-    """Reads a checkpoint in whatever form it has, told by its content.
+    """Reads a checkpoint of any known format, recognised by its content.
 
     Raises:
-        CheckpointError: it is damaged, of another kind, holds more than tensors, or unfolds to more than weights can.
+        CheckpointError: it is damaged, of another format, holds more than tensors, or unfolds to too much.
     """
     check_file(path, MOST_WEIGHT_BYTES, CheckpointError)
     try:
@@ -98,7 +96,7 @@ def read(path: Path) -> Contents:
 def save_safetensors(
     path: Path, weights: Mapping[str, Tensor], learned_alpha: float | None, architecture: Architecture, *, trained: bool
 ) -> None:
-    """Writes weights with their architecture as `.safetensors`, which holds no code and loads without a hint.
+    """Writes weights with their architecture as `.safetensors`, which holds no code.
 
     Raises:
         OutputError: the file can't be written.
@@ -146,7 +144,7 @@ def _reader(path: Path) -> Callable[[Path], Contents]:
 def _read_torch(path: Path) -> Contents:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's advice on other ways to load it
+            warnings.simplefilter("ignore")  # PyTorch's advice on loading
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -1,4 +1,4 @@
-"""Any published checkpoint as one dictionary of float32 tensors by published key, checked strictly."""
+"""Reads any published checkpoint as float32 tensors by published key, strictly checked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from torch import Tensor
 
 from salema.export.weights.architecture import (
     CLSTM56_END,
@@ -28,9 +29,6 @@ from salema.runtime.errors import CheckpointError, UsageError
 from salema.runtime.files.whole_files import sha256_of
 from salema.runtime.wording import listed
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _SEEDED = re.compile(r"seeded(?::(\d+))?")
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -45,7 +43,7 @@ class Checkpoint:
         sha256: of the file; of the tensors for seeded weights.
         weights: float32 tensors by key (`salgan.N.weight`, `Gates.bias`, ...), without `alpha`.
         learned_alpha: the checkpoint's `alpha` before its sigmoid, or None.
-        kind: the family that the keys show; `salema` stands for any generator without an LSTM.
+        kind: the family that the keys show; `salema` means any generator without an LSTM.
         hint: the variant that the file suggests, or None.
         trained: False for seeded weights.
     """
@@ -60,16 +58,16 @@ class Checkpoint:
 
 
 def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
-    """Reads weights from wherever a user has them.
+    """Reads weights from a file or a URL, or makes seeded ones.
 
     Args:
         source: a file (`.pt` as published, SalGAN's Lasagne `.npz`, our `.safetensors`; told apart by content), an
             http(s) URL (downloaded once into the user's cache), or `seeded`, or `seeded:8` for an eighth of the widths.
-        seeded_kind: the family to make when `source` is seeded.
+        seeded_kind: the family of seeded weights.
 
     Raises:
-        UsageError: `seeded:` with a number that is no divisor.
-        CheckpointError: it is missing, damaged, holds more than tensors, or does not fit.
+        UsageError: `seeded:` has a number that is no divisor.
+        CheckpointError: the file is missing or damaged, holds more than tensors, or does not fit.
     """
     if match := _SEEDED.fullmatch(source):
         return _seeded(seeded_kind, int(match[1] or 1))
@@ -78,7 +76,7 @@ def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
         try:
             return _checked(path, Path(urlsplit(source).path).name, read(path))
         except CheckpointError:
-            path.unlink(missing_ok=True)  # a login page, say, must not stay in the cache for good
+            path.unlink(missing_ok=True)  # else a login page, say, would stay in the cache
             raise
     path = Path(source)
     if not path.is_file():
@@ -99,7 +97,7 @@ def _seeded(kind: Kind, divisor: int) -> Checkpoint:
 
 
 def _checked(path: Path, name: str, contents: Contents) -> Checkpoint:
-    """Checks what a file holds; no value is read before its type and shape are known to be good."""
+    """Checks a file's contents; no value is read before its type and shape are known to be good."""
     values = dict(contents.values)
     unusable = [key for key, value in values.items() if not _is_plain(value)]
     if unusable:
@@ -125,13 +123,13 @@ def _checked(path: Path, name: str, contents: Contents) -> Checkpoint:
 
 
 def _agrees(hint: Hint, kind: Kind, *, has_alpha: bool) -> bool:
-    """Whether a suggestion can be true of a file with these keys; SalGAN has no coefficient to learn."""
+    """Whether a file with these keys can be the suggested variant; SalGAN has no coefficient to learn."""
     family = "salema" if hint.architecture.kind == "salgan" else hint.architecture.kind
     return family == kind and not (has_alpha and hint.architecture.kind == "salgan")
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a dense floating tensor on the CPU that owns as much memory as it claims to have elements."""
+    """Whether a value is a dense floating tensor on the CPU whose memory is as large as its shape says."""
     return (
         isinstance(value, torch.Tensor)
         and value.dtype in _DTYPES
@@ -142,7 +140,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _check(weights: Mapping[str, Tensor], name: str) -> Kind:
-    """Returns the family that the keys show, once every key and shape fits it."""
+    """Returns the family that the keys show, after checking that every key and shape fits it."""
     kind: Kind = "salema"
     if "Gates.weight" in weights:
         kind = "salclstm56" if any(key.startswith("final_convs.") for key in weights) else "salclstm30"

@@ -1,22 +1,19 @@
-"""Weights and frames that anybody can make again, from NumPy alone: untrained, the same on every machine."""
+"""Untrained weights, and frames, made with NumPy alone: the same on every machine."""
 
 from __future__ import annotations
 
 import hashlib
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.export.weights.architecture import CLSTM56_END, CONVS, FINAL_CONVS, LAST_CONV, Kind
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Output channels of the published network's 3x3 convolutions, encoder then decoder.
 _ENCODER = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 _DECODER = (512, 512, 512, 512, 512, 512, 256, 256, 256, 128, 128, 64, 64)
-_INPUT_SCALE = 50  # pixels less their mean have a deviation of about 50
+_INPUT_SCALE = 50  # standard deviation of pixels, about
 
 
 def checkpoint_shapes(kind: Kind, divisor: Fraction | int = 1) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-// What all kernels share. No header of CUDA's is needed, so that NVRTC compiles them wherever the driver is.
+// Shared by all kernels. It includes no CUDA header, so that NVRTC needs no CUDA toolkit.
 // With SALEMA_HOST defined the same sources are C++ for the CPU: tests/host_cuda.h has threads, barriers and shuffles.
 #pragma once
 
@@ -37,13 +37,13 @@ __device__ inline u16 float_to_half(float value) {
 }
 #endif
 
-// Loads and stores of a number as float32, whatever it is kept in.
+// Load and store a number as float32, from and to FP16 or FP32.
 __device__ inline float load(const float* from) { return *from; }
 __device__ inline float load(const u16* from) { return half_to_float(*from); }
 __device__ inline void store(float* to, float value) { *to = value; }
 __device__ inline void store(u16* to, float value) { *to = float_to_half(value); }
 
-// Eight numbers in 128-bit accesses; the addresses are multiples of 16.
+// Load and store eight numbers in 128-bit accesses; the addresses must be multiples of 16.
 __device__ inline void load8(const float* from, float (&values)[8]) {
   for (int part = 0; part < 2; ++part) {
     const Four four = reinterpret_cast<const Four*>(from)[part];

@@ -1,10 +1,10 @@
-// The EMA of a layer's output, and all that lies between that layer's convolution and the next one, in one pass:
+// The EMA of a layer's output, and everything between that layer's convolution and the next one, in one pass:
 //   state <- mix == 1 ? x : state + mix * (x - state);  out = relu(state + residual)
-// x, residual and out are FP16 or FP32, state is float32 and updated in place; all have the same order of elements.
-// Each thread takes eight elements in 128-bit accesses, each byte is read and written once.
+// x, residual and out are FP16 or FP32; state is float32 and updated in place. All have the same order of elements.
+// Each thread takes eight elements in 128-bit accesses, and each byte is read and written once.
 //
-// Set by the compiler's -D: X (type of x, residual and out), RESIDUAL, RELU, RECTIFIED (0 or 1; the last one: the state
-// is kept after the ReLU, as in the published network's encoder, whose ReLUs work in place).
+// Set with -D: X (type of x, residual and out), and RESIDUAL, RELU, RECTIFIED (0 or 1). RECTIFIED keeps the state after
+// the ReLU, as in the published network's encoder, whose ReLUs work in place.
 #include "common.cuh"
 
 namespace {
@@ -39,9 +39,9 @@ extern "C" __global__ void ema_update(float* state, const X* x, const float* mix
   [[maybe_unused]] float added[8];
   load8(x + first, values);
   load8(state + first, states);
-  if constexpr (RESIDUAL) load8(residual + first, added);  // before any store, which no load may pass
+  if constexpr (RESIDUAL) load8(residual + first, added);  // before the stores: the compiler can't move a load up past them
   const u32 stream = first / per_stream;
-  const u32 end = (stream + 1) * per_stream;  // where the next stream begins: eight elements may belong to several
+  const u32 end = (stream + 1) * per_stream;  // the next stream begins here: eight elements may belong to several
   const float own_mix = mix[stream];
 #pragma unroll
   for (u32 i = 0; i < 8; ++i) {

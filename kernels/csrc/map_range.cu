@@ -1,5 +1,5 @@
-// Minimum and maximum of each map of [N, H, W], a block to a map: every byte is read once, in 128-bit accesses.
-// A NaN anywhere makes both NaN, so that nothing hides it: hence comparisons, where fminf would skip it.
+// Minimum and maximum of each map of [N, H, W], one block per map. Every byte is read once, in 128-bit accesses.
+// A NaN anywhere makes both NaN, hence the comparisons: fminf would skip a NaN.
 #include "common.cuh"
 
 namespace {
@@ -13,7 +13,7 @@ struct Range {
 __device__ inline Range nothing() { return {__uint_as_float(0x7f800000u), __uint_as_float(0xff800000u)}; }
 
 __device__ inline void take(Range& range, float low, float high) {
-  if (low < range.low || low != low) range.low = low;  // a NaN comes in, and none leaves
+  if (low < range.low || low != low) range.low = low;  // once NaN, it stays NaN
   if (high > range.high || high != high) range.high = high;
 }
 
@@ -34,7 +34,7 @@ __device__ inline Range of_thread(const float* map, u32 count) {
   const Four* const from = reinterpret_cast<const Four*>(map + head);
   u32 i = threadIdx.x;
   for (; i + 3 * blockDim.x < fours; i += 4 * blockDim.x) {
-    Four batch[4];  // four accesses at a time: one block can't hide how long one takes
+    Four batch[4];  // four accesses at a time: a single block can't hide their latency
 #pragma unroll
     for (u32 j = 0; j < 4; ++j) batch[j] = from[i + j * blockDim.x];
 #pragma unroll
@@ -56,9 +56,9 @@ __device__ inline Range of_warp(Range range) {
 
 }  // namespace
 
-// A block's threads are a multiple of 32.
+// The number of a block's threads must be a multiple of 32.
 extern "C" __global__ void map_range(const float* saliency, float* out, u32 count) {
-  __shared__ float lows[WARP], highs[WARP];  // of each warp
+  __shared__ float lows[WARP], highs[WARP];  // one per warp
   const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   const unsigned long long first = static_cast<unsigned long long>(blockIdx.x) * count;
   Range range = of_warp(of_thread(saliency + first, count));
@@ -72,7 +72,7 @@ extern "C" __global__ void map_range(const float* saliency, float* out, u32 coun
   if (lane > 0) return;
   const bool clean = range.low == range.low;
   const float nan = __uint_as_float(0x7fc00000u);
-  out[2 * blockIdx.x] = clean ? range.low + 0.0f : nan;  // -0 + 0 is 0: which zero came first would show otherwise
+  out[2 * blockIdx.x] = clean ? range.low + 0.0f : nan;  // -0 + 0 is 0, so the result doesn't depend on which zero came first
   out[2 * blockIdx.x + 1] = clean ? range.high + 0.0f : nan;
 }
 SALEMA_KERNEL(map_range)

@@ -1,9 +1,9 @@
-// From a map, its range and the source frame to the picture, in one pass; nothing between them is kept:
+// Draws the picture from a map, its range and the source frame, in one pass without intermediate buffers:
 //   level = floor((s - low) / (high - low) * 255 + 0.5);  colour = resize(table[level]);  out = (1 - a) * frame + a * colour
-// The level rounds as the published code does, all else as OpenCV does for 8-bit images. Frame and picture are BGR
-// [h, w, 3]; rows may lie apart. A thread draws one pixel.
+// The level is rounded as in the published code, all else as in OpenCV for 8-bit images. Frame and picture are BGR
+// [h, w, 3]; rows may have gaps between them. A thread draws one pixel.
 //
-// Set by the compiler's -D: VIEW (MAP8: levels at the map's size, MAP: grey, OVERLAY).
+// Set with -D: VIEW (MAP8: levels at the map's size, MAP: grey, OVERLAY).
 #include "common.cuh"
 
 namespace {
@@ -11,7 +11,7 @@ namespace {
 enum View { MAP8, MAP, OVERLAY };
 using u64 = unsigned long long;
 
-struct alignas(16) Line {  // what a row or a column of the picture reads of the map
+struct alignas(16) Line {  // the two rows or columns of the map for one of the picture
   int first, second, first_weight, second_weight;
 };
 
@@ -35,11 +35,11 @@ __device__ inline int level(const Drawing& drawing, u32 row, u32 column) {
   if (!(drawing.high > drawing.low)) return 0;  // flat, or NaN
   const float s = drawing.saliency[row * drawing.map_width + column];
   const float scaled = floorf((s - drawing.low) / (drawing.high - drawing.low) * 255.0f + 0.5f);
-  if (!(scaled > 0.0f)) return 0;  // also a NaN, of infinities
+  if (!(scaled > 0.0f)) return 0;  // also NaN, which infinities give
   return scaled < 255.0f ? static_cast<int>(scaled) : 255;
 }
 
-// Weights have 11 bits after the point; OpenCV drops 4 of the 22 before it weighs the rows, and rounds each down.
+// Weights have 11 bits after the point. OpenCV drops 4 of the 22 bits before it weights the rows, and rounds each down.
 __device__ inline int resized(const int (&corners)[4], const Line& row, const Line& column) {
   const int first = corners[0] * column.first_weight + corners[1] * column.second_weight;
   const int second = corners[2] * column.first_weight + corners[3] * column.second_weight;
@@ -73,7 +73,7 @@ __device__ inline void draw(const Drawing& drawing, u32 x, u32 y, u8* to) {
 #pragma unroll
     for (int channel = 0; channel < 3; ++channel) {
       const float coloured = colour.bgr[channel] * drawing.colour_weight;
-      // Fused, as OpenCV is where the CPU can; with opacity 0.5 nothing is rounded before rint.
+      // Fused, as in OpenCV if the CPU can; with opacity 0.5 nothing is rounded before rint.
       colour.bgr[channel] = static_cast<int>(rintf(fmaf(frame[channel], drawing.frame_weight, coloured)));
     }
   }

@@ -1,21 +1,21 @@
-// A source frame -> the network's frame, both uint8 BGR [height, width, 3], as OpenCV's resize with INTER_AREA gives it
-// on x86, to the bit. A thread makes one output pixel, of the source pixels in its row's and its column's span. Spans
-// and weights are made on the host: tables.py, which says where all this is from.
+// Resizes a source frame to the network's frame, both uint8 BGR [height, width, 3], as OpenCV's INTER_AREA does on x86,
+// to the bit. A thread makes one output pixel from the source pixels in its row's and its column's span. tables.py makes
+// spans and weights on the host, and names the sources.
 //
-// Set by the compiler's -D: MODE (WHOLE, AREA, LINEAR).
+// Set with -D: MODE (WHOLE, AREA, LINEAR).
 #include "common.cuh"
 
 namespace {
 
 enum Mode { WHOLE, AREA, LINEAR };
 
-struct Span {  // of source rows or columns, both ends included
+struct Span {  // source rows or columns, both ends included
   u32 first, last;
 };
 
 struct Source {
   const u8* pixels;
-  u32 pitch;  // bytes from one row to the next; all offsets are below 2^31, the launcher sees to it
+  u32 pitch;  // bytes from one row to the next; the launcher checks that all offsets are below 2^31
 };
 
 struct Pixel {
@@ -30,7 +30,7 @@ __device__ inline Pixel read(const Source& source, u32 row, u32 column) {
   return {{at[0], at[1], at[2]}};
 }
 
-// Both axes shrink by whole numbers: the mean of the pixels. OpenCV has its own rounding for 2x2, where halves go up.
+// Both axes shrink by whole numbers: the mean of the pixels. For 2x2 OpenCV rounds halves up.
 __device__ inline void mean(const Source& source, Span rows, Span columns, u8* out) {
   u32 sums[3] = {0, 0, 0};
   for (u32 row = rows.first; row <= rows.last; ++row) {
@@ -49,7 +49,7 @@ __device__ inline void mean(const Source& source, Span rows, Span columns, u8* o
   }
 }
 
-// Both axes shrink: pixels weighted by the share of them that lies inside, each row summed before the rows are.
+// Both axes shrink: pixels are weighted by the share of them that is inside. Each row is summed first, then the rows.
 __device__ inline void weighted_mean(const Source& source, Span rows, Span columns, const float* row_weights,
                                      const float* column_weights, u8* out) {
   float sums[3] = {0.0f, 0.0f, 0.0f};
@@ -69,7 +69,7 @@ __device__ inline void weighted_mean(const Source& source, Span rows, Span colum
   for (int c = 0; c < 3; ++c) out[c] = round_to_byte(sums[c]);
 }
 
-// An axis grows: four pixels, weights of 11 bits, of which OpenCV cuts off 4 and then 16 before the last two are rounded.
+// An axis grows: four pixels, weights of 11 bits. OpenCV cuts off 4 bits, then 16, and rounds the last two.
 __device__ inline void interpolate(const Source& source, Span rows, Span columns, const float* row_weights,
                                    const float* column_weights, u8* out) {
   int sums[3] = {2, 2, 2};

@@ -9,24 +9,22 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.errors import BackendError, MissingDependencyError, explain, reason
 from salema.kernels.gpus import list_gpus
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 _INSTALL = "install it with: pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: else anybody's work on the default stream ends a recording with an error
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: else other work on the default stream makes a recording fail
 _open: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    """PyCUDA can't release a primary context that dies by itself, and complains on stderr."""
+    """Closes devices before Python's end, where PyCUDA would print an error for a context that is left."""
     for device in list(_open):
         device.close()
 
@@ -38,7 +36,7 @@ def _import_libraries() -> tuple[Any, Any]:
         MissingDependencyError: one of them can't be imported.
     """
     try:
-        import pycuda.driver as pycuda  # noqa: PLC0415 - needs the driver, which list_gpus() has found by now
+        import pycuda.driver as pycuda  # noqa: PLC0415 - needs the driver, which list_gpus() has loaded by now
         from cuda.bindings import driver  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependencyError(
@@ -51,7 +49,7 @@ class CudaBuffer:
     """Device memory."""
 
     def __init__(self, device: CudaDevice, allocation: Any, nbytes: int) -> None:
-        self._device = device  # keeps it
+        self._device = device  # keeps the device alive
         self._allocation = allocation
         self.address = int(allocation)
         self.nbytes = nbytes
@@ -62,14 +60,14 @@ class CudaBuffer:
 
 
 class CudaGraph:
-    """A recorded graph, freed with the object."""
+    """A recorded graph, freed together with this object."""
 
     def __init__(self, device: CudaDevice, driver: Any, handle: Any) -> None:
         self._device, self._driver = device, driver
         self.handle = handle
 
     def __del__(self) -> None:
-        if not self._device.closed:  # else it went with the context
+        if not self._device.closed:  # else it was freed with the context
             self._driver.cuGraphExecDestroy(self.handle)
 
 
@@ -79,15 +77,15 @@ class CudaDevice:
     _context: Any = None
 
     def __init__(self, index: int = 0, *, blocking: bool | None = None) -> None:
-        """Takes the GPU.
+        """Opens the GPU.
 
         Args:
-            index: its number, as CUDA counts.
-            blocking: waits by sleeping, which leaves the CPU free, rather than by spinning, which is quicker by
-                microseconds; None sleeps on integrated GPUs (Jetson).
+            index: its number in CUDA.
+            blocking: whether to wait by sleeping, which leaves the CPU free, or by spinning, which is some microseconds
+                faster; None sleeps on integrated GPUs (Jetson).
 
         Raises:
-            BackendError: there is no driver, no GPU or none of that number.
+            BackendError: there is no driver, or no GPU of that number.
             MissingDependencyError: PyCUDA or cuda-bindings is not installed.
         """
         gpus = list_gpus()
@@ -98,7 +96,7 @@ class CudaDevice:
         self.integrated = self.gpu.integrated
         self._blocking = self.integrated if blocking is None else blocking
         self._pycuda, self._driver = _import_libraries()
-        with self._calls("taking the GPU"):
+        with self._calls("opening the GPU"):
             self._pycuda.init()
             self._context = self._pycuda.Device(index).retain_primary_context()
         with self.active():
@@ -112,7 +110,7 @@ class CudaDevice:
 
     @property
     def closed(self) -> bool:
-        """Whether the GPU was given back."""
+        """Whether the device was closed."""
         return self._context is None
 
     def __del__(self) -> None:
@@ -122,8 +120,8 @@ class CudaDevice:
     def active(self) -> Iterator[None]:
         """See `Device.active`."""
         if self._context is None:
-            raise BackendError("the GPU was given back; load the model again")
-        context = self._context  # close() may come before the end
+            raise BackendError("the GPU was closed; load the model again")
+        context = self._context  # close() may be called inside the block
         with self._calls("entering the GPU's context"):
             context.push()
         try:
@@ -160,10 +158,10 @@ class CudaDevice:
         self._done.synchronize()
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
-        """See `Device.capture`. Other threads may go on using the GPU meanwhile.
+        """See `Device.capture`. Other threads may use the GPU meanwhile.
 
         Raises:
-            BackendError: the work holds a call that can't be recorded.
+            BackendError: the work makes a call that can't be recorded.
         """
         driver = self._driver
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
@@ -172,7 +170,7 @@ class CudaDevice:
             with self._calls("recording a CUDA graph"):
                 work()
         except BaseException:
-            with suppress(BackendError):  # the first error is the one to tell
+            with suppress(BackendError):  # report the first error
                 driver.cuGraphDestroy(self._check(driver.cuStreamEndCapture(self.stream)))
             raise
         graph = self._check(driver.cuStreamEndCapture(self.stream))
@@ -186,7 +184,7 @@ class CudaDevice:
         self._check(self._driver.cuGraphLaunch(graph.handle, self.stream))
 
     def load_function(self, cubin: bytes, name: str, formats: str) -> Any:
-        """Loads a kernel; `formats` are its arguments' types as `struct` names them."""
+        """Loads a kernel; `formats` are its arguments' types as format characters of `struct`."""
         module = self._pycuda.module_from_buffer(cubin)
         function = module.get_function(name)
         function.prepare(formats)
@@ -213,7 +211,7 @@ class CudaDevice:
             return
         with self.active():
             self._stream = self._done = None
-        # Active, it is released on any thread; but PyCUDA would leave a primary context on the driver's stack.
+        # Any thread can release an active context, but PyCUDA would leave a primary one on the driver's stack.
         self._context.push()
         self._driver.cuCtxPopCurrent()
         self._context.detach()
@@ -221,14 +219,14 @@ class CudaDevice:
 
     @contextmanager
     def _calls(self, doing: str) -> Iterator[None]:
-        """Turns PyCUDA's errors into ours."""
+        """Turns PyCUDA's errors into BackendErrors."""
         try:
             yield
         except self._pycuda.Error as error:
             raise BackendError(f"{doing}: {explain(str(error))}") from error
 
     def _check(self, result: tuple[Any, ...]) -> Any:
-        """Takes a result of cuda-bindings apart: `(CUresult, values…)`."""
+        """Returns the value of a cuda-bindings result, `(CUresult, values…)`, or raises its error."""
         status, *values = result
         if int(status):
             _, text = self._driver.cuGetErrorString(status)

@@ -1,18 +1,16 @@
-"""What a session needs of a device: a small interface with asynchronous work on one stream.
+"""The interface of a device with one stream of asynchronous work.
 
-`salema.kernels.device.cuda` is the real one. The tests have another over host memory.
+`salema.kernels.device.cuda` implements it for CUDA, the tests for host memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Buffer(Protocol):
@@ -22,29 +20,29 @@ class Buffer(Protocol):
     nbytes: int
 
     def free(self) -> None:
-        """Gives it back."""
+        """Frees the memory."""
         ...
 
 
 class Device(Protocol):
-    """One device with one stream. Calls need `active()` around them, on the thread that makes them."""
+    """One device with one stream. Calls need `active()` around them, in the same thread."""
 
     name: str
     integrated: bool
     """Host and device share their memory (Jetson): mapped host buffers need no copies."""
     stream: int
-    """Handle of the stream, as engines take it."""
+    """The stream's handle, as engines take it."""
 
     def active(self) -> AbstractContextManager[None]:
-        """Makes the device the calling thread's."""
+        """Makes the device current in the calling thread."""
         ...
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Takes device memory; its content is undefined."""
+        """Allocates device memory; its content is undefined."""
         ...
 
     def allocate_host(self, nbytes: int, *, mapped: bool) -> tuple[NDArray[np.uint8], int | None]:
-        """Takes page-locked host memory, freed with the array; if `mapped`, also where the device sees it."""
+        """Allocates page-locked host memory, freed with the array; if `mapped`, also returns its device address."""
         ...
 
     def upload(self, target: int, source: NDArray[np.uint8]) -> None:
@@ -64,7 +62,7 @@ class Device(Protocol):
         ...
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Records the work that the call puts on the stream, without doing it, as a graph; freed with the object."""
+        """Records what `work` puts on the stream as a graph, without running it; freed with the returned object."""
         ...
 
     def launch(self, graph: Any) -> None:
@@ -72,9 +70,9 @@ class Device(Protocol):
         ...
 
     def elapsed_ms(self, work: Callable[[], None]) -> float:
-        """Does what the call puts on the stream, waits for it, and returns how long the device took."""
+        """Runs what `work` puts on the stream, waits for it, and returns how long the device took."""
         ...
 
     def close(self) -> None:
-        """Gives the device back; its buffers and graphs must be gone."""
+        """Closes the device; its buffers and graphs must be freed before."""
         ...

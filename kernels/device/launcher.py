@@ -1,26 +1,24 @@
-"""Runs kernels on a GPU through PyCUDA: compiled for it on first use, then kept."""
+"""Runs kernels on a GPU through PyCUDA. They are compiled on first use, then kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from salema.kernels.compile import Variant, load_kernel
-
-if TYPE_CHECKING:
-    from salema.kernels.device.cuda import CudaDevice
+from salema.kernels.device.cuda import CudaDevice
 
 _FORMATS = {np.dtype(np.uint64): "P", np.dtype(np.uint32): "I", np.dtype(np.int32): "i", np.dtype(np.float32): "f"}
 
 
 class CudaLauncher:
-    """A `Launcher` over a GPU. Its calls need the device's `active()` around them.
+    """A `Launcher` for a GPU. Its calls need the device's `active()` around them.
 
-    A kernel is compiled and loaded the first time it is launched, which can't happen while a graph is being recorded:
-    launch each once before.
+    A kernel is compiled and loaded when it is first launched. That can't happen while a graph is recorded, so launch
+    each kernel once before.
     """
 
     def __init__(self, device: CudaDevice, cache: Path | None = None) -> None:
@@ -35,7 +33,7 @@ class CudaLauncher:
         block: tuple[int, int, int],
         arguments: Sequence[np.generic],
         *,
-        together: bool = False,  # noqa: ARG002 - a GPU's threads always can
+        together: bool = False,  # noqa: ARG002 - on a GPU they always can
     ) -> None:
         """See `Launcher.launch`."""
         key = (variant.name, *variant.arguments)

@@ -1,1 +1,1 @@
-"""The kernels as functions: arguments checked, then one launch."""
+"""The kernels as functions. Each checks its arguments, then launches once."""

@@ -1,4 +1,4 @@
-"""The kernel `ema_update` as a function: every argument checked, then one launch. Twin: `twins/ema.py`."""
+"""Launches the kernel `ema_update`. Twin: `twins/ema.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from salema.kernels.compile import Variant
 from salema.kernels.errors import ArgumentError
 
 _THREADS = 256
-_EMA_ELEMENTS = 8  # of one thread
+_EMA_ELEMENTS = 8  # per thread
 _FLOATS: tuple[type[np.generic], ...] = (np.float16, np.float32)
 _C_TYPES = {np.dtype(np.float16): "u16", np.dtype(np.float32): "float"}
 
@@ -28,7 +28,7 @@ EMA_VARIANTS = tuple(
     for residual, relu, rectified in product((False, True), repeat=3)
     if not rectified or (relu and not residual)
 )
-"""Every variant that can be launched."""
+"""All variants of the kernel."""
 
 
 def ema_update(
@@ -44,12 +44,12 @@ def ema_update(
 ) -> None:
     """Moves the state towards a layer's output in place, and writes what the next layer reads, in one pass.
 
-    Shapes, types and meaning are those of `twins.ema.ema_update`. Addresses of the large arrays must be multiples of
-    16. `out` may be `x` itself or `residual` itself, of the same type, and must not overlap them otherwise.
+    Shapes and types are those of `twins.ema.ema_update`. Addresses of the large arrays must be multiples of 16. `out`
+    may be the same array as `x` or `residual`, and must not overlap them otherwise.
 
     Raises:
-        ArgumentError: an argument has another type, shape, place or alignment, or overlaps another; or `rectified` goes
-            with a residual, or without `relu`.
+        ArgumentError: an argument has a wrong type, shape, device or alignment, or overlaps another; or `rectified` is
+            given with a residual or without `relu`.
     """
     _check_ema(launcher, state, x, mix, out, residual)
     if rectified and (residual is not None or not relu):

@@ -1,37 +1,35 @@
-"""Launchers of the kernels that make pictures: arguments checked, then one launch; twins: `twins/postprocess.py`."""
+"""Launches the kernels `map_range` and `postprocess`. Twins: `twins/postprocess.py`."""
 
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from salema.kernels.arrays import ALIGNMENT_BYTES, Array, Launcher, address, check_apart, check_array
 from salema.kernels.compile import Variant
 from salema.kernels.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from salema.kernels.tables import LinearTables
+from salema.kernels.tables import LinearTables
 
 View = Literal["map8", "map", "overlay"]
 VIEWS: tuple[View, ...] = get_args(View)
 _RANGE = Variant("map_range")
 _PICTURES = {view: Variant("postprocess", {"VIEW": view.upper()}) for view in VIEWS}
 VARIANTS: tuple[Variant, ...] = (_RANGE, *_PICTURES.values())
-_WARP, _MOST_THREADS, _RANGE_ELEMENTS = 32, 1024, 16  # elements of a thread, before there are more threads
+_WARP, _MOST_THREADS, _RANGE_ELEMENTS = 32, 1024, 16  # elements per thread, up to _MOST_THREADS
 _BLOCK = (32, 8, 1)
-_MOST_BLOCKS = 65535  # of a grid's second axis
+_MOST_BLOCKS = 65535  # along a grid's second axis
 
 
 def map_range(launcher: Launcher, saliency: Array, out: Array) -> None:
-    """Finds each map's minimum and maximum; both NaN where the map holds a NaN.
+    """Writes each map's minimum and maximum; both are NaN if the map holds a NaN.
 
     Shapes and types are those of `twins.postprocess.map_range`.
 
     Raises:
-        ArgumentError: an argument has another type, shape, place or alignment, or overlaps the other; or maps without
-            elements.
+        ArgumentError: an argument has a wrong type, shape, device or alignment, or overlaps the other; or the maps have
+            no elements.
     """
     check_array("saliency", saliency, [np.float32], (None, None, None), launcher.device, alignment_bytes=4)
     check_array("out", out, [np.float32], (saliency.shape[0], 2), launcher.device, alignment_bytes=4)
@@ -64,20 +62,16 @@ def postprocess(
 ) -> None:
     """Draws a map, in one pass.
 
-    Shapes, types and meaning are those of `twins.postprocess.postprocess`. Rows of frame and picture may lie
-    apart. `map` and `overlay` need `tables`, `overlay` also `frame` and `colours`; others are refused.
+    Shapes and types are those of `twins.postprocess.postprocess`. Rows of frame and picture may have gaps between them.
+    `map` and `overlay` need `tables`, `overlay` also `frame` and `colours`.
 
     Raises:
-        ArgumentError: an argument is missing, is not taken, has another type, shape, place or alignment, or overlaps
+        ArgumentError: an argument is missing, not needed, of a wrong type, shape, device or alignment, or overlaps
             another.
     """
     _check_which(view, frame=frame, colours=colours, tables=tables)
     _check_map(launcher, saliency, limits, opacity)
-    check_array(
-        "out", out, [np.uint8], saliency.shape if view == "map8" else (None, None, 3), launcher.device, pitched=True
-    )
-    if frame is not None:
-        check_array("frame", frame, [np.uint8], (*out.shape[:2], 3), launcher.device, pitched=True)
+    _check_pictures(launcher, out, frame, saliency.shape if view == "map8" else (None, None, 3))
     _check_tables(launcher, tables, colours, saliency.shape, out.shape)
     rows, columns = (None, None) if tables is None else (tables.rows, tables.columns)
     read = {"saliency": saliency, "limits": limits, "tables.rows": rows, "tables.columns": columns}
@@ -117,6 +111,12 @@ def _check_map(launcher: Launcher, saliency: Array, limits: Array, opacity: floa
     check_array("limits", limits, [np.float32], (2,), launcher.device, alignment_bytes=4)
     if not 0 <= opacity <= 1:
         raise ArgumentError(f"opacity: {opacity} given, 0 to 1 expected")
+
+
+def _check_pictures(launcher: Launcher, out: Array, frame: Array | None, out_shape: tuple[int | None, ...]) -> None:
+    check_array("out", out, [np.uint8], out_shape, launcher.device, pitched=True)
+    if frame is not None:
+        check_array("frame", frame, [np.uint8], (*out.shape[:2], 3), launcher.device, pitched=True)
 
 
 def _check_not_empty(saliency: Array, elements: int) -> None:

@@ -1,4 +1,4 @@
-"""The kernel `preprocess` as a function: every argument checked, then one launch. Twin: `twins/preprocess.py`."""
+"""Launches the kernel `preprocess`. Twin: `twins/preprocess.py`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from salema.kernels.tables import LINEAR, MODES, AxisTable, ResizeTables
 
 VARIANTS = tuple(Variant("preprocess", {"MODE": mode}) for mode in MODES)
 
-_THREADS = 256  # each makes a pixel
+_THREADS = 256  # one per output pixel
 _MOST_BYTES = (1 << 31) - 1  # offsets are 32-bit
 
 
 def preprocess(launcher: Launcher, source: Array, out: Array, tables: ResizeTables[Array]) -> None:
-    """Turns a source frame into a frame of the network's size, in one pass.
+    """Resizes a source frame to the network's size, in one pass.
 
-    Shapes, types and meaning are those of `twins.preprocess.preprocess`. Rows of `source` may lie apart; `out` may be
-    one frame of a batch.
+    Shapes and types are those of `twins.preprocess.preprocess`. `out` may be one frame of a batch.
 
     Args:
-        launcher: what runs it.
-        source: the frame, BGR.
-        out: the frame that is written; it must not overlap anything else.
-        tables: `tables.resize_tables` of these sizes, each array on the device.
+        launcher: runs the kernel.
+        source: the frame; rows may have gaps between them.
+        out: the frame that is written.
+        tables: `tables.resize_tables` of these sizes, with each array on the device.
 
     Raises:
-        ArgumentError: an argument has another type, shape or place, spans 2 GiB or more, or overlaps another.
+        ArgumentError: an argument has a wrong type, shape or device, spans 2 GiB or more, or overlaps another.
     """
     _check(launcher, source, out, tables)
     height, width = tables.network_size_hw

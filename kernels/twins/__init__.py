@@ -1,1 +1,1 @@
-"""NumPy twins of the kernels: the same names, arguments and roundings, to check the kernels against."""
+"""NumPy twins of the kernels, to check them against: the same names, arguments and rounding."""

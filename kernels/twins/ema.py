@@ -1,16 +1,14 @@
-"""NumPy twin of the kernel `ema_update`: the same arguments and roundings, to the bit.
+"""NumPy twin of the kernel `ema_update`, equal to the bit.
 
-The kernel is checked against it. A split model on the CPU (`runtime/backends/ort_split_session.py`) runs it.
+Split models on the CPU (`runtime/backends/ort_split_session.py`) run it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 
 def ema_update(
@@ -25,19 +23,19 @@ def ema_update(
 ) -> None:
     """Moves the state towards a layer's output, and writes what the next layer reads.
 
-    `state` becomes `x` where `mix` is 1 (a select, which also clears a NaN), else `state + mix * (x - state)`, in
-    float32; `out = state + residual`, through a ReLU if asked.
+    In float32, `state` becomes `x` where `mix` is 1 (a select, which also clears a NaN), else
+    `state + mix * (x - state)`. Then `out` is `state + residual`, after a ReLU if `relu`.
 
     Args:
-        state: float32 `[N, C, H, W]`, or with channels last, updated in place.
-        x: float16 or float32, shaped as `state`: the layer's output.
+        state: float32 `[N, C, H, W]` or `[N, H, W, C]`, updated in place.
+        x: float16 or float32, of `state`'s shape: the layer's output.
         mix: float32 `[N]`, weight of the new frame.
-        out: of `x`'s type, shaped as `state`: what the next layer reads.
-        residual: of `x`'s type, shaped as `state`: what is added to the state.
+        out: of `x`'s type and `state`'s shape: the next layer's input.
+        residual: of `x`'s type and `state`'s shape: added to the state.
         relu: whether a ReLU follows the layer.
-        rectified: whether the state too is kept after that ReLU; without a residual only.
+        rectified: whether the state itself is kept after that ReLU; not with a residual.
     """
-    with np.errstate(invalid="ignore", over="ignore"):  # as a GPU: a NaN or an infinity is a value
+    with np.errstate(invalid="ignore", over="ignore"):  # a GPU computes on with NaN and infinity too
         fresh = x.astype(np.float32)
         weight = mix[:, None, None, None]
         after = np.where(weight == 1, fresh, state + weight * (fresh - state))

@@ -1,4 +1,4 @@
-"""NumPy twins of the kernels that make pictures: the same names and arguments, the same roundings, to the bit.
+"""NumPy twins of the kernels `map_range` and `postprocess`, equal to the bit.
 
 The arithmetic is that of `runtime.postprocess` and of OpenCV 4 and 5 for 8-bit images: `resize` with `INTER_LINEAR`
 and `addWeighted`.
@@ -6,27 +6,22 @@ and `addWeighted`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 
+from salema.kernels.ops.postprocess import View
 from salema.kernels.tables import linear_tables
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.kernels.ops.postprocess import View
 
 
 def map_range(saliency: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Finds each map's minimum and maximum.
+    """Writes each map's minimum and maximum.
 
     Args:
         saliency: float32 `[N, H, W]`.
-        out: float32 `[N, 2]`: minimum and maximum, both NaN where the map holds a NaN. A zero is positive.
+        out: float32 `[N, 2]`: minimum and maximum, both NaN if the map holds a NaN. A zero is positive.
     """
     limits = np.stack([saliency.min(axis=(1, 2)), saliency.max(axis=(1, 2))], axis=-1)
-    out[:] = np.where(np.isnan(limits), np.float32(np.nan), limits + np.float32(0))  # one NaN of many; -0 + 0 is 0
+    out[:] = np.where(np.isnan(limits), np.float32(np.nan), limits + np.float32(0))  # always the same NaN; -0 + 0 is 0
 
 
 def postprocess(
@@ -43,12 +38,12 @@ def postprocess(
 
     Args:
         saliency: float32 `[H, W]`.
-        limits: float32 `[2]`: the map's minimum and maximum. Where not minimum < maximum, the map is drawn as zeros.
+        limits: float32 `[2]`: the map's minimum and maximum. Unless minimum < maximum, the map is drawn as zeros.
         out: uint8 `[H, W]` for `map8`, else BGR `[h, w, 3]`.
         view: what to draw.
-        frame: uint8 as `out`, what an overlay lies over.
-        colours: uint8 `[256, 3]`, BGR of each level of the map, for an overlay.
-        opacity: of the colours, 0 to 1.
+        frame: uint8, of `out`'s shape: the picture under an overlay.
+        colours: uint8 `[256, 3]`: BGR for each level of the map, for an overlay.
+        opacity: opacity of the colours, 0 to 1.
     """
     grey = _levels(saliency, limits)
     if view == "map8":
@@ -69,7 +64,7 @@ def _levels(saliency: NDArray[np.float32], limits: NDArray[np.float32]) -> NDArr
 
 
 def _resize(small: NDArray[np.uint8], size_hw: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Resizes `[H, W, C]` as OpenCV does: columns exactly, then rows with 4 bits less and two roundings down."""
+    """Resizes `[H, W, C]` as OpenCV does: columns exactly, then rows with 4 bits less, rounding down twice."""
     tables = linear_tables((small.shape[0], small.shape[1]), (size_hw[0], size_hw[1]))
     rows, columns = tables.rows, tables.columns
     wide = small.astype(np.int32)
@@ -80,7 +75,7 @@ def _resize(small: NDArray[np.uint8], size_hw: tuple[int, ...]) -> NDArray[np.ui
 
 
 def _blend(frame: NDArray[np.uint8], colour: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
-    """Float32 with a fused multiply-add, which has one rounding where a product and a sum have two."""
-    coloured = (colour * np.float32(opacity)).astype(np.float64)  # rounded to float32 before
+    """Computes in float32 with a fused multiply-add, which rounds once instead of twice."""
+    coloured = (colour * np.float32(opacity)).astype(np.float64)  # rounded to float32 first
     fused = (frame * np.float64(np.float32(1 - opacity)) + coloured).astype(np.float32)
     return np.rint(fused).astype(np.uint8)

@@ -1,18 +1,16 @@
 """NumPy twin of the kernel `preprocess`: OpenCV's `INTER_AREA` on uint8, to the bit.
 
-Built for x86, OpenCV does not fuse multiply and add, and neither does this; built for ARM it may.
+It does not fuse multiply and add, as OpenCV on x86 does not; on ARM OpenCV may.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.tables import AREA, LINEAR, WHOLE, AxisTable, ResizeTables, resize_tables
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def preprocess(source: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
@@ -31,7 +29,7 @@ def _whole(frame: NDArray[np.uint8], tables: ResizeTables[NDArray[Any]]) -> NDAr
     down, across = frame.shape[0] // height, frame.shape[1] // width
     total = frame.reshape(height, down, width, across, 3).sum(axis=(1, 3), dtype=np.uint32)
     if (down, across) == (2, 2):
-        return _to_bytes((total + 2) >> 2)  # halves go up here, and to even numbers below
+        return _to_bytes((total + 2) >> 2)  # rounds halves up; rint below rounds them to even
     return _to_bytes(np.rint(total.astype(np.float32) * (np.float32(1) / np.float32(down * across))))
 
 

@@ -1,1 +1,1 @@
-"""The backends on a CPU, and opening a model with one of all backends."""
+"""The backends on a CPU, and the code that opens a model with any backend."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.backends.ncnn_files import read_info
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
@@ -36,8 +37,6 @@ finally:
         for variable in _WAITING:
             del os.environ[variable]
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # On by default, and not FP32: they round weights and activations to 16 bits, if the CPU can compute with those.
 _ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed")

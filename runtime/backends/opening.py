@@ -105,7 +105,7 @@ def _open_split_on_cpu(model: ModelFolder, backend: str, device: str) -> Session
 
 
 def _open_first(model: ModelFolder, device: str, *, graphs: bool) -> Session:
-    """Opens the fastest backend that works here; the reason names those that are there and don't work.
+    """Opens the fastest backend that works here; the reason names those that are present and don't work.
 
     Engines come first; that they are the fastest is not measured yet. On the CPU, the backend that the model was
     exported for comes before ONNX Runtime: that is the order in `benchmarks/results/cpu.jsonl`.
@@ -125,8 +125,8 @@ def _open_engine(model: ModelFolder, device: str, passed_over: list[str], *, gra
             " model"
         )
     for kind in KINDS.values():
-        there = model.is_model and model.has_engine(kind)
-        if device == "cpu" or not (kind is named if named else there):
+        is_built = model.is_model and model.has_engine(kind)
+        if device == "cpu" or not (kind is named if named else is_built):
             continue
         try:
             session = _open_named(model, kind.backend, device, graphs=graphs)
@@ -135,7 +135,7 @@ def _open_engine(model: ModelFolder, device: str, passed_over: list[str], *, gra
                 raise
             passed_over.append(f"{kind.title} passed over: {error}")
         else:
-            return _because(session, "its engine is there", *passed_over)
+            return _because(session, "its engine is is_built", *passed_over)
     return None
 
 

@@ -9,16 +9,14 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -139,7 +137,7 @@ class OpenVinoSession(OpenModel):
 
 
 def capabilities(core: Any) -> list[str]:
-    """Returns the types that this CPU computes in, as OpenVINO lists them: FP32, INT8, BF16 if the CPU has it, etc."""
+    """Returns the types that this CPU computes in, as OpenVINO lists them: FP32, INT8, perhaps BF16, and so on."""
     names = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [str(name) for name in names if name != "EXPORT_IMPORT"]
 
@@ -157,6 +155,6 @@ def _unloadable(model: Path, error: RuntimeError) -> ModelError:
 
 
 def _last_line(error: RuntimeError) -> str:
-    """Returns the last line of OpenVINO's message; the lines before name places in its sources."""
+    """Returns the last line of OpenVINO's message; earlier lines name places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

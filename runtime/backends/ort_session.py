@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.gpus import list_gpus
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
@@ -30,8 +31,6 @@ except ImportError as error:
         " (or 'salema[gpu]' for CUDA)"
     ) from error
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 VERSION = str(ort.__version__)
 TENSORRT = "TensorrtExecutionProvider"
@@ -67,10 +66,10 @@ class OrtSession(OpenModel):
             raise UsageError("--backend onnxruntime-tensorrt --device cpu: TensorRT runs on NVIDIA GPUs only")
         self._index = int(device.partition(":")[2] or 0)
         asked = TENSORRT if with_tensorrt else CUDA if device.startswith("cuda") else None
-        there = ort.get_available_providers()
-        if asked and asked not in there:
+        available = ort.get_available_providers()
+        if asked and asked not in available:
             raise BackendError(f"this ONNX Runtime {VERSION} has no {asked}; {_INSTALL_GPU}")
-        tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in there else []
+        tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in available else []
         tries += [CUDA] if with_tensorrt else []
         self._session, why = _load(model, [(name, self._options(name, model)) for name in tries])
         active = self._session.get_providers()[0]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.twins.ema import ema_update
 from salema.runtime.backends.ort_session import VERSION, load_part
 from salema.runtime.session import OpenModel, States
 from salema.runtime.spec import check_parts
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class OrtSplitSession(OpenModel):

@@ -1,1 +1,1 @@
-"""The command `salema-run`, and how every command starts and speaks."""
+"""The command `salema-run`, and how every command starts and prints."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FrameBar:
-    """A progress bar over frames, with the number of videos if there are several; none where stderr is no terminal."""
+    """A progress bar of frames, and of videos if there are several; shown only if stderr is a terminal."""
 
     def __init__(self, videos: int, frames: int | None = None) -> None:
         self._videos, self._done = videos, 0
@@ -30,14 +30,14 @@ class FrameBar:
             self._bar.close()
 
     def begun(self, playback: Playback) -> None:
-        """Adds a source's frames to those expected."""
+        """Adds a source's frames to the total."""
         self._is_known = self._is_known and playback.frame_count is not None
         if self._bar is not None:
             self._bar.total = (self._bar.total or 0) + (playback.frame_count or 0) if self._is_known else None
             self._bar.refresh()
 
     def advance(self, frames: int, videos: int = 0) -> None:
-        """Counts what was done."""
+        """Counts frames and videos that are done."""
         self._done += videos
         if self._bar is None:
             return
@@ -50,7 +50,7 @@ class FrameBar:
         self.advance(0, 1)
 
     def note(self, sentence: str) -> None:
-        """Says something while the bar is there."""
+        """Prints a note above the bar."""
         if self._bar is None:
             tell(f"note: {sentence}")
         else:
@@ -60,8 +60,8 @@ class FrameBar:
 def _bar(frames: int | None) -> tqdm[Any] | None:
     if not (sys.stderr and sys.stderr.isatty()):
         return None
-    from tqdm import tqdm  # noqa: PLC0415 - with multiprocessing, which it imports, a tenth of a short command's time
+    from tqdm import tqdm  # noqa: PLC0415 - importing it takes a tenth of a short command's time
 
-    tqdm.monitor_interval = 0  # a thread, for bars that stand still for long: a process that has one can't be forked
+    tqdm.monitor_interval = 0  # its monitor is a thread, and a process with threads can't be forked safely
     bar: tqdm[Any] = tqdm(total=frames, unit=" frames")
     return bar

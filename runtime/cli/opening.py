@@ -1,4 +1,4 @@
-"""Opening the model of a command, and saying what it is and where it runs."""
+"""Opens the model of a command, and prints what it is and where it runs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Opening:
 
 
 class Announced:
-    """Opens the model, and says once what it is and where it runs.
+    """Opens the model when called, and prints once what it is and where it runs.
 
     Attributes:
-        description: backend and device, once it has been opened.
+        description: backend and device; empty before the model is opened.
     """
 
     description = ""
@@ -45,11 +45,11 @@ class Announced:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._ahead is not None:  # nobody took it
+        if self._ahead is not None:  # no call has taken it
             self._ahead.close()
 
     def ahead(self) -> ModelSpec:
-        """Opens the stream that the next call returns, for what its model says of itself."""
+        """Opens the stream that the next call will return; returns its model's facts."""
         self._ahead = self()
         return self._ahead.spec
 

@@ -1,20 +1,19 @@
-"""Options of a command: taken from dataclasses, and which of them a user has typed, under which names."""
+"""Takes a command's options from dataclasses, and tells which options the user has typed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
 
 from salema.runtime.errors import UsageError
 
-if TYPE_CHECKING:
-    import typer
-
 
 def typed_options(context: typer.Context) -> dict[str, str]:
-    """Returns the options on the command line, by their parameters' names: each under its first long name."""
+    """Returns the first long name of each option on the command line, by its parameter's name."""
     typed = {}
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -27,29 +26,17 @@ def typed_options(context: typer.Context) -> dict[str, str]:
 
 
 def refuse_others(context: typer.Context, taken: Collection[str], why: str) -> None:
-    """Refuses every option that is not among those that are taken.
-
-    Args:
-        context: of the command.
-        taken: names of parameters.
-        why: in words, such as `not for --dataset`.
-
-    Raises:
-        UsageError: another one was typed.
-    """
+    """Raises UsageError, with `why` as its reason, if the user has typed an option whose parameter isn't `taken`."""
     others = [option for name, option in typed_options(context).items() if name not in taken]
     if others:
         raise UsageError(f"{' and '.join(others)}: {why}; leave {'it' if len(others) == 1 else 'them'} out")
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Lets a command take dataclasses: Typer sees their fields as options in place of each such parameter.
+    """Decorates a command that takes dataclasses, so that Typer sees their fields as options.
 
-    A field is an option if its type is `Annotated`; any other keeps its default. One of type `tuple[X, ...]` is an
-    option that can be repeated.
-
-    Args:
-        command: takes all arguments by name.
+    A field is an option if its type is `Annotated`; any other field keeps its default. A field of type `tuple[X, ...]`
+    is an option that can be repeated. The command must take all arguments by name.
     """
     parameters: list[Parameter] = []
     groups: dict[str, tuple[type[Any], list[str]]] = {}
@@ -85,6 +72,6 @@ def _options_of(kind: type[Any]) -> list[Parameter]:
         value, option = get_args(hint)
         item, *rest = get_args(value) or (value,)
         if rest == [...]:  # what Typer calls a list
-            hint = Annotated[list[item], option]  # type: ignore[valid-type] # known at run time only
+            hint = Annotated[list[item], option]  # type: ignore[valid-type] # known only at run time
         options.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint))
     return options

@@ -1,4 +1,4 @@
-"""`salema-run`: videos, cameras and datasets in; saliency videos, maps and numbers out."""
+"""`salema-run`: makes saliency videos, maps and numbers from videos, cameras and datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from salema.runtime.cli.start import run_app
 from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.run.stage_threads import is_something_left
 
-# What goes with --dataset and with --recover; all else is of sources.
+# Options that go with --dataset, and those that need it.
 _WITH_DATASET = {
     *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
     *("map_size", "jobs", "strict", "json_"),
@@ -59,29 +59,29 @@ def run(
     show: Annotated[bool, typer.Option("--show", help="Show the picture in a window; q closes it.")] = False,
     split_minutes: Annotated[
         float | None,
-        typer.Option(help="Begin a new MP4, NPZ and CSV after this many minutes of video.", show_default=False),
+        typer.Option(help="Begin new files (MP4, NPZ, CSV) after this many minutes of video.", show_default=False),
     ] = None,
     view: Annotated[str, typer.Option(help="What the picture shows: overlay, map or side-by-side.")] = "overlay",
     normalise: Annotated[
         str, typer.Option(help="A map's range: frame (its own, as published), running (the last second's) or none.")
     ] = "frame",
     colormap: Annotated[str, typer.Option(help="Colours of the overlay: jet, turbo, inferno, ...")] = "jet",
-    opacity: Annotated[float, typer.Option(help="Of the overlay's colours, 0 to 1.")] = 0.5,
+    opacity: Annotated[float, typer.Option(help="Opacity of the overlay's colours, 0 to 1.")] = 0.5,
     start_time: Annotated[float, typer.Option(help="Seconds to leave out at the start.")] = 0,
     duration: Annotated[float | None, typer.Option(help="Seconds to run.", show_default=False)] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Frames to run at most.", show_default=False)] = None,
-    vid_stride: Annotated[int, typer.Option(help="Run one in so many frames.")] = 1,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Greatest number of frames to run.", show_default=False)
+    ] = None,
+    vid_stride: Annotated[int, typer.Option(help="Run every N-th frame.")] = 1,
     loop: Annotated[int, typer.Option(help="How often to play each file; 0 until interrupted.")] = 1,
     fps: Annotated[float, typer.Option(help="Frames per second of folders of images.")] = 25,
     every_frame: Annotated[
         bool,
-        typer.Option(
-            "--every-frame", help="Run every frame of live sources, not the newest one whenever there is time."
-        ),
+        typer.Option("--every-frame", help="Run every frame of live sources, not only the newest ones."),
     ] = False,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Take URLs without a length for live; of RTSP, HLS and the like that is known."),
+        typer.Option("--live", help="Treat URLs without a length as live; RTSP, HLS and the like always are."),
     ] = False,
     reconnects: Annotated[int, typer.Option(help="Attempts to connect again after each loss of a live source.")] = 10,
     strict: Annotated[
@@ -89,16 +89,16 @@ def run(
         typer.Option("--strict", help="Stop at the first fault: a missing source, or a damaged packet or image."),
     ] = False,
     deinterlace: Annotated[
-        bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones (FFmpeg's bwdif).")
+        bool, typer.Option("--deinterlace", help="Deinterlace interlaced pictures (FFmpeg's bwdif).")
     ] = False,
     reset_on_cut: Annotated[bool, typer.Option("--reset-on-cut", help="Empty the memory where a shot begins.")] = False,
     time_aware: Annotated[
-        bool, typer.Option("--time-aware", help="Weigh frames by the time since the last: memory in seconds.")
+        bool, typer.Option("--time-aware", help="Weight frames by the time since the last one: memory in seconds.")
     ] = False,
     reference_fps: Annotated[
         float | None,
         typer.Option(
-            help="With --time-aware: frame rate at which a frame weighs what the model says [default: the model's]."
+            help="With --time-aware: frame rate at which the model's coefficient applies [default: the model's]."
         ),
     ] = None,
     backend: Annotated[
@@ -131,7 +131,7 @@ def run(
     recover: Annotated[
         Path | None,
         typer.Option(
-            help="Run nothing, but recover what killed runs have left in this folder and those in it.",
+            help="Run nothing; recover what killed runs have left in this folder and its subfolders.",
             show_default=False,
         ),
     ] = None,
@@ -184,9 +184,9 @@ def run(
         of_time = (start_time, duration, vid_stride, max_frames, loop, fps)
         selection = Selection(*of_time, every_frame, reconnects, strict, live, deinterlace)
         behaviour = RunOptions(look, reset_on_cut, time_aware, reference_fps)
-        found = find_sources(sources or [], strict=strict)
+        named = find_sources(sources or [], strict=strict)
         outputs = plan_outputs(
-            found,
+            named,
             output=output,
             video=video,
             maps=maps,
@@ -199,8 +199,8 @@ def run(
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
-        how_many = jobs or usual_jobs(found)
-        planned = list(zip(found, outputs, strict=True))
+        how_many = jobs or usual_jobs(named)
+        planned = list(zip(named, outputs, strict=True))
         run_over_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
 
 
@@ -210,10 +210,9 @@ def main() -> None:
 
 
 def main_of_process() -> None:
-    """Runs the command as a process of its own.
+    """Runs the command, and ends the process at once if a thread still hangs waiting for a camera or stream.
 
-    A thread that waits for a camera or stream that gives nothing can't be ended; OpenCV aborts if such a one comes back
-    while Python ends, so the process ends at once then.
+    Such a thread can't be ended, and OpenCV aborts if it wakes up while Python exits.
     """
     try:
         main()

@@ -1,36 +1,30 @@
-"""What `salema-run` does: it runs sources, or a dataset, or recovers what killed runs have left."""
+"""What `salema-run` does: runs sources or a dataset, or recovers the files of killed runs."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from salema.runtime.cli.frame_bar import FrameBar
-from salema.runtime.cli.opening import Announced
+from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run_report import Report, report_dataset
-from salema.runtime.output.map_size import check_map_size
+from salema.runtime.output.map_size import MapSize, check_map_size
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
 from salema.runtime.run.dataset import run_dataset
 from salema.runtime.run.dataset_layouts import check_dataset, list_videos
+from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.videos import run_sources
+from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
 from salema.runtime.stopping import stop_requested
 from salema.runtime.telling import show
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from salema.runtime.cli.opening import Opening
-    from salema.runtime.output.map_size import MapSize
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.run.stages import RunOptions
-    from salema.runtime.sources.selection import Selection
-    from salema.runtime.sources.source import Source
 
 
 @dataclass(frozen=True)
 class DatasetChoice:
-    """Which videos of a dataset are run, and where their maps go under which names; see `list_videos`."""
+    """Which videos of a dataset are run, and where their maps go; see `list_videos`."""
 
     dataset: str
     source: Path
@@ -41,10 +35,10 @@ class DatasetChoice:
 
 
 def recover_outputs(folder: Path) -> None:
-    """Recovers what killed runs have left in a folder and those in it, and says what.
+    """Recovers the files of killed runs in a folder and its subfolders, and prints them.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: there is no such folder.
     """
     for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
         show(note)
@@ -60,11 +54,11 @@ def run_over_sources(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Runs sources, and says what became of each; `strict`: the first that fails is the last.
+    """Runs sources, and prints the result of each; with `strict` the first failure stops the run.
 
     Raises:
-        SalemaError: see `run_sources`; or the one source that was given failed.
-        SystemExit: not all went well.
+        SalemaError: see `run_sources`; or the only source failed.
+        SystemExit: a source failed, or the run was interrupted.
     """
     to_stderr = any(outputs.csv_to_stdout for _, outputs in planned)
     report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
@@ -84,7 +78,7 @@ def run_over_sources(
             bar.finished()
             report.add(source, outputs, result, open_stream.description)
             if strict and report.has_failed:
-                stop.set()  # what is under way is finished and kept
+                stop.set()  # running sources are finished early, and their outputs kept
     report.exit(strict=strict)
 
 
@@ -98,11 +92,11 @@ def run_over_dataset(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Writes the maps of a dataset, and says what became of it; see `run_dataset`.
+    """Writes the maps of a dataset, and prints the result; see `run_dataset`.
 
     Raises:
-        SalemaError: the options can't be right, there is no video to run, or the model can't be opened.
-        SystemExit: not all went well.
+        SalemaError: an option is wrong, there is no video to run, or the model can't be opened.
+        SystemExit: a video failed, or the run was interrupted.
     """
     check_dataset(choice.dataset, naming=choice.naming, start=choice.start, end=choice.end)
     check_map_size(map_size)

@@ -1,27 +1,24 @@
-"""What `salema-run` says: results on stdout, all else on stderr."""
+"""What `salema-run` prints: results on stdout, all else on stderr."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path
+from typing import TextIO
 
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
+from salema.runtime.output.outputs import Outputs
+from salema.runtime.run.dataset import DatasetSummary
+from salema.runtime.run.summary import Summary
+from salema.runtime.sources.source import Source
 from salema.runtime.telling import show, tell
 from salema.runtime.wording import counted
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.run.dataset import DatasetSummary
-    from salema.runtime.run.summary import Summary
-    from salema.runtime.sources.source import Source
-
 
 class Report:
-    """Says what became of each source, results to `file`, and ends the command accordingly."""
+    """Prints the result of each source, on `file`, and ends the command with the exit code."""
 
     def __init__(self, count: int, *, as_json: bool, file: TextIO | None = None) -> None:
         self._count, self._as_json, self._file = count, as_json, file
@@ -31,7 +28,7 @@ class Report:
     def add(
         self, source: Source, outputs: Outputs, result: Summary | SalemaError | OSError | None, backend: str
     ) -> None:
-        """Says what became of one source."""
+        """Prints the result of one source."""
         if result is None:
             self._is_interrupted = True
             return
@@ -62,7 +59,7 @@ class Report:
         return bool(self._failed)
 
     def exit(self, *, strict: bool = False) -> None:
-        """Ends the command if not all went well; `strict`: the first failure was to end it."""
+        """Ends the command if a source failed or the run was interrupted."""
         if self._failed and self._count > 1:
             others = "the others are done" if not self._is_interrupted else "interrupted"
             others = "stopped there, as --strict asks" if strict else others
@@ -107,7 +104,7 @@ def _damage(summary: Summary) -> Iterator[str]:
         yield f"{counted(images, 'image')} could not be read, and {_were(images)} left out{at} ({summary.damage_why})"
         at = ""
     if pictures := summary.damaged_pictures:
-        yield f"{counted(pictures, 'damaged picture')} {_were(pictures)} filled up by the decoder{at}"
+        yield f"{counted(pictures, 'damaged picture')} {_were(pictures)} filled in by the decoder{at}"
 
 
 def _notes(summary: Summary) -> list[str]:
@@ -129,7 +126,7 @@ def _notes(summary: Summary) -> list[str]:
 
 
 def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json: bool) -> None:
-    """Says what became of a dataset, and ends the command if not all went well."""
+    """Prints the result of a dataset, and ends the command if a video failed or the run was interrupted."""
     if as_json:
         print(json.dumps({**asdict(summary), "target": str(target)}))
     else:
@@ -138,7 +135,7 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
     notes = list(summary.notes)
     if summary.again:
         count_again = len(summary.again)
-        notes.append(f"{counted(count_again, 'video')} with maps made otherwise {_were(count_again)} run again")
+        notes.append(f"{counted(count_again, 'video')} with differently made maps {_were(count_again)} run again")
     for note in notes:
         tell(f"note: {note}")
     for name, error in summary.failed.items():

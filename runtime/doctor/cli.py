@@ -1,4 +1,4 @@
-"""`salema-doctor`: what works on this machine, and how to get what is missing."""
+"""`salema-doctor`: tells what works on this machine, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def doctor(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Try what this machine has, say what each backend can do here, and how to get what is missing.
+    """Try what this machine has; print what each backend can do here, and how to install what is missing.
 
-    Exit code 1 where no backend can run, or the model can't be opened.
+    The exit code is 1 if no backend can run, or if the model can't be opened.
     """
     with exit_on_error("salema-doctor"):
         from salema.runtime.doctor.report import examine
@@ -46,9 +46,8 @@ def doctor(
 
 
 def _as_json(report: Report) -> str:
-    findings = [
-        {"section": section, **asdict(finding)} for section, found in report.sections.items() for finding in found
-    ]
+    sections = report.sections.items()
+    findings = [{"section": name, **asdict(finding)} for name, findings in sections for finding in findings]
     backends = [asdict(backend) for backend in report.backends]
     return json.dumps({"findings": findings, "backends": backends, "auto": report.auto}, indent=1)
 

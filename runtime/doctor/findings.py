@@ -1,4 +1,4 @@
-"""The findings of `salema-doctor`'s probes, and how probes run: each in its own process."""
+"""What a probe of `salema-doctor` returns, and how it runs: in its own process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
-from typing import TYPE_CHECKING, Any
+from multiprocessing.connection import Connection
+from typing import Any
 
 from salema.runtime.errors import MissingDependencyError, SalemaError, reason
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 Probe = Callable[[], "list[Finding] | None"]
 WORKS, MISSING, BROKEN = "works", "missing", "broken"
@@ -23,11 +21,11 @@ _PROBE_S = 180
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe found.
+    """One result of a probe.
 
     Attributes:
-        name: what was looked at.
-        state: `works`, `missing` (not installed, not there) or `broken` (there, but it does not work).
+        name: what was tried.
+        state: `works`, `missing` (not installed, no such device) or `broken` (installed, but it does not work).
         detail: versions and facts; or why it does not work.
         advice: the fix, or the command that installs it; empty if it works.
     """
@@ -39,7 +37,7 @@ class Finding:
 
 
 def unusable(name: str, error: SalemaError) -> Finding:
-    """Returns the finding for one of our errors: what is wrong stands before the semicolon, what to do after it."""
+    """Returns the finding for one of our errors: its detail is before the semicolon, its advice after."""
     detail, _, advice = str(error).removesuffix("; salema-doctor shows what works here").partition("; ")
     advice, _, message = advice.partition(" [")  # CUDA's or TensorRT's own message
     detail += f" [{message}" if message else ""
@@ -48,18 +46,13 @@ def unusable(name: str, error: SalemaError) -> Finding:
 
 
 def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Finding] | None:
-    """Runs a probe in its own process.
+    """Runs a probe in its own process, so that a library that crashes or hangs is a finding.
 
-    If a library crashes or hangs there, that is a finding. And no probe loads a library that another probe lacks:
-    importing TensorRT, for example, would give ONNX Runtime files that it does not find in `salema-run`.
+    Also, a library loaded by one probe can't help another: ONNX Runtime would find TensorRT's files after TensorRT was
+    imported, but not so in `salema-run`.
 
-    Args:
-        name: the name of the finding if the whole probe fails.
-        probe: a function that can be pickled.
-        timeout_s: how long it may take.
-
-    Returns:
-        What the probe returns; or one finding, `broken`, if it raises, crashes or hangs.
+    Returns what the probe returns; or one finding `name`, `broken`, if it raises, crashes or takes longer than
+    `timeout_s`. The probe must be a function that can be pickled.
     """
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     here, there = context.Pipe(duplex=False)
@@ -67,7 +60,7 @@ def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Find
     try:
         process.start()
     except OSError as error:  # for example, no folder for its socket
-        return [Finding(name, BROKEN, f"can't be looked at: {reason(error)}", "run it in another folder")]
+        return [Finding(name, BROKEN, f"can't be tried: {reason(error)}", "run it in another folder")]
     there.close()
     try:
         if here.poll(timeout_s):
@@ -78,7 +71,7 @@ def run_apart(name: str, probe: Probe, timeout_s: float = _PROBE_S) -> list[Find
         process.join()
         names = {-number: number.name for number in signal.Signals}
         ended = names.get(process.exitcode, f"exit code {process.exitcode}")
-        return [Finding(name, BROKEN, f"crashed ({ended})", "install it anew, and report this if it repeats")]
+        return [Finding(name, BROKEN, f"crashed ({ended})", "reinstall it, and report this if it repeats")]
     finally:
         process.kill()
         process.join()
@@ -96,7 +89,7 @@ def _answer(there: Connection, name: str, probe: Probe) -> None:
         answer = [unusable(name, error)]
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "see to it that the file can be read")]
+        answer = [Finding(name, BROKEN, f"{where}{reason(error)}", "make the file readable")]
     except Exception as error:  # noqa: BLE001 - anything that a foreign library raises is a finding
         answer = [
             Finding(
@@ -109,7 +102,7 @@ def _answer(there: Connection, name: str, probe: Probe) -> None:
 def ask(*command: str) -> Finding:
     """Runs a system command; the finding's detail is what the command printed, or why it failed."""
     name = command[0]
-    again = f"see what it says: {' '.join(command)}"
+    again = f"run it to see why: {' '.join(command)}"
     try:
         done = subprocess.run(  # noqa: S603 - fixed commands
             command, capture_output=True, text=True, errors="replace", timeout=_ASK_S, check=False

@@ -1,6 +1,6 @@
 """`salema-doctor`'s probes of the machine: driver, GPUs, CUDA from Python, ncnn, video, Jetson.
 
-A probe returns its findings. If it raises, hangs or crashes with a library, `run_apart` makes a finding of that.
+A probe returns its findings. If it raises, hangs or crashes, `run_apart` makes that a finding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DRIVER, PYCUDA, CUDA_BINDINGS, GPU_MEMORY = "NVIDIA driver", "PyCUDA", "cuda-bindings", "GPU memory"
 KERNELS = "CUDA kernels"
 NCNN = "ncnn"
-# A 3x3 convolution of ones. The weights' file holds a flag of ncnn's, the weights and the bias.
+# A 3x3 convolution of ones. The file of weights holds ncnn's flag, the weights and the bias.
 _TINY_PARAM = "7767517\n2 2\nInput x 0 1 x\nConvolution y 1 1 x y 0=1 1=3 5=1 6=9\n"
 _TINY_BIN = struct.pack("<I10f", 0, *[1] * 9, 0)
 _INSTALL_CUDA = "pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
@@ -37,7 +37,7 @@ _BINDINGS = {PYCUDA: ("pycuda.driver", "pycuda"), CUDA_BINDINGS: ("cuda.bindings
 
 
 def probe_system() -> list[Finding]:
-    """Looks at the machine, Python, this package and the packages that it always needs."""
+    """Checks the machine, Python, this package and the packages that it always needs."""
     return [
         Finding("platform", WORKS, platform.platform()),
         Finding("Python", WORKS, platform.python_version()),
@@ -47,10 +47,10 @@ def probe_system() -> list[Finding]:
 
 
 def probe_gpus() -> list[Finding]:
-    """Looks at the NVIDIA driver, the GPUs it shows, and the CUDA toolkit beside it."""
-    lacking = find_no_gpu()
-    if lacking:
-        return [lacking]
+    """Checks the NVIDIA driver, the GPUs and the CUDA toolkit."""
+    no_gpu = find_no_gpu()
+    if no_gpu:
+        return [no_gpu]
     return [
         Finding(DRIVER, WORKS, f"{_driver_release()}serves CUDA up to {driver_cuda_version()}"),
         *(_describe(gpu) for gpu in list_gpus()),
@@ -59,7 +59,7 @@ def probe_gpus() -> list[Finding]:
 
 
 def probe_cuda() -> list[Finding]:
-    """Imports PyCUDA and cuda-bindings, compiles a kernel, and copies bytes to the GPU and back if there is one."""
+    """Imports PyCUDA and cuda-bindings, compiles a kernel, and if there is a GPU, copies bytes to it and back."""
     findings = [_import(title, *where, _INSTALL_CUDA) for title, where in _BINDINGS.items()]
     no_gpu = find_no_gpu()
     findings.append(_compile("sm89" if no_gpu else list_gpus()[0].target))
@@ -101,14 +101,14 @@ def probe_ncnn() -> list[Finding]:
 
 
 def probe_video() -> list[Finding]:
-    """Looks at FFmpeg through PyAV, GStreamer, and NVIDIA's decoders."""
+    """Checks FFmpeg through PyAV, GStreamer, and NVIDIA's decoders."""
     import av  # noqa: PLC0415 - `probe_system` reports if it can't be imported
 
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     x264 = "libx264" if "libx264" in av.codecs_available else None
     return [
         Finding("FFmpeg", WORKS, f"libavcodec {codec} in PyAV {av.__version__}"),
-        _found("H.264 encoder", x264, "this PyAV has no libx264", "pip install --force-reinstall av"),
+        _works_if("H.264 encoder", x264, "this PyAV has no libx264", "pip install --force-reinstall av"),
         _gstreamer(),
         _nvv4l2decoder(),
         _nvdec(sorted(name for name in av.codecs_available if name.endswith("_cuvid"))),
@@ -118,7 +118,7 @@ def probe_video() -> list[Finding]:
 def probe_jetson(
     release: Path = Path("/etc/nv_tegra_release"), model: Path = Path("/proc/device-tree/model")
 ) -> list[Finding] | None:
-    """Looks at board, L4T, JetPack and power mode; None if this is not a Jetson."""
+    """Checks board, L4T, JetPack and power mode; None if this is not a Jetson."""
     board = model.read_bytes().decode(errors="replace").strip("\0\n ") if model.is_file() else ""
     if not release.is_file() and "nvidia" not in board.lower():
         return None
@@ -130,9 +130,9 @@ def probe_jetson(
     named = re.search(r"NV Power Mode: *(\S+)", mode.detail)
     mount = "in a container, mount it from the host"
     return [
-        _found("board", board, f"{model} does not name it", mount),
-        _found("L4T", l4t and ".".join(l4t.groups()), f"{release} does not tell the release", mount),
-        _found("JetPack", installed, jetpack.detail, "sudo apt-get install nvidia-jetpack"),
+        _works_if("board", board, f"{model} does not name it", mount),
+        _works_if("L4T", l4t and ".".join(l4t.groups()), f"{release} does not tell the release", mount),
+        _works_if("JetPack", installed, jetpack.detail, "sudo apt-get install nvidia-jetpack"),
         replace(mode, name="power mode", detail=named[1] if named else mode.detail),
     ]
 
@@ -147,7 +147,7 @@ def find_no_gpu() -> Finding | None:
     return None
 
 
-def _found(name: str, detail: str | None, otherwise: str, advice: str) -> Finding:
+def _works_if(name: str, detail: str | None, otherwise: str, advice: str) -> Finding:
     return Finding(name, WORKS, detail) if detail else Finding(name, MISSING, otherwise, advice)
 
 
@@ -158,8 +158,8 @@ def _import(title: str, module: str, package: str, install: str) -> Finding:
     except ModuleNotFoundError as error:
         return Finding(title, MISSING, reason(error), install)
     except ImportError as error:
-        anew = f"pip install --force-reinstall --no-cache-dir {package}"
-        return Finding(title, BROKEN, reason(error), f"install what it lacks, or itself anew: {anew}")
+        reinstall = f"pip install --force-reinstall --no-cache-dir {package}"
+        return Finding(title, BROKEN, reason(error), f"install the library that it lacks, or reinstall it: {reinstall}")
 
 
 def _driver_release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
@@ -175,7 +175,7 @@ def _describe(gpu: Gpu) -> Finding:
 def _cuda_toolkit() -> Finding:
     compiler = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     if compiler is None:
-        return Finding("CUDA toolkit", MISSING, "no nvcc", "needed to compile PyCUDA only: install CUDA's toolkit")
+        return Finding("CUDA toolkit", MISSING, "no nvcc", "needed only to compile PyCUDA: install the CUDA toolkit")
     answer = ask(compiler, "--version")
     release = re.search(r"release ([\d.]+)", answer.detail)
     return Finding("CUDA toolkit", answer.state, f"nvcc {release[1]}" if release else answer.detail, answer.advice)
@@ -227,9 +227,9 @@ def _gstreamer() -> Finding:
 
 def _nvv4l2decoder() -> Finding:
     answer = ask("gst-inspect-1.0", "nvv4l2decoder")
-    there = "NVIDIA's decoder as a GStreamer element" if answer.state == WORKS else None
+    detail = "NVIDIA's decoder as a GStreamer element" if answer.state == WORKS else None
     install = "on Jetson: apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer"
-    return _found("GStreamer nvv4l2decoder", there, answer.detail, install)
+    return _works_if("GStreamer nvv4l2decoder", detail, answer.detail, install)
 
 
 def _nvdec(codecs: Sequence[str]) -> Finding:
@@ -240,4 +240,4 @@ def _nvdec(codecs: Sequence[str]) -> Finding:
     except OSError as error:
         driver = "it comes with the NVIDIA driver; a container needs NVIDIA_DRIVER_CAPABILITIES=all; Jetson has none"
         return Finding("NVDEC", MISSING, reason(error), driver)
-    return Finding("NVDEC", WORKS, f"the driver's library is there, and PyAV has {', '.join(codecs)}")
+    return Finding("NVDEC", WORKS, f"the driver's library loads, and PyAV has {', '.join(codecs)}")

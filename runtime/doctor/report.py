@@ -1,4 +1,4 @@
-"""Finds out what works on this machine: runs every probe, judges each backend, and says what `auto` would take."""
+"""Runs every probe, judges each backend, and tells what `auto` would take."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TINY_MODEL = base64.b64decode(
 )
 _TINY_INPUT, _TINY_OUTPUT = range(9), 36
 _MODEL_S = 600
-_SILENT = 4  # ONNX Runtime's severity "fatal": the findings report other errors
+_SILENT = 4  # ONNX Runtime's severity "fatal"; the findings report other errors
 _INSTALL_ORT_GPU = "on a machine with an NVIDIA GPU: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
 _ORT_NEEDS = {
     "CUDA": "install the CUDA and cuDNN that it is built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
@@ -67,11 +67,11 @@ class Backend:
     """What a backend can do here.
 
     Attributes:
-        name: as `--backend` takes it, with the device where there are two.
+        name: as `--backend` takes it, with the device if it runs on two.
         runs: whether it can run models here.
         builds: whether its engines can be built here; None if it needs no engines, or builds them itself.
         why: why it can't run; empty if it can.
-        advice: what to do about it, in order.
+        advice: what to do, in order.
     """
 
     name: str
@@ -95,11 +95,7 @@ class Report:
 
 
 def examine(model: Path | None = None) -> Report:
-    """Runs every probe.
-
-    Args:
-        model: a folder that `salema-export` wrote, which `auto` opens; None only says what `auto` would take.
-    """
+    """Runs every probe; if `model`, a folder that `salema-export` wrote, is given, also opens it as `auto` does."""
     probes: dict[str, Probe] = {
         "system": probe_system,
         "GPU": probe_gpus,
@@ -137,8 +133,8 @@ def probe_tensorrt(backend: str) -> list[Finding]:
     except (BackendError, MissingDependencyError) as error:
         return [unusable(kind.title, error)]
     target = " for sm89" if kind is TENSORRT_RTX else ""
-    found = [Finding(kind.title, WORKS, f"{library.version}, a tiny engine was built{target} ({size} bytes)")]
-    return found if no_gpu or kind is TENSORRT else [*found, rtx_on(list_gpus()[0])]
+    built = Finding(kind.title, WORKS, f"{library.version}, a tiny engine was built{target} ({size} bytes)")
+    return [built] if no_gpu or kind is TENSORRT else [built, rtx_on(list_gpus()[0])]
 
 
 def rtx_on(gpu: Gpu) -> Finding:
@@ -162,8 +158,8 @@ def probe_onnxruntime() -> list[Finding]:
         ort.preload_dlls()
     ours = {"CPU": ort_session.CPU, "CUDA": ort_session.CUDA, "TensorRT": ort_session.TENSORRT}
     others = sorted({*ort.get_available_providers()} - {*ours.values(), "AzureExecutionProvider"})
-    found = Finding(ORT, WORKS, ort.__version__ + (f", not tried: {', '.join(others)}" if others else ""))
-    return [found, *(_try_provider(ort, title, provider) for title, provider in ours.items())]
+    imported = Finding(ORT, WORKS, ort.__version__ + (f", not tried: {', '.join(others)}" if others else ""))
+    return [imported, *(_try_provider(ort, title, provider) for title, provider in ours.items())]
 
 
 def probe_model(model: Path) -> list[Finding]:
@@ -174,8 +170,8 @@ def probe_model(model: Path) -> list[Finding]:
 
 def judge(findings: Iterable[Finding]) -> list[Backend]:
     """Returns for each backend whether it can run and build here, judged by the findings."""
-    found = {finding.name: finding for finding in findings}
-    return [_judge_one(name, needs, found) for name, needs in _RUN_NEEDS.items()]
+    by_name = {finding.name: finding for finding in findings}
+    return [_judge_one(name, needs, by_name) for name, needs in _RUN_NEEDS.items()]
 
 
 def would_take(backends: Iterable[Backend]) -> str:
@@ -190,12 +186,12 @@ def would_take(backends: Iterable[Backend]) -> str:
     return ", else ".join([*choices, *on[:1]]) or "nothing"
 
 
-def _judge_one(name: str, needs: tuple[str, ...], found: Mapping[str, Finding]) -> Backend:
-    lacking = [found.get(need, Finding(need, MISSING, "not looked at")) for need in needs]
+def _judge_one(name: str, needs: tuple[str, ...], by_name: Mapping[str, Finding]) -> Backend:
+    lacking = [by_name.get(need, Finding(need, MISSING, "not tried")) for need in needs]
     lacking = [finding for finding in lacking if finding.state != WORKS]
     builds = None
     if name in _BUILD_NEEDS:
-        builds = all(need in found and found[need].state == WORKS for need in _BUILD_NEEDS[name])
+        builds = all(need in by_name and by_name[need].state == WORKS for need in _BUILD_NEEDS[name])
     why = f"{lacking[0].name}: {lacking[0].detail}" if lacking else ""
     advice = dict.fromkeys(finding.advice for finding in lacking if finding.advice)
     return Backend(name, not lacking, builds, why, tuple(advice))
@@ -234,7 +230,7 @@ def _try_provider(ort: Any, title: str, provider: str) -> Finding:
 
 
 def _run_tiny(ort: Any, provider: str) -> None:
-    import numpy as np  # noqa: PLC0415 - where it is broken, the other probes still tell
+    import numpy as np  # noqa: PLC0415 - if it is broken, the other probes still report
 
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
@@ -248,7 +244,7 @@ def _run_tiny(ort: Any, provider: str) -> None:
 
 
 def _why_not_loaded(ort: Any, title: str) -> str:
-    """Loads the provider's library as ONNX Runtime does, which tells only its log what is missing."""
+    """Loads the provider's library as ONNX Runtime does, which writes what is missing only to its log."""
     try:
         for part in ("shared", title.lower()):
             path = Path(ort.__file__).with_name("capi") / f"libonnxruntime_providers_{part}.so"

@@ -40,7 +40,7 @@ def read_file(path: Path, most_bytes: int, kind: type[SalemaError]) -> bytes:
     size = check_file(path, most_bytes, kind)
     try:
         with path.open("rb") as file:
-            return file.read(size)  # not more, in case it has grown
+            return file.read(size)  # no more, even if it has grown
     except OSError as error:
         raise kind(f"{path}: can't be read ({reason(error)})") from error
 

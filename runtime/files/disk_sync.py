@@ -1,4 +1,4 @@
-"""Puts files on the disk itself within about a second: a power cut loses what only the system's memory holds."""
+"""Syncs files to the disk within about a second: a power cut loses what is only in the system's memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EVERY_S = 1.0
 
 
 class _Syncer:
-    """Syncs the files that were written lately, on its own thread: on a slow card a sync takes longer than a frame."""
+    """Syncs files that were written to, on its own thread: on a slow card a sync takes longer than a frame."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

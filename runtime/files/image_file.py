@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import SalemaError
 from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_size import JPEG_START, PNG_START, image_size_wh
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_PIXELS = 1 << 27  # 16K (15360x8640) has 133 million; OpenCV's own limit of 2^30 takes 3 GB and more
 

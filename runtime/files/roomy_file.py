@@ -51,7 +51,7 @@ class RoomyFile:
         return os.pread(self._file.fileno(), size, place)
 
     def flush(self) -> None:
-        """Passes to the system what was written."""
+        """Passes the written bytes to the system."""
         self._file.flush()
 
     def tell(self) -> int:
@@ -59,7 +59,7 @@ class RoomyFile:
         return self._file.tell()
 
     def close(self) -> None:
-        """Closes the file, without the reserved room that it did not need."""
+        """Closes the file, and frees the room that it did not need."""
         if not self._file.closed:
             try:
                 self._file.flush()

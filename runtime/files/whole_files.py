@@ -102,7 +102,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def taken_over(path: Path) -> Iterator[bool]:
-    """Yields whether a process that is gone has left this file of `written_aside`. The file is locked meanwhile."""
+    """Yields whether the process that wrote this file of `written_aside` is gone; meanwhile the file is locked."""
     try:
         with path.open("rb") as file:
             is_left = fcntl is not None

@@ -7,22 +7,19 @@ the addresses it is given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.arrays import Launcher
+from salema.kernels.device.interface import Buffer, Device
 from salema.runtime.errors import UsageError
 from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
+from salema.runtime.gpu.step_engine import StepEngine
 from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob
 from salema.runtime.postprocess import Look, Pictures
 from salema.runtime.session import OpenModel, States
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.kernels.device.interface import Buffer, Device
-    from salema.runtime.gpu.step_engine import StepEngine
 
 STATE_SCHEMES = ("ping-pong", "copy")
 _MOST_GRAPHS = 8
@@ -247,7 +244,7 @@ class DeviceSession(OpenModel):
         self._device.launch(self._recorded[order])
 
     def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
-        """Puts one whole step on the stream. A graph records this."""
+        """Enqueues one whole step. A graph records this."""
         if "mix" in self._tensors:
             self._tensors["mix"].upload()
         job.before()

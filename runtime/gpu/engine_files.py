@@ -1,4 +1,4 @@
-"""An engine file holds TensorRT's plan and nothing else; its facts lie beside it as JSON, `<engine>.json`."""
+"""Engine files: TensorRT's plan alone, with the facts about it beside it as `<engine>.json`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from salema.kernels.gpus import Gpu
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of, write_bytes, written_aside
 from salema.runtime.gpu.trt_library import RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind
 from salema.runtime.spec import ModelSpec, read_facts
-
-if TYPE_CHECKING:
-    from salema.kernels.gpus import Gpu
 
 ENGINE_VERSION = 1
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from salema.kernels.arrays import Array, Launcher
+from salema.kernels.device.interface import Buffer, Device
 from salema.kernels.ops.ema import ema_update
+from salema.runtime.gpu.step_engine import StepEngine
 from salema.runtime.spec import check_parts
-
-if TYPE_CHECKING:
-    from salema.kernels.device.interface import Buffer, Device
-    from salema.runtime.gpu.step_engine import StepEngine
 
 
 class SplitEngine:

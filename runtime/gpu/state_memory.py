@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from salema.kernels.device.interface import Buffer, Device
+from salema.runtime.spec import ModelSpec
 
-    from salema.kernels.device.interface import Buffer, Device
-    from salema.runtime.spec import ModelSpec
-
-_ALIGNMENT_BYTES = 256  # TensorRT wants addresses so
+_ALIGNMENT_BYTES = 256  # TensorRT needs this
 
 
 class DeviceStates:
-    """A handle on the states of N streams after one step; their memory is free again once nobody holds the handle."""
+    """A handle on the states of N streams after one step; their memory is free once nobody holds the handle."""
 
     def __init__(self, buffer: Buffer, streams: int, step: int) -> None:
         self.buffer = buffer

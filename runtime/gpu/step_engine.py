@@ -1,11 +1,10 @@
-"""The interface that a device session needs of a network."""
+"""The interface of a network that a device session runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from salema.runtime.spec import ModelSpec
+from salema.runtime.spec import ModelSpec
 
 
 class StepEngine(Protocol):
@@ -26,7 +25,7 @@ class StepEngine(Protocol):
         ...
 
     def enqueue(self, stream: int) -> None:
-        """Puts one step on a CUDA stream."""
+        """Enqueues one step on a CUDA stream."""
         ...
 
     def capturable(self, stream: int) -> bool:

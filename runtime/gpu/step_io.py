@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.kernels.arrays import Array, Launcher, place_array
+from salema.kernels.device.interface import Buffer, Device
 from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
 from salema.kernels.tables import linear_tables, resize_tables
 from salema.runtime.postprocess import COLORMAPS, Look, Pictures
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.kernels.device.interface import Buffer, Device
-
 
 # A GPU does not cache mapped memory (CUDA for Tegra, "Memory Management"), so it suits data that is read once.
 _MAPPED_BYTES = 4096

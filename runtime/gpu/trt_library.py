@@ -110,7 +110,7 @@ class Library:
 
     def error(self, doing: str, text: str = "no reason given") -> BackendError:
         """Returns the error for a call that failed, with the errors that the library logged."""
-        messages = " / ".join(reversed(self.logger.messages)) or text  # the last one first: it says most
+        messages = " / ".join(reversed(self.logger.messages)) or text  # the last one first: it is the most telling
         self.logger.messages.clear()
         return BackendError(f"{self.kind.title} {self.version}: {doing} failed: {explain(messages)}")
 

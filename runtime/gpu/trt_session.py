@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from salema.kernels.device.cuda import CudaDevice
 from salema.kernels.device.launcher import CudaLauncher
@@ -11,12 +10,10 @@ from salema.kernels.errors import BackendError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.gpu.engine_files import read_engine
 from salema.runtime.gpu.split_engine import SplitEngine
+from salema.runtime.gpu.step_engine import StepEngine
 from salema.runtime.gpu.trt_engine import TrtEngine
 from salema.runtime.gpu.trt_library import Kind, load_library
-
-if TYPE_CHECKING:
-    from salema.runtime.gpu.step_engine import StepEngine
-    from salema.runtime.model_folder import ModelFolder
+from salema.runtime.model_folder import ModelFolder
 
 
 def open_tensorrt(

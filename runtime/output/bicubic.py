@@ -1,29 +1,27 @@
-"""Maps at another size as MATLAB's `imresize` gives them, which is how DHF1K's benchmark takes them."""
+"""Resizes maps as MATLAB's `imresize` does, which DHF1K's benchmark uses."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Map = NDArray[Any]
+Map = NDArray[Any]
 
 _REACH = 2  # of the cubic kernel, in pixels
 _ROWS = 16  # at a time: a product of that size stays on one thread of OpenBLAS
 
 
 def matlab_bicubic(values: Map, size_hw: tuple[int, int]) -> NDArray[np.float64]:
-    """Resizes a map `(h, w)` to float64 `(H, W)` as MATLAB's `imresize` does to one of doubles.
+    """Resizes a map `(h, w)` to float64 `(H, W)` as MATLAB's `imresize` does with doubles.
 
-    Keys' kernel with a = -0.5, widened by the factor where an axis shrinks; edges are mirrored. Nothing is rounded, and
-    values go beyond those that were there, below 0 too. (Octave's does not take shrunk weights to a sum of 1: where
-    an axis shrinks by a fraction its values differ from MATLAB's by about 1 %.)
+    The kernel is Keys' with a = -0.5, widened where an axis shrinks; edges are mirrored. Nothing is rounded, and values
+    may overshoot, also below 0. (Octave doesn't normalise the weights when it shrinks: if the factor is not whole, its
+    values differ from MATLAB's by about 1 %.)
     """
-    if not np.ptp(values) > 0:  # what is rounded on the way would look like a picture
+    if not np.ptp(values) > 0:  # rounding errors of a flat map would look like a picture
         return np.full(size_hw, values.flat[0], np.float64)
     return _along_columns(_along_rows(values.astype(np.float64), size_hw[0]), size_hw[1])
 
@@ -48,7 +46,7 @@ def _along_columns(values: NDArray[np.float64], width: int) -> NDArray[np.float6
 
 @functools.lru_cache(maxsize=32)
 def _row_weights(old: int, new: int) -> tuple[tuple[slice, slice, NDArray[np.float64]], ...]:
-    """Returns, for some rows at a time of the `new`, which of the `old` they take, and with what weights."""
+    """Returns for each block of new rows: the block, the old rows it reads, and their weights."""
     scale = new / old
     shrunk = min(scale, 1.0)
     centres = (np.arange(new) + 0.5) / scale - 0.5

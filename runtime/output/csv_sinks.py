@@ -1,14 +1,14 @@
-"""Numbers: a line for each frame, in a CSV file or on standard output."""
+"""CSV: a line of numbers per frame, in a file or on standard output."""
 
 from __future__ import annotations
 
 import csv
 import io
 import sys
+from contextlib import ExitStack
 from dataclasses import astuple, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
@@ -16,12 +16,9 @@ from salema.runtime.files.whole_files import append, make_folder, written_aside
 from salema.runtime.output.frame_numbers import Measures, measure
 from salema.runtime.output.sink import Drawn, StackedSink, translated
 
-if TYPE_CHECKING:
-    from contextlib import ExitStack
-
 
 class CsvSink(StackedSink):
-    """A line a frame: number, time, `Measures`, whether a shot begins, whether the state is new."""
+    """A line per frame: number, time, `Measures`, whether a shot begins, whether the state was reset."""
 
     wants_raw = wants_cuts = True
 
@@ -33,9 +30,7 @@ class CsvSink(StackedSink):
         make_folder(self._path.parent)
         self._aside = stack.enter_context(written_aside(self._path, durable=True))
         stack.enter_context(translated(self._path))
-        self._file = stack.enter_context(
-            io.FileIO(self._aside, "w")
-        )  # unbuffered: a full disk is noticed where it is met
+        self._file = stack.enter_context(io.FileIO(self._aside, "w"))  # unbuffered: a full disk is noticed at once
         self._write_header()
 
     def _write_header(self) -> None:
@@ -67,7 +62,7 @@ class CsvSink(StackedSink):
 
 
 class StdoutCsvSink(CsvSink):
-    """The same lines on standard output, each as soon as it is known."""
+    """The same lines on standard output, each as soon as it is ready."""
 
     def __init__(self, path: Path, time_base: Fraction) -> None:
         super().__init__(path, time_base)

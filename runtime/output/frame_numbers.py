@@ -1,27 +1,24 @@
-"""Numbers that sum up a map."""
+"""Numbers that describe a map."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What a map says in short. Places are in pixels of the source frame, (0, 0) the middle of the first one.
+    """Numbers that describe a map. Positions are in pixels of the source frame; (0, 0) is the middle of the first one.
 
     Attributes:
         peak: the map's greatest value.
-        peak_x: column of the first pixel that has it.
+        peak_x: column of the first pixel with that value.
         peak_y: row of that pixel.
         centre_x: column of the map's centre of mass.
         centre_y: row of the centre of mass.
-        entropy_bits: Shannon's, of the map as a distribution; at most log2 of its pixels.
+        entropy_bits: Shannon entropy of the map as a distribution; at most log2 of its number of pixels.
     """
 
     peak: float
@@ -33,7 +30,7 @@ class Measures:
 
 
 def measure(saliency: NDArray[np.float32], frame_hw: tuple[int, int]) -> Measures:
-    """Measures a raw map `(H, W)` of a frame of size `frame_hw`; one that is zero everywhere counts as even."""
+    """Measures a raw map `(H, W)` of a frame of size `frame_hw`; a map of zeros counts as uniform."""
     weights = saliency.astype(np.float64)
     total = weights.sum()
     share = weights / total if total > 0 else np.full(weights.shape, 1 / weights.size)
@@ -51,5 +48,5 @@ def measure(saliency: NDArray[np.float32], frame_hw: tuple[int, int]) -> Measure
 
 
 def _in_source(place: float, size: int, source: int) -> float:
-    """Takes a place from a map to the frame that it was resized from: the edges fall together."""
+    """Converts a position in a map to the source frame; their edges coincide."""
     return (place + 0.5) * source / size - 0.5

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
@@ -21,17 +22,12 @@ from salema.runtime.output.sink import Drawn, StackedSink, translated
 from salema.runtime.postprocess import to_levels
 from salema.runtime.wording import counted
 
-if TYPE_CHECKING:
-    from contextlib import ExitStack
-
-    from numpy.typing import NDArray
-
 MAP_BITS = (8, 16)
-published_name = "{:04d}.png".format  # for the map of a frame, as the published code has it for DHF1K
+published_name = "{:04d}.png".format  # a map's file, as the published code names it for DHF1K
 
 
 class MapSink(StackedSink):
-    """A folder of PNG files at network size, or that of the source, each named by its number, which counts from 1."""
+    """A folder of PNG files at network or source size, named by the frame's number, which counts from 1."""
 
     def __init__(self, folder: Path, bits: int, map_size: MapSize, name_of: Callable[[int], str]) -> None:
         self.path: Path | None = folder
@@ -45,7 +41,7 @@ class MapSink(StackedSink):
     def write(self, drawn: Drawn) -> None:
         """See `Sink`."""
         if not self._count:
-            remove_provenance(self._folder)  # of maps that are about to be others
+            remove_provenance(self._folder)  # it describes maps that are about to be replaced
         path = self._folder / self._name_of(self._count + 1)
         write_bytes(path, cv2.imencode(".png", self._image(drawn))[1].tobytes())
         sync_soon(path)

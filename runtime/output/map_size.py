@@ -1,30 +1,24 @@
-"""Maps at the size of the source: for a submission that shall not leave the resizing to others."""
+"""Maps at the size of the source."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import UsageError
 from salema.runtime.output.bicubic import matlab_bicubic
 from salema.runtime.postprocess import to_levels
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Levels = NDArray[np.uint8] | NDArray[np.uint16]
+Levels = NDArray[np.uint8] | NDArray[np.uint16]
 
 MapSize = Literal["network", "source"]
 MAP_SIZES: tuple[MapSize, ...] = get_args(MapSize)
 
 
 def check_map_size(map_size: str) -> None:
-    """Refuses another name than those there are.
-
-    Raises:
-        UsageError: it is none of `MAP_SIZES`.
-    """
+    """Raises UsageError unless `map_size` is one of `MAP_SIZES`."""
     if map_size not in MAP_SIZES:
         raise UsageError(f"--map-size {map_size}: not one of {', '.join(MAP_SIZES)}")
 
@@ -35,10 +29,10 @@ def levels_at(
     size_hw: tuple[int, int],
     bits: int = 8,
 ) -> Levels:
-    """Returns a map `(h, w)` in whole levels of 8 or 16 bits at another size `(H, W)`.
+    """Returns a map `(h, w)` as levels of 8 or 16 bits at another size `(H, W)`.
 
-    It is stretched from its limits and then resized as DHF1K's benchmark does (MATLAB's bicubic, in double); what goes
-    beyond black and white is cut off, and the rest rounded, once. At its own size it is what `to_levels` gives.
+    It is stretched from its limits, resized as DHF1K's benchmark does (MATLAB's bicubic, in double), clipped to black
+    and white, and rounded once. At its own size it is what `to_levels` gives.
     """
     if size_hw == saliency.shape:
         return to_levels(saliency, limits, bits)

@@ -1,4 +1,4 @@
-"""An NPZ file with one long array that is written piece by piece; `numpy.load` reads it."""
+"""An NPZ file whose long array is written piece by piece; `numpy.load` reads it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,13 +28,9 @@ _TIMES = ".times"
 
 
 class NpzFile:
-    """Takes float32 arrays of one shape; the file holds them as one, `name` `[T, ...]`.
+    """Takes float32 arrays of one shape; the file holds them as one array `name`, `[T, ...]`.
 
-    How many there are is in front of them in the file, and counts in its checksum, so both are put right at the end.
-
-    Args:
-        path: the file to make.
-        name: of the array.
+    Their number is in the header before them, and in the checksum, so both are corrected at the end.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -50,11 +45,11 @@ class NpzFile:
         """Adds one array.
 
         Raises:
-            OSError: there is no room for it; `finish` keeps those before.
+            OSError: the disk is full; `finish` keeps the arrays before.
         """
         data = np.ascontiguousarray(values, "<f4").tobytes()
         self._file.reserve(len(data))
-        if not self._first_header:  # it tells `recover_npz` of what size they are
+        if not self._first_header:  # `recover_npz` reads the shape from it
             self._shape, self._first_header = values.shape, _npy_header((0, *values.shape))
             self._member.write(self._first_header)
         self._member.write(data)
@@ -63,10 +58,10 @@ class NpzFile:
         sync_soon(self._path)
 
     def finish(self, **others: NDArray[Any]) -> None:
-        """Ends the file, with some other, short arrays.
+        """Completes the file, with some other, short arrays.
 
         Raises:
-            OSError: there is no room for them.
+            OSError: the disk is full.
         """
         self._member.close()
         self._correct_header(_npy_header((self._count, *self._shape)))
@@ -76,9 +71,9 @@ class NpzFile:
         self._archive.close()
 
     def _correct_header(self, header: bytes) -> None:
-        """Puts another header in place of the first one, and the checksum right.
+        """Replaces the first header, and corrects the checksum.
 
-        A CRC is linear: that of two texts of one length, and of what differs between them, are 0 together.
+        A CRC is linear over texts of one length: crc(a) ^ crc(b) = crc(a ^ b) ^ crc(zeros).
         """
         differing = bytes(a ^ b for a, b in zip(self._first_header, header, strict=True))
         rest = self._info.file_size - len(header)
@@ -94,20 +89,18 @@ class NpzFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError, ValueError):  # after a failure; else it is closed
             self._member.close()
-        self._archive.fp = None  # what isn't finished goes away, and needs no end
+        self._archive.fp = None  # so that it writes no directory: an unfinished file is removed
         self._file.close()
 
 
 @contextmanager
 def times_file(path: Path) -> Iterator[io.FileIO]:
-    """Opens a file beside an NPZ file that is being written, for the times of its arrays, float64; it goes after.
+    """Opens a file for the arrays' times, float64, beside the NPZ file that is being written; removes it at the end.
 
-    In the NPZ file itself there is place for the times only after the arrays.
+    In the NPZ file itself the times come after the last array.
     """
     times = path.with_suffix(_TIMES)
     try:
@@ -118,10 +111,10 @@ def times_file(path: Path) -> Iterator[io.FileIO]:
 
 
 def recover_npz(path: Path, target: Path) -> int:
-    """Makes a whole NPZ file of one that was left half-written; returns how many arrays it holds.
+    """Makes a whole NPZ file from a half-written one; returns how many arrays it holds.
 
     Raises:
-        OSError, ValueError, struct.error: it holds none, or there is no room.
+        OSError, ValueError, struct.error: it holds none, or the disk is full.
     """
     with path.open("rb") as file:
         file.seek(_LOCAL_HEADER_BYTES - 4)
@@ -140,7 +133,7 @@ def recover_npz(path: Path, target: Path) -> int:
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """Returns a header of fixed length (NumPy's format 1.0)."""
+    """Returns a header of fixed length, in NumPy's format 1.0."""
     text = str({"descr": "<f4", "fortran_order": False, "shape": shape}).encode()
     start = np.lib.format.magic(1, 0) + struct.pack("<H", _HEADER_BYTES - 10)
     return start + text.ljust(_HEADER_BYTES - 11) + b"\n"

@@ -1,4 +1,4 @@
-"""What is written for each source, and under which names."""
+"""Which files are written for each source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import UsageError
 from salema.runtime.output.csv_sinks import CsvSink, StdoutCsvSink
@@ -19,15 +18,12 @@ from salema.runtime.output.split_sink import SplitSink, is_part_of
 from salema.runtime.output.video_sink import VideoSink
 from salema.runtime.output.window import WindowSink
 from salema.runtime.postprocess import Look
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.playback import Playback
-    from salema.runtime.sources.source import Source
-
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.source import Source
 
 _LEAST_MIN, _MOST_MIN = 0.01, 100_000.0
 STDOUT = Path("-")
-"""In place of the CSV file: standard output."""
+"""Stands for standard output in place of a CSV file."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +33,25 @@ class Outputs:
     Attributes:
         video: MP4 file, or None.
         maps: folder for PNG files, or None.
-        map_bits: 8 or 16, of these.
-        map_size: one of `MAP_SIZES`, of these.
-        npz: NPZ file with the raw maps, or None.
-        csv: CSV file with a line for each frame, `STDOUT`, or None.
+        npz: NPZ file for the raw maps, or None.
+        csv: CSV file for a line per frame, `STDOUT`, or None.
+        map_bits: bits of the PNG maps, 8 or 16.
+        map_size: size of the PNG maps, one of `MAP_SIZES`.
         show: whether to show the picture in a window.
-        split_minutes: how long each of the parts is that MP4, NPZ and CSV come in, or None for one whole.
-        map_name: names the PNG file of a frame's map, by the number of the frame, which counts from 1.
+        split_minutes: length of the parts that MP4, NPZ and CSV are split into, or None for whole files.
+        map_name: returns the name of a map's PNG file for the number of its frame, which counts from 1.
 
     Raises:
-        UsageError: nothing is asked for, or a name can't be right.
+        UsageError: there is nothing to write, or a value is not allowed.
     """
 
     video: Path | None = None
     maps: Path | None = None
-    map_bits: int = 8
     npz: Path | None = None
     csv: Path | None = None
-    show: bool = False
+    map_bits: int = 8
     map_size: MapSize = "network"
+    show: bool = False
     split_minutes: float | None = None
     map_name: Callable[[int], str] = published_name
 
@@ -82,21 +78,21 @@ class Outputs:
 
     @property
     def csv_to_stdout(self) -> bool:
-        """Whether the CSV goes to standard output, so that nothing else can."""
+        """Whether the CSV goes to standard output, so that nothing else may."""
         return self.csv == STDOUT
 
     @property
     def files(self) -> list[Path]:
-        """Everything that is written, but for standard output."""
+        """The files and the folder that are written."""
         return [path for path in (self.video, self.maps, self.npz, self.csv) if path is not None and path != STDOUT]
 
     @contextmanager
     def opened(self, playback: Playback, look: Look, stop: threading.Event) -> Iterator[list[Sink]]:
-        """Opens a sink for each.
+        """Opens a sink for each output.
 
         Raises:
             OutputError: one can't be written.
-            BackendError: there is no display to show anything on.
+            BackendError: there is no display for `show`.
         """
         sinks: list[Sink] = []
         tick = playback.time_base
@@ -124,49 +120,39 @@ class Outputs:
 def plan_outputs(
     sources: Sequence[Source],
     *,
-    output: Path | None = None,
-    video: bool = True,
-    maps: Path | None = None,
-    map_bits: int = 8,
-    map_size: MapSize = "network",
-    npz: Path | None = None,
-    csv: Path | None = None,
-    show: bool = False,
-    split_minutes: float | None = None,
+    output: Path | None,
+    video: bool,
+    maps: Path | None,
+    npz: Path | None,
+    csv: Path | None,
+    map_bits: int,
+    map_size: MapSize,
+    show: bool,
+    split_minutes: float | None,
 ) -> list[Outputs]:
-    """Gives each source its own names: with several sources, each option names a folder.
+    """Names the outputs of each source; with several sources, each option names a folder.
 
     Args:
-        sources: what is run.
+        sources: the sources.
         output: the MP4 file, or the folder for `<name>_saliency.mp4`; None for the working directory.
-        video: whether to write MP4 at all.
+        video: whether to write an MP4.
         maps: folder for the PNG files, or for folders of them.
-        map_bits: 8 or 16.
-        map_size: one of `MAP_SIZES`.
         npz: the NPZ file, or the folder for `<name>.npz`.
         csv: the CSV file, the folder for `<name>.csv`, or `STDOUT`.
-        show: whether to show the pictures.
-        split_minutes: how long a part is, or None for whole files.
+        map_bits: see `Outputs`.
+        map_size: see `Outputs`.
+        show: see `Outputs`.
+        split_minutes: see `Outputs`.
 
     Raises:
-        UsageError: nothing is asked for, a name can't be right, or a source would be overwritten.
+        UsageError: see `Outputs`; or a source would be overwritten.
     """
     if not video and output is not None:
         raise UsageError("--no-video and -o contradict each other")
     several = len(sources) > 1
-    if several and csv == STDOUT:
-        raise UsageError("--csv -: several sources are given, and their lines would be mixed; name a folder")
+    mp4 = output or Path() if video else None
     planned = [
-        Outputs(
-            _named(output or Path(), several or output is None, f"{source.name}_saliency.mp4", "-o") if video else None,
-            None if maps is None else maps / source.name if several else maps,
-            map_bits,
-            None if npz is None else _named(npz, several, f"{source.name}.npz", "--npz"),
-            csv if csv is None or csv == STDOUT else _named(csv, several, f"{source.name}.csv", "--csv"),
-            show,
-            map_size,
-            split_minutes,
-        )
+        Outputs(*_places(source.name, mp4, maps, npz, csv, several=several), map_bits, map_size, show, split_minutes)
         for source in sources
     ]
     _check_sources_are_safe(sources, planned)
@@ -174,7 +160,7 @@ def plan_outputs(
 
 
 def _check_sources_are_safe(sources: Sequence[Source], planned: Sequence[Outputs]) -> None:
-    read = {os.path.realpath(path) for source in sources for path in source.files}  # resolve() raises where links loop
+    read = {os.path.realpath(path) for source in sources for path in source.files}  # resolve() raises on looping links
     folders = {os.path.realpath(path.parent) for source in sources for path in source.images}
     for outputs in planned:
         for path in outputs.files:
@@ -192,7 +178,23 @@ def _is_part(output: Path, other: Path) -> bool:
     return (other.parent, other.suffix) == (output.parent, output.suffix) and is_part_of(output, other.stem)
 
 
-def _named(path: Path, is_folder: bool, name: str, option: str) -> Path:
-    if is_folder and path.suffix.lower() == Path(name).suffix:
+def _places(
+    name: str, mp4: Path | None, maps: Path | None, npz: Path | None, csv: Path | None, *, several: bool
+) -> tuple[Path | None, Path | None, Path | None, Path | None]:
+    """Returns a source's MP4, folder of maps, NPZ and CSV."""
+    if several and csv == STDOUT:
+        raise UsageError("--csv -: several sources are given, and their lines would be mixed; name a folder")
+    return (
+        _file(mp4, f"{name}_saliency.mp4", "-o", several=several),
+        maps / name if maps is not None and several else maps,
+        _file(npz, f"{name}.npz", "--npz", several=several),
+        csv if csv == STDOUT else _file(csv, f"{name}.csv", "--csv", several=several),
+    )
+
+
+def _file(path: Path | None, name: str, option: str, *, several: bool) -> Path | None:
+    if path is None:
+        return None
+    if several and path.suffix.lower() == Path(name).suffix:
         raise UsageError(f"{option} {path}: several sources are given; name a folder")
-    return path / name if is_folder or path.is_dir() or not path.suffix else path
+    return path / name if several or path.is_dir() or not path.suffix else path

@@ -1,6 +1,6 @@
-"""What made an output: kept beside it as JSON, so that a later run, or a score, need not believe its name.
+"""What made an output: a JSON record beside it, for later runs and for scores.
 
-In a folder of maps it is `salema.json`; of a file it is the file's name and `.salema.json`.
+In a folder of maps the record is `salema.json`; beside a file it is the file's name with `.salema.json`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of, write_bytes
 from salema.runtime.model_folder import look_up
+from salema.runtime.sources.source import Source
 from salema.runtime.spec import salema_version
+from salema.runtime.stream import SaliencyStream
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.source import Source
-    from salema.runtime.stream import SaliencyStream
 
 NAME = "salema.json"
 FORMAT = 1
@@ -39,15 +37,15 @@ class Provenance:
     """What made an output.
 
     Attributes:
-        salema_version: of the program.
-        model: its facts (see `model_facts`).
-        backend: backend and device, for people.
-        options: what changes results, by name.
-        source: what it was made of (see `source_facts`).
-        frames: how many were run.
-        frames_expected: how many there should have been, or None where that was not known.
-        complete: whether it went to its end.
-        why_incomplete: `interrupted`, or what went wrong; None where it is complete.
+        salema_version: version of the program.
+        model: see `model_facts`.
+        backend: backend and device, in words.
+        options: options that change results, by name.
+        source: see `source_facts`.
+        frames: number of frames that were run.
+        frames_expected: number of frames the source should have, or None if unknown.
+        complete: whether the run reached its end.
+        why_incomplete: `interrupted`, or what went wrong; None if it is complete.
         format: version of this record.
     """
 
@@ -63,45 +61,44 @@ class Provenance:
     format: int = FORMAT
 
     def differs_from(self, now: Provenance) -> str:
-        """Returns in words what is another now, or nothing."""
-        told = [] if self.complete else ["it was not finished"]
+        """Returns in words what is different now; empty if nothing is."""
+        differences = [] if self.complete else ["it was not finished"]
         if self.salema_version != now.salema_version:
-            told.append(f"salema was {self.salema_version}, now {now.salema_version}")
+            differences.append(f"salema was {self.salema_version}, now {now.salema_version}")
         for before, after in ((self.model, now.model), (self.options, now.options), (self.source, now.source)):
-            told += [
+            differences += [
                 f"{key.replace('_', ' ')} was {_short(before.get(key))}, now {_short(value)}"
                 for key, value in after.items()
                 if before.get(key) != value
             ]
-        return "; ".join(told)
+        return "; ".join(differences)
 
     @property
     def title(self) -> str:
-        """The model and the program, for people."""
+        """The model, its backend and the program, in words."""
         model = self.model
         coefficient = "" if model.get("coefficient") is None else f", coefficient {model['coefficient']:.6g}"
-        told = f"{model.get('weights')}, {model.get('architecture')} {model.get('precision')}{coefficient}"
+        network = f"{model.get('weights')}, {model.get('architecture')} {model.get('precision')}{coefficient}"
         options = self.options
         unusual = (key for key, usual in _USUAL.items() if options.get(key, usual) != usual)
         differing = [f"{key.replace('_', ' ')} {options[key]}" for key in unusual]
-        return ", ".join([told, *differing, self.backend, f"salema {self.salema_version}"])
+        return ", ".join([network, *differing, self.backend, f"salema {self.salema_version}"])
 
 
 def title_of(stream: SaliencyStream) -> str:
-    """Returns what `title` will say of the maps of a model as it runs."""
+    """Returns the `title` of the maps that a running model makes."""
     facts = {name: getattr(stream.spec, name) for name in _FACTS}
     return Provenance(salema_version(), facts, stream.session.runs_on, {}, {}, 0, None, complete=True).title
 
 
 def makers(folders: Iterable[Path]) -> tuple[str, ...]:
-    """Says what made the maps in some folders, a video in each; nothing where none tells."""
-    told = [read_provenance(folder) for folder in folders]
-    if not any(told):
+    """Says what made the maps in some folders, one video each; empty if no folder has a record."""
+    records = [read_provenance(folder) for folder in folders]
+    if not any(records):
         return ()
-    unfinished = ", not finished"
+    unknown, unfinished = "an unknown program", ", not finished"
     titles = Counter(
-        "nothing that is known" if made is None else f"{made.title}{'' if made.complete else unfinished}"
-        for made in told
+        unknown if made is None else f"{made.title}{'' if made.complete else unfinished}" for made in records
     )
     return tuple(f"the maps of {counted(count, 'video')} were made by {title}" for title, count in titles.items())
 
@@ -116,12 +113,12 @@ def _short(value: object) -> str:
 
 
 def place_beside(output: Path) -> Path:
-    """Returns where the provenance of a file, or of a folder of maps, is kept."""
+    """Returns the record's path for a file or a folder of maps."""
     return output / NAME if output.is_dir() else output.with_name(f"{output.name}.{NAME}")
 
 
 def write_provenance(output: Path, made: Provenance) -> None:
-    """Writes it beside an output, whole or not at all.
+    """Writes the record beside an output, whole or not at all.
 
     Raises:
         OutputError: it can't be written.
@@ -130,13 +127,13 @@ def write_provenance(output: Path, made: Provenance) -> None:
 
 
 def remove_provenance(output: Path) -> None:
-    """Takes away what an earlier run said of an output that is about to change."""
-    with suppress(OSError):  # what can't be written can't be changed either
+    """Removes the record of an output that is about to change."""
+    with suppress(OSError):  # the output can't be changed there either, and its own error will say so
         place_beside(output).unlink(missing_ok=True)
 
 
 def read_provenance(output: Path) -> Provenance | None:
-    """Returns what made an output, or None where nothing tells, or not in a form that is known."""
+    """Returns what made an output; None if there is no record, or none in a known form."""
     try:
         place = place_beside(output)
         if not place.is_file() or place.stat().st_size > _SAMPLE_BYTES:
@@ -162,7 +159,7 @@ def provenance_of(
     frames_expected: int | None,
     why_incomplete: str | None = None,
 ) -> Provenance:
-    """Puts together what makes an output."""
+    """Returns the record of a run."""
     return Provenance(
         salema_version=salema_version(),
         model=model_facts(stream),
@@ -179,8 +176,8 @@ def provenance_of(
 def model_facts(stream: SaliencyStream) -> dict[str, Any]:
     """Returns what decides a model's maps: its facts, what it computes in, and the hash of its files.
 
-    These are the ONNX files and ncnn's, of the folder: engines, which are checked to be made of them, differ from build
-    to build. `files_sha256` is None of a model that was not opened by `load`.
+    The files are the folder's ONNX and ncnn files. Engines differ from build to build, and are checked against these
+    files anyway. `files_sha256` is None if the model was not opened by `load`.
     """
     facts = {name: getattr(stream.spec, name) for name in _FACTS}
     return {**facts, "computes_in": stream.session.computes_in, "files_sha256": stream.model and _hash_of(stream.model)}
@@ -188,9 +185,9 @@ def model_facts(stream: SaliencyStream) -> dict[str, Any]:
 
 def _hash_of(model: Path) -> str | None:
     try:
-        there = look_up(model).sources or (model,)
-        return _hash_of_all(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in there))
-    except (ModelError, OSError):  # gone since it was loaded
+        files = look_up(model).sources or (model,)
+        return _hash_of_all(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+    except (ModelError, OSError):  # removed since it was loaded
         return None
 
 
@@ -200,10 +197,10 @@ def _hash_of_all(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def source_facts(source: Source) -> dict[str, Any]:
-    """Returns what tells one source from another.
+    """Returns facts that tell one source from another. None stands for what can't be read any more.
 
-    Of images their number, and a hash of their names and sizes; of a video its size, and a hash of up to 64 MiB of it,
-    in 64 pieces from its head to its tail; of all others the name. None stands for what can't be read any more.
+    For images: their number, and a hash of their names and sizes. For a video: its size, and a hash of up to 64 MiB of
+    it, in 64 pieces from start to end. For other sources: the name.
     """
     if source.kind == "images":
         return frames_facts(source.images)
@@ -230,7 +227,7 @@ def frames_facts(images: Sequence[Path]) -> dict[str, Any]:
 
 
 def _sampled(path: Path) -> str:
-    """Hashes a whole file of up to 64 MiB; of a larger one as much, in pieces that lie evenly."""
+    """Hashes a file of up to 64 MiB whole, and of a larger one evenly spaced pieces of 64 MiB in all."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         step = max((path.stat().st_size - _SAMPLE_BYTES) / (_SAMPLES - 1), _SAMPLE_BYTES)

@@ -1,4 +1,4 @@
-"""What killed runs have left beside their outputs: found, and kept as far as it goes."""
+"""Recovers the unfinished files that killed runs have left beside their outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from salema.runtime.wording import counted
 
 # As `files.written_aside` names them.
 _NAME = re.compile(r"\.(?P<stem>.+)\.\d+\.\d+\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)
-_HELPERS = {".times", ".copy"}  # they belong to another file, and go with it
+_HELPERS = {".times", ".copy"}  # they belong to another file, and are removed with it
 
 
 class _Left(NamedTuple):
@@ -31,10 +31,10 @@ class _Left(NamedTuple):
 
 
 def recover_beside(outputs: Sequence[Path]) -> list[str]:
-    """Recovers what killed runs have left of these files, or of the parts of them; returns sentences about it.
+    """Recovers what killed runs have left of these files or of their parts; returns sentences for the user.
 
-    Videos, maps and numbers are kept under a name of their own, `<name>.recovered-1.mp4`; in folders half a file is
-    nothing, and goes. What somebody still writes is left alone.
+    MP4, NPZ and CSV files are kept as `<name>.recovered-1.mp4` and so on; half a PNG is removed. Files that another
+    process is still writing are left alone.
     """
     notes = []
     for output in outputs:
@@ -47,23 +47,20 @@ def recover_beside(outputs: Sequence[Path]) -> list[str]:
 
 
 def remove_unfinished(folder: Path) -> list[str]:
-    """Removes what killed processes have left in a folder, but for what can be kept; returns sentences about it."""
+    """Removes the unfinished files of killed processes that can't be recovered; returns sentences for the user."""
     return _recover(folder, lambda left: left.suffix.lower() not in _KEPT)
 
 
 def recover_folder(folder: Path) -> list[str]:
-    """Recovers everything in a folder and those inside it; see `recover_beside`.
+    """Recovers everything in a folder and its subfolders; see `recover_beside`.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: there is no such folder.
     """
     if not folder.is_dir():
         raise UsageError(f"--recover {folder}: no such folder; name the one that the run wrote to")
-    return [note for place in (folder, *_folders(folder)) for note in _recover(place, lambda _: True)]
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_dir() and not path.is_symlink())
+    inside = (path for path in sorted(folder.rglob("*")) if path.is_dir() and not path.is_symlink())
+    return [note for place in (folder, *inside) for note in _recover(place, lambda _: True)]
 
 
 def _is_of(output: Path, left: _Left) -> bool:
@@ -99,7 +96,7 @@ def _left_in(folder: Path) -> Iterator[_Left]:
 
 
 def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
-    """Keeps what a file holds; returns a sentence about it."""
+    """Recovers one file; returns a sentence for the user."""
     kept = _free_name(left)
     whole = left.path.with_suffix(".copy")
     try:
@@ -107,7 +104,7 @@ def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
         if what:
             whole.replace(kept)
     except (av.error.FFmpegError, OSError) as error:
-        return f"{left.path}: an earlier run was killed, and this is what it left; it can't be copied ({reason(error)})"
+        return f"{left.path}: an earlier run was killed, and what it left can't be copied ({reason(error)})"
     finally:
         whole.unlink(missing_ok=True)
     left.path.unlink(missing_ok=True)
@@ -130,7 +127,7 @@ def _keep_video(path: Path, whole: Path) -> str:
     try:
         frames = copy_for_players(path, whole)
     except av.error.FFmpegError:
-        if path.stat().st_size:  # it can be read, but not copied
+        if path.stat().st_size:  # it holds something that can't be copied
             raise
         frames = 0
     return counted(frames, "frame") if frames else ""
@@ -139,16 +136,16 @@ def _keep_video(path: Path, whole: Path) -> str:
 def _keep_maps(path: Path, whole: Path) -> str:
     try:
         maps = recover_npz(path, whole)
-    except (ValueError, struct.error, FileNotFoundError):  # not even the first one
+    except (ValueError, struct.error, FileNotFoundError):  # not even the first map is whole
         return ""
     return counted(maps, "map") if maps else ""
 
 
 def _keep_lines(path: Path, whole: Path) -> str:
-    """Keeps whole lines, up to where a power cut left zeros."""
+    """Keeps whole lines; a power cut may leave zeros after them."""
     data = path.read_bytes().partition(b"\0")[0]
     data = data[: data.rfind(b"\n") + 1]
-    lines = data.count(b"\n") - 1  # but for the header
+    lines = data.count(b"\n") - 1  # without the header
     whole.write_bytes(data)
     return counted(lines, "line") if lines > 0 else ""
 

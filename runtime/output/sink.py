@@ -1,4 +1,4 @@
-"""What a sink is: it takes what was drawn of each frame, in order, and keeps it."""
+"""A sink: takes the result of each frame, in order, and writes it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Drawn(NamedTuple):
-    """What comes out for one frame.
+    """The result for one frame.
 
     Attributes:
-        frame: what went in.
-        pictures: what was made of it; a picture and the raw map where a sink wants them.
-        is_cut: whether a shot begins here; None where nobody asked.
-        is_new_state: whether the memory was emptied before it.
+        frame: the frame.
+        pictures: its map; also the picture and the raw map if a sink wants them.
+        is_cut: whether a shot begins here; None if cuts are not detected.
+        is_new_state: whether the state was reset before it.
     """
 
     frame: Frame
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes results in order. What it wrote gets its name when the `with` block ends well; after an error it goes."""
+    """Takes results in order. Its file gets its name when the `with` block ends; after an error it is removed."""
 
     path: Path | None
     wants_picture: bool
@@ -52,21 +52,24 @@ class Sink(Protocol):
         """Takes one result.
 
         Raises:
-            OutputError: it can't be written; `finish` keeps what was written before.
+            OutputError: it can't be written; `finish` keeps the results before.
         """
         ...
 
     def finish(self, *, complete: bool) -> list[str]:
-        """Ends it, also after a failed write; returns what a user should know. `complete`: nothing was cut short.
+        """Completes the file, also after a failed write; returns sentences for the user.
+
+        Args:
+            complete: whether the source was run to its end, so that sound after the last picture is kept.
 
         Raises:
-            OutputError: what was written can't be kept.
+            OutputError: the file can't be kept.
         """
         ...
 
 
 class StackedSink(ABC):
-    """A sink whose `with` block is that of what `_open` has entered."""
+    """A sink whose `with` block leaves the contexts that `_open` entered."""
 
     wants_picture = wants_raw = wants_cuts = False
 
@@ -87,11 +90,7 @@ class StackedSink(ABC):
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turns the system's errors into one sentence about a file.
-
-    Raises:
-        OutputError: it can't be written.
-    """
+    """Turns an OSError into an OutputError about the file."""
     try:
         yield
     except SalemaError:  # some of ours are OSErrors too

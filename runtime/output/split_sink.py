@@ -1,4 +1,4 @@
-"""Outputs in parts of some minutes each, so that one is whole long before a camera's day ends."""
+"""Splits an output into parts of some minutes each, so that a camera's recording is not one endless file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
     from salema.runtime.output.sink import Drawn, Sink
 
-_STEM_LENGTH = 50  # of the hidden names that files have while they are written
+_STEM_LENGTH = 50  # of the hidden name that a file has while it is written
 
 
 def is_part_of(output: Path, stem: str) -> bool:
-    """Whether a file of this stem would be a part of `output`, or what was to become it."""
+    """Whether a file with this stem is `output` or a part of it, finished or not."""
     return bool(re.fullmatch(rf"{re.escape(output.stem[:_STEM_LENGTH])}(_\d{{4}}.*)?", stem, re.DOTALL))
 
 
 class SplitSink:
-    """Begins a new file every some minutes of the source's time; a `Sink`.
+    """A `Sink` that begins a new file every few minutes of the source's time.
 
-    Parts are `name_0001.mp4` and so on. Those of live sources hold the time that they begin at (UTC) too, and go on
-    after the greatest number there is, so that a run that is started again replaces nothing. A part is finished in a
-    thread of its own: a camera does not wait.
+    Parts are named `name_0001.mp4` and so on. For a live source the name also has the part's start time (UTC), and the
+    numbers go on after the greatest one that exists, so that a restarted run replaces nothing. A part is finished in
+    another thread, as a camera does not wait.
 
     Args:
-        path: what parts are named after.
-        minutes: how long a part is.
-        open_part: makes the sink for a part, of its path, its first time stamp, and how many frames came before it.
-        time_base: of the frames.
-        is_live: whether the source is.
+        path: the output; its parts are named after it.
+        minutes: length of a part.
+        open_part: makes the sink of a part from its path, its first time stamp, and the number of frames before it.
+        time_base: seconds per unit of the frames' time stamps.
+        is_live: whether the source is live.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class SplitSink:
         self.path: Path | None = path
         self._path, self._part_s, self._open_part = path, 60 * minutes, open_part
         self._time_base, self._is_live = time_base, is_live
-        likes = open_part(path, 0, 0)
-        self.wants_picture, self.wants_raw, self.wants_cuts = likes.wants_picture, likes.wants_raw, likes.wants_cuts
+        part = open_part(path, 0, 0)
+        self.wants_picture, self.wants_raw, self.wants_cuts = part.wants_picture, part.wants_raw, part.wants_cuts
         self._sink: Sink | None = None
         self._index = self._count = 0
         self._names: list[str] = []
@@ -83,12 +83,12 @@ class SplitSink:
         self._count += 1
 
     def _begin(self, index: int, pts: int) -> None:
-        """Begins a part; the one before is finished meanwhile."""
+        """Begins a part, while the one before is being finished."""
         if self._sink is not None:
             self._finishing.append(self._pool.submit(_finish, self._sink))
             self._sink = None
         if self._finishing and self._finishing[0].done():
-            self._finishing[0].result()  # raises what went wrong
+            self._finishing[0].result()  # raises the part's error
         began = f"_{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}" if self._is_live else ""
         path = self._path.with_name(f"{self._path.stem}_{self._number:04d}{began}{self._path.suffix}")
         self._sink = self._open_part(path, pts, self._count).__enter__()
@@ -116,9 +116,9 @@ class SplitSink:
     def _first_number(self) -> int:
         if not self._is_live:
             return 1
-        there = self._path.parent.glob(f"{glob.escape(self._path.stem)}_[0-9][0-9][0-9][0-9]*{self._path.suffix}")
+        parts = self._path.parent.glob(f"{glob.escape(self._path.stem)}_[0-9][0-9][0-9][0-9]*{self._path.suffix}")
         prefix = len(self._path.stem) + 1
-        numbers = [re.match(r"\d+", path.name[prefix:]) for path in there]
+        numbers = [re.match(r"\d+", path.name[prefix:]) for path in parts]
         return max((int(number[0]) for number in numbers if number), default=0) + 1
 
 

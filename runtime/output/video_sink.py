@@ -1,21 +1,17 @@
-"""An MP4 video for people."""
+"""The MP4 video of the pictures."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.whole_files import make_folder
 from salema.runtime.output.sink import Drawn, StackedSink
+from salema.runtime.postprocess import Look
+from salema.runtime.sources.playback import Playback
 from salema.runtime.video.video_writer import VideoWriter
-
-if TYPE_CHECKING:
-    from contextlib import ExitStack
-
-    from salema.runtime.postprocess import Look
-    from salema.runtime.sources.playback import Playback
 
 
 class VideoSink(StackedSink):

@@ -1,4 +1,4 @@
-"""A window that shows the picture as it comes."""
+"""A window that shows the pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import cv2
@@ -27,11 +26,11 @@ _TRIAL_S = 20
 
 
 class WindowClosedError(Exception):
-    """The user has closed the window; no error, but the end of the run."""
+    """The user has closed the window, which ends the run; it is no failure."""
 
 
 class WindowSink:
-    """Shows pictures, those of files no faster than their times say. Q, Escape or closing it ends the run; a `Sink`.
+    """A `Sink` that shows pictures, those of files at their speed. Q, Escape or closing the window ends the run.
 
     Raises:
         BackendError: there is no display, or this OpenCV has no windows.
@@ -59,14 +58,12 @@ class WindowSink:
         self._start_s = time.monotonic()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._is_open():
             cv2.destroyWindow(self._title)
 
     def write(self, drawn: Drawn) -> None:
-        """Shows one picture, until its time.
+        """Shows one picture, and waits until its time.
 
         Raises:
             WindowClosedError: the window has been closed.
@@ -89,17 +86,17 @@ class WindowSink:
     def _is_open(self) -> bool:
         try:
             return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) > 0)
-        except cv2.error:  # Qt, once its last window is gone
+        except cv2.error:  # from Qt, once its last window is closed
             return False
 
 
 def _has_display() -> bool:
-    """Whether a window can be opened. OpenCV's Qt ends the process where it can't, so another process tries."""
+    """Whether a window can be opened. Tried in another process, because OpenCV's Qt aborts where it fails."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     trial = "import cv2; cv2.namedWindow('trial'); cv2.destroyAllWindows()"
     try:
         ran = subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False, timeout=_TRIAL_S)  # noqa: S603
-    except subprocess.TimeoutExpired:  # a display whose server does not answer, as over a lost ssh -X
+    except subprocess.TimeoutExpired:  # the display's server does not answer, as over a lost ssh -X
         return False
     return ran.returncode >= 0

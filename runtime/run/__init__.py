@@ -1,1 +1,1 @@
-"""Whole runs: sources or datasets through a stream into outputs."""
+"""Runs a model over sources or datasets, and writes the outputs."""

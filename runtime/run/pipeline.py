@@ -1,17 +1,16 @@
-"""A whole source through a stream: decode, preprocess, step, postprocess and encode, side by side."""
+"""Runs a model over a whole source: decode, preprocess, step, postprocess and encode, in parallel."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import OutputError, SalemaError, UsageError, VideoError
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import (
     Provenance,
     provenance_of,
@@ -24,15 +23,12 @@ from salema.runtime.output.window import WindowClosedError
 from salema.runtime.run.stage_threads import side_by_side
 from salema.runtime.run.stages import Clock, Drawing, RunOptions
 from salema.runtime.run.summary import STAGES, Summary
+from salema.runtime.sources.playback import Playback
+from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
 from salema.runtime.stopping import stop_requested
+from salema.runtime.stream import SaliencyStream
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.sources.playback import Playback
-    from salema.runtime.sources.selection import Selection
-    from salema.runtime.sources.source import Source
-    from salema.runtime.stream import SaliencyStream
 
 
 def process_video(
@@ -44,48 +40,44 @@ def process_video(
     progress: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Runs a stream from a source's first frame to its last, and writes what was asked for.
+    """Runs a model from a source's first frame to its last, and writes the outputs.
 
-    SIGINT, SIGTERM, SIGHUP, a source that breaks off, an output that can't be written any more and a window that is
-    closed end it early: what was written until then is finished and kept.
+    A signal, a source that breaks off, a failed output or a closed window ends it early; what was written is kept.
 
     Args:
-        stream: the model, for one video; its state starts anew.
-        playback: what is played, open.
-        outputs: what is written.
-        options: how maps are drawn, and what empties the memory.
-        progress: takes the number of frames that were done since it was called last.
-        stop: ends it, instead of signals.
+        stream: the model; its state is reset.
+        playback: the source, open.
+        outputs: what to write.
+        options: how maps are drawn, and when the state is reset.
+        progress: called with the number of frames done since the last call.
+        stop: once set, ends the run; None lets signals end it.
 
     Raises:
-        UsageError: the stream is for several videos, or an option does not go with the model.
+        UsageError: the model has a batch above 1, or an option doesn't fit it.
         ModelError: the model gave NaN or infinity; only maps are kept then.
         VideoError: the source gave no frame.
         OutputError: nothing could be written.
     """
+    _check_one_stream(stream)
+    options = options or RunOptions()
+    stopping = stop_requested() if stop is None else nullcontext(stop)
+    with stopping as asked, outputs.opened(playback, options.look, asked) as sinks:
+        run = _Run(stream, playback, outputs, sinks, options, asked)
+        with run.recorded_if_it_fails():
+            run.take_all(progress)
+        summary = run.finish()
+        record = run.provenance(summary.ended_by)
+        kept = [path for path in outputs.files if str(path) not in summary.lost]
+        for path in kept:
+            remove_provenance(path)  # of the file that is about to be replaced
+    return replace(summary, notes=(*summary.notes, *_write_all(kept, record)))
+
+
+def _check_one_stream(stream: SaliencyStream) -> None:
     if stream.streams != 1:
         raise UsageError(
             f"the model was exported with --batch {stream.streams}, and a video is one stream; export it with --batch 1"
         )
-    options = options or RunOptions()
-    stopping = stop_requested() if stop is None else nullcontext(stop)
-    source, expected = playback.source, playback.frame_count
-    made = partial(run_provenance, stream, source, playback.selection, outputs, options, frames_expected=expected)
-    with stopping as asked, outputs.opened(playback, options.look, asked) as sinks:
-        run = _Run(stream, playback, sinks, options, asked)
-        try:
-            run.take_all(progress)
-        except SalemaError as error:
-            if outputs.maps is not None and run.count:  # files go, maps stay
-                with suppress(OutputError):  # the disk is full, perhaps
-                    write_provenance(outputs.maps, made(frames=run.count, why_incomplete=str(error)))
-            raise
-        summary = run.finish()
-        record = made(frames=summary.frames, why_incomplete=summary.ended_by)
-        kept = [path for path in outputs.files if str(path) not in summary.lost]
-        for path in kept:
-            remove_provenance(path)  # of the file that this run's is about to replace
-    return replace(summary, notes=(*summary.notes, *_write_all(kept, record)))
 
 
 def run_provenance(
@@ -99,7 +91,7 @@ def run_provenance(
     frames_expected: int | None,
     why_incomplete: str | None = None,
 ) -> Provenance:
-    """Returns what made the outputs of a run. Of a dataset's maps only those options are told that they can have."""
+    """Returns what made the outputs of a run. For a dataset's maps it names only the options a dataset run has."""
     rate = options.reference_fps or stream.spec.reference_fps
     behaviour = {
         **asdict(options.look),
@@ -123,13 +115,13 @@ def run_provenance(
 
 
 def _write_all(outputs: list[Path], made: Provenance) -> list[str]:
-    """Writes what made each output beside it; returns what a user should know where that fails."""
+    """Writes what made each output beside it; returns a sentence for each that fails."""
     notes = []
     for path in outputs:
         try:
             write_provenance(path, made)
         except OutputError as error:  # noqa: PERF203 - the outputs themselves are there
-            notes.append(f"what made {path} is not kept beside it: {error}")
+            notes.append(f"the record of what made {path} could not be written: {error}")
     return notes
 
 
@@ -140,14 +132,16 @@ class _Run:
         self,
         stream: SaliencyStream,
         playback: Playback,
+        outputs: Outputs,
         sinks: Sequence[Sink],
         options: RunOptions,
         stop: threading.Event,
     ) -> None:
+        self._outputs = outputs
         self._playback, self._sinks, self._stop, self._clock = playback, sinks, stop, Clock()
         self._stream, self._options = stream, options
         self._drawing = Drawing(stream, playback, sinks, options, self._clock)
-        self.count = self._cuts = 0
+        self._count = self._cuts = 0
         self._looked_for_cuts = False
         self._error: str | None = None
         self._ended_by: str | None = None
@@ -157,7 +151,7 @@ class _Run:
         self._start_s = time.perf_counter()
 
     def take_all(self, progress: Callable[[int], None] | None) -> None:
-        """Writes every result until the end, whatever ends it."""
+        """Writes every result until the run ends, for whatever reason."""
         try:
             with closing(self._drawn()) as drawn:
                 try:
@@ -172,13 +166,13 @@ class _Run:
             self._is_whole = self._playback.has_end_of_sound and not self._stop.is_set()
         except WindowClosedError:
             self._ended_by = "the window was closed"
-            self._notes.append(f"the window was closed after {counted(self.count, 'frame')}")
+            self._notes.append(f"the window was closed after {counted(self._count, 'frame')}")
         except (VideoError, OutputError) as error:
-            if not self.count:
+            if not self._count:
                 raise
-            if isinstance(error, OutputError) or not self._stop.is_set():  # a source that is stopped is not broken
+            if isinstance(error, OutputError) or not self._stop.is_set():  # a stopped source is no error
                 self._error = str(error)
-        finally:  # what comes later comes while files are finished, and has ended nothing
+        finally:  # a stop after this comes while files are finished, and did not end the run
             self._was_stopped = self._stop.is_set()
 
     def _drawn(self) -> Generator[Drawn, None, None]:
@@ -192,13 +186,13 @@ class _Run:
         with self._clock.time("encode"):
             for sink in self._sinks:
                 sink.write(item)
-        self.count += 1
+        self._count += 1
         self._cuts += bool(item.is_cut)
         self._looked_for_cuts = item.is_cut is not None
 
     def finish(self) -> Summary:
-        """Ends every sink, and sums up."""
-        if not self.count:
+        """Finishes every sink, and sums up."""
+        if not self._count:
             raise VideoError(f"{self._playback.name}: gave no frame")
         kept = [self._finish(sink) for sink in self._sinks]
         if self._error and not any(kept):
@@ -206,11 +200,11 @@ class _Run:
         seconds = time.perf_counter() - self._start_s
         losses, damage = self._playback.losses, self._playback.damage
         return Summary(
-            frames=self.count,
+            frames=self._count,
             frames_expected=self._playback.frame_count,
             seconds=seconds,
-            fps=self.count / seconds,
-            stage_ms={stage: 1000 * self._clock.seconds[stage] / self.count for stage in STAGES},
+            fps=self._count / seconds,
+            stage_ms={stage: 1000 * self._clock.seconds[stage] / self._count for stage in STAGES},
             cuts=self._cuts if self._looked_for_cuts else None,
             dropped=losses.dropped,
             outages=losses.outages,
@@ -230,11 +224,31 @@ class _Run:
             ended_by=self._error or ("interrupted" if self._was_stopped else self._ended_by),
         )
 
+    @contextmanager
+    def recorded_if_it_fails(self) -> Iterator[None]:
+        """Writes what made the maps if the run fails: its files are removed then, but its maps stay."""
+        try:
+            yield
+        except SalemaError as error:
+            if self._outputs.maps is not None and self._count:
+                with suppress(OutputError):  # the disk may be full
+                    write_provenance(self._outputs.maps, self.provenance(str(error)))
+            raise
+
+    def provenance(self, why_incomplete: str | None) -> Provenance:
+        """Returns what makes the outputs."""
+        return run_provenance(
+            *(self._stream, self._playback.source, self._playback.selection, self._outputs, self._options),
+            frames=self._count,
+            frames_expected=self._playback.frame_count,
+            why_incomplete=why_incomplete,
+        )
+
     def _finish(self, sink: Sink) -> bool:
-        """Ends one sink; returns whether what it wrote is kept. The others are ended all the same."""
+        """Finishes one sink; returns whether its output is kept."""
         try:
             self._notes += sink.finish(complete=self._is_whole)
-        except VideoError as error:  # of its sound; the file is whole
+        except VideoError as error:  # the sound broke off; the file is whole
             self._error = self._error or str(error)
         except OutputError as error:
             self._error = self._error or str(error)

@@ -1,4 +1,4 @@
-"""What happens to a frame between its reader and the sinks, as stages that run side by side."""
+"""The stages between a reader and the sinks: preprocess, step, postprocess."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.output.sink import Drawn, Sink
 from salema.runtime.postprocess import PUBLISHED, Look, Normaliser, Pictures, render, to_levels
 from salema.runtime.preprocess import to_network_size
+from salema.runtime.sources.frames import Frame
+from salema.runtime.sources.playback import Playback
 from salema.runtime.spec import check_fps
+from salema.runtime.stream import SaliencyStream
 from salema.runtime.video.cuts import CutDetector
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.runtime.sources.frames import Frame
-    from salema.runtime.sources.playback import Playback
-    from salema.runtime.stream import SaliencyStream
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,12 @@ class RunOptions:
 
     Attributes:
         look: how maps are drawn.
-        reset_on_cut: whether the memory is emptied where a shot begins.
-        time_aware: whether the weight of a frame follows the time since the last one.
+        reset_on_cut: whether the state is reset where a shot begins.
+        time_aware: whether a frame's weight depends on the time since the last one.
         reference_fps: frames per second at which that weight is the model's coefficient; None for the model's own rate.
 
     Raises:
-        UsageError: the rate is none, or nothing would take notice of it.
+        UsageError: the rate is out of range, or given without `time_aware`.
     """
 
     look: Look = PUBLISHED
@@ -61,7 +58,7 @@ class Clock:
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Counts what the block takes."""
+        """Adds the time that the block takes."""
         start = time.perf_counter()
         try:
             yield
@@ -69,7 +66,7 @@ class Clock:
             self.seconds[stage] += time.perf_counter() - start
 
     def timed(self, stage: str, items: Iterable[Frame]) -> Iterator[Frame]:
-        """Counts what it takes to make each item."""
+        """Adds the time that each item takes to come."""
         iterator = iter(items)
         while True:
             with self.time(stage):
@@ -92,17 +89,10 @@ class _Stepped(NamedTuple):
 
 
 class Drawing:
-    """The stages for one playback. Each has its own state, so each must run in one thread, in order.
-
-    Args:
-        stream: the model.
-        playback: what is played.
-        sinks: they say what is wanted.
-        options: how to draw, and what empties the memory.
-        clock: where times go.
+    """The stages for one playback. Each keeps a state, so each must run in one thread, in order.
 
     Raises:
-        UsageError: the model has no average whose weight could follow the time.
+        UsageError: `time_aware` for a model without an average.
     """
 
     def __init__(
@@ -125,13 +115,13 @@ class Drawing:
 
     @property
     def stages(self) -> list[Callable[[Any], Any]]:
-        """Functions from a frame to what is `Drawn` of it, one after the other."""
+        """The functions that turn a `Frame` into a `Drawn`, one after the other."""
         if self._stream.draws_pictures and self._look.normalise != "running":
             return [self._detect, self._on_device]
         return [self._preprocess, self._step, self._postprocess]
 
     def all_stages(self, frame: Frame) -> Drawn:
-        """Does them one after the other: with nothing waiting between them, the result is as new as it can be."""
+        """Runs all stages at once: with nothing queued between them, a live result is as new as possible."""
         item: Any = frame
         for stage in self.stages:
             item = stage(item)
@@ -156,9 +146,9 @@ class Drawing:
             return prepared._replace(small=to_network_size(frame.image_bgr, spec.height, spec.width))
 
     def _advance(self, frame: Frame) -> tuple[float, float]:
-        """Empties the memory where it must be; returns the time since the last frame, in frames and in seconds.
+        """Resets the state if the frame needs it; returns the time since the last frame, in frames and in seconds.
 
-        In frames of the rate that the weights were trained at: a container's average tells nothing of a gap in it.
+        Frames are those of the reference rate.
         """
         elapsed_s = 0.0 if self._last_pts is None else float((frame.pts - self._last_pts) * self._time_base)
         self._last_pts = frame.pts
@@ -186,7 +176,7 @@ class Drawing:
 
     def _on_device(self, prepared: _Prepared) -> Drawn:
         frame = prepared.frame
-        with self._clock.time("step"):  # the device does the rest as well
+        with self._clock.time("step"):  # the device does the other stages too
             elapsed, _ = self._advance(frame)
             pictures = self._stream.picture(frame.image_bgr, self._look, elapsed, raw=self._raw)
         self._check_finite(is_finite=pictures.is_finite)

@@ -12,28 +12,28 @@ class Summary:
     """What a run did.
 
     Attributes:
-        frames: frames processed.
-        frames_expected: what the source said it holds, or None.
-        seconds: wall time, model loading not included.
-        fps: frames over seconds.
-        stage_ms: mean milliseconds per frame of each of `STAGES`, which run side by side; encode is all writing.
-        cuts: shots that began, the first one not counted; None where nobody looked for them.
-        cuts_reset: whether each of them emptied the memory; None as well.
-        source_start_s: where in the source the times of the outputs begin.
-        damaged_packets: packets of the pictures that could not be decoded, and were left out.
-        damaged_pictures: pictures that the decoder filled up as it could.
-        damaged_images: image files that could not be read, and were left out.
-        first_damage_s: when the first of these came, in seconds of the source; None where nobody knows.
-        damage_why: what was wrong with the first packet or image that was left out, or None.
-        dropped: frames of a live source that came while the network was busy.
-        outages: how often a live source was lost and found again.
-        outage_s: for how long in all.
-        frames_lost: how many frames would have come in that time.
-        interrupted: whether SIGINT, SIGTERM or SIGHUP ended it.
+        frames: number of frames processed.
+        frames_expected: number of frames the source should have, or None.
+        seconds: wall time without loading the model.
+        fps: frames per second of wall time.
+        stage_ms: mean milliseconds per frame of each of `STAGES`, which run in parallel; `encode` is all writing.
+        cuts: number of shots that began, without the first; None if cuts were not detected.
+        cuts_reset: whether each cut reset the state; None if cuts were not detected.
+        source_start_s: where in the source the outputs' times begin.
+        damaged_packets: number of video packets that could not be decoded and were left out.
+        damaged_pictures: number of pictures that the decoder concealed.
+        damaged_images: number of image files that could not be read and were left out.
+        first_damage_s: time of the first damage in the source, or None if unknown.
+        damage_why: what was wrong with the first packet or image left out, or None.
+        dropped: number of frames of a live source that came while the network was busy.
+        outages: how often a live source was lost and came back.
+        outage_s: their total length.
+        frames_lost: estimated number of frames lost in that time.
+        interrupted: whether SIGINT, SIGTERM or SIGHUP ended the run.
         error: why the source or an output broke off, or None.
-        lost: outputs of which nothing could be kept.
-        ended_by: `interrupted`, a closed window or the error, where it did not go to its end; else None.
-        notes: what a user should know besides: sound that was lost, maps of an earlier run.
+        lost: outputs that could not be kept.
+        ended_by: `interrupted`, the closed window or the error; None if the run reached its end.
+        notes: other sentences for the user: lost sound, maps of an earlier run.
     """
 
     frames: int

@@ -1,33 +1,31 @@
-"""Many videos, one or several at a time: one failure is not the end of the others."""
+"""Runs many videos, one or several at a time; the others go on if one fails."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from salema.runtime.errors import SalemaError, UsageError, VideoError
+from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_beside
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.summary import Summary
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
+from salema.runtime.stream import SaliencyStream
 
-if TYPE_CHECKING:
-    from salema.runtime.output.outputs import Outputs
-    from salema.runtime.sources.source import Source
-    from salema.runtime.stream import SaliencyStream
-
-_AT_THEIR_OWN_PACE = {"camera", "url", "pipeline"}
+_PACED = {"camera", "url", "pipeline"}  # frames may come in real time
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 def usual_jobs(sources: Sequence[Source]) -> int:
-    """How many sources to run at a time if nobody says: cameras and streams all at once, files one after the other."""
-    live = sum(source.kind in _AT_THEIR_OWN_PACE for source in sources)
+    """Returns the default number of jobs: cameras and streams all at once, files one after the other."""
+    live = sum(source.kind in _PACED for source in sources)
     return live + (live < len(sources))
 
 
@@ -43,22 +41,22 @@ def run_sources(
     progress: Callable[[int], None],
     notify: Callable[[str], None],
 ) -> Iterator[tuple[Source, Outputs, Summary | SalemaError | OSError | None]]:
-    """Runs sources; yields each with its summary, or what went wrong, or None if a stop came before it, as they end.
+    """Runs sources; yields each as it ends, with its summary or error, or None if it was stopped before it began.
 
     Args:
-        planned: what is run, and what is written for each.
-        open_stream: opens the model.
-        selection: which frames of each.
-        options: how maps are drawn, and what empties the memory.
-        jobs: how many at a time.
-        stop: ends it.
-        begun: takes each source once it is open.
-        progress: takes the number of frames that were done since it was called last.
-        notify: takes sentences for whoever watches.
+        planned: the sources, each with its outputs.
+        open_stream: opens the model, once for each job.
+        selection: which frames of each source.
+        options: how maps are drawn, and when the state is reset.
+        jobs: how many sources run at a time.
+        stop: once set, ends the run.
+        begun: called with each playback once it is open.
+        progress: called with the number of frames done since the last call.
+        notify: called with sentences for the user.
 
     Raises:
         SalemaError: the model can't be opened.
-        UsageError: windows can't be shown for several at a time.
+        UsageError: several windows would be shown at a time.
     """
     if jobs > 1 and any(outputs.show for _, outputs in planned):
         raise UsageError(f"--show: one window at a time, and {jobs} sources would run at once; give --jobs 1")
@@ -82,7 +80,7 @@ def run_source(
     notify: Callable[[str], None],
     begun: Callable[[Playback], None] = lambda _: None,
 ) -> Summary | None:
-    """Runs one source, once what killed runs have left of its outputs is recovered; returns None if a stop came first.
+    """Runs one source, after recovering what killed runs left of its outputs; returns None if stopped before.
 
     Raises:
         SalemaError: see `Playback` and `process_video`.
@@ -107,16 +105,16 @@ def run_jobs(
     work: Callable[[_Item, SaliencyStream], _Result],
     jobs: int = 1,
 ) -> Iterator[tuple[_Item, _Result | SalemaError | OSError]]:
-    """Yields each item with what `work` made of it, or what went wrong, as they are done.
+    """Yields each item as it is done, with the result of `work` or its error.
 
     Args:
         items: what to work on.
-        open_stream: opens the model; each job has one of its own.
+        open_stream: opens the model, once for each job.
         work: takes an item and a stream. With one job it runs in the caller's thread.
-        jobs: how many at a time.
+        jobs: how many items at a time.
 
     Raises:
-        SalemaError: the model can't be opened: one error, not one an item.
+        SalemaError: the model can't be opened for the first job.
     """
     opened = [open_stream()]
     try:
@@ -161,6 +159,6 @@ def _side_by_side(
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        finally:  # who takes no more of them waits for what is under way, not for all
+        finally:  # if the caller stops early, only running items are waited for
             for future in futures:
                 future.cancel()

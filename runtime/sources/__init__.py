@@ -1,1 +1,1 @@
-"""What a user names as a source, opened and played frame by frame."""
+"""Finds the sources a user names, opens them, and plays their frames."""

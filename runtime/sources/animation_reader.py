@@ -1,4 +1,4 @@
-"""Animated WebP as videos: FFmpeg decodes GIF and animated PNG, but of WebP only still ones."""
+"""Reads animated WebP through OpenCV, as FFmpeg decodes only still WebP."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import MissingDependencyError, VideoError
 from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_file import check_pixels
 from salema.runtime.sources.frames import Frame
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.runtime.video.sound import Track
+from salema.runtime.video.sound import Track
 
 _HEADER = struct.Struct("<4sI4s4sI4B3s3s")  # RIFF size WEBP VP8X size flags and three reserved, width - 1, height - 1
 _ANIMATED = 0x02
@@ -28,22 +24,19 @@ _MOST_BYTES = 1 << 30  # OpenCV decodes all frames at once, to four bytes a pixe
 
 
 def is_animated_webp(path: Path) -> bool:
-    """Whether a file is a WebP with more than one frame, by its header."""
+    """Whether a file's header says animated WebP."""
     try:
         with path.open("rb") as file:
             return _canvas_wh(file.read(_HEADER.size)) is not None
-    except OSError:  # told where it is opened
+    except OSError:  # reported where it is opened
         return False
 
 
 class AnimationReader:
-    """The frames of an animated WebP, for as long as it says; a `Reader`. What is transparent is black.
-
-    Args:
-        path: the file.
+    """A `Reader` of an animated WebP. Transparent pixels become black.
 
     Raises:
-        VideoError: it is damaged, or too big to be decoded at once.
+        VideoError: the file is damaged, or too big to be decoded at once.
         MissingDependencyError: this OpenCV can't read it.
     """
 
@@ -63,7 +56,7 @@ class AnimationReader:
         count = data.count(b"ANMF")
         if 4 * canvas_wh[0] * canvas_wh[1] * count > _MOST_BYTES:
             raise VideoError(
-                f"{path}: is {canvas_wh[0]}x{canvas_wh[1]} with {count} frames, too much for the memory at once; make a"
+                f"{path}: is {canvas_wh[0]}x{canvas_wh[1]} with {count} frames, too much to decode at once; make a"
                 " smaller one, or a video of it"
             )
         self._frames, self._durations_ms = _decode(path, data)
@@ -84,7 +77,7 @@ class AnimationReader:
 
 
 def _canvas_wh(header: bytes) -> tuple[int, int] | None:
-    """Columns and rows of an animated WebP; None of anything else."""
+    """Returns columns and rows of an animated WebP; None for any other file."""
     if len(header) < _HEADER.size:
         return None
     riff, _, webp, kind, _, flags, _, _, _, width, height = _HEADER.unpack(header)
@@ -94,7 +87,7 @@ def _canvas_wh(header: bytes) -> tuple[int, int] | None:
 
 
 def _decode(path: Path, data: bytes) -> tuple[Sequence[NDArray[np.uint8]], list[int]]:
-    """Returns frames, uint8 BGR `(h, w, 3)`, and for how many milliseconds each is shown: at least one."""
+    """Returns the frames, uint8 BGR `(h, w, 3)`, and their lengths in milliseconds, at least 1."""
     if not hasattr(cv2, "imdecodeanimation"):
         raise MissingDependencyError(
             f"{path}: OpenCV {cv2.__version__} reads no animated WebP; install a newer one with: pip install -U"
@@ -104,7 +97,7 @@ def _decode(path: Path, data: bytes) -> tuple[Sequence[NDArray[np.uint8]], list[
     with suppress(cv2.error):
         _, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
     if animation is None or not animation.frames:
-        raise VideoError(f"{path}: can't be read as an animated WebP; copy or make it anew")
+        raise VideoError(f"{path}: can't be read as an animated WebP; copy it again, or make a new one")
     frames = [_opaque(np.asarray(frame, np.uint8)) for frame in animation.frames]
     durations = np.asarray(animation.durations).ravel().tolist()
     return frames, [max(int(duration), 1) for duration in durations]

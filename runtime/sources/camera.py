@@ -1,4 +1,4 @@
-"""Cameras, through OpenCV."""
+"""Reads cameras through OpenCV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,18 +13,16 @@ import numpy as np
 from salema.runtime.errors import VideoError
 from salema.runtime.files.image_file import silence_opencv
 from salema.runtime.sources.frames import GAP_S, Frame
-
-if TYPE_CHECKING:
-    from salema.runtime.video.sound import Track
+from salema.runtime.video.sound import Track
 
 _USUAL_RATE = 30
 
 
 class CameraReader:
-    """Frames of a camera, timed as they come; a `Reader`.
+    """A `Reader` of a camera. A frame's time is when it came.
 
     Args:
-        camera: its number, or what else OpenCV opens (`/dev/video0`).
+        camera: its number, or a path such as `/dev/video0`.
 
     Raises:
         VideoError: there is no such camera, or it gives no picture.
@@ -43,14 +40,14 @@ class CameraReader:
         silence_opencv()
         self._capture = cv2.VideoCapture(camera)
         self._reading, self._closed = threading.Lock(), False
-        found, first = self._capture.read()
-        if not found:
+        has_picture, first = self._capture.read()
+        if not has_picture:
             self._capture.release()
             raise VideoError(f"{self.name}: no such camera, or it gives no picture; is another program using it?")
         self._first: np.typing.NDArray[np.uint8] | None = np.asarray(first, np.uint8)
         self.height, self.width = first.shape[:2]
-        told = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = Fraction(told if 0 < told < 1000 else _USUAL_RATE).limit_denominator(1001)  # noqa: PLR2004
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = Fraction(rate if 0 < rate < 1000 else _USUAL_RATE).limit_denominator(1001)  # noqa: PLR2004
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`.
@@ -68,13 +65,13 @@ class CameraReader:
             with self._reading:
                 if self._closed:
                     return
-                found, following = self._capture.read()
+                has_picture, following = self._capture.read()
             waited_s = time.monotonic() - asked
-            image = np.asarray(following, np.uint8) if found else None
+            image = np.asarray(following, np.uint8) if has_picture else None
         raise VideoError(f"{self.name}: gives no more pictures; is it unplugged?")
 
     def close(self) -> None:
-        """Lets the camera go; one that another thread still waits for is left to the end of the process."""
+        """Closes the camera, unless another thread hangs reading it; then it stays open until the process ends."""
         self._closed = True
         if self._reading.acquire(timeout=0.2):
             self._capture.release()

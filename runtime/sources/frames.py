@@ -1,20 +1,18 @@
-"""What every source of frames gives, whatever it reads from."""
+"""Frames, and what every reader of a source provides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    from salema.runtime.video.sound import Sound, Track
+from salema.runtime.video.sound import Sound, Track
 
-
-GAP_S = 1.0  # more time without a picture is a gap: what was seen before it says nothing of what comes after
+GAP_S = 1.0  # a longer time without a picture is a gap, after which the state is reset
 
 
 @dataclass(frozen=True)
@@ -23,10 +21,10 @@ class Frame:
 
     Attributes:
         image_bgr: uint8 `(h, w, 3)`.
-        pts: its time stamp, in units of the reader's time base.
-        duration: in the same units.
-        starts_anew: whether what came before says nothing about it: it is the first, or follows a gap, or a jump in
-            time, or has another size than the one before.
+        pts: time stamp in units of the reader's time base.
+        duration: length in the same units.
+        starts_anew: whether the state is reset before it: it is the first frame, follows a gap or a jump in time, or
+            has another size than the frame before.
     """
 
     image_bgr: NDArray[np.uint8]
@@ -36,18 +34,18 @@ class Frame:
 
 
 class Reader(Protocol):
-    """Frames of one source, once, in order; never more than one is held.
+    """The frames of one source, once, in order.
 
     Attributes:
-        name: the source, for messages; without passwords.
+        name: the source's name in messages, without passwords.
         height: rows of the first upright frame.
         width: columns of the first upright frame.
-        rate: frames per second, on average.
+        rate: average frames per second.
         time_base: seconds per unit of a frame's time stamp.
-        aspect: width of a shown pixel of an upright frame over its height.
-        frame_count: how many frames there should be, or None where that is not known.
-        is_live: whether frames come at their own pace and have no end.
-        has_lost_sound: whether the source has sound that can't be had: that of live ones.
+        aspect: a pixel's width over its height, as an upright frame is shown.
+        frame_count: number of frames the source should have, or None if unknown.
+        is_live: whether frames come in real time, without an end.
+        has_lost_sound: whether the source has sound that is not kept, as that of live sources.
     """
 
     name: str
@@ -62,17 +60,17 @@ class Reader(Protocol):
 
     @property
     def sound(self) -> Sound | Track | None:
-        """The sound, with the frames' times, or None."""
+        """The sound, timed as the frames are, or None."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames, with time stamps that start near zero and always grow.
 
         Raises:
-            VideoError: the source breaks off; the frames before were yielded.
+            VideoError: the source breaks off, after the frames that could be read.
         """
         ...
 
     def close(self) -> None:
-        """Lets the source go."""
+        """Closes the source."""
         ...

@@ -1,4 +1,4 @@
-"""Images as the frames of a video."""
+"""Reads images as the frames of a video."""
 
 from __future__ import annotations
 
@@ -8,31 +8,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from salema.runtime.errors import VideoError
 from salema.runtime.files.image_file import decode_file
 from salema.runtime.sources.frames import GAP_S, Frame
 from salema.runtime.video.damage import Damage
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from salema.runtime.video.sound import Track
+from salema.runtime.video.sound import Track
 
 
 class ImageReader:
-    """Reads images one after the other; a `Reader`. Where one can't be read, the one before is shown for longer.
+    """A `Reader` of images. If one can't be read, the one before is shown for longer.
 
     Args:
         paths: the images, in order; at least one.
-        name: what to call them in messages.
+        name: the source's name in messages.
         rate: frames per second.
-        damage: where it is counted what can't be read.
-        stop: ends the frames, also where none can be read.
+        damage: counts the images that can't be read.
+        stop: once set, ends the frames.
 
     Raises:
         VideoError: no image can be read.
@@ -67,11 +63,11 @@ class ImageReader:
         """See `Reader`.
 
         Raises:
-            VideoError: an image can't be read, and the first such is to end it.
+            VideoError: an image can't be read, and `damage` is fatal.
         """
         gap = GAP_S * self.rate
         end, shape = 0, ()
-        held: Frame | None = None  # until it is known how long it is shown
+        held: Frame | None = None  # until its length is known
         broken: VideoError | None = None
         try:
             for index, image in self._readable:
@@ -103,10 +99,10 @@ class ImageReader:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Reads an image as uint8 BGR `(h, w, 3)`; grey becomes BGR, and transparency is left out.
+    """Reads an image as uint8 BGR `(h, w, 3)`; grey becomes BGR, and transparency is dropped.
 
     Raises:
-        VideoError: it is none, damaged, too big, or no ordinary file.
+        VideoError: the file is no image, damaged, too big, or no ordinary file.
     """
     image = decode_file(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, VideoError)
     return image.astype(np.uint8, copy=False)

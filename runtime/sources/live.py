@@ -1,28 +1,25 @@
-"""Sources that have no end, taken at their newest frame, and what that costs."""
+"""Takes the newest frame of a live source, and counts the frames and time that are lost."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from salema.runtime.run.stage_threads import SOURCE_THREAD
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.frames import Frame
+from salema.runtime.sources.frames import Frame
 
 _POLL_S = 0.1
 
 
 @dataclass
 class Losses:
-    """What a live source has cost so far.
+    """What has been lost of a live source so far.
 
     Attributes:
-        dropped: frames that came while the network was busy, and were left out.
-        outages: how often the connection was lost, and found again.
-        outage_s: for how long in all, in seconds.
+        dropped: number of frames that came while the network was busy.
+        outages: how often the connection was lost and came back.
+        outage_s: their total length in seconds.
     """
 
     dropped: int = 0
@@ -31,7 +28,7 @@ class Losses:
 
 
 class Newest:
-    """Reads frames in a thread of its own, and gives the newest one whenever it is asked; the others are dropped."""
+    """Reads frames in a thread of its own, and yields the newest one each time; the others are dropped."""
 
     def __init__(self, frames: Iterator[Frame], is_over: Callable[[], bool], losses: Losses) -> None:
         self._frames, self._is_over, self._losses = frames, is_over, losses
@@ -41,7 +38,7 @@ class Newest:
         self._ended = self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields the newest frame each time, once; ends with the source, or once `is_over` says so."""
+        """Yields the newest frame each time, none twice; ends with the source, or once `is_over()` is true."""
         threading.Thread(target=self._read, daemon=True, name=SOURCE_THREAD).start()
         try:
             while (frame := self._take()) is not None:
@@ -64,7 +61,7 @@ class Newest:
                 if self._closed or self._is_over():
                     return
                 self._put(frame)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the frames are taken
+        except BaseException as error:  # noqa: BLE001 - __iter__ raises it
             self._error = error
         finally:
             with self._changed:
@@ -76,7 +73,7 @@ class Newest:
             before = self._newest
             if before is not None:
                 self._losses.dropped += 1
-                # What was dropped may have been the first after a gap.
+                # The dropped frame may have been the first after a gap.
                 frame = replace(frame, starts_anew=frame.starts_anew or before.starts_anew)
             self._newest = frame
             self._changed.notify()

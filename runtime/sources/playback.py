@@ -1,4 +1,4 @@
-"""What is played of a source: from where, for how long, which frames, how often."""
+"""Plays the selected frames of a source."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ _EARLY_S = 1e-6  # time stamps are rounded
 
 
 class NoFrameError(VideoError):
-    """A source that ends before the first frame that is selected."""
+    """The source ends before the first selected frame."""
 
 
 class Playback:
-    """The selected frames of one source, with times from zero; a `Reader`, open.
+    """An open `Reader` of the selected frames of one source, with times from zero.
 
     Args:
-        source: where from.
-        selection: which.
-        stop: ends it, also while it waits for a frame.
-        notify: takes sentences for whoever watches.
+        source: the source.
+        selection: which frames.
+        stop: once set, ends the frames, even while it waits for one.
+        notify: called with sentences for the user.
 
     Attributes:
-        source_rate: frames per second of the source, before frames are left out.
+        source_rate: frames per second of the source, before `stride`.
         start_s: where in the source the frames begin.
-        sound: the sound, with the frames' times, over all passes, or None.
-        has_end_of_sound: whether the sound is wanted to its end, which may be after that of the pictures.
-        losses: what a live source has cost so far.
-        damage: what could not be decoded so far, and was left out.
+        sound: the sound of all passes, timed as the frames are, or None.
+        has_end_of_sound: whether sound after the last picture is wanted.
+        losses: what has been lost of a live source so far.
+        damage: what could not be decoded so far.
 
     Raises:
-        VideoError: the source can't be opened, or holds no frame that is selected.
-        UsageError: the selection does not go with the source.
-        MissingDependencyError: what it takes to open it is not installed.
+        VideoError: the source can't be opened, or has no selected frame.
+        UsageError: the selection doesn't fit the source.
+        MissingDependencyError: a program that the source needs is not installed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Playback:
         self._stop, self.losses = stop or threading.Event(), Losses()
         self._ended = threading.Event()
         if self._selection.loop != 1 and not source.repeatable:
-            raise UsageError(f"--loop: {source.shown} can't be played again; it is for files and folders")
+            raise UsageError(f"--loop is for files and folders; {source.shown} can't be played again")
         strict = self._selection.strict
         self.damage = Damage(source.shown, is_fatal=strict, is_numbered=source.of_dataset)
         sound_damage = Damage(source.shown, is_fatal=strict)
@@ -95,18 +95,18 @@ class Playback:
 
     @property
     def source(self) -> Source:
-        """What is played."""
+        """The source."""
         return self._source
 
     @property
     def selection(self) -> Selection:
-        """What is chosen of it."""
+        """Which frames are played."""
         return self._selection
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`."""
         if self.sound is not None and not self.sound.has_listener:
-            self.sound.close()  # it would wait for one
+            self.sound.close()  # else it would wait for a listener
         if not self.drops:
             return self._selected
         return itertools.islice(iter(Newest(self._selected, self._is_over, self.losses)), self._selection.max_frames)
@@ -125,7 +125,7 @@ class Playback:
         return first
 
     def _play(self) -> Iterator[Frame]:
-        """Yields the frames of every pass, one after the other in time."""
+        """Yields the frames of all passes, one pass after the other in time."""
         end = given = passes = before = 0
         most = None if self.drops else self._selection.max_frames  # dropped frames don't count
         while True:
@@ -140,7 +140,7 @@ class Playback:
             if passes == self._selection.loop or self._is_over() or not given:
                 return
             if given == before:
-                raise VideoError(f"{self.name}: gives no frame any more when it is played again; it has been changed")
+                raise VideoError(f"{self.name}: gave no frame when it was played again; the file has changed")
             before = given
             if self.sound is not None:
                 self.sound.end(end * self.time_base)
@@ -148,14 +148,14 @@ class Playback:
             self._reader = self._open_again()
 
     def _pass(self) -> Iterator[Frame]:
-        """Yields the selected frames of one pass, each as long as it is shown."""
+        """Yields the selected frames of one pass, each with the length it is shown for."""
         stride = self._selection.stride
         if stride == 1:
             return self._part()
         return (strided_at_once if self.is_live else strided)(self._part(), stride)
 
     def _part(self) -> Iterator[Frame]:
-        """Yields the frames of one pass in the selected time; where something is left out at the start, from zero."""
+        """Yields the frames of one pass between start and end; times count from the first one if a start is given."""
         chosen, tick = self._selection, self.time_base
         base, most = None, None
         for frame in self._reader:
@@ -163,16 +163,16 @@ class Playback:
                 return
             if frame.pts * tick < chosen.start_s - _EARLY_S:
                 continue
-            anew = frame.starts_anew and not self._source.of_dataset
+            starts_anew = frame.starts_anew and not self._source.of_dataset
             if base is None:
-                base, anew = frame.pts if chosen.start_s else 0, True
+                base, starts_anew = frame.pts if chosen.start_s else 0, True
                 self.start_s = float(base * tick)
                 self._begin_sound(base)
                 most = None if chosen.duration_s is None else base + math.ceil((chosen.duration_s - _EARLY_S) / tick)
             if most is not None and frame.pts >= most:
                 return
             duration = frame.duration if most is None else min(frame.duration, most - frame.pts)
-            yield replace(frame, pts=frame.pts - base, duration=duration, starts_anew=anew)
+            yield replace(frame, pts=frame.pts - base, duration=duration, starts_anew=starts_anew)
 
     def _begin_sound(self, base: int) -> None:
         track = None if isinstance(self._reader, Reconnecting) else self._reader.sound
@@ -180,7 +180,7 @@ class Playback:
             self.sound.begin(track, base * self.time_base, self._offset * self.time_base)
 
     def _expected(self, reader: Reader) -> int | None:
-        """How many frames there should be, to within a few; None where nobody knows."""
+        """Returns the expected number of frames, to within a few; None if unknown."""
         chosen = self._selection
         if reader.frame_count is None or not chosen.loop:
             return chosen.max_frames
@@ -194,11 +194,11 @@ class Playback:
         return self._stop.is_set() or self._ended.is_set()
 
     def end(self) -> None:
-        """Ends the frames, also for a thread that is looking for the next one."""
+        """Ends the frames, also for a thread that is waiting for one."""
         self._ended.set()
 
     def close(self) -> None:
-        """Lets the source go."""
+        """Closes the source."""
         self.end()
         if self.sound is not None:
             self.sound.close()

@@ -1,4 +1,4 @@
-"""Opening what a user has named: a reader for each kind of source."""
+"""Opens a source with the reader for its kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from salema.runtime.errors import VideoError
 from salema.runtime.run.stage_threads import SOURCE_THREAD
@@ -18,13 +18,11 @@ from salema.runtime.sources.camera import CameraReader
 from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.sources.image_reader import ImageReader
 from salema.runtime.sources.pipes import GStreamerPipe, StdinPipe, open_stdin
+from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.video_reader import VideoReader
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.selection import Selection
-    from salema.runtime.sources.source import Source
 
 _POLL_S = 0.1
 
@@ -39,11 +37,11 @@ def open_reader(
     """Opens a source.
 
     Args:
-        source: what was named.
-        selection: the rate of images, and where a file is entered.
-        stop: ends the waiting for what may take its time, and the frames.
-        damage: where it is counted what can't be decoded; None for a count of its own.
-        sound_damage: the same of the sound.
+        source: the source.
+        selection: the rate of images, the start in a file, and how to read it.
+        stop: once set, ends the opening and the frames.
+        damage: counts what can't be decoded; None for a new count.
+        sound_damage: the same for the sound.
 
     Raises:
         VideoError: it can't be read.
@@ -69,13 +67,13 @@ def open_reader(
 
 
 def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.Event) -> Reader:
-    """Opens what may take its time in a thread of its own, so that a stop need not wait for it."""
+    """Opens a source in another thread, so that a stop need not wait for a slow one."""
     answers: queue.Queue[Reader | BaseException] = queue.Queue()
 
     def work() -> None:
         try:
             answers.put(open_it())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is taken
+        except BaseException as error:  # noqa: BLE001 - raised below
             answers.put(error)
 
     threading.Thread(target=work, daemon=True, name=SOURCE_THREAD).start()
@@ -89,7 +87,7 @@ def _open_stoppably(open_it: Callable[[], Reader], shown: str, stop: threading.E
 
 
 class PipeReader(VideoReader):
-    """A video that comes through a pipe, which is closed with it."""
+    """A `Reader` of a video that comes through a pipe. It closes the pipe."""
 
     def __init__(self, pipe: StdinPipe | GStreamerPipe, name: str, *, is_live: bool, **how: Any) -> None:
         self._pipe, self._is_open = pipe, False
@@ -100,7 +98,7 @@ class PipeReader(VideoReader):
             if pipe.failure is not None:
                 raise VideoError(f"{name}: {pipe.failure}") from error
             if isinstance(pipe, StdinPipe):
-                advice = "an MP4 with its index at its end has to be named, or piped as MKV"
+                advice = "name the file if it is an MP4 with its index at the end, or pipe it as MKV"
                 raise VideoError(f"{error}; {advice}") from error
             raise
         finally:

@@ -1,4 +1,4 @@
-"""A live source (RTSP and the like) that is lost, and connected again."""
+"""Connects again to a live source (RTSP and the like) that was lost."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from tenacity.nap import sleep_using_event
 
 from salema.runtime.errors import VideoError
+from salema.runtime.sources.frames import Frame, Reader
+from salema.runtime.sources.live import Losses
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.frames import Frame, Reader
-    from salema.runtime.sources.live import Losses
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
 class Reconnecting:
-    """The frames of a live source, over its outages; time goes on while it is away.
+    """The frames of a live source across outages. Time stamps include the outages.
 
     Args:
-        reader: the source as it is open now.
+        reader: the source, open.
         reopen: opens it again.
-        attempts: how often to try in each outage, after 0.5, 1, 2, ... and at last 30 seconds.
-        stop: ends the waiting.
-        losses: where outages are counted.
-        notify: takes sentences for whoever watches.
-        has_end: whether a stream that ends without an error is over, and not lost.
+        attempts: how often to try in each outage, after 0.5, 1, 2, ... and at most 30 seconds.
+        stop: once set, ends the waiting.
+        losses: counts the outages.
+        notify: called with sentences for the user.
+        has_end: whether a stream that ends without an error is over rather than lost.
     """
 
     def __init__(
@@ -51,10 +48,10 @@ class Reconnecting:
         self._time_base = reader.time_base
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields frames until a stop is asked for, or the end.
+        """Yields frames until a stop or the end.
 
         Raises:
-            VideoError: the source is lost, and can't be had again.
+            VideoError: the source is lost, and does not come back.
         """
         count, offset, end, seen = 0, 0, 0, time.monotonic()
         while True:
@@ -63,7 +60,7 @@ class Reconnecting:
             try:
                 for index, frame in enumerate(self._reader):
                     if index == 0 and count:
-                        offset = end + self._found_again(seen)
+                        offset = end + self._count_outage(seen)
                     pts, duration = offset + round(frame.pts * scale), max(round(frame.duration * scale), 1)
                     count, end, seen = count + 1, pts + duration, time.monotonic()
                     yield replace(frame, pts=pts, duration=duration)
@@ -77,8 +74,8 @@ class Reconnecting:
             if not self._connect(count, why):
                 return
 
-    def _found_again(self, seen: float) -> int:
-        """Counts the outage; returns how long it was, in units of the time base."""
+    def _count_outage(self, seen: float) -> int:
+        """Returns how long the source was away, in units of the time base."""
         away_s = time.monotonic() - seen
         self._losses.outages += 1
         self._losses.outage_s += away_s
@@ -86,13 +83,13 @@ class Reconnecting:
         return round(away_s / float(self._time_base))
 
     def _connect(self, count: int, why: str) -> bool:
-        """Opens the source again; returns whether that was not stopped."""
+        """Opens the source again; returns False after a stop."""
         name = self._reader.name
         lost = f"{name}: lost after {counted(count, 'frame')} ({why.removeprefix(f'{name}: ')})"
         if not self._attempts:
             raise VideoError(lost)
         self._notify(f"{lost}; connecting again")
-        if self._stop.wait(_FIRST_WAIT_S):  # a server that takes us and drops us is not to be asked at full speed
+        if self._stop.wait(_FIRST_WAIT_S):  # don't flood a server that accepts and drops connections
             return False
         retrying = Retrying(
             retry=retry_if_exception_type(VideoError),
@@ -106,9 +103,9 @@ class Reconnecting:
             if self._stop.is_set():
                 return False
             attempts = error.last_attempt.attempt_number
-            raise VideoError(f"{lost}, and not there again in {attempts} attempts") from error
+            raise VideoError(f"{lost}, and did not come back in {attempts} attempts") from error
         return not self._stop.is_set()
 
     def close(self) -> None:
-        """Closes the source as it is open now."""
+        """Closes the source."""
         self._reader.close()

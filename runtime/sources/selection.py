@@ -15,17 +15,17 @@ class Selection:
     """Which frames of a source are run.
 
     Attributes:
-        start_s: seconds from the start to leave out.
+        start_s: seconds to leave out at the start.
         duration_s: seconds to run, or None for all.
-        stride: one in so many frames.
-        max_frames: how many frames to run at most, or None.
-        loop: how often to play it; 0 plays it until it is stopped.
-        fps: frames per second of images, which have no times.
-        every_frame: of live sources too, instead of the newest one whenever the network is free.
+        stride: run every `stride`th frame.
+        max_frames: greatest number of frames to run, or None.
+        loop: how often to play the source; 0 plays it until it is stopped.
+        fps: frames per second of images.
+        every_frame: whether to run every frame of a live source, not only the newest whenever the network is free.
         reconnects: how often to try to connect again after each loss of a live source.
-        strict: whether the first place that is damaged ends it, instead of being left out.
-        live: whether URLs without a length are live; of some that is known anyway.
-        deinterlace: whether interlaced pictures are made whole ones.
+        strict: whether the first damaged packet or image ends the source, instead of being left out.
+        live: whether to treat URLs without a length as live; RTSP and the like always are.
+        deinterlace: whether to deinterlace interlaced pictures.
     """
 
     start_s: float = 0

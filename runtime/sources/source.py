@@ -1,4 +1,4 @@
-"""What a user names as a source: files, folders, patterns, lists, cameras, URLs, GStreamer pipelines, stdin."""
+"""Finds the sources a user names: files, folders, patterns, lists, cameras, URLs, GStreamer pipelines, stdin."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _CAMERA = re.compile(r"\d{1,3}|/dev/video\d+")
 _PLAIN_CAMERA = re.compile(r"-|\d{1,2}|/dev/video\d+")
 _LIST = ".txt"
 _MOST_CHUNKS = 1000  # before a PNG's picture
-_TOLD = 5  # problems in one sentence
+_MOST_PROBLEMS = 5  # in one sentence
 _FILE_SOURCES = re.compile(r"\b(filesrc|multifilesrc|splitfilesrc|splitmuxsrc)\b")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One source of frames, found but not opened.
+    """One source of frames, not opened yet.
 
     Attributes:
-        kind: what it is.
+        kind: one of `Kind`.
         given: the path, URL, camera or pipeline.
-        name: what its outputs are called.
-        images: the frames, in order, where they are images.
-        problem: why there is nothing to open, in a sentence; empty if there is.
-        of_dataset: whether it is a dataset's video, played as the published code does: no frame may be lost, since
-            each has its number, and the memory goes on to the last, over gaps and changes of size.
+        name: what its outputs are named after.
+        images: the frames, in order, if they are images.
+        problem: why it can't be opened, in a sentence; else empty.
+        of_dataset: whether it is a dataset's video. It is then played as the published code does: no frame may be left
+            out, and the state is not reset at gaps or changes of size.
     """
 
     kind: Kind
@@ -53,14 +53,14 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """What to call it in messages: a URL without what may be a password."""
+        """The source's name in messages: a URL without its parts that may hold a password."""
         if self.kind != "url":
             return {"stdin": "standard input", "pipeline": "GStreamer"}.get(self.kind, self.given)
         return urlsplit(_without_user(self.given))._replace(query="", fragment="").geturl()
 
     @property
     def is_live_pipeline(self) -> bool:
-        """Whether a pipeline's frames come at their own pace: so they do, unless it reads files."""
+        """Whether it is a pipeline that reads no files, so that frames come in real time."""
         return self.kind == "pipeline" and not _FILE_SOURCES.search(self.given)
 
     @property
@@ -77,27 +77,27 @@ class Source:
 
 
 def find_sources(given: Sequence[str], *, strict: bool = True) -> list[Source]:
-    """Finds what a user has named, in order; each has a name of its own.
+    """Finds the sources a user names, in order, and gives each a different name.
 
     Args:
         given: for each: a video file; a folder of images (one video) or of videos (each one); a pattern such as
             `clips/*.mp4` (images that match are one video); a `.txt` list of sources, one a line; a camera's number; a
             URL; a GStreamer pipeline (with ` ! ` in it); `-` for standard input.
-        strict: whether what is missing is raised; else, beside what is there, it is a source with a `problem`.
+        strict: whether one missing source is an error; else it becomes a source with a `problem`.
 
     Raises:
-        VideoError: a file, folder or list is missing, unreadable or holds nothing to run on, and so is every other if
-            not `strict`.
-        UsageError: what is given can't be a source, whatever is there.
+        VideoError: a source (if not `strict`: every source) is missing, unreadable or empty.
+        UsageError: a text can't name a source.
     """
-    found = [source for text in given for source in _attempt(_find, text, text, strict=strict)]
-    if found and all(source.problem for source in found):
-        raise VideoError("; ".join(source.problem for source in found[:_TOLD]) + ("; ..." if found[_TOLD:] else ""))
+    sources = [source for text in given for source in _attempt(_find, text, text, strict=strict)]
+    if sources and all(source.problem for source in sources):
+        problems = [source.problem for source in sources[:_MOST_PROBLEMS]]
+        raise VideoError("; ".join([*problems, "..."] if sources[_MOST_PROBLEMS:] else problems))
     taken: set[str] = set()
     named = []
-    for source in found:
+    for source in sources:
         name, number = source.name, 1
-        while name.casefold() in taken:  # the disks of some systems take A and a for one
+        while name.casefold() in taken:  # some file systems take A and a for the same
             number += 1
             name = f"{source.name}_{number}"
         taken.add(name.casefold())
@@ -106,7 +106,7 @@ def find_sources(given: Sequence[str], *, strict: bool = True) -> list[Source]:
 
 
 def _attempt(find: Callable[..., list[Source]], text: str, *arguments: object, strict: bool) -> list[Source]:
-    """Returns what `find` gives, or if it can't be had, and that is no reason to stop, a source that says why."""
+    """Returns the sources that `find` returns; if it fails and not `strict`, one source with the `problem`."""
     try:
         return find(*arguments, strict=strict)
     except VideoError as error:
@@ -117,7 +117,7 @@ def _attempt(find: Callable[..., list[Source]], text: str, *arguments: object, s
 
 def _find(text: str, *, in_list: bool = False, strict: bool = True) -> list[Source]:
     if not text:
-        raise UsageError("a source without a name; name a video file, say")
+        raise UsageError("a source has no name; give a video file, say")
     path = Path(text)
     if _is_path(text):
         return _in_files(text, path, in_list=in_list, strict=strict)
@@ -129,7 +129,7 @@ def _find(text: str, *, in_list: bool = False, strict: bool = True) -> list[Sour
 
 
 def _is_path(text: str) -> bool:
-    """Whether it names files. What is there under that very name does, but for the numbers of cameras."""
+    """Whether a text names files. Any existing path does, unless it looks like a camera's number."""
     if Path(text).exists() and not _PLAIN_CAMERA.fullmatch(text):
         return True
     return not (text == "-" or " ! " in text or _URL.match(text) or _CAMERA.fullmatch(text))
@@ -154,24 +154,24 @@ def _in_files(text: str, path: Path, *, in_list: bool, strict: bool) -> list[Sou
 
 
 def _is_image(path: Path) -> bool:
-    """Whether it is a still PNG or JPEG by name and content: videos have been seen under such names."""
+    """Whether a file is a still PNG or JPEG by name and content, as some videos have an image's name."""
     if path.suffix.lower() not in IMAGES:
         return False
     try:
         with path.open("rb") as file:
             return file.read(len(PNG_START)).startswith((PNG_START, JPEG_START)) and not _is_animated_png(file)
-    except OSError:  # told where it is opened
+    except OSError:  # reported where it is opened
         return False
 
 
 def _is_animated_png(file: BinaryIO) -> bool:
-    """Whether a PNG has the chunk that tells of more frames, which comes before the first one."""
+    """Whether a PNG has the chunk that announces more frames, which comes before the first one."""
     file.seek(0)
     if file.read(len(PNG_START)) != PNG_START:
         return False
     for _ in range(_MOST_CHUNKS):
         head = file.read(8)
-        if len(head) < 8 or head[4:] in {b"IDAT", b"IEND"}:  # noqa: PLR2004 - its length and name
+        if len(head) < 8 or head[4:] in {b"IDAT", b"IEND"}:  # noqa: PLR2004 - a chunk's length and name
             return False
         if head[4:] == b"acTL":
             return True
@@ -180,7 +180,7 @@ def _is_animated_png(file: BinaryIO) -> bool:
 
 
 def _without_user(url: str) -> str:
-    """Takes user and password off; those may hold `?` and `#`, unquoted, and so may the query hold an `@`."""
+    """Removes user and password, which may hold unquoted `?` and `#`; the query may hold an `@`."""
     scheme, _, rest = url.partition("://")
     before = re.split(r"[?#]", rest, maxsplit=1)[0]
     user = before.rpartition("@")[0] if "@" in before else rest.rpartition("@")[0]
@@ -191,7 +191,7 @@ def _of_url(text: str, *, in_list: bool) -> list[Source]:
     try:
         urlsplit(text)
         parts = urlsplit(_without_user(text))
-    except ValueError:  # not named here: there may be a password in it
+    except ValueError:  # the message must not show the URL, which may hold a password
         advice = "in a user's name or password write [ as %5B, ] as %5D, and other signs likewise"
         raise UsageError(f"this {text.partition(':')[0]} URL can't be read; {advice}") from None
     if parts.scheme == "file":
@@ -203,7 +203,7 @@ def _of_url(text: str, *, in_list: bool) -> list[Source]:
 
 
 def _in_folder(folder: Path) -> list[Source]:
-    """A folder of images is one video; a folder of videos is as many as it holds."""
+    """Returns one source for a folder of images, or one for each video in the folder."""
     try:
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     except OSError as error:
@@ -230,7 +230,7 @@ def _matching(pattern: str) -> list[Source]:
 
 
 def _in_list(path: Path, *, strict: bool) -> list[Source]:
-    """Reads a list: paths are relative to its folder; empty lines and lines that begin with # are left out."""
+    """Reads a list. Paths are relative to its folder; empty lines and lines that begin with # are skipped."""
     try:
         text = read_file(path, MOST_LIST_BYTES, VideoError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -245,7 +245,7 @@ def _in_list(path: Path, *, strict: bool) -> list[Source]:
 def _of_line(path: Path, line: str, *, strict: bool) -> list[Source]:
     try:
         return _find(_in_folder_of(path, line), in_list=True, strict=strict)
-    except (VideoError, UsageError) as error:  # a line is no option: others may be right
+    except (VideoError, UsageError) as error:  # a wrong line is no usage error: other lines may be right
         raise VideoError(f"{path}: {error}") from error
 
 

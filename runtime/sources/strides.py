@@ -1,26 +1,23 @@
-"""One in so many frames, each as long as it is shown."""
+"""Takes every n-th frame, and lengthens it to fill the gap."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import VideoError
-
-if TYPE_CHECKING:
-    from salema.runtime.sources.frames import Frame
+from salema.runtime.sources.frames import Frame
 
 
 def strided(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
-    """Yields one in so many frames, once it is known how long it is shown: until the next of them, or the end.
+    """Yields every `stride`th frame, lengthened until the next one or the end.
 
     Raises:
-        VideoError: the source breaks off; the frames before were yielded.
+        VideoError: the source breaks off, after the frames that could be read.
     """
     held, end, broken = None, 0, None
     try:
-        for index, frame in enumerate(_with_what_was_left_out(frames, stride)):
+        for index, frame in enumerate(_anew_after_skipped(frames, stride)):
             end = frame.pts + frame.duration
             if index % stride == 0:
                 if held is not None:
@@ -35,17 +32,17 @@ def strided(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
 
 
 def strided_at_once(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
-    """As `strided`, but a frame need not wait for the next one: its length is what it should be."""
-    for index, frame in enumerate(_with_what_was_left_out(frames, stride)):
+    """As `strided`, but without waiting for the next frame: each is made `stride` times as long."""
+    for index, frame in enumerate(_anew_after_skipped(frames, stride)):
         if index % stride == 0:
             yield replace(frame, duration=frame.duration * stride)
 
 
-def _with_what_was_left_out(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
-    """Yields all frames; one in so many begins anew if one that is left out before it does."""
-    anew = False
+def _anew_after_skipped(frames: Iterator[Frame], stride: int) -> Iterator[Frame]:
+    """Yields all frames; a taken one starts anew if a skipped one before it does."""
+    starts_anew = False
     for index, frame in enumerate(frames):
-        anew = anew or frame.starts_anew
-        yield replace(frame, starts_anew=anew)
+        starts_anew = starts_anew or frame.starts_anew
+        yield replace(frame, starts_anew=starts_anew)
         if index % stride == 0:
-            anew = False
+            starts_anew = False

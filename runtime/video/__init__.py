@@ -1,1 +1,1 @@
-"""Video and sound through FFmpeg, in and out."""
+"""Reads and writes video and sound with FFmpeg."""

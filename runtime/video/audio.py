@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import av
 import av.error
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
 from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
 
 from salema.runtime.errors import VideoError, reason
+from salema.runtime.video.damage import Damage
 from salema.runtime.video.packets import is_end, shift
+from salema.runtime.video.sound import Sound, Track
 from salema.runtime.wording import counted
 
-if TYPE_CHECKING:
-    from av.audio.codeccontext import AudioCodecContext
-    from av.audio.stream import AudioStream
-    from av.container import OutputContainer
-
-    from salema.runtime.video.damage import Damage
-    from salema.runtime.video.sound import Sound, Track
-
-    Packet = av.Packet[AudioStream]
+Packet: TypeAlias = "av.Packet[AudioStream]"  # PyAV's class takes no type at run time
 
 _PLAYS_IN_BROWSERS = {"aac", "mp3", "opus", "flac"}
 """Codecs that browsers play from an MP4 file. They are copied; sound of other codecs is encoded as AAC."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import av
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
+from av.container import InputContainer
 
 # PyAV 15 to 18 decode metadata as UTF-8, and raise if a tag is not UTF-8; PyAV 19 has no such option.
 _TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}  # noqa: PLR2004

@@ -7,19 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import av.error
+from av.container import InputContainer
+from av.stream import Stream
 
 from salema.runtime.video.containers import Pipe, open_container
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.deinterlace import deinterlaced
 from salema.runtime.video.packets import demuxed, is_end
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.stream import Stream
 
 _HDR = {16: "PQ", 18: "HLG"}  # H.273's transfer characteristics
 _MOST_FAULTS = 1000  # that are kept; `_tail` counts those near the end again

@@ -1,4 +1,4 @@
-"""Makes whole pictures of interlaced ones, whose odd and even lines are of two moments."""
+"""Makes interlaced pictures whole; their odd and even lines are of two moments."""
 
 from __future__ import annotations
 

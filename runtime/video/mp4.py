@@ -48,7 +48,7 @@ def cut_to_whole_fragments(path: Path) -> None:
 
 
 def copy_for_players(path: Path, target: Path) -> int:
-    """Copies a file in fragments to one with its index in front, as browsers want it; returns how many pictures.
+    """Copies a file in fragments to one with its index in front, as browsers need it; returns the number of pictures.
 
     Raises:
         av.error.FFmpegError, OSError: the file can't be read, or there is no room for a second one.

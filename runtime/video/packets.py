@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import av.error
+from av.container import InputContainer
+from av.stream import Stream
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.stream import Stream
-
-    from salema.runtime.video.damage import Damage
+from salema.runtime.video.damage import Damage
 
 _MOST_IN_A_ROW = 100  # faults without a packet between them: after so many the demuxer makes no progress
 

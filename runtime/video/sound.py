@@ -9,23 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import av
 import av.error
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 
 from salema.runtime.errors import reason
 from salema.runtime.video.containers import open_container
+from salema.runtime.video.damage import Damage
 from salema.runtime.video.packets import begin_of, demuxed, end_of, shift
 
-if TYPE_CHECKING:
-    from av.audio.codeccontext import AudioCodecContext
-    from av.audio.stream import AudioStream
-    from av.container import InputContainer
-
-    from salema.runtime.video.damage import Damage
-
-    Packet = av.Packet[Any]
+Packet: TypeAlias = "av.Packet[Any]"
 
 _MOST_BYTES = 1 << 29  # of waiting packets: hours of ordinary sound
 _JUMP_S = 1  # as for pictures
@@ -75,7 +72,7 @@ class Packets(Protocol):
     problem: str | None
 
     def enter(self, file_s: Fraction) -> None:
-        """Goes to a time in the file; does nothing if the source can't."""
+        """Goes to a time in the file, if the source can."""
         ...
 
     def next(self) -> Packet | None:
@@ -188,7 +185,7 @@ class Track:
             self.packets.enter(self._start_s + time_s)
 
     def take(self) -> Packet | None:
-        """Returns the next packet; None where there is none, or none yet."""
+        """Returns the next packet; None if there is none, or none yet."""
         packet = self._next() if self._held is None else self._held
         self._held = None
         if packet is None:
@@ -259,7 +256,7 @@ class Sound:
             self._passes[-1].end_s = at_s
 
     def take(self) -> Packet | None:
-        """Returns the next packet; None where there is none, or none yet."""
+        """Returns the next packet; None if there is none, or none yet."""
         while self._passes:
             now = self._passes[0]
             end_s = now.end_s  # read first: once it is set, all packets are there
@@ -281,6 +278,6 @@ class Sound:
         return self._passes[0].track.problem if self._passes else None
 
     def close(self) -> None:
-        """Gives no more."""
+        """Ends the sound."""
         while self._passes:
             self._passes.popleft().track.packets.close()

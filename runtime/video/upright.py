@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 _HD_HW = (720, 1280)
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED

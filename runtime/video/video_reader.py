@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import av
 import av.error
+from av.container import InputContainer
 from av.stream import Disposition
 
 from salema.runtime.errors import VideoError, reason
@@ -25,7 +26,6 @@ from salema.runtime.video.upright import Upright, display_matrix, is_turned
 from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from typing_extensions import Self
 
 # The headers of healthy files (AVI, fragmented MP4) are wrong by a frame or two; a cut-off file lacks more than this.
@@ -86,24 +86,9 @@ class VideoReader:
         self.name = str(target) if name is None else name
         self._reading, self._closed = threading.Lock(), False
         self._damage = damage or Damage(self.name)
-        if isinstance(target, Path) and not target.is_file():
-            raise VideoError(f"{self.name}: no such video file")
-        try:
-            self._container = open_container(target)
-        except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{self.name}: can't be read as a video ({_reason(error)})") from error
+        self._container = self._open(target)
         stream = self._choose_stream()
-        self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        self.time_base = stream.time_base or 1 / self.rate
-        self.frame_count = stream.frames or None
-        has_length = self._container.duration is not None or self._container.size > 0  # web servers give the size
-        self.is_live = isinstance(target, str) and not has_length and (is_live or _is_live(target, self._container))
-        self._may_be_live = isinstance(target, str) and not has_length and not self.is_live
-        self._is_untimed = self.is_live and self._container.format.name == _UNTIMED
-        if self._is_untimed:
-            self.time_base = Fraction(1, 1000)
-        self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
-        self._declared_s = _declared_s(self._container, stream)
+        self._read_header(target, stream, is_live=is_live)
         self._stop = stop or threading.Event()
         self._decoder = Decoder(
             target, self._container, stream, self._start, self._damage, self._stop, deinterlace=deinterlace
@@ -119,6 +104,28 @@ class VideoReader:
         self._decoded = itertools.chain([first], self._decoded)
         if start_s > _SEEK_FROM_S and isinstance(target, Path) and first.pts is not None:
             self._seek(start_s)
+
+    def _open(self, target: str | Path | Pipe) -> InputContainer:
+        if isinstance(target, Path) and not target.is_file():
+            raise VideoError(f"{self.name}: no such video file")
+        try:
+            return open_container(target)
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(f"{self.name}: can't be read as a video ({_reason(error)})") from error
+
+    def _read_header(self, target: str | Path | Pipe, stream: av.VideoStream, *, is_live: bool) -> None:
+        """Reads what the container says of times and lengths, and whether the source is live."""
+        self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        self.time_base = stream.time_base or 1 / self.rate
+        self.frame_count = stream.frames or None
+        has_length = self._container.duration is not None or self._container.size > 0  # web servers give the size
+        self.is_live = isinstance(target, str) and not has_length and (is_live or _is_live(target, self._container))
+        self._may_be_live = isinstance(target, str) and not has_length and not self.is_live
+        self._is_untimed = self.is_live and self._container.format.name == _UNTIMED
+        if self._is_untimed:
+            self.time_base = Fraction(1, 1000)
+        self._start = round(Fraction(self._container.start_time or 0, av.time_base) / self.time_base)
+        self._declared_s = _declared_s(self._container, stream)
 
     def _choose_stream(self) -> av.VideoStream:
         films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]

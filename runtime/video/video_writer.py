@@ -16,10 +16,12 @@ import av.error
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from numpy.typing import NDArray
 
 from salema.runtime.errors import OutputError, SalemaError, reason
 from salema.runtime.files.disk_sync import sync_soon
 from salema.runtime.files.whole_files import append, written_aside
+from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.video.audio import AudioTrack
 from salema.runtime.video.mp4 import (
     FRAGMENTED,
@@ -30,10 +32,7 @@ from salema.runtime.video.mp4 import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing_extensions import Self
-
-    from salema.runtime.sources.frames import Frame, Reader
 
 _BT709 = 1  # H.273's code for primaries, transfer and matrix alike
 _MOST_COLUMNS = 16384  # x264's limit

@@ -184,7 +184,7 @@ def test_another_nvcc_in_the_same_place_is_another_compiler(tmp_path, monkeypatc
             "#!/bin/sh\nexec sleep 60\n",
             r"bin/nvcc has not ended in 0\.1 s; try again with less else running, or",
         ),
-        ("#!/nowhere\n", r"bin/nvcc: can't be run \(No such file or directory\); install the CUDA toolkit anew"),
+        ("#!/nowhere\n", r"bin/nvcc: can't be run \(No such file or directory\); reinstall the CUDA toolkit"),
     ],
 )
 def test_a_compiler_that_hangs_or_does_not_start(tmp_path, monkeypatch, script, sentence):

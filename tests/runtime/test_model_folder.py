@@ -36,7 +36,7 @@ def test_a_split_model_is_found_by_its_folder_and_by_either_part(tmp_path):
 
 
 def test_a_folder_is_read_once(tmp_path):
-    """What appears later is no part of the value: every opener sees the same."""
+    """Files that appear later are not in it: all code that opens the model sees the same."""
     folder = folder_with(tmp_path / "m", "model.onnx")
     model = look_up(folder)
     folder_with(folder, "model.engine", *NCNN_FILES)

@@ -71,7 +71,7 @@ def test_the_first_signal_asks_and_repeats_change_nothing(names):
 
 
 def test_a_signal_that_comes_into_the_waiting_for_it_is_taken():
-    """The handler sets the event in the thread that has its lock: with a plain event it waited for ever."""
+    """The handler sets the event in the thread that holds its lock: with a plain event it waited for ever."""
     code = """
 import os, signal
 from salema.runtime.stopping import stop_requested
@@ -190,7 +190,7 @@ def test_a_run_keeps_what_it_has_whatever_is_repeated(model, long_clip, tmp_path
 
 
 def test_a_terminal_that_goes_away_costs_nothing(model, long_clip, tmp_path):
-    """As a lost ssh: SIGHUP, and neither stdout nor stderr can be written any more."""
+    """As after a lost ssh: SIGHUP, and neither stdout nor stderr can be written."""
     ours, its = pty.openpty()
 
     def take_terminal():
@@ -239,7 +239,7 @@ def test_a_signal_while_files_are_finished_has_ended_nothing(model, small_clip, 
 
 
 def test_a_step_that_never_ends_does_not_keep_a_signal_waiting(model, small_clip, tmp_path):
-    """A graph with a `Loop` of 2^62 turns: what comes from strangers may have one."""
+    """A graph with a `Loop` of 2^62 turns: a stranger's model may have one."""
     shutil.copytree(model, tmp_path / "hostile")
     proto = onnx.load(tmp_path / "hostile/model.onnx")
     for node in proto.graph.node:

@@ -56,7 +56,7 @@ def test_misuse_is_named(model, exported, disc):
 
 
 def ending_with(model, folder, *nodes):
-    """Writes the model with other nodes in its sigmoid's place, each taking what the one before gives."""
+    """Writes the model with other nodes in place of its sigmoid, one after the other."""
     proto = onnx.load(model / "model.onnx")
     graph = proto.graph
     (sigmoid,) = [node for node in graph.node if "saliency" in node.output]

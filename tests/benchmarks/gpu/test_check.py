@@ -1,4 +1,4 @@
-"""The script of `make gpu-check`, tried on the CPU: what it measures is real, only the device is another."""
+"""The script of `make gpu-check`, tried on the CPU: only the device is another."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The measurement of the kernels, tried over host memory: what it counts is real, only the device is another."""
+"""The measurement of the kernels, tried over host memory: only the device is a stand-in."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Meters are read off a tree like Linux's own."""
+"""Meters, read from a folder tree like Linux's."""
 
 import sys
 import time

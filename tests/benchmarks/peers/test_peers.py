@@ -1,4 +1,4 @@
-"""Peers are the same network: their maps are ours."""
+"""Peers are the same network, so they give the same maps."""
 
 import numpy as np
 import pytest

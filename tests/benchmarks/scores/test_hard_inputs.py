@@ -3,18 +3,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
 import pytest
 from eval_maps import predict, scored
-from limits import run_limited
 from synthetic import write_dataset
 
 from salema.benchmarks.scores.cli import main
-from salema.runtime.errors import OutputError
-from salema.runtime.telling import from_csv_text
 
 
 @pytest.mark.parametrize(
@@ -43,12 +39,8 @@ def test_broken_ground_truth_is_refused_by_name(cli, tmp_path, where, change, se
     assert not out.exists()
 
 
-def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
-    """The scores are those of a dataset in which these frames never were."""
-    made = write_dataset(tmp_path / "data", "UCF-sports", frames=4)
-    draw = np.random.default_rng(1)
-    pred = predict(made, tmp_path / "pred", lambda d: (d // 2 + draw.integers(0, 128, d.shape)).astype(np.uint8))
-    other = predict(made, tmp_path / "other", lambda density: density.T.copy())
+def break_some_files(made, pred, other):
+    """Damages files of both sides in four frames."""
     first, second, third, _ = made.videos
     (pred / first / "0002.png").write_bytes(b"no image")
     (made.truth / second / "fixation/0003.png").write_bytes(b"")
@@ -57,6 +49,16 @@ def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
     (made.truth / third / "maps/0001.png").symlink_to("gone")
     os.mkfifo(other / third / "9.png")
     (other / third / "9.png").rename(other / third / "0004.png")
+
+
+def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
+    """The scores are those of a dataset without these frames."""
+    made = write_dataset(tmp_path / "data", "UCF-sports", frames=4)
+    draw = np.random.default_rng(1)
+    pred = predict(made, tmp_path / "pred", lambda d: (d // 2 + draw.integers(0, 128, d.shape)).astype(np.uint8))
+    other = predict(made, tmp_path / "other", lambda density: density.T.copy())
+    first, second, third, _ = made.videos
+    break_some_files(made, pred, other)
     files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv")
     arguments = ["--dataset", "UCF-sports", "--gt", made.truth, "--pred", pred, "--compare", other]
     arguments += ["--naming", "groundtruth"]
@@ -176,184 +178,3 @@ def test_the_depth_of_a_map_changes_nothing(cli, tmp_path):
         pred = predict(made, tmp_path / name, change)
         found.append(scored(cli, made, "other", tmp_path, "--pred", pred, "--protocol", "exact")["models"][0])
     assert found[0]["mean_over_frames"] == pytest.approx(found[1]["mean_over_frames"], abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
-    [
-        ((), 2, "give --dataset DHF1K"),
-        (("--dataset", "other"), 2, "give either --pred DIR"),
-        (("--dataset", "other", "--pred", "p", "--model", "m"), 2, "give either --pred DIR"),
-        (("--dataset", "other", "--pred", "p"), 2, "give the folder of the ground truth with --gt DIR"),
-        (("--dataset", "other", "--model", "m", "--gt", "g"), 2, "takes its frames from --src DIR"),
-        (("--dataset", "LEDOV", "--pred", "p", "--gt", "g"), 2, "--dataset LEDOV: not one of DHF1K"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--start", 1), 2, "--start and --end number the videos"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--protocol", "x"), 2, "--protocol x: not one of salema"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--plot", "x.pdf"), 2, "plots are written as .png"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "no/x"), 1, "no/x: can't be written"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g"), 1, "g: no such folder"),
-        (("--dataset", "other", "--pred", "p", "--gt", "."), 1, "holds no ground truth of other"),
-        (("--dataset", "other", "--pred", "p", "--gt", "data"), 1, "p: no such folder"),
-        (("--dataset", "other", "--pred", "empty", "--gt", "data"), 1, "no maps in <video>/"),
-        (("--dataset", "other", "--pred", "data", "--gt", "data", "--naming", "x"), 2, "--naming x: not one of"),
-        (("--dataset", "other", "--pred", "data", "--gt", "data", "--against-published"), 2, "not other's"),
-        (("--dataset", "other", "--pred", "data", "--gt", "data", "--weights", "w"), 1, "holds no w_predictions"),
-        (("--dataset", "other", "--model", "m", "--src", "s", "--weights", "w"), 2, "leave them out with --model"),
-        (
-            ("--dataset", "other", "--pred", "odd", "--gt", "data"),
-            1,
-            "no name of a map fits a frame of the ground truth",
-        ),
-        (
-            ("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--start", 3, "--end", 1),
-            2,
-            "--start is greater than --end",
-        ),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "j", "--csv", "./j"), 2, "name the same file"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--published"), 2, "the paper's rows are of"),
-        (("--dataset", "DHF1K", "--pred", "p", "--gt", "g", "--published", "--protocol", "exact"), 2, "rows are of"),
-        (("--pred", "p", "pack", "--pred", "q"), 2, "--pred stands before pack"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--backend", "ncnn"), 2, "--backend is about --model"),
-        (("--dataset", "other", "--pred", "p", "--gt", "g", "--json", "/dev/null"), 1, "is no ordinary file"),
-        (("--seed", "-1"), 2, "salema-eval: invalid value for '--seed': "),
-        (("--jobs", "x"), 2, "salema-eval: invalid value for '--jobs': "),
-        (("pack", "--pred", "p", "--start", "one"), 2, "; see salema-eval pack --help"),
-        (("--predd", "p"), 2, "salema-eval: no such option: --predd"),
-        (("extra",), 2, "salema-eval: no such command 'extra'"),
-    ],
-)
-def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
-    monkeypatch.chdir(tmp_path)
-    write_dataset(tmp_path / "data", "other", videos=2, frames=1)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "odd/clip 1").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "odd/clip 1/x7.png"), np.zeros((2, 2), np.uint8))
-    ran = cli(main, *arguments)
-    assert ran.code == code
-    assert sentence in ran.err
-    assert len(ran.err.splitlines()) == 1
-    assert ran.out == ""
-
-
-def test_it_runs_where_torch_and_onnx_are_not_installed(model, tmp_path):
-    made = write_dataset(tmp_path / "data", "other", videos=2, frames=1)
-    code = f"""
-import sys
-for name in ("torch", "onnx", "onnxscript", "safetensors", "pooch", "matplotlib", "scipy"):
-    sys.modules[name] = None  # makes `import name` raise ImportError
-from salema.benchmarks.scores.cli import main
-sys.argv = ["salema-eval", "--model", {str(model)!r}, "--src", {str(made.source)!r}, "--dataset", "other"]
-main()
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "seeded:16 fp32 (mean over videos)" in ran.stdout
-
-
-def test_a_library_that_is_missing_is_said_before_long_work(cli, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    ran = cli(main, "--dataset", "other", "--gt", "absent", "--pred", "absent", "--plot", "p.png")
-    assert ran.code == 1
-    assert "--plot needs Matplotlib" in ran.err
-    assert "pip install 'salema[" in ran.err
-
-
-def test_without_scipy_the_sentence_says_how_to_install_it(cli, tmp_path, monkeypatch):
-    made = write_dataset(tmp_path / "data", "other", matlab=True)
-    pred = predict(made, tmp_path / "pred")
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred)
-    assert ran.code == 1
-    assert "reading MATLAB files needs SciPy" in ran.err
-    assert "pip install 'salema[eval]'" in ran.err
-
-
-def test_a_full_disk_leaves_nothing_half_written(tmp_path):
-    made = write_dataset(tmp_path / "data", "other")
-    pred = predict(made, tmp_path / "pred")
-    out = tmp_path / "out"
-    out.mkdir()
-    code = "from salema.benchmarks.scores.cli import main; main()"
-    arguments = ["--dataset", "other", "--gt", made.truth, "--pred", pred, "--json", out / "s.json"]
-    ran = run_limited([sys.executable, "-c", code, *arguments], file_size=500, cwd=tmp_path)
-    assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1].startswith(f"salema-eval: {out / 's.json'}: can't be written")
-    assert list(out.iterdir()) == []
-    assert "pred (mean over videos)" in ran.stdout  # the work is not lost
-
-
-def test_a_file_that_cannot_be_written_keeps_the_others_from_nothing(cli, tmp_path, monkeypatch):
-    made = write_dataset(tmp_path / "data", "other", videos=2)
-    pred = predict(made, tmp_path / "pred")
-
-    def full(path, _):
-        raise OutputError(f"{path}: can't be written (disk full)")
-
-    monkeypatch.setattr("salema.benchmarks.scores.report.write_json", full)
-    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
-    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
-    assert ran.code == 1
-    assert ran.err.splitlines()[-1] == f"salema-eval: {tmp_path}/s.json: can't be written (disk full)"
-    assert "note: pred: 6 frames of 2 videos scored" in ran.err.splitlines()
-    assert (tmp_path / "s.csv").stat().st_size
-    assert cv2.imread(str(tmp_path / "s.png")) is not None
-
-
-def test_a_terminal_that_is_full_or_gone_does_not_lose_the_files(tmp_path):
-    made = write_dataset(tmp_path / "data", "other", videos=2)
-    pred = predict(made, tmp_path / "pred")
-    command = [sys.executable, "-c", "from salema.benchmarks.scores.cli import main; main()", "--dataset", "other"]
-    with open("/dev/full", "w") as full:  # noqa: PTH123
-        ran = subprocess.run(
-            [*command, "--gt", made.truth, "--pred", pred, "--json", tmp_path / "s.json"],
-            stdout=full,
-            stderr=-1,
-            text=True,
-        )
-    assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1] == "salema-eval: No space left on device"
-    assert json.loads((tmp_path / "s.json").read_text())["models"][0]["frames"] == 6
-
-
-def test_help_is_quick(cli):
-    start = time.process_time()
-    assert cli(main, "--help").code == 0
-    assert time.process_time() - start < 0.5
-
-
-@pytest.mark.filterwarnings("error")
-def test_names_that_are_no_unicode_or_a_formula(cli, tmp_path):
-    made = write_dataset(tmp_path / "data", "other", videos=3)
-    pred = predict(made, tmp_path / "_p$x^$")
-    for root in (made.truth, pred):
-        (root / "clip 1").rename(root / "caf\udce9")
-        (root / "clip 2").rename(root / "a$\\frac$")
-        (root / "clip 3").rename(root / "片段")
-    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv", "--plot", tmp_path / "s.png")
-    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
-    assert ran.code == 0, ran.err
-    videos = json.loads((tmp_path / "s.json").read_text("utf-8"))["models"][0]["videos"]
-    assert set(videos) == {"caf\udce9", "a$\\frac$", "片段"}
-    assert "caf\\udce9" in (tmp_path / "s.csv").read_text("utf-8")
-    assert cv2.imread(str(tmp_path / "s.png")).std() > 5
-
-
-def test_names_that_steer_terminals_or_spreadsheets_do_neither(cli, tmp_path):
-    made = write_dataset(tmp_path / "data", "other", videos=3)
-    pred = predict(made, tmp_path / "=pred")
-    names = ["=1+1", "'quoted", "\x1b[2Jgone"]
-    for old, new in zip(made.videos, names, strict=True):
-        for root in (made.truth, pred):
-            (root / old).rename(root / new)
-    (pred / names[2] / "0002.png").unlink()
-    files = ("--csv", tmp_path / "s.csv", "--naming", "groundtruth")
-    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, *files)
-    assert ran.code == 0, ran.err
-    assert "\x1b" not in ran.out + ran.err
-    assert r"frame of the ground truth has no map: \x1b[2Jgone/0002" in ran.err
-    with (tmp_path / "s.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["video"] for row in rows} == {"'=1+1", "''quoted", "\x1b[2Jgone"}
-    assert {row["model"] for row in rows} == {"'=pred"}
-    assert {from_csv_text(row["video"]) for row in rows} == set(names)

@@ -10,7 +10,7 @@ from salema.benchmarks.speed.records import read_records
 
 @pytest.fixture(scope="module")
 def measured(exported, small_clip, tmp_path_factory):
-    """One run: whole and split model against two peers, with everything that can be asked for."""
+    """One run: whole and split model against two peers, with all options."""
     import sys
 
     folder = tmp_path_factory.mktemp("bench")

@@ -13,7 +13,7 @@ def test_percentiles_count_as_trtexec_does(count, percent, expected):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that moves only when a case says so."""
+    """A clock that only the cases move."""
 
     class Clock:
         now = 0.0

@@ -1,4 +1,4 @@
-"""The plots of `salema-bench`, looked at through Matplotlib's own objects."""
+"""The plots of `salema-bench`, read from Matplotlib's objects."""
 
 import fcntl
 import math
@@ -110,7 +110,7 @@ def test_a_terminal_gets_a_bar_with_the_case_that_runs(monkeypatch):
 
 
 def test_the_figures_of_the_documents_are_drawn_by_this_code(tmp_path):
-    """As large as what is kept: whoever changes a plot draws it anew."""
+    """As large as the stored plot: after a change of a plot, draw it anew."""
     import cv2
 
     records = read_records(RESULTS / "cpu.jsonl")

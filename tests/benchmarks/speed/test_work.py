@@ -1,4 +1,4 @@
-"""Operations and bytes are counted off the graph, and agree with what the architecture says."""
+"""Operations and bytes are counted in the graph, and agree with the architecture."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Models that no engine can be built of."""
+"""Models that no engine can be built from."""
 
 import json
 

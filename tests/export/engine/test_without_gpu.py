@@ -1,4 +1,4 @@
-"""What is said on a machine without a GPU."""
+"""The messages on a machine without a GPU."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`--for`: graphs that suit what runs them, and give what the plain one gives."""
+"""`--for`: graphs for each runtime, which give the same maps as the plain one."""
 
 import numpy as np
 import onnx

@@ -16,7 +16,7 @@ def network(weights=None):
 
 
 class Altered:
-    """A session whose step is changed on the way."""
+    """A session whose step is changed by a function."""
 
     def __init__(self, session, change):
         self.spec, self._session, self._change = session.spec, session, change

@@ -156,7 +156,7 @@ def test_two_exports_are_equal_to_the_byte(int8, clip, tmp_path):
 
 
 def test_rounding_before_a_relu_changes_nothing(exported):
-    """What is carried back to the convolution before gives the maps that Q/DQ at the inputs alone give."""
+    """Q/DQ back to the convolution before gives the same maps as Q/DQ at the inputs only."""
     proto = onnx.load(exported(imgsz_hw=SIZE_HW) / "model.onnx")
     ranges = dict.fromkeys(layers_of(proto), (0.0, 3.0)) | {"salgan.0": (-124.0, 152.0)}
     frames = moving_disc(3, *SIZE_HW)

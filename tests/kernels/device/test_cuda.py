@@ -149,7 +149,7 @@ def test_a_gpu_that_is_not_there():
 def test_a_closed_device_says_so(device):
     device.close()
     device.close()
-    with pytest.raises(BackendError, match="the GPU was given back"), device.active():
+    with pytest.raises(BackendError, match="the GPU was closed"), device.active():
         pass
 
 

@@ -207,5 +207,5 @@ def test_an_array_of_another_device_is_refused():
     arrays = make((1, 1, 1, 8))
     placed = {name: on_host(array) for name, array in arrays.items() if array is not None}
     placed["x"] = dataclasses.replace(placed["x"], device="GPU 1")
-    with pytest.raises(ArgumentError, match="x: lies on another device than the kernel runs on"):
+    with pytest.raises(ArgumentError, match="x: is on another device than the kernel"):
         ema_update(HostLauncher(), **placed)

@@ -193,8 +193,8 @@ BAD = {
     "source's type": (changed("source", dtype=np.dtype(np.float32)), "source: float32 given, uint8 expected"),
     "source's shape": (changed("source", shape=(6, 7, 3)), r"source: shape \(6, 7, 3\) given, \(6, 8, 3\) expected"),
     "source without channels": (changed("source", shape=(6, 8)), r"source: shape \(6, 8\) given, \(6, 8, 3\) expected"),
-    "source's pitch": (changed("source", pitch_bytes=23), "source: rows lie 23 bytes apart, which is too close"),
-    "source's device": (changed("source", device="GPU 1"), "source: lies on another device"),
+    "source's pitch": (changed("source", pitch_bytes=23), "source: rows are 23 bytes apart, which is too close"),
+    "source's device": (changed("source", device="GPU 1"), "source: is on another device"),
     "source at 0": (changed("source", address=0), "source: address 0x0 given"),
     "source of 2 GiB": (
         changed("source", pitch_bytes=1 << 29),
@@ -202,7 +202,7 @@ BAD = {
     ),
     "out's type": (changed("out", dtype=np.dtype(np.int8)), "out: int8 given, uint8 expected"),
     "out's shape": (changed("out", shape=(5, 4, 3)), r"out: shape \(5, 4, 3\) given, \(4, 5, 3\) expected"),
-    "out's pitch": (changed("out", pitch_bytes=16), "out: rows lie 16 bytes apart"),
+    "out's pitch": (changed("out", pitch_bytes=16), "out: rows are 16 bytes apart"),
     "out on the source": (
         lambda given: {"out": dataclasses.replace(given["out"], address=given["source"].address + 99)},
         "out: overlaps source; each needs memory of its own",
@@ -229,7 +229,7 @@ BAD = {
     ),
     "weights' device": (
         lambda given: {"tables": changed_tables(given, weights={"device": "GPU 1"})},
-        "tables.rows.weights: lies on another device",
+        "tables.rows.weights: is on another device",
     ),
 }
 

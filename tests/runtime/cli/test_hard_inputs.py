@@ -1,4 +1,4 @@
-"""Inputs that people have and programs trip over, each through the whole command."""
+"""Inputs that users have and programs often fail on, each through the whole command."""
 
 import subprocess
 
@@ -15,7 +15,7 @@ from salema.runtime.cli.run import main
 
 @pytest.fixture
 def run(cli, model, tmp_path, monkeypatch):
-    """Runs the command in a folder of its own; gives what it said, and what a player sees."""
+    """Runs the command in its own folder; returns what it printed, and what a player sees."""
     monkeypatch.chdir(tmp_path)
 
     def go(*arguments, code=0, out="out.mp4"):

@@ -1,4 +1,4 @@
-"""What happens before and after a command's own function, in a process of its own."""
+"""What happens before and after a command's function, each in its own process."""
 
 import subprocess
 import sys

@@ -1,9 +1,4 @@
-import json
-import os
 import re
-import subprocess
-import sys
-import time
 from functools import partial
 from importlib.util import find_spec
 
@@ -12,20 +7,26 @@ import pytest
 
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.backends import openvino_session
-from salema.runtime.backends.opening import open_session
-from salema.runtime.doctor.cli import main
-from salema.runtime.doctor.findings import Finding, ask, run_apart, unusable
-from salema.runtime.doctor.machine_probes import probe_jetson, probe_video
+from salema.runtime.doctor.findings import Finding, run_apart
 from salema.runtime.doctor.openvino_probe import probe_openvino
 from salema.runtime.doctor.report import TINY_MODEL, judge, probe_tensorrt, rtx_on, would_take
 from salema.runtime.errors import BackendError
-from salema.runtime.sources import pipes
 
 GPU_NEEDS = ("NVIDIA driver", "PyCUDA", "cuda-bindings", "CUDA kernels", "GPU memory")
+
+
 GPU_WORKS = [Finding(name, "works", "") for name in GPU_NEEDS]
+
+
 ORT_WORKS = [Finding(name, "works", "") for name in ("ONNX Runtime", "ONNX Runtime CPU")]
+
+
 OPENVINO_WORKS = Finding("OpenVINO", "works", "")
+
+
 TRT_WORKS = Finding("TensorRT", "works", "")
+
+
 RTX_WORKS = Finding("TensorRT-RTX", "works", "")
 
 
@@ -34,22 +35,6 @@ def gpus_here():
         return list_gpus()
     except BackendError:
         return []
-
-
-@pytest.fixture(scope="module")
-def report():
-    """Runs the whole command in its own process; returns its JSON."""
-    code = "from salema.runtime.doctor.cli import main; main()"
-    ran = subprocess.run([sys.executable, "-c", code, "--json"], capture_output=True, text=True, timeout=120)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    return json.loads(ran.stdout)
-
-
-@pytest.fixture(scope="module")
-def findings(report):
-    named = {finding["name"]: finding for finding in report["findings"]}
-    assert len(named) == len(report["findings"])
-    return named
 
 
 def test_what_works_has_no_advice_and_what_does_not_has_some(findings):
@@ -95,43 +80,6 @@ def test_openvino_ran_and_says_what_the_cpu_computes_in(report, findings):
     assert bf16["advice"] == ([] if "BF16" in able else ["use --backend openvino"])
 
 
-GST_LAUNCH = """#!/bin/sh
-[ "$1" = --version ] && {{ echo "gst-launch-1.0 version 1.22.0"; exit 0; }}
-printf '%s\\n' "$@" > {log}
-{then}
-"""
-
-
-@pytest.mark.parametrize(
-    ("then", "state", "detail", "advice"),
-    [
-        ("printf '\\032E'", "works", "1.22.0, a pipeline ran", ""),
-        (
-            "echo 'WARNING: erroneous pipeline: no element \"matroskamux\"' >&2; exit 1",
-            "broken",
-            'gst-launch-1.0: WARNING: erroneous pipeline: no element "matroskamux"',
-            "apt-get install gstreamer1.0-plugins-base gstreamer1.0-plugins-good",
-        ),
-    ],
-)
-def test_gstreamer_is_judged_by_running_a_pipeline(tmp_path, monkeypatch, then, state, detail, advice):
-    program = tmp_path / "gst-launch-1.0"
-    program.write_text(GST_LAUNCH.format(log=tmp_path / "log", then=then))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    (found,) = [finding for finding in probe_video() if finding.name == "gst-launch-1.0"]
-    assert (found.state, found.detail, found.advice) == (state, detail, advice)
-    ran = (tmp_path / "log").read_text().split()
-    assert ran == ["-q", "videotestsrc", "num-buffers=1", "!", *pipes.TO_US.split()]
-
-
-def test_without_gstreamer_the_doctor_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (found,) = [finding for finding in probe_video() if finding.name == "gst-launch-1.0"]
-    assert (found.state, found.detail) == ("missing", "gst-launch-1.0 is not installed")
-    assert found.advice == "for GStreamer pipelines as sources: apt-get install gstreamer1.0-tools"
-
-
 def test_openvino_with_a_wrong_result_is_broken():
     (found,) = probe_openvino(TINY_MODEL, range(9), 35)
     assert (found.state, found.detail) == ("broken", "a tiny model gave 36 instead of 35")
@@ -166,88 +114,6 @@ def test_backends_follow_from_the_findings(report, findings):
         driver = findings["NVIDIA driver"]
         assert backends["tensorrt"]["why"] == f"NVIDIA driver: {driver['detail']}"
         assert backends["tensorrt"]["advice"][0] == driver["advice"]
-
-
-def test_the_text_says_the_same(cli, model, findings):
-    with open_session(model) as session:
-        description = session.description
-    ran = cli(main, "--model", model)
-    assert (ran.code, ran.err) == (0, "")
-    lines = ran.out.splitlines()
-    for name in ("ONNX Runtime CPU", "NVIDIA driver", "OpenCV", "TensorRT"):
-        finding = findings[name]
-        place = next(i for i, line in enumerate(lines) if re.match(rf"  \w+ +{name}  ", line))
-        assert lines[place].split() == [finding["state"], *name.split(), *finding["detail"].split()]
-        assert lines[place + 1].strip() == f"-> {finding['advice']}" or finding["state"] == "works"
-    assert "  can run    onnxruntime (cpu)" in lines
-    assert "  can run    ncnn" in lines
-    assert f"  works    model  {description}" in lines
-    assert lines[-1] == f"auto takes {description}"
-
-
-def test_a_model_that_can_not_be_opened_is_reported_and_exits_with_1(cli, tmp_path):
-    (tmp_path / "model.onnx").write_bytes(b"nonsense")
-    ran = cli(main, "--model", tmp_path, "--json")
-    report = json.loads(ran.out)
-    *_, opened = report["findings"]
-    assert (ran.code, opened["name"], opened["state"]) == (1, "model", "broken")
-    assert opened["detail"].startswith(f"{tmp_path / 'model.onnx'}: ONNX Runtime")
-    assert opened["advice"] == "export it again"
-    assert report["auto"] == "nothing: the model can't be opened"
-
-
-def test_without_onnx_runtime_ncnn_openvino_and_a_gpu_nothing_runs(tmp_path):
-    """Modules of the same names, which can't be imported, hide the real ones."""
-    for name in ("onnxruntime", "ncnn", "openvino"):
-        (tmp_path / f"{name}.py").write_text("raise ImportError('libsomething.so: not there')\n")
-    code = "from salema.runtime.doctor.cli import main; main()"
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    env = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
-    assert (ran.returncode, ran.stderr) == (1, "")
-    found = "ONNX Runtime can't be imported (libsomething.so: not there)\n           -> pip install 'salema[cpu]'"
-    assert f"  broken   ONNX Runtime  {found}" in ran.stdout
-    found = "OpenVINO can't be imported (libsomething.so: not there)\n           -> pip install 'salema[openvino]'"
-    assert f"  broken   OpenVINO  {found}" in ran.stdout
-    assert "  broken   ncnn  ncnn can't be imported (libsomething.so: not there)" in ran.stdout
-    assert ran.stdout.endswith("\nauto takes nothing\n")
-
-
-def test_help_imports_none_of_the_tried_libraries():
-    code = """
-import sys
-sys.argv = ["salema-doctor", "--help"]
-from salema.runtime.doctor.cli import main
-try:
-    main()
-except SystemExit:
-    tried = {"numpy", "cv2", "av", "onnxruntime", "openvino", "tensorrt_rtx", "multiprocessing"}
-    print(sorted(tried & set(sys.modules)))
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "--model" in ran.stdout
-    assert ran.stdout.endswith("\n[]\n")
-
-
-@pytest.mark.parametrize(
-    ("probe", "detail"),
-    [
-        (partial(int, "x"), "ValueError: invalid literal for int() with base 10: 'x'"),
-        (partial(os.abort), "crashed (SIGABRT)"),
-        (partial(os._exit, 3), "crashed (exit code 3)"),
-        (partial(time.sleep, 60), "no answer within 0.5 s"),
-    ],
-)
-def test_a_probe_that_fails_is_a_finding(capfd, probe, detail):
-    (found,) = run_apart("thing", probe, 0.5 if probe.func is time.sleep else 60)
-    assert (found.name, found.state, found.detail) == ("thing", "broken", detail)
-    assert found.advice
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_probe_s_output_is_not_in_the_report(capfd):
-    assert run_apart("thing", partial(print, "noise")) is None
-    assert capfd.readouterr() == ("", "")
 
 
 def test_tensorrt_is_not_used_without_a_driver(tmp_path, monkeypatch):
@@ -321,58 +187,3 @@ def test_a_backend_says_the_first_reason_and_every_advice_once():
     assert (tensorrt.runs, tensorrt.builds, tensorrt.why) == (False, False, "NVIDIA driver: none")
     assert tensorrt.advice == ("get a driver", "pip install tensorrt", "pip install cuda")
     assert (rtx.runs, rtx.builds) == (False, True)
-
-
-def test_our_errors_become_detail_and_advice():
-    found = unusable("it", BackendError("no GPU is visible; see nvidia-smi [no CUDA-capable device is detected]"))
-    assert found == Finding("it", "broken", "no GPU is visible [no CUDA-capable device is detected]", "see nvidia-smi")
-
-
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """Puts shell scripts in front of the system's programs."""
-
-    def put(**scripts):
-        for name, script in scripts.items():
-            path = tmp_path / "bin" / name.replace("_", "-")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(f"#!/bin/sh\n{script}\n")
-            path.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-
-    return put
-
-
-def test_a_jetson_shows_board_release_and_power_mode(tmp_path, programs):
-    (tmp_path / "release").write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n")
-    (tmp_path / "model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
-    programs(dpkg_query="echo 6.2+b77", nvpmodel="printf 'NV Power Mode: MODE_15W\\n0\\n'")
-    assert probe_jetson(tmp_path / "release", tmp_path / "model") == [
-        Finding("board", "works", "NVIDIA Jetson Orin Nano Developer Kit"),
-        Finding("L4T", "works", "36.4.3"),
-        Finding("JetPack", "works", "6.2+b77"),
-        Finding("power mode", "works", "MODE_15W"),
-    ]
-
-
-def test_a_jetson_in_a_container_says_what_it_does_not_see(tmp_path, programs):
-    (tmp_path / "model").write_bytes(b"NVIDIA Jetson AGX Orin Developer Kit\0")
-    programs(
-        dpkg_query="echo 'dpkg-query: no packages found matching nvidia-jetpack' >&2; exit 1",
-        nvpmodel="echo 'NVPM ERROR: no such device' >&2; exit 255",
-    )
-    board, l4t, jetpack, mode = probe_jetson(tmp_path / "release", tmp_path / "model")
-    assert (board.state, l4t.state, jetpack.state, mode.state) == ("works", "missing", "missing", "broken")
-    assert jetpack.detail == "dpkg-query: no packages found matching nvidia-jetpack"
-    assert jetpack.advice == "sudo apt-get install nvidia-jetpack"
-    assert mode.detail == "nvpmodel: NVPM ERROR: no such device"
-
-
-def test_another_machine_has_no_jetson_section(tmp_path):
-    (tmp_path / "model").write_bytes(b"Raspberry Pi 5 Model B\0")
-    assert probe_jetson(tmp_path / "release", tmp_path / "model") is None
-
-
-def test_a_program_that_is_not_there_is_missing():
-    found = ask("no-program-has-this-name", "-q")
-    assert (found.state, found.detail) == ("missing", "no-program-has-this-name is not installed")

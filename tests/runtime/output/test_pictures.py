@@ -1,4 +1,4 @@
-"""Source frames in, pictures out, with all between them on the device: the kernels' own sources over host memory."""
+"""From source frames to pictures, all on the device: the kernels' sources over host memory."""
 
 from dataclasses import replace
 
@@ -227,7 +227,7 @@ def test_numbers_cuts_and_raw_maps_are_the_same_as_on_the_cpu(model, on_device, 
     with stream, open_session(model, "onnxruntime", "cpu") as plain:
         for name, one in (("gpu", stream), ("cpu", SaliencyStream(plain))):
             out = tmp_path / name
-            outputs = Outputs(out / "o.mp4", out / "maps", 16, out / "o.npz", out / "o.csv")
+            outputs = Outputs(out / "o.mp4", out / "maps", out / "o.npz", out / "o.csv", 16)
             with Playback(source, Selection(stride=2)) as playback:
                 assert process_video(one, playback, outputs, options).cuts == 1
     for path in sorted((tmp_path / "cpu").rglob("*.*")):

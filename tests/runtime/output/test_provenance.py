@@ -71,7 +71,7 @@ def test_resume_does_not_believe_maps_of_another_model(dataset, exported, tmp_pa
         line for line in err.splitlines() if line.startswith("note: a has all its maps, but coefficient was 0.1")
     ]
     assert line.endswith("; it is run again, as are others like it")
-    assert "note: 3 videos with maps made otherwise were run again\n" in err
+    assert "note: 3 videos with differently made maps were run again\n" in err
     with load(other) as stream:
         facts = model_facts(stream)
         expected = [stream.step(cv2.imread(str(path))) for path in sorted((tmp_path / "src/a").iterdir())]
@@ -128,7 +128,7 @@ def test_a_video_that_fails_on_the_way_says_so(dataset, tmp_path):
 
 
 def test_a_run_that_is_killed_leaves_nothing_to_believe(model, tmp_path):
-    """What an earlier run said of the maps goes before the first of them does."""
+    """The record of an earlier run is removed before the first of its maps is."""
     frames_in(tmp_path / "src/v", 400)
     command = [sys.executable, "-c", "from salema.runtime.cli.run import main; main()", "--dataset", "other"]
     command += ["--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model]
@@ -197,7 +197,7 @@ def test_where_it_can_not_be_written_the_outputs_stay_and_it_is_said(cli, model,
     (tmp_path / "t.csv.salema.json").mkdir()
     ran = cli(main, small_clip, "--model", model, "--no-video", "--csv", tmp_path / "t.csv")
     assert (ran.code, (tmp_path / "t.csv").is_file()) == (0, True)
-    assert f"note: what made {tmp_path / 't.csv'} is not kept beside it: " in ran.err
+    assert f"note: the record of what made {tmp_path / 't.csv'} could not be written: " in ran.err
 
 
 def test_a_large_video_is_told_by_pieces_of_it(tmp_path):

@@ -43,7 +43,7 @@ def any_clip(request, long_clip):
 
 
 def kill_after(command, folder, frames):
-    """Starts a run, kills it once it has written so many maps, and returns how many it has then."""
+    """Starts a run, kills it once it has written a number of maps, and returns how many there are then."""
     process = subprocess.Popen(
         [script("salema-run"), *map(str, command)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -58,7 +58,7 @@ def kill_after(command, folder, frames):
 
 
 def check_recovered(folder, count, *, lag_frames=50):
-    """Holds what is recovered to the maps on disk and each other: at most two seconds are lost."""
+    """Compares the recovered files with the maps on disk and with each other: at most two seconds are lost."""
     images = probe(folder / "o.recovered-1.mp4")
     assert count - lag_frames <= len(images["images"]) <= count + 1
     assert images["times"][0] < 0.03  # MPEG-TS has AAC's lead-in before it
@@ -117,7 +117,7 @@ def test_the_next_run_of_the_same_names_recovers_first(cli, model, small_clip, l
 
 
 def test_what_is_being_written_is_left_alone(tmp_path):
-    """By this process, or by another one, whatever its number: in a container it may be the same."""
+    """By this process, or by another one, which in a container may have the same number."""
     with written_aside(tmp_path / "a.csv") as aside:
         aside.write_bytes(b"frame\n1\n")
         assert recover_beside([tmp_path / "a.csv"]) == recover_folder(tmp_path) == []

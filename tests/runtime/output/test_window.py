@@ -1,4 +1,4 @@
-"""`--show` by a stand-in for OpenCV's window functions: there is no display where the tests run."""
+"""`--show`, with a stand-in for OpenCV's window functions: the tests run without a display."""
 
 import json
 import socket
@@ -117,7 +117,7 @@ def test_a_display_that_nobody_serves_is_none(cli, model, small_clip, tmp_path, 
 
 
 def test_a_display_that_does_not_answer_is_none(cli, model, small_clip, tmp_path, monkeypatch):
-    """As over a lost `ssh -X`: a server that takes the connection and says nothing."""
+    """As after a lost `ssh -X`: a server that takes the connection and never answers."""
     number = next(n for n in range(900, 1000) if not Path(f"/tmp/.X11-unix/X{n}").exists())
     with socket.socket() as server:
         server.bind(("127.0.0.1", 6000 + number))

@@ -5,90 +5,20 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from videos import damage, write_clip, write_film
+from frame_folders import maps_under, names_under, numbered, write_frames
 
-from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.cli import opening as cli_opening
 from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run import main
-from salema.runtime.errors import BackendError, UsageError, VideoError
-from salema.runtime.output.provenance import read_provenance
+from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.run.dataset import is_finished, run_dataset
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.runtime.sources.image_reader import read_image
-
-
-def write_frames(folder, names, size=(48, 64), seed=0):
-    folder.mkdir(parents=True)
-    for name, frame in zip(names, moving_disc(len(names) + seed, *size)[seed:], strict=True):
-        cv2.imwrite(str(folder / name), frame)
-
-
-def numbered(count, pattern="{:04d}.png", first=1):
-    return [pattern.format(number) for number in range(first, first + count)]
-
-
-def names_under(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def maps_under(folder):
-    return [name for name in names_under(folder) if not name.endswith("/salema.json")]
-
-
-LAYOUTS = {
-    # dataset, source folders with the frames' names, the maps that must come out with the published naming
-    "DHF1K": (
-        {"frames/2": numbered(2), "frames/10": numbered(1), "frames/601": numbered(1, "{:03d}.png")},
-        [f"seeded-16_predictions/{name}.png" for name in ("0002/0001", "0002/0002", "0010/0001", "0601/0001")],
-    ),
-    "Hollywood-2": (
-        {
-            "actioncliptest00001_1/images": numbered(2, "{:06d}.png", first=49),
-            "actioncliptest00001_2/images": ["9.png"],
-        },
-        [
-            "Hollywood-2/testing/actioncliptest00001_1/seeded-16_predictions/actioncliptest00001_00001.png",
-            "Hollywood-2/testing/actioncliptest00001_1/seeded-16_predictions/actioncliptest00001_00002.png",
-            "Hollywood-2/testing/actioncliptest00001_2/seeded-16_predictions/actioncliptest00001_00001.png",
-        ],
-    ),
-    "UCF-sports": (
-        {"Diving-Side-001/images": ["1.jpg", "2.jpg"]},
-        [f"UCF-sports/testing/Diving-Side-001/seeded-16_predictions/Diving-Side-000000{n}.png" for n in (1, 2)],
-    ),
-    "other": (
-        {"a b": ["2.png", "10.png"], "ü{0}": ["x.bmp"]},
-        [f"seeded-16_predictions/{name}.png" for name in ("a b/00001", "a b/00002", "ü{0}/00001")],
-    ),
-}
-
-
-@pytest.mark.parametrize("dataset", LAYOUTS)
-def test_every_layout_comes_out_under_the_published_names(cli, model, tmp_path, dataset):
-    folders, expected = LAYOUTS[dataset]
-    for folder, names in folders.items():
-        write_frames(tmp_path / "src" / folder, names)
-    arguments = ("--dataset", dataset, "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
-    ran = cli(main, *arguments, "--json")
-    assert ran.code == 0, ran.err
-    assert maps_under(tmp_path / "dst") == sorted(expected)
-    folders_of_maps = {str(Path(name).parent) for name in expected}
-    assert set(names_under(tmp_path / "dst")) - set(expected) == {f"{folder}/salema.json" for folder in folders_of_maps}
-    summary = json.loads(ran.out)
-    assert (summary["videos"], summary["frames"], summary["failed"]) == (len(folders), len(expected), {})
-
-
-def test_a_path_that_ends_in_testing_is_not_nested_twice(tmp_path):
-    write_frames(tmp_path / "src/Golf-001/images", numbered(1))
-    (video,) = list_videos("UCF-sports", tmp_path / "src", tmp_path / "UCF-sports/testing", "SalEMA30.pt")
-    assert video.maps == (tmp_path / "UCF-sports/testing/Golf-001/SalEMA30_predictions/Golf-0000001.png",)
 
 
 def test_the_model_is_opened_once_for_a_dataset(cli, model, tmp_path, monkeypatch):
@@ -111,118 +41,6 @@ def test_a_model_opened_ahead_is_closed_where_nobody_takes_it(model):
         kept = open_stream._ahead
     with pytest.raises(UsageError, match="the model is closed"):
         kept.step(np.zeros((8, 8, 3), np.uint8))
-
-
-def test_names_of_the_ground_truth(tmp_path):
-    write_frames(tmp_path / "src/007", ["0049.png", "0050.png"])
-    (video,) = list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w", naming="groundtruth")
-    assert video.maps == tuple(tmp_path / f"dst/0007/{number:04d}.png" for number in (49, 50))
-
-
-def test_numbers_choose_videos_of_dhf1k_end_included(tmp_path):
-    for name in ("1", "002", "0003", "10", "notes"):
-        write_frames(tmp_path / "src/frames" / name, numbered(1))
-
-    def chosen(**numbers):
-        return [video.name for video in list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w", **numbers)]
-
-    assert chosen() == ["1", "002", "0003", "10"]
-    assert chosen(start=2, end=3) == ["002", "0003"]
-    assert chosen(start=4) == ["10"]
-    with pytest.raises(VideoError, match="holds no video of DHF1K that was asked for"):
-        chosen(start=11)
-
-
-def test_frames_are_in_the_order_of_their_numbers_and_only_images_count(tmp_path):
-    write_frames(tmp_path / "src/v", ["10.png", "9.png", "0011.png"])
-    (tmp_path / "src/v/notes.txt").write_text("x")
-    (tmp_path / "src/empty").mkdir()
-    (tmp_path / "src/.hidden").mkdir()
-    (video,) = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
-    assert [path.name for path in video.frames] == ["9.png", "10.png", "0011.png"]
-
-
-def test_hidden_files_and_folders_are_no_frames(tmp_path):
-    write_frames(tmp_path / "src/v", ["1.png", "2.png", "._1.png", ".2.png"])
-    (tmp_path / "src/v/3.png").mkdir()
-    (tmp_path / "src/._v").write_bytes(b"x")
-    (video,) = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
-    assert [path.name for path in video.frames] == ["1.png", "2.png"]
-    (tmp_path / "src/v/4.png").symlink_to("gone")  # left out it would give the next frame its name
-    (video,) = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
-    assert [path.name for path in video.frames] == ["1.png", "2.png", "4.png"]
-
-
-@pytest.mark.parametrize("inner", ["", "testing", "UCF-sports/testing"])
-@pytest.mark.parametrize("dataset", ["UCF-sports", "Hollywood-2"])
-def test_videos_are_found_in_testing(tmp_path, inner, dataset):
-    inner = inner.replace("UCF-sports", dataset)
-    write_frames(tmp_path / "src" / inner / "v/images", ["1.png"])
-    (tmp_path / "src/training").mkdir()
-    (video,) = list_videos(dataset, tmp_path / "src", tmp_path / "dst", "w")
-    assert video.frames == (tmp_path / "src" / inner / "v/images/1.png",)
-
-
-@pytest.mark.parametrize("naming", ["published", "groundtruth"])
-def test_dhf1ks_own_videos_give_the_maps_of_their_frames(cli, model, tmp_path, naming):
-    for number, seed in ((1, 0), (2, 3), (3, 5)):
-        write_film(tmp_path / f"films/video/{number:03d}.AVI", moving_disc(4 + seed, 48, 64)[seed:])
-        write_frames(tmp_path / f"images/frames/{number}", numbered(4), seed=seed)
-    (tmp_path / "films/video/._001.AVI").write_bytes(b"x")
-    for kind in ("films", "films/video", "images"):
-        places = ("--src", tmp_path / kind, "--dst", tmp_path / "dst" / kind.replace("/", " "))
-        ran = cli(main, "--dataset", "DHF1K", *places, "--naming", naming, "--model", model, "--start", 2)
-        assert ran.code == 0, ran.err
-        assert ran.out.startswith("2 of 2 videos, 8 maps")
-    names = names_under(tmp_path / "dst/images")
-    assert "0002/0004.png" in " ".join(names)
-    assert names == names_under(tmp_path / "dst/films") == names_under(tmp_path / "dst/films video")
-    for name in (name for name in names if name.endswith(".png")):
-        assert (tmp_path / "dst/films" / name).read_bytes() == (tmp_path / "dst/images" / name).read_bytes()
-    write_frames(tmp_path / "films/frames/1", numbered(1))
-    (video,) = list_videos("DHF1K", tmp_path / "films", tmp_path, "w")
-    assert video.film is None  # where there are frames these count
-
-
-def test_a_film_is_run_to_its_end_whatever_its_header_says(model, tmp_path):
-    film = write_film(tmp_path / "video/001.AVI", moving_disc(6, 48, 64))
-    data = film.read_bytes()
-    for place in (b"avih", b"strh"):
-        at = data.index(place) + (24 if place == b"avih" else 40)
-        assert data[at : at + 4] == b"\6\0\0\0"
-        data = data[:at] + b"\4" + data[at + 1 :]
-    film.write_bytes(data)
-    (video,) = list_videos("DHF1K", tmp_path, tmp_path / "dst", "w")
-    assert [path.name for path in video.maps] == numbered(4)
-    summary = run_dataset([video], lambda: load(model))
-    assert (summary.videos, summary.frames, summary.failed) == (1, 6, {})
-    assert sorted(path.name for path in video.maps[0].parent.glob("*.png")) == numbered(6)
-
-
-@pytest.mark.parametrize("lost", [5, 23])
-def test_a_film_with_a_damaged_picture_fails_since_later_maps_would_have_other_numbers(cli, model, tmp_path, lost):
-    (tmp_path / "src/video").mkdir(parents=True)
-    write_clip(tmp_path / "src/video/001.mp4", moving_disc(3, 64, 96))
-    clip = damage(write_clip(tmp_path / "src/video/002.mp4", moving_disc(24, 64, 96), options={"bf": "0"}), [lost])
-    arguments = ("--dataset", "DHF1K", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
-    ran = cli(main, *arguments)
-    assert ran.code == 1
-    assert f"salema-run: 002: {clip}: is damaged at 0." in ran.err
-    assert "and maps after that would have other frames' numbers; copy or download it anew" in ran.err
-    assert ran.err.splitlines()[-1] == "salema-run: 1 of 2 videos failed; the others are done"
-    made = [read_provenance(tmp_path / f"dst/seeded-16_predictions/{name}") for name in ("0001", "0002")]
-    assert [one.complete for one in made] == [True, False]
-
-
-def test_a_film_that_cannot_be_read_is_not_the_end_of_the_others(cli, model, tmp_path):
-    write_film(tmp_path / "src/video/001.AVI", moving_disc(2, 48, 64))
-    (tmp_path / "src/video/002.AVI").write_bytes(b"no video")
-    ran = cli(main, "--dataset", "DHF1K", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
-    assert ran.code == 1
-    assert ran.out.startswith("1 of 2 videos, 2 maps")
-    assert "video/002.AVI: can't be read as a video" in ran.err
-    with pytest.raises(VideoError, match="images in frames/<number>/, or video/<number>.AVI"):
-        list_videos("DHF1K", tmp_path / "src", tmp_path, "w", start=3)
 
 
 def test_maps_are_the_published_ones_and_the_state_starts_anew(cli, model, tmp_path):
@@ -366,7 +184,7 @@ _OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
         (("--dataset", "other", "--src", "s"), 2, "--dataset other: give --src DIR and --dst DIR"),
         (("--dataset", "LEDOV", "--src", "s", "--dst", "d"), 2, "--dataset LEDOV: not one of DHF1K, Hollywood-2"),
         (("--dataset", "other", "--src", "s", "--dst", "d", "--naming", "x"), 2, "--naming x: not one of published"),
-        (("--dataset", "other", "--src", "s", "--dst", "d", "--start", 1), 2, "--start and --end number the videos"),
+        (("--dataset", "other", "--src", "s", "--dst", "d", "--start", 1), 2, "--start and --end are for DHF1K"),
         *(
             ((*_OTHER, *options), 2, f"{options[0]}: not for --dataset other; leave it out")
             for options in (
@@ -386,7 +204,7 @@ _OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
         (("--recover", ".", "--jobs", 2), 2, "--jobs: not for --recover ., which runs nothing; leave it out"),
         (("--recover", ".", "v.mp4"), 2, "--recover .: give no sources with it; nothing is run"),
         (("--dataset", "other", "--src", "absent", "--dst", "d"), 1, "absent: no such folder"),
-        (("--dataset", "UCF-sports", "--src", ".", "--dst", "d"), 1, r"holds no video of UCF-sports"),
+        (("--dataset", "UCF-sports", "--src", ".", "--dst", "d"), 1, "holds none of the UCF-sports videos asked for"),
     ],
 )
 def test_usage(cli, model, tmp_path, monkeypatch, arguments, code, sentence):

@@ -1,4 +1,4 @@
-"""A long run: memory stays where it was, and what comes out at the end is what a fresh run gives."""
+"""A long run: memory does not grow, and the last maps are those of a fresh run."""
 
 import gc
 import itertools

@@ -1,4 +1,4 @@
-"""OpenCV's capture, which opens files as it opens cameras: there is no camera where the tests run."""
+"""OpenCV's capture, with files, which it opens like cameras: the tests run without a camera."""
 
 import time
 

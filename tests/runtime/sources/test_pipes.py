@@ -38,7 +38,7 @@ def test_standard_input(model, tmp_path, name, how):
     err = ran.stderr.decode()
     if (name, how) == ("a.mp4", "pipe"):
         assert ran.returncode == 1
-        assert "an MP4 with its index at its end has to be named, or piped as MKV" in err
+        assert "name the file if it is an MP4 with its index at the end, or pipe it as MKV" in err
         assert not (tmp_path / "o.mp4").exists()
         return
     assert ran.returncode == 0, err

@@ -1,4 +1,4 @@
-"""Sources that are lost and found again: with time of the test's own, and a real RTSP server that is cut off."""
+"""Sources that are lost and come back: with a simulated clock, and with a real RTSP server that is cut off."""
 
 import threading
 from fractions import Fraction
@@ -91,7 +91,9 @@ def test_it_gives_up_after_its_attempts_and_says_both_reasons(at_once):
         raise VideoError("cam: refused")
 
     live = iter(Reconnecting(Scripted(2, "timed out"), refuse, 9, stop, Losses(), lambda _: None))
-    with pytest.raises(VideoError, match=r"cam: lost after 2 frames \(timed out\), and not there again in 9 attempts"):
+    with pytest.raises(
+        VideoError, match=r"cam: lost after 2 frames \(timed out\), and did not come back in 9 attempts"
+    ):
         list(live)
     assert waits == [0.5, 0.5, 1, 2, 4, 8, 16, 30, 30]
 

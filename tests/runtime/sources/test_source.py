@@ -102,7 +102,7 @@ def test_what_is_there_under_a_name_is_meant_by_it(tmp_path, monkeypatch):
         *(("video", "wow ! cool"), ("images", "601"), ("video", "x"), ("video", "y"), ("video", "a b"))
     ]
     assert kinds("0", "./0") == [("camera", "camera0"), ("video", "0")]
-    with pytest.raises(UsageError, match="a source without a name"):
+    with pytest.raises(UsageError, match="a source has no name"):
         find_sources([""])
 
 
