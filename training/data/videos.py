@@ -90,7 +90,7 @@ class Videos:
             yield Seen(
                 frame,
                 None if truth is None or truth.density is None else read_map(truth.density),
-                None if truth is None or truth.fixation is None else read_fixations(truth.fixation),
+                None if truth is None or truth.fixation is None else _fixated(truth.fixation),
             )
 
     def _frames(self, index: int, start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -110,7 +110,7 @@ class Videos:
         """Returns density and counted fixations at the network's size; zeros where nothing is known."""
         counts, density = np.zeros(size_hw, np.float32), np.zeros(size_hw, np.float32)
         if truth is not None and truth.fixation is not None:
-            counts = count_fixations(view.points(_places(read_fixations(truth.fixation))), size_hw)
+            counts = count_fixations(view.points(_places(truth.fixation)), size_hw)
         if truth is not None and truth.density is not None:
             density = peaked(view.picture(_as_float(read_map(truth.density)), size_hw))
         elif counts.any():
@@ -136,11 +136,19 @@ def _film_frames(film: Path, start: int) -> Iterator[tuple[int, NDArray[np.uint8
                 yield number, frame.image_bgr
 
 
-def _places(fixated: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Returns the centres of the pixels that are set `(n, 2)`, as fractions of width and height."""
-    rows, columns = np.nonzero(fixated)
-    size = np.array(fixated.shape[::-1], np.float32)
-    return ((np.stack([columns, rows], 1) + np.float32(0.5)) / size).astype(np.float32)
+def _fixated(path: Path) -> NDArray[np.bool_]:
+    """Reads a fixation map, bool `(H, W)`."""
+    size_hw, indices = read_fixations(path)
+    fixated = np.zeros(size_hw, bool)
+    fixated.ravel()[indices] = True
+    return fixated
+
+
+def _places(path: Path) -> NDArray[np.float32]:
+    """Reads the centres of the pixels that are fixated `(n, 2)`, as fractions of width and height."""
+    size_hw, indices = read_fixations(path)
+    rows, columns = np.divmod(indices, size_hw[1])
+    return ((np.stack([columns, rows], 1) + 0.5) / size_hw[::-1]).astype(np.float32)
 
 
 def _as_float(values: Map) -> NDArray[np.uint8]:
