@@ -1,0 +1,102 @@
+"""What a lower precision costs shipped weights: FP16 and INT8 in every form against FP32, by `salema-eval --compare`.
+
+On the photographs that `salema-train` validates on, each a video of one frame. INT8 is calibrated on what is named.
+Usage: python -m salema.training.shipping.precisions --src DIR --calib VIDEO|FOLDER FILE.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from salema.benchmarks.studies.common import write_study
+from salema.export.exporter import export_model
+from salema.export.options import ExportOptions
+from salema.export.weights.checkpoints import shipped_names
+from salema.runtime.errors import SalemaError
+from salema.training.data.choose import PHOTOGRAPHS, choose_data
+from salema.training.options import DataOptions
+from salema.training.shipping.lay_out import lay_out
+
+METRICS = ("nss", "auc_judd", "cc", "sim")
+FORMS: dict[str, tuple[dict[str, Any], str]] = {  # how it is exported, and what runs it
+    "FP32, OpenVINO": ({}, "openvino"),
+    "FP32, ncnn": ({"for_": "ncnn"}, "ncnn"),
+    "FP16, ONNX Runtime": ({"precision": "fp16"}, "onnxruntime"),
+    "INT8, ONNX Runtime": ({"precision": "int8", "for_": "onnxruntime"}, "onnxruntime"),
+    "INT8, OpenVINO": ({"precision": "int8", "for_": "openvino"}, "openvino"),
+    "INT8, ncnn": ({"precision": "int8", "for_": "ncnn"}, "ncnn"),
+}
+
+
+def export(weights: str, folder: Path, options: dict[str, Any], calib: str) -> None:
+    """Exports shipped weights in one form.
+
+    Raises:
+        SalemaError: see `export_model`.
+    """
+    calibrated = {"calib": calib} if options.get("precision") == "int8" else {}
+    export_model(weights, folder, ExportOptions(**options, **calibrated), print)
+
+
+def predict(folder: Path, backend: str, source: Path, into: Path) -> None:
+    """Runs a model over the laid-out photographs, and leaves its maps."""
+    _run("salema-run", "--dataset", "other", "--src", source, "--dst", into, "--model", folder, "--backend", backend)
+
+
+def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
+    """Compares the maps of two models; returns the differences, the second's less the first's, with intervals."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scores.json"
+        options = ("--dataset", "other", "--gt", source, "--protocol", "exact", "--json", path)
+        _run("salema-eval", "--pred", first, "--compare", second, *options)
+        record = json.loads(path.read_text("utf-8"))
+    return {name: record["difference"]["over_videos"][name] for name in METRICS}
+
+
+def _run(command: str, *options: object) -> None:
+    subprocess.run([Path(sys.executable).with_name(command), *map(str, options)], check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(name: str, source: Path, calib: str, folder: Path) -> dict[str, Any]:
+    """Measures every form of shipped weights; what an export refuses is told in its place."""
+    export(name, folder / "fp32", {}, calib)
+    predict(folder / "fp32", "onnxruntime", source, folder / "fp32-maps")
+    forms: dict[str, Any] = {}
+    for number, (form, (options, backend)) in enumerate(FORMS.items()):
+        model, maps = folder / f"{number}", folder / f"{number}-maps"
+        try:
+            export(name, model, options, calib)
+        except SalemaError as error:
+            forms[form] = {"refused": str(error)}
+            continue
+        predict(model, backend, source, maps)
+        forms[form] = compare(source, folder / "fp32-maps", maps)
+    return forms
+
+
+def main() -> None:
+    """Measures all weights that ship, and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--src", type=Path, required=True, help="folder of photographs, as salema-train takes it")
+    parser.add_argument("--calib", required=True, help="what INT8 is calibrated on")
+    parser.add_argument("file", metavar="FILE.json")
+    chosen = parser.parse_args()
+    _, held_out = choose_data(DataOptions(dataset=PHOTOGRAPHS, src=chosen.src), print)
+    assert held_out is not None
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(held_out, Path(folder) / "photographs")
+        found = {
+            name: measure(name, Path(folder) / "photographs", chosen.calib, Path(folder) / name)
+            for name in shipped_names()
+        }
+    write_study({"photographs": len(held_out.names), "against": "FP32, ONNX Runtime", "forms": found})
+
+
+if __name__ == "__main__":
+    main()
