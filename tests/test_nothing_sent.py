@@ -20,6 +20,7 @@ MAINS = {
     "salema-eval": "salema.benchmarks.scores.cli:main",
     "salema-export": "salema.export.cli:main",
     "salema-run": "salema.runtime.cli.run:main_of_process",
+    "salema-train": "salema.training.cli:main",
 }
 PLOT = [".cache", ".config"]  # Matplotlib's list of fonts, with --plot; docs/cpu.md says so
 
@@ -94,12 +95,16 @@ def commands(exported, clip, folder):
             *("salema-bench", "--model", ours, "--compare", "pytorch,onnxruntime,openvino"),
             *("--duration", 0.05, "--plot", "plot.png"),
         ),
+        "train": (
+            *("salema-train", *on_dataset, "--val", "2:1", "--width", "1/8", "--imgsz", *SIZE_HW, "--device", "cpu"),
+            *("--epochs", 1, "--clip-frames", 1, "--half-size", 0),
+        ),
     }
 
 
 NAMES = (
     *("doctor", "run", "run in OpenVINO", "run in ncnn", "eval", "export"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("export in INT8", "bench")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("export in INT8", "bench", "train")),
 )
 
 
@@ -111,7 +116,7 @@ def test_every_command_keeps_to_itself(alone, exported, small_clip, tmp_path, na
     command, *arguments = made[name]
     reached, left = alone(start(command), *arguments)
     assert reached == []
-    assert left == (PLOT if "--plot" in arguments else [])
+    assert left == (PLOT if "--plot" in arguments or name == "train" else [])
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ MAINS = {
     ),
     "salema-bench": ("salema.benchmarks.speed.cli", "salema.benchmarks.speed.bench.run_bench", []),
     "salema-export": ("salema.export.cli", "salema.export.exporter.export_model", ["--weights", "seeded:16"]),
+    "salema-train": ("salema.training.cli", "salema.training.run.train", []),
     "salema-doctor": ("salema.runtime.doctor.cli", "salema.runtime.doctor.report.examine", []),
 }
 

@@ -60,7 +60,8 @@ def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
 
 
 def _run(command: str, *options: object) -> None:
-    subprocess.run([Path(sys.executable).with_name(command), *map(str, options)], check=True, stdout=subprocess.DEVNULL)
+    line = [Path(sys.executable).with_name(command), *map(str, options)]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own commands
 
 
 def measure(name: str, source: Path, calib: str, folder: Path) -> dict[str, Any]:
