@@ -31,8 +31,9 @@ class Request:
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint (.pt, .safetensors, SalGAN's .npz), URL, or 'seeded' for untrained weights"
-            " ('seeded:8': an eighth of the channels). This or --from must be given.",
+            help="Checkpoint (.pt, .safetensors, SalGAN's .npz), URL, 'nano' for the trained weights that ship (a file"
+            " called so is ./nano), or 'seeded' for untrained ones ('seeded:8': an eighth of the channels). This or"
+            " --from must be given.",
             show_default=False,
         ),
     ] = None

@@ -130,6 +130,12 @@ def model(exported):
 
 
 @pytest.fixture(scope="session")
+def nano_model(exported):
+    """The trained network that ships, at its own size: where maps must make sense."""
+    return exported("nano", imgsz_hw=(192, 256))
+
+
+@pytest.fixture(scope="session")
 def seeded_arrays():
     """Full-size seeded weights by family, made once."""
     made = {}

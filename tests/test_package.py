@@ -79,6 +79,7 @@ def test_the_wheel_holds_every_file_of_the_packages_but_studies_and_results(buil
         names = set(wheel.namelist())
     ours = {name for name in names if not name.startswith("salema-")}
     assert ours == {f"salema/{name}" for name in packaged()}
+    assert "salema/export/weights/shipped/nano.safetensors" in ours
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

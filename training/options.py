@@ -36,7 +36,7 @@ class NetworkOptions:
         str,
         typer.Option(help="auto, salgan, salema30 (any layer; r for residual; 7+54 for two), salclstm30, salclstm56."),
     ] = "auto"
-    init: Annotated[str, typer.Option(help="Checkpoint to begin with, a URL, nano, or seeded.")] = "seeded"
+    init: Annotated[str, typer.Option(help="Checkpoint to begin with, a URL, nano (it ships), or seeded.")] = "seeded"
     width: Annotated[str, typer.Option(help="Share of the channels of seeded weights, such as 1/8.")] = "1"
     alpha: Annotated[str, typer.Option(help="Weight of the new frame: learned, or a number in (0, 1] that stays.")] = (
         "learned"

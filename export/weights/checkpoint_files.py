@@ -27,6 +27,7 @@ from salema.runtime.files.whole_files import write_bytes
 
 _LASAGNE_ARRAYS = 2 * sum(index <= LAST_CONV for index in CONVS)
 _STATED_KEY = "salema"
+_BARE = re.compile(r"\d+\.(weight|bias)")  # a key of the generator alone
 _SAFETENSORS_HEAD = 9  # eight bytes of length, then the brace that opens the header
 
 
@@ -159,13 +160,21 @@ def _read_torch(path: Path) -> Contents:
         content, stated = content["state_dict"], content.get(_STATED_KEY)
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path}: holds no state_dict but a {type(content).__name__}; save model.state_dict()")
-    values = {str(key).removeprefix("module."): value for key, value in content.items()}
-    if len(values) < len(content):
-        raise CheckpointError(f"{path}: holds some keys twice, with and without 'module.'; save one model alone")
-    if all(re.fullmatch(r"\d+\.(weight|bias)", key) for key in values):
-        hint = Hint(Architecture("salgan"), "the file's bare keys, as SalGAN's and SalBCE's have")
-        return Contents({f"salgan.{key}": value for key, value in values.items()}, hint)
+    values = _by_published_key(path, content)
+    if all(_BARE.fullmatch(str(key).removeprefix("module.")) for key in content):
+        return Contents(values, Hint(Architecture("salgan"), "the file's bare keys, as SalGAN's and SalBCE's have"))
     return _read_stated(values, stated)
+
+
+def _by_published_key(path: Path, content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Takes the prefix of a parallel model from the keys, and gives bare ones the generator's."""
+    bare = {key: str(key).removeprefix("module.") for key in content}
+    values = {f"salgan.{bare[key]}" if _BARE.fullmatch(bare[key]) else bare[key]: content[key] for key in content}
+    if len(values) < len(content):
+        raise CheckpointError(
+            f"{path}: holds some keys twice, with and without 'module.' or 'salgan.'; save one model alone"
+        )
+    return values
 
 
 def _read_safetensors(path: Path) -> Contents:
@@ -174,7 +183,7 @@ def _read_safetensors(path: Path) -> Contents:
     with safe_open(str(path), framework="pt") as file:
         values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - the file is no dict
         text = (file.metadata() or {}).get(_STATED_KEY)
-    return _read_stated(values, text)
+    return _read_stated(_by_published_key(path, values), text)
 
 
 def _read_lasagne(path: Path) -> Contents:

@@ -29,6 +29,7 @@ from salema.runtime.errors import CheckpointError, UsageError
 from salema.runtime.files.whole_files import sha256_of
 from salema.runtime.wording import listed
 
+SHIPPED = Path(__file__).parent / "shipped"  # trained weights that come with the package, each NAME.safetensors
 _SEEDED = re.compile(r"seeded(?::(\d+))?")
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -39,7 +40,7 @@ class Checkpoint:
     """Weights as published.
 
     Attributes:
-        name: the file's name, or `seeded`.
+        name: the file's name, `nano` or another of the shipped ones, or `seeded`.
         sha256: of the file; of the tensors for seeded weights.
         weights: float32 tensors by key (`salgan.N.weight`, `Gates.bias`, ...), without `alpha`.
         learned_alpha: the checkpoint's `alpha` before its sigmoid, or None.
@@ -62,7 +63,8 @@ def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
 
     Args:
         source: a file (`.pt` as published, SalGAN's Lasagne `.npz`, our `.safetensors`; told apart by content), an
-            http(s) URL (downloaded once into the user's cache), or `seeded`, or `seeded:8` for an eighth of the widths.
+            http(s) URL (downloaded once into the user's cache), `nano` or another name of `shipped_names` (also where
+            a file is called so), or `seeded`, or `seeded:8` for an eighth of the widths.
         seeded_kind: the family of seeded weights.
 
     Raises:
@@ -71,6 +73,9 @@ def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
     """
     if match := _SEEDED.fullmatch(source):
         return _seeded(seeded_kind, int(match[1] or 1))
+    if source in shipped_names():
+        path = SHIPPED / f"{source}.safetensors"
+        return _checked(path, source, read(path))
     if _URL.match(source):
         path = download(source)
         try:
@@ -81,8 +86,16 @@ def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
     path = Path(source)
     if not path.is_file():
         what = "not a file" if path.exists() else "no such file"
-        raise CheckpointError(f"{path}: {what}; give a checkpoint, a URL, or 'seeded' for untrained weights")
+        names = ", ".join(f"'{name}'" for name in shipped_names())
+        raise CheckpointError(
+            f"{path}: {what}; give a checkpoint, a URL, {names} for weights that ship, or 'seeded' for untrained ones"
+        )
     return _checked(path, path.name, read(path))
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Returns the names of the trained weights that come with the package."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.safetensors")))
 
 
 def _seeded(kind: Kind, divisor: int) -> Checkpoint:

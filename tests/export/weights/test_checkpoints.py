@@ -62,6 +62,13 @@ def test_bare_inner_keys_are_salgan(tmp_path, weights, wrapped):
     assert checkpoint.hint.architecture == Architecture("salgan")
 
 
+def test_keys_that_are_there_twice(tmp_path, weights):
+    path = tmp_path / "both.pt"
+    torch.save(weights["salema"] | {"0.bias": torch.zeros(4)}, path)
+    with pytest.raises(CheckpointError, match="some keys twice, with and without 'module.' or 'salgan.'"):
+        load_checkpoint(str(path))
+
+
 def true_convolution(x, weight):
     """Sums x[c, i-u, j-v] * w[o, c, u, v] as Lasagne's default does; x (c, h, w), 3x3 kernel centred at (1, 1)."""
     out = np.zeros((len(weight), *x.shape[1:]))
