@@ -53,7 +53,7 @@ def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed
     sums = np.array([np.nansum(rows, axis=0) for rows in differences.values()])
     if over == "videos":
         sums, known = sums / np.maximum(known, 1), np.minimum(known, 1)
-    ends = [_interval(*_of_metric(sums, known, column), seeded(seed, "bootstrap")) for column in range(len(METRICS))]
+    ends = [interval(*_of_metric(sums, known, column), seeded(seed, "bootstrap")) for column in range(len(METRICS))]
     videos = (known > 0).sum(axis=0)
     means = sums.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return {
@@ -85,7 +85,7 @@ def _of_metric(
     return sums[known, column], counts[known, column]
 
 
-def _interval(sums: NDArray[np.float64], counts: NDArray[np.intp], rng: np.random.Generator) -> tuple[float, float]:
+def interval(sums: NDArray[np.float64], counts: NDArray[np.intp], rng: np.random.Generator) -> tuple[float, float]:
     """Returns the interval's ends from each video's sum and count `(videos,)`; NaN for no video."""
     if not len(sums):
         return np.nan, np.nan
