@@ -1,4 +1,4 @@
-"""How well the shipped weights say where people look at photographs that nobody trained on, beside other ways to say it.
+"""How well the shipped weights say where people look at photographs that nobody trained on, beside other ways.
 
 The photographs that `salema-train` validates on (every 14th from the 3rd on) are scored as with `salema-eval --protocol
 exact`. The other ways: a Gaussian fitted to the fixations of the photographs that are trained on; the spectral residual
