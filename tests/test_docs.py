@@ -40,6 +40,7 @@ REASONS = {
     "needs a camera, a stream or FFmpeg",
     "sets up a virtual environment",
     "takes half an hour",
+    "takes hours",
     "takes minutes",
 }
 
