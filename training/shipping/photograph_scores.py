@@ -70,8 +70,8 @@ def spectral_residual(image: NDArray[np.uint8]) -> Float:
     residual = logarithm - cv2.blur(logarithm, (3, 3), borderType=cv2.BORDER_WRAP)
     back = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
     blurred_back = cv2.GaussianBlur(back, (0, 0), 2.5)
-    found: Float = cv2.resize(blurred_back.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return found
+    found = cv2.resize(blurred_back.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return found.astype(np.float32, copy=False)
 
 
 def score_maps(gaze: GazeSet, predict: Callable[[NDArray[np.uint8]], Float]) -> Scores:
