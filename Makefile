@@ -67,9 +67,11 @@ gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed)) links
 # then clips made of them, in which the coefficient is learned. The runs are kept in RUN.
 DATA ?= ../shared/data/osie
 RUN ?= train-nano
+TRAIN = $(BIN)/salema-train --dataset photographs --src $(DATA) --device cpu
 train-nano: $(INSTALLED)
-	$(BIN)/salema-train --dataset photographs --src $(DATA) --width 1/8 --clip-frames 1 --batch 10 --epochs 140 --half-size 0.9 --nss 0.1 --seed 1 --validate-every 5 -o $(RUN)/photographs
-	$(BIN)/salema-train --dataset photographs --src $(DATA) --init $(RUN)/photographs/best.pt --clip-frames 8 --seed 1 --validate-every 5 -o $(RUN)/clips
+	$(TRAIN) --width 1/8 --clip-frames 1 --batch 10 --epochs 140 --until 60 --half-size 0.9 --validate-every 5 --seed 1 -o $(RUN)/half
+	$(TRAIN) --init $(RUN)/half/best.pt --clip-frames 1 --batch 10 --epochs 14 --half-size 0 --lr 5e-4 --weight-decay 0.05 --validate-every 2 --seed 2 -o $(RUN)/whole
+	$(TRAIN) --init $(RUN)/whole/best.pt --clip-frames 8 --batch 4 --epochs 2 --half-size 0 --lr 1e-4 --weight-decay 0.05 --average 0.99 --seed 3 -o $(RUN)/clips
 	$(BIN)/python -m salema.training.shipping.ship $(RUN)/clips nano
 
 clips: $(INSTALLED)

@@ -68,5 +68,8 @@ class RunOptions:
         int, typer.Option(min=1, help="Parts that a step's clips are taken in, one after the other: less memory.")
     ] = 1
     workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead.")] = 0
+    until: Annotated[
+        int | None, typer.Option(min=1, metavar="EPOCH", help="Stop after this one; the schedule is still of all.")
+    ] = None
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between states to resume from.")] = 200
     validate_every: Annotated[int, typer.Option(min=1, metavar="EPOCHS", help="Epochs between validations.")] = 1

@@ -77,7 +77,7 @@ def train(request: Request, say: Say, bar: Any, stop: threading.Event) -> Path |
         check_settings(folder, settings(request, task), resume=request.run.resume)
     accelerator.wait_for_everyone()
     with closing(Trainer(accelerator, network, task, stop)) as trainer:
-        while trainer.progress.epoch <= task.recipe.epochs:
+        while trainer.progress.epoch <= task.last_epoch:
             bar.begun(trainer.progress.epoch, len(trainer.plan(trainer.progress.epoch)), trainer.progress.step)
             trainer.train_epoch(bar.advance)
             _end_epoch(trainer, accelerator, task, own_say)
@@ -158,7 +158,7 @@ def _accelerator(run: RunOptions) -> Accelerator:
 def _end_epoch(trainer: Trainer, accelerator: Accelerator, task: Task, say: Say) -> None:
     """Scores, saves and shows what an epoch has brought."""
     epoch = trainer.progress.epoch
-    is_shown = epoch == task.recipe.epochs or epoch % task.options.validate_every == 0
+    is_shown = epoch == task.last_epoch or epoch % task.options.validate_every == 0
     is_best = is_shown and task.held_out is not None and _score(trainer, accelerator, task, say)
     if accelerator.is_main_process:
         tensors = trainer.averaged.published()

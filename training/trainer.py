@@ -46,6 +46,11 @@ class Task:
     options: RunOptions
     teacher: Teacher | None = None
 
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which the run ends."""
+        return min(self.recipe.epochs, self.options.until or self.recipe.epochs)
+
 
 class Trainer:
     """Trains a network, from where the folder's state left off.

@@ -30,7 +30,7 @@ class NoBar:
 def run(photographs, folder, said=None, recipe="default", network=None, **choices):
     """Trains on the photographs; `run` options and the recipe's choices are told apart by their names."""
     options = {
-        name: choices.pop(name) for name in ("resume", "seed", "accumulate", "validate_every") if name in choices
+        name: choices.pop(name) for name in ("resume", "seed", "accumulate", "validate_every", "until") if name in choices
     }
     request = Request(
         recipe,
@@ -95,6 +95,14 @@ def test_a_run_is_the_same_again(photographs, tmp_path):
     _, whole = run(photographs, tmp_path / "whole", epochs=3), read_log(tmp_path / "whole")
     run(photographs, tmp_path / "again", epochs=3)
     assert read_log(tmp_path / "again") == whole
+
+
+def test_a_run_that_ends_early_keeps_the_whole_ones_schedule(photographs, tmp_path):
+    run(photographs, tmp_path / "whole", epochs=3)
+    run(photographs, tmp_path / "part", epochs=3, until=2)
+    assert steps(tmp_path / "part") == steps(tmp_path / "whole")[:2]
+    run(photographs, tmp_path / "part", epochs=3, resume=True)
+    assert steps(tmp_path / "part") == steps(tmp_path / "whole")
 
 
 def test_parts_of_a_step_add_up_to_it(photographs, tmp_path):

@@ -40,8 +40,8 @@ def export(weights: str, folder: Path, options: dict[str, Any], calib: str) -> N
     Raises:
         SalemaError: see `export_model`.
     """
-    calibrated = {"calib": calib} if options.get("precision") == "int8" else {}
-    export_model(weights, folder, ExportOptions(**options, **calibrated), print)
+    chosen = ExportOptions(**options, calib=calib if options.get("precision") == "int8" else None)
+    export_model(weights, folder, chosen, print)
 
 
 def predict(folder: Path, backend: str, source: Path, into: Path) -> None:
@@ -60,7 +60,7 @@ def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
 
 
 def _run(command: str, *options: object) -> None:
-    line = [Path(sys.executable).with_name(command), *map(str, options)]
+    line = [str(Path(sys.executable).with_name(command)), *map(str, options)]
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own commands
 
 
