@@ -12,9 +12,9 @@ PYSALIENCY := .cache/pysaliency-0.2.22
 demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py
 
-# All tests, as many files side by side as there are cores. ARGS goes to pytest: make test ARGS="-k video -x".
+# All tests, as many files side by side as there are cores, in tests/conftest.py's order. ARGS goes to pytest: make test ARGS="-k video -x".
 test: $(INSTALLED) clips $(PYSALIENCY)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The source distribution, and the wheel built from it, in dist/.
 wheel: $(INSTALLED)

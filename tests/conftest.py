@@ -1,11 +1,10 @@
+import gc
 import hashlib
 import os
 import pickle
 import signal
 import sys
-from contextlib import suppress
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,13 +32,28 @@ if WORKER and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {CORES[int(WORKER.removeprefix("gw")) % len(CORES)]})
 
 
-def pytest_collection_finish(session):
-    """Has PyTorch's exporter read its operators once, not at each export, where it takes a third of the time."""
-    if "torch" in sys.modules:
-        with suppress(ImportError, AttributeError):  # another version of it is slower
-            from torch.onnx._internal.exporter._registration import ONNXRegistry
+# Files of few tests that take long, and those of most work.
+LONG = (
+    *("runtime/run/test_soak.py", "runtime/test_session.py", "test_docs.py", "kernels/test_compile.py"),
+    *("kernels/ops/test_sanitizers.py", "benchmarks/gpu/test_check.py", "export/int8/test_to_int8.py"),
+    *("benchmarks/peers/test_peers.py", "export/int8/test_ncnn.py", "test_package.py", "test_nothing_sent.py"),
+    *("export/graph/test_models.py", "kernels/ops/test_ema.py"),
+)
 
-            ONNXRegistry.from_torchlib = classmethod(cache(ONNXRegistry.from_torchlib.__func__))
+
+def pytest_collection_modifyitems(items):
+    """What takes long comes first: where pytest-xdist gives whole files to its workers, the last ones are short."""
+    place = {HERE / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish(session):
+    if "torch" in sys.modules:
+        from traced_once import read_operators_once
+
+        read_operators_once()
+    gc.collect()
+    gc.freeze()  # Python looks for garbage in what the tests make, and not in half a million objects of modules
 
 
 def pytest_runtest_setup(item):
@@ -104,6 +118,36 @@ def once(tmp_path_factory):
         return done[key]
 
     return give
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traced_once(once):
+    if "torch" not in sys.modules:
+        yield
+        return
+    from traced_once import trace_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        trace_once(patch, once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_rates():
+    """The machine's own rates in hundredths of a second instead of seconds, in every case of salema-bench."""
+    from salema.benchmarks.machine import rates
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rates, "_LEAST_S", 0.01)
+        yield
+
+
+@pytest.fixture
+def traced_anew(monkeypatch):
+    """For tests of the tracing itself: `torch.onnx.export` as it is."""
+    import torch
+
+    monkeypatch.setattr(torch.onnx, "export", getattr(torch.onnx.export, "__wrapped__", torch.onnx.export))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def build(variant, sanitizer=""):
         path.parent.mkdir(parents=True, exist_ok=True)
         checks = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"] if sanitizer else []
         command = ["g++", *FLAGS, *checks, "-DSALEMA_HOST", f"-include{HERE / 'host_cuda.h'}", *variant.arguments]
-        aside = path.with_suffix(".partial")
+        aside = path.with_suffix(f".{os.getpid()}.partial")
         command += ["-x", "c++", str(sources[0]), "-shared", "-fPIC", "-pthread", "-o", str(aside)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

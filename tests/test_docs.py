@@ -19,7 +19,6 @@ from int8_model import SIZE_HW
 from synthetic import write_dataset
 from videos import write_clip
 
-from salema.benchmarks.machine import rates
 from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
@@ -164,7 +163,6 @@ def test_the_text_names_only_options_that_there_are(options_of):
 @pytest.mark.parametrize("block", [param for param in SHELL if not param.values[0].why])
 def test_each_command_runs(block, cli, workspace, done, monkeypatch):
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr(rates, "_LEAST_S", 0.01)  # the machine's own rates take seconds else
     for words in block.commands:
         if words[0] not in COMMANDS:
             assert words[:2] == ["pip", "install"]  # not run: its extras are looked up above

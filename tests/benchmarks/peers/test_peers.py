@@ -96,7 +96,7 @@ def test_a_product_that_is_emulated_is_no_rate(monkeypatch):
 
     import torch
 
-    monkeypatch.setattr(torch, "_int_mm", lambda a, b: time.sleep(1))
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: time.sleep(0.5))
     assert set(measure_rates("cpu", {"fp32", "int8"}).operations_per_s) == {"fp32"}
 
 

@@ -148,7 +148,7 @@ def test_no_frame_is_tried_twice(exported, clip, tmp_path, frames, tried):
     assert len(set(maps)) == tried
 
 
-def test_two_exports_are_equal_to_the_byte(int8, clip, tmp_path):
+def test_two_exports_are_equal_to_the_byte(int8, clip, tmp_path, traced_anew):
     options = ExportOptions(imgsz_hw=SIZE_HW, precision="int8", calib=str(clip), calib_frames=24, for_="tensorrt")
     again = export_model(WEIGHTS, tmp_path, options, lambda _: None)
     assert again.paths[0].read_bytes() == int8(for_="tensorrt").paths[0].read_bytes()

@@ -13,6 +13,7 @@ from videos import outputs, probe, write_clip
 from salema.runtime import load
 from salema.runtime.cli.run import main
 from salema.runtime.output.frame_numbers import measure
+from salema.runtime.output.map_sinks import published_name
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.source import find_sources
 
@@ -27,6 +28,10 @@ def raw(model, small_clip):
 
 def pngs(folder):
     return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in outputs(folder)]
+
+
+def test_names_of_maps_have_four_digits_or_more():
+    assert [published_name(number) for number in (1, 9999, 10_000)] == ["0001.png", "9999.png", "10000.png"]
 
 
 def test_npz_holds_the_raw_maps_and_their_times(cli, model, small_clip, raw, tmp_path):
