@@ -30,7 +30,9 @@ class NoBar:
 def run(photographs, folder, said=None, recipe="default", network=None, **choices):
     """Trains on the photographs; `run` options and the recipe's choices are told apart by their names."""
     options = {
-        name: choices.pop(name) for name in ("resume", "seed", "accumulate", "validate_every", "until") if name in choices
+        name: choices.pop(name)
+        for name in ("resume", "seed", "accumulate", "validate_every", "until")
+        if name in choices
     }
     request = Request(
         recipe,

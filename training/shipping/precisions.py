@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from salema.benchmarks.metrics.protocols import METRICS as METRIC_LABELS
 from salema.benchmarks.studies.common import write_study
 from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
@@ -23,6 +24,7 @@ from salema.training.data.choose import PHOTOGRAPHS, choose_data
 from salema.training.options import DataOptions
 from salema.training.shipping.lay_out import lay_out
 
+_FLOAT_LAYERS = ("salgan.2", "salgan.5", "salgan.58")
 METRICS = ("nss", "auc_judd", "cc", "sim")
 FORMS: dict[str, tuple[dict[str, Any], str]] = {  # how it is exported, and what runs it
     "FP32, OpenVINO": ({}, "openvino"),
@@ -31,6 +33,8 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {  # how it is exported, and what
     "INT8, ONNX Runtime": ({"precision": "int8", "for_": "onnxruntime"}, "onnxruntime"),
     "INT8, OpenVINO": ({"precision": "int8", "for_": "openvino"}, "openvino"),
     "INT8, ncnn": ({"precision": "int8", "for_": "ncnn"}, "ncnn"),
+    # What the refusal of the form before advises.
+    "INT8, ncnn, three layers in float": ({"precision": "int8", "for_": "ncnn", "float_layers": _FLOAT_LAYERS}, "ncnn"),
 }
 
 
@@ -81,6 +85,19 @@ def measure(name: str, source: Path, calib: str, folder: Path) -> dict[str, Any]
     return forms
 
 
+def table(forms: dict[str, Any]) -> str:
+    """Returns a table of `docs/models.md`: differences from FP32, 95 % intervals in brackets; a refusal as such."""
+    rows = [f"| | {' | '.join(METRIC_LABELS[name] for name in METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
+    for form, found in forms.items():
+        cells = ["refused"] + [""] * (len(METRICS) - 1) if "refused" in found else [_cell(found[m]) for m in METRICS]
+        rows.append(f"| {form} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _cell(difference: dict[str, float]) -> str:
+    return f"{difference['mean']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
+
+
 def main() -> None:
     """Measures all weights that ship, and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,6 +113,7 @@ def main() -> None:
             name: measure(name, Path(folder) / "photographs", chosen.calib, Path(folder) / name)
             for name in shipped_names()
         }
+    print("\n\n".join(table(forms) for forms in found.values()))
     write_study({"photographs": len(held_out.names), "against": "FP32, ONNX Runtime", "forms": found})
 
 
