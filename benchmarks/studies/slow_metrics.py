@@ -90,7 +90,9 @@ def sim(saliency: Map, density: Map) -> float:
 def kl_divergence(saliency: Map, density: Map) -> float:
     """Sums `p log(p / q)`, with the MIT benchmark's epsilon."""
     epsilon = 2.2204e-16
-    predicted, wanted = (values / np.sum(values, dtype=np.float64) for values in (saliency, density))
+    predicted, wanted = (
+        values / np.sum(values) for values in (saliency.astype(np.float64), density.astype(np.float64))
+    )
     return float(np.sum(wanted * np.log(epsilon + wanted / (predicted + epsilon))))
 
 

@@ -84,6 +84,7 @@ def test_the_state_stays_where_it_is_and_there_is_one_graph(exported, disc):
         assert (session.to_host(old)["ema30"] == 1).all()
 
 
+@pytest.mark.tensorrt
 def test_what_is_written(exported, cli, tmp_path):
     network = ("--weights", "seeded:16", "--imgsz", 64, 96, "--residual", "--fp16")
     engine = ("--engine", "tensorrt-rtx", "--target", "sm89")
