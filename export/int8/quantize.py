@@ -96,7 +96,9 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
             for feed in feeds(session, run):
                 calibrator.collect_data(_One(feed))
         calibrated = calibrator.compute_data()
-    ranges = {name: [float(np.asarray(end).item()) for end in data.range_value] for name, data in calibrated.items()}
+    ranges = {  # ONNX Runtime 1.18 has no items()
+        name: [float(np.asarray(end).item()) for end in calibrated[name].range_value] for name in calibrated
+    }
     layers = layers_of(onnx.load(model))
     return {layer: (ranges[node.input[0]][0], ranges[node.input[0]][1]) for layer, node in layers.items()}
 
