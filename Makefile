@@ -63,12 +63,12 @@ gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed)) links
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[gpu,cuda,export,dev]'
 	touch $@
 
-# The weights that ship, made anew from photographs with fixations in DATA: hours on two cores. First single photographs,
-# then clips made of them, in which the coefficient is learned. The runs are kept in RUN.
-DATA ?= ../shared/data/osie
+# The weights that ship, made anew from photographs with fixations in DATA. First single photographs, at half size and
+# whole, then clips made of them, in which the coefficient is learned. The runs are kept in RUN.
 RUN ?= train-nano
 TRAIN = $(BIN)/salema-train --dataset photographs --src $(DATA) --device cpu
 train-nano: $(INSTALLED)
+	$(if $(DATA),,$(error give the folder of photographs and fixations: make train-nano DATA=osie))
 	$(TRAIN) --width 1/8 --clip-frames 1 --batch 10 --epochs 140 --until 60 --half-size 0.9 --validate-every 5 --seed 1 -o $(RUN)/half
 	$(TRAIN) --init $(RUN)/half/best.pt --clip-frames 1 --batch 10 --epochs 14 --half-size 0 --lr 5e-4 --weight-decay 0.05 --validate-every 2 --seed 2 -o $(RUN)/whole
 	$(TRAIN) --init $(RUN)/whole/best.pt --clip-frames 8 --batch 4 --epochs 2 --half-size 0 --lr 1e-4 --weight-decay 0.05 --average 0.99 --seed 3 -o $(RUN)/clips

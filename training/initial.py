@@ -78,7 +78,10 @@ def named(arch: str) -> Architecture:
     for kind, base in (("salema", "SalEMA"), ("salclstm", "SalCLSTM"), ("salgan", "SalGAN")):
         if bare.startswith(kind):
             rest = bare.removeprefix(kind) or ("30" if kind != "salgan" else "")
-            return Architecture.named(base + rest.upper())
+            try:
+                return Architecture.named(base + rest.upper())
+            except UsageError as error:  # it speaks of the options of salema-export
+                raise UsageError(f"--arch {arch}: {str(error).rpartition(': ')[2]}") from error
     raise UsageError(f"--arch {arch}: not one of salema30 (or another layer, r for residual), salgan, salclstm30, 56")
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -39,6 +39,16 @@ _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 Say = Callable[[str], None]
 
 
+class Progressing(Protocol):
+    """Shows how far a run is."""
+
+    def begun(self, epoch: int, steps: int, done: int) -> None:
+        """Begins an epoch of so many steps, some of which are done already."""
+
+    def advance(self, loss: float) -> None:
+        """Counts a step."""
+
+
 @dataclass(frozen=True)
 class Request:
     """All options of a run: which recipe, its choices that were given, and the rest."""
@@ -50,13 +60,13 @@ class Request:
     run: RunOptions
 
 
-def train(request: Request, say: Say, bar: Any, stop: threading.Event) -> Path | None:
+def train(request: Request, say: Say, bar: Progressing, stop: threading.Event) -> Path | None:
     """Trains a network, or goes on with a run.
 
     Args:
         request: what to do.
         say: takes a line on each step.
-        bar: shows progress: `begun(steps, done)` for an epoch, `advance(loss)` for a step.
+        bar: shows progress.
         stop: ends the run after the step that is under way.
 
     Returns:

@@ -61,7 +61,7 @@ def load_state(folder: Path, device: torch.device) -> tuple[Progress, dict[str, 
         parts: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         return Progress(**parts.pop("progress")), parts
     except Exception as error:  # a damaged file can fail anywhere in its reader
-        raise UsageError(f"{path}: can't be read; begin anew in another folder, with --init last.pt") from error
+        raise UsageError(f"{path}: can't be read; begin another run, in another folder") from error
 
 
 def save_checkpoint(path: Path, epoch: int, tensors: Mapping[str, Tensor], architecture: Architecture) -> None:

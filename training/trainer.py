@@ -25,7 +25,7 @@ from salema.training.network import ClipNetwork
 from salema.training.optimiser import averaging, forget_gradients, frozen_at, make_optimiser, rate_at, set_rate
 from salema.training.options import RunOptions
 from salema.training.recipes import Recipe
-from salema.training.state import Progress, load_state, save_state
+from salema.training.state import LAST, Progress, load_state, save_state
 from salema.training.teacher import Teacher
 
 
@@ -136,7 +136,7 @@ class Trainer:
         if not torch.isfinite(sums["loss"]):
             raise TrainingError(
                 f"epoch {self.progress.epoch}, step {batch.number + 1}: the loss is {loss} on"
-                f" {self._named(steps[batch.number])}; the last checkpoint is kept: go on from it with a lower --lr"
+                f" {self._named(steps[batch.number])}; {self._way_on()}"
             )
         forget_gradients(frozen_at(self.network, self._task.recipe, self.progress.epoch))
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._most(steps[batch.number].frames))
@@ -183,6 +183,11 @@ class Trainer:
     def _most(self, frames: int) -> float:
         recipe = self._task.recipe
         return recipe.clip_norm * (frames if recipe.reduction == "sum" else 1)
+
+    def _way_on(self) -> str:
+        last = self._task.folder / LAST
+        begin = f" --init {last} and" if last.is_file() else ""
+        return f"begin another run, with{begin} a lower --lr"
 
     def _named(self, step: Step) -> str:
         items = [item for item in step.items if item.frames]

@@ -1,6 +1,5 @@
 """Runs that are killed, stopped, or shared by two processes give what one undisturbed run gives."""
 
-import itertools
 import json
 import os
 import signal
@@ -92,11 +91,11 @@ def test_two_processes_share_what_one_does_alone(videos, tmp_path):
         assert code == 0, err
     alone, shared = (read_log(tmp_path / name) for name in ("alone", "shared"))
     assert len(alone) == len(shared) == 6
-    for one, other in itertools.product(["loss"], range(len(alone))):
-        if one in alone[other]:
-            assert shared[other][one] == pytest.approx(alone[other][one], rel=1e-3)
+    for one, both in zip(alone, shared, strict=True):
+        if "loss" in one:
+            assert both["loss"] == pytest.approx(one["loss"], rel=1e-3)
         else:
-            assert shared[other]["scores"]["nss"] == pytest.approx(alone[other]["scores"]["nss"], abs=0.05)
+            assert both["scores"]["nss"] == pytest.approx(one["scores"]["nss"], abs=0.05)
 
 
 def test_a_run_goes_on_with_its_own_settings_only(videos, whole, tmp_path):
@@ -116,4 +115,4 @@ def test_a_damaged_state_is_named(videos, whole, tmp_path):
     (tmp_path / "state.pt").write_bytes((whole / "state.pt").read_bytes()[:1000])
     code, err = run(command(videos, tmp_path, *PAPER, "--resume"))
     assert code == 2
-    assert "state.pt: can't be read; begin anew in another folder" in err
+    assert "state.pt: can't be read; begin another run, in another folder" in err

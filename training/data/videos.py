@@ -18,7 +18,7 @@ from salema.runtime.files.image_file import decode_file
 from salema.runtime.run.dataset_layouts import FrameFolder, list_videos
 from salema.runtime.video.video_reader import VideoReader
 from salema.runtime.wording import counted, listed
-from salema.training.data.clip import Clip, Map, Seen
+from salema.training.data.clip import Clip, Seen
 from salema.training.data.targets import BLUR, blurred, count_fixations, peaked
 from salema.training.data.views import Colours, View, random_view
 
@@ -112,7 +112,7 @@ class Videos:
         if truth is not None and truth.fixation is not None:
             counts = count_fixations(view.points(_places(truth.fixation)), size_hw)
         if truth is not None and truth.density is not None:
-            density = peaked(view.picture(_as_float(read_map(truth.density)), size_hw))
+            density = peaked(view.picture(read_map(truth.density).astype(np.float32), size_hw))
         elif counts.any():
             density = blurred(counts, BLUR / view.width)
         return density, counts
@@ -149,7 +149,3 @@ def _places(path: Path) -> NDArray[np.float32]:
     size_hw, indices = read_fixations(path)
     rows, columns = np.divmod(indices, size_hw[1])
     return ((np.stack([columns, rows], 1) + 0.5) / size_hw[::-1]).astype(np.float32)
-
-
-def _as_float(values: Map) -> NDArray[np.uint8]:
-    return cast("NDArray[np.uint8]", values.astype(np.float32))  # OpenCV takes either

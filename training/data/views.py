@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -29,13 +29,13 @@ class View:
     bottom: float = 1.0
     mirrored: bool = False
 
-    def picture(self, image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-        """Cuts the part out of an image `(h, w, 3)` or `(h, w)`, and resizes it to `size_hw`."""
+    def picture(self, image: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
+        """Cuts the part out of an image, uint8 `(h, w, 3)` or float32 `(h, w)`, and resizes it to `size_hw`."""
         height, width = image.shape[:2]
         left, right = round(self.left * width), max(round(self.right * width), round(self.left * width) + 1)
         top, bottom = round(self.top * height), max(round(self.bottom * height), round(self.top * height) + 1)
         part = cv2.resize(image[top:bottom, left:right], size_hw[::-1], interpolation=cv2.INTER_AREA)
-        return cast("NDArray[np.uint8]", part[:, ::-1] if self.mirrored else part)
+        return np.asarray(part[:, ::-1] if self.mirrored else part)
 
     def points(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns points `(n, 2)`, fractions of the picture, as fractions of the part; those outside are left out."""

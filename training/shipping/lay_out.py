@@ -5,7 +5,6 @@ Usage: python -m salema.training.shipping.lay_out --src DIR --dst DIR
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -13,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.files.whole_files import make_folder, write_bytes
-from salema.training.data.choose import PHOTOGRAPHS, choose_data
 from salema.training.data.clip import GazeSet
-from salema.training.options import DataOptions
+from salema.training.shipping.commands import parser_of, split
 
 
 def lay_out(gaze: GazeSet, folder: Path) -> None:
@@ -42,12 +40,10 @@ def _write(path: Path, image: NDArray[np.uint8]) -> None:
 
 def main() -> None:
     """Lays out what `salema-train` validates on."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", type=Path, required=True, help="folder of photographs, as salema-train takes it")
+    parser = parser_of(__doc__)
     parser.add_argument("--dst", type=Path, required=True, help="folder to write")
     chosen = parser.parse_args()
-    _, held_out = choose_data(DataOptions(dataset=PHOTOGRAPHS, src=chosen.src), print)
-    assert held_out is not None
+    _, held_out = split(chosen.src)
     lay_out(held_out, chosen.dst)
 
 

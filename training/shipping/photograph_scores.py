@@ -8,7 +8,6 @@ Usage: python -m salema.training.shipping.photograph_scores --src DIR FILE.json
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -23,12 +22,11 @@ from salema.benchmarks.scores.bootstrap import interval
 from salema.benchmarks.studies.common import write_study
 from salema.export.weights.checkpoints import load_checkpoint, shipped_names
 from salema.runtime.postprocess import to_grey
-from salema.training.data.choose import PHOTOGRAPHS, choose_data
 from salema.training.data.photographs import read_points
 from salema.training.data.targets import BLUR, blurred, count_fixations
 from salema.training.initial import choose_start
 from salema.training.network import ClipNetwork
-from salema.training.options import DataOptions
+from salema.training.shipping.commands import parser_of, split
 from salema.training.validation import SHOWN, validate
 
 if TYPE_CHECKING:
@@ -132,8 +130,7 @@ def summarise(scores: Scores) -> dict[str, dict[str, float]]:
 
 def measure(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """Scores shipped weights of these names, and what they are held against, on a folder of photographs."""
-    trained, held_out = choose_data(DataOptions(dataset=PHOTOGRAPHS, src=folder), lambda _: None)
-    assert held_out is not None
+    trained, held_out = split(folder)
     points = read_points(folder)
     centre = Centre(np.concatenate([points[name] for name in trained.names]))
     rows = {
@@ -168,8 +165,7 @@ def _cell(score: dict[str, float]) -> str:
 
 def main() -> None:
     """Measures, writes JSON and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", type=Path, required=True, help="folder of photographs, as salema-train takes it")
+    parser = parser_of(__doc__)
     parser.add_argument("file", metavar="FILE.json")
     record = measure(parser.parse_args().src, shipped_names())
     write_study(record, timed=False)

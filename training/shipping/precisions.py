@@ -6,10 +6,7 @@ Usage: python -m salema.training.shipping.precisions --src DIR --calib VIDEO|FOL
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,7 @@ from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
 from salema.export.weights.checkpoints import shipped_names
 from salema.runtime.errors import SalemaError
-from salema.training.data.choose import PHOTOGRAPHS, choose_data
-from salema.training.options import DataOptions
+from salema.training.shipping.commands import parser_of, run, split
 from salema.training.shipping.lay_out import lay_out
 
 _FLOAT_LAYERS = ("salgan.2", "salgan.5", "salgan.58")
@@ -50,7 +46,7 @@ def export(weights: str, folder: Path, options: dict[str, Any], calib: str) -> N
 
 def predict(folder: Path, backend: str, source: Path, into: Path) -> None:
     """Runs a model over the laid-out photographs, and leaves its maps."""
-    _run("salema-run", "--dataset", "other", "--src", source, "--dst", into, "--model", folder, "--backend", backend)
+    run("salema-run", "--dataset", "other", "--src", source, "--dst", into, "--model", folder, "--backend", backend)
 
 
 def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
@@ -58,14 +54,9 @@ def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scores.json"
         options = ("--dataset", "other", "--gt", source, "--protocol", "exact", "--json", path)
-        _run("salema-eval", "--pred", first, "--compare", second, *options)
+        run("salema-eval", "--pred", first, "--compare", second, *options)
         record = json.loads(path.read_text("utf-8"))
     return {name: record["difference"]["over_videos"][name] for name in METRICS}
-
-
-def _run(command: str, *options: object) -> None:
-    line = [str(Path(sys.executable).with_name(command)), *map(str, options)]
-    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own commands
 
 
 def measure(name: str, source: Path, calib: str, folder: Path) -> dict[str, Any]:
@@ -100,13 +91,11 @@ def _cell(difference: dict[str, float]) -> str:
 
 def main() -> None:
     """Measures all weights that ship, and writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", type=Path, required=True, help="folder of photographs, as salema-train takes it")
+    parser = parser_of(__doc__)
     parser.add_argument("--calib", required=True, help="what INT8 is calibrated on")
     parser.add_argument("file", metavar="FILE.json")
     chosen = parser.parse_args()
-    _, held_out = choose_data(DataOptions(dataset=PHOTOGRAPHS, src=chosen.src), print)
-    assert held_out is not None
+    _, held_out = split(chosen.src)
     with tempfile.TemporaryDirectory() as folder:
         lay_out(held_out, Path(folder) / "photographs")
         found = {
