@@ -80,9 +80,14 @@ def named(arch: str) -> Architecture:
             rest = bare.removeprefix(kind) or ("30" if kind != "salgan" else "")
             try:
                 return Architecture.named(base + rest.upper())
-            except UsageError as error:  # it speaks of the options of salema-export
-                raise UsageError(f"--arch {arch}: {str(error).rpartition(': ')[2]}") from error
+            except UsageError as error:
+                raise of_arch(arch, error) from error
     raise UsageError(f"--arch {arch}: not one of salema30 (or another layer, r for residual), salgan, salclstm30, 56")
+
+
+def of_arch(arch: str, error: UsageError) -> UsageError:
+    """Returns an error that names the options of `salema-export` as one that names `--arch`."""
+    return UsageError(f"--arch {arch}: {str(error).partition(': ')[2] or error}")
 
 
 def drawn(kind: Kind, width: Fraction, seed: int) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.runtime.output.recovery import remove_unfinished
 from salema.training.card import write_card
 from salema.training.data.choose import choose_data
-from salema.training.initial import choose_start, parse_width
+from salema.training.initial import choose_start, of_arch, parse_width
 from salema.training.log import draw_curves
 from salema.training.network import ClipNetwork
 from salema.training.options import DataOptions, NetworkOptions, RunOptions
@@ -81,10 +81,9 @@ def train(request: Request, say: Say, bar: Progressing, stop: threading.Event) -
     own_say = say if accelerator.is_main_process else lambda _: None
     task, network = _prepare(request, accelerator, own_say)
     if accelerator.is_main_process:
-        make_folder(folder)
+        check_settings(folder, settings(request, task), resume=request.run.resume)
         for note in remove_unfinished(folder):
             say(note)
-        check_settings(folder, settings(request, task), resume=request.run.resume)
     accelerator.wait_for_everyone()
     with closing(Trainer(accelerator, network, task, stop)) as trainer:
         while trainer.progress.epoch <= task.last_epoch:
@@ -110,7 +109,10 @@ def _prepare(request: Request, accelerator: Accelerator, say: Say) -> tuple[Task
         choices.init, choices.arch, parse_width(choices.width), request.run.seed, say
     )
     alpha, fixed = _alpha(choices.alpha, architecture, learned, request.recipe)
-    network = ClipNetwork(architecture, weights, alpha, fixed, recipe.dropout)
+    try:
+        network = ClipNetwork(architecture, weights, alpha, fixed, recipe.dropout)
+    except UsageError as error:
+        raise of_arch(choices.arch, error) from error
     say(f"network       {architecture.name}, {sum(value.numel() for value in weights.values()):,} parameters")
     teacher = _teacher(choices, say)
     task = Task(
@@ -144,6 +146,10 @@ def _alpha(text: str, architecture: Architecture, learned: float | None, recipe:
         fixed = math.nan
     if not 0 < fixed <= 1:
         raise UsageError(f"--alpha {text}: not 'learned', and not a number in (0, 1]")
+    if architecture.kind != "salema":
+        raise UsageError(
+            f"--alpha {text}: is the coefficient of an average, and {architecture.name} has none; leave it out"
+        )
     return None, fixed
 
 

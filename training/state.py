@@ -15,7 +15,7 @@ from torch import Tensor
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.checkpoint_files import stated_as
 from salema.runtime.errors import UsageError
-from salema.runtime.files.whole_files import write_bytes
+from salema.runtime.files.whole_files import make_folder, write_bytes
 
 STATE, LAST, BEST, SETTINGS = "state.pt", "last.pt", "best.pt", "settings.json"
 
@@ -88,6 +88,7 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
             else f"-o {folder}: holds a run; go on with it by --resume, or choose another folder"
         )
     if not resume:
+        make_folder(folder)
         write_bytes(path, json.dumps(settings, indent=1).encode() + b"\n")
         return
     before = json.loads(path.read_text("utf-8"))
