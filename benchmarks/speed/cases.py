@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,7 +34,7 @@ FRAMES = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asks for; see `salema-bench --help`."""
+    """What a user asks for; see `salema-bench --help`. `own` gives a model its own backends, by its place."""
 
     models: tuple[Path, ...]
     backends: tuple[str, ...] = ("auto",)
@@ -44,6 +44,7 @@ class Plan:
     device: str = "auto"
     source: str | None = None
     weights: str | None = None
+    own: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.peers:
@@ -77,7 +78,12 @@ class Plan:
     @property
     def _wants_cpu(self) -> bool:
         """Whether a named backend runs on the CPU only: its peers must then run there too."""
-        return any(name.startswith(("ncnn", "openvino")) for name in self.backends)
+        named = itertools.chain.from_iterable(map(self.backends_of, range(len(self.models))))
+        return any(name.startswith(("ncnn", "openvino")) for name in named)
+
+    def backends_of(self, place: int) -> tuple[str, ...]:
+        """Returns the backends of the model at that place in `models`."""
+        return self.own.get(place, self.backends)
 
 
 @dataclass
@@ -122,9 +128,11 @@ def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: P
         for name in plan.peers:
             assert network is not None
             cases.append(_open_peer_case(name, network, batch, plan.torch_device, stack, scratch))
-        named = zip(plan.models, model_names(plan.models), strict=True)
-        for (folder, name), backend in itertools.product(named, plan.backends):
-            cases.append(_open_model_case(folder, f"{name}: {backend}", backend, batch, plan, stack))
+        for place, (folder, name) in enumerate(zip(plan.models, model_names(plan.models), strict=True)):
+            cases += [
+                _open_model_case(folder, f"{name}: {backend}", backend, batch, plan, stack)
+                for backend in plan.backends_of(place)
+            ]
     names = [case.name for case in cases]
     for name in names:
         if names.count(name) > 1:

@@ -21,7 +21,10 @@ def bench(
     model: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="DIR", help="Folder that salema-export wrote [default: salema-model]; repeat it.", readable=False
+            metavar="DIR[=BACKEND,...]",
+            help="Folder that salema-export wrote [default: salema-model], and its backends, where not those of"
+            " --backend; repeat it.",
+            readable=False,
         ),
     ] = None,
     source: Annotated[
@@ -69,8 +72,10 @@ def bench(
         from salema.benchmarks.speed.report import details, table
         from salema.benchmarks.speed.report import plot as draw
 
+        models = [_with_backends(path) for path in model or [Path("salema-model")]]
         plan = Plan(
-            models=tuple(model or [Path("salema-model")]),
+            models=tuple(folder for folder, _ in models),
+            own={place: names for place, (_, names) in enumerate(models) if names},
             backends=_listed(backend) or ("auto",),
             peers=_listed(compare),
             batches=_numbers(batch) or (1,),
@@ -145,6 +150,12 @@ def _check_outputs(json_file: Path | None, plot: Path | None) -> None:
         check_writable(json_file)
     if plot is not None:
         check_plot(plot)
+
+
+def _with_backends(given: Path) -> tuple[Path, tuple[str, ...]]:
+    """Splits `DIR=BACKEND,...`; a folder that exists is taken whole."""
+    folder, _, names = str(given).rpartition("=")
+    return (given, ()) if given.exists() or not folder else (Path(folder), _listed([names]))
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...]:

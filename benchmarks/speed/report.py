@@ -28,7 +28,19 @@ def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Returns the records as a Markdown table, with a note on each machine below; a dash where nothing was measured."""
+    """Returns a Markdown table of each machine's records, with notes on it below; a dash where nothing was measured."""
+    return "\n\n".join(_table(group) for group in by_machine(records).values())
+
+
+def by_machine(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the records of each machine, by the machine in words."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(_note(record, dated=False), []).append(record)
+    return groups
+
+
+def _table(records: Sequence[dict[str, Any]]) -> str:
     rows = [HEADER, tuple("-" * 3 for _ in HEADER), *(_row(record) for record in records)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     notes = dict.fromkeys(_note(record) for record in records)
@@ -98,21 +110,24 @@ def details(records: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws time against accuracy by precision, and throughput against batch.
+    """Draws time against accuracy by precision, and throughput against batch, a row for each machine.
 
     Raises:
         OutputError: the file can't be written.
     """
-    has_batches = len({record["batch"] for record in records}) > 1
-    figure = new_figure(16 if has_batches else 10, 5)
-    axes = figure.subplots(1, 1 + has_batches, squeeze=False)[0]
-    _plot_accuracy(axes[0], records)
-    if has_batches:
-        _plot_batches(axes[1], records)
+    has_batches, machines = len({record["batch"] for record in records}) > 1, by_machine(records)
+    figure = new_figure(16 if has_batches else 10, 5 * len(machines))
+    rows = figure.subplots(len(machines), 1 + has_batches, squeeze=False)
+    for axes, group in zip(rows, machines.values(), strict=True):
+        facts = group[0]["environment"]
+        where = f", {facts['cpu']} ({facts['cpu_family_and_model']})" if len(machines) > 1 else ""
+        _plot_accuracy(axes[0], group, where)
+        if has_batches:
+            _plot_batches(axes[1], group, where)
     save_figure(figure, path)
 
 
-def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]], where: str) -> None:
     single = [record for record in records if record["batch"] == 1 and record["quality"]]
     from matplotlib import colormaps  # noqa: PLC0415 - in the extra `plot`
 
@@ -121,7 +136,7 @@ def _plot_accuracy(axes: Any, records: Sequence[dict[str, Any]]) -> None:
         loss = _loss(record)
         label, marker = f"{record['case']} {record['precision']}", _MARKERS.get(record["precision"], "x")
         axes.plot(record["timing"]["median_ms"], loss, marker, markersize=8, label=label)
-    axes.set(xlabel="ms per frame, median", ylabel="1 - CC against float32", title="Time and accuracy")
+    axes.set(xlabel="ms per frame, median", ylabel="1 - CC against float32", title=f"Time and accuracy{where}")
     axes.set(xscale="log", yscale="log")
     if single:
         _scale([record["timing"]["median_ms"] for record in single], [_loss(record) for record in single], axes)
@@ -163,7 +178,7 @@ def _plain_ticks(low: float, high: float) -> list[float]:
     return [float(f"{tick:.6g}") for tick in linear if low <= tick <= high]
 
 
-def _plot_batches(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+def _plot_batches(axes: Any, records: Sequence[dict[str, Any]], where: str) -> None:
     lines: dict[str, list[tuple[int, float]]] = {}
     for record in records:
         name = f"{record['case'].partition(', batch ')[0]} {record['precision']}"
@@ -172,5 +187,5 @@ def _plot_batches(axes: Any, records: Sequence[dict[str, Any]]) -> None:
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
     axes.set_xticks(sorted({record["batch"] for record in records}))
     most = max(record["fps"] for record in records)
-    axes.set(xlabel="streams per step", ylabel="frames per second", title="Throughput", ylim=(0, most * _ROOM))
+    axes.set(xlabel="streams per step", ylabel="frames per second", title=f"Throughput{where}", ylim=(0, most * _ROOM))
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

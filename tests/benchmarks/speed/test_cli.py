@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from salema.benchmarks.speed import report
 from salema.benchmarks.speed.cli import main
 from salema.benchmarks.speed.records import read_records
 
@@ -156,6 +157,38 @@ def test_folders_of_one_name_are_told_apart(model, cli, tmp_path):
     assert ran.code == 0, ran.err
     assert "| a/sal: onnxruntime |" in ran.out
     assert "| b/sal: onnxruntime |" in ran.out
+
+
+def test_a_model_may_have_its_own_backends_and_a_name_with_an_equals_sign(model, cli, tmp_path):
+    import shutil
+
+    for name in ("one", "a=b"):
+        shutil.copytree(model, tmp_path / name)
+    models = ("--model", f"{tmp_path / 'one'}=onnxruntime,openvino", "--model", tmp_path / "a=b")
+    ran = cli(main, *models, "--backend", "openvino", "--duration", 0.05, "--json", tmp_path / "r.jsonl")
+    assert ran.code == 0, ran.err
+    cases = [record["case"] for record in read_records(tmp_path / "r.jsonl")]
+    assert cases == ["one: onnxruntime", "one: openvino", "a=b: openvino"]
+
+
+def test_each_machine_has_its_own_table_and_row_of_plots(measured, cli, tmp_path, monkeypatch):
+    folder, *_ = measured
+    records = read_records(folder / "r.jsonl")
+    other = [record | {"environment": record["environment"] | {"cpu": "Another"}} for record in records[:1]]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records + other))
+    ran = cli(main, "report", tmp_path / "two.jsonl")
+    assert ran.code == 0, ran.err
+    first, second = ran.out.split("\n\n| case |")
+    assert first.count("\n| pytorch |") == 1
+    assert first.count("\n| ") == len(records) + 1
+    assert [line[:12] for line in second.splitlines() if line.startswith("| ")] == ["| --- | --- ", "| pytorch | "]
+    assert ": Another (" in second
+    assert ": Another (" not in first
+    figures = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, _: figures.append(figure))
+    report.plot(records + other, None)
+    assert [len(axes.get_legend().get_texts()) for axes in figures[0].axes] == [len(records), 1]
+    assert figures[0].axes[1].get_title().startswith("Time and accuracy, Another (")
 
 
 def test_a_missing_model_and_an_unwritable_file_are_told_before_any_work(model, cli, tmp_path):
