@@ -5,6 +5,7 @@ Source: ONNX Runtime's Python API, "I/O Binding", "CUDA Execution Provider" and 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 _CACHE_FOLDER = "onnxruntime-tensorrt"
+_NVINFER = "libnvinfer.so.10"  # what the TensorRT provider is linked to, in every ONNX Runtime from 1.18 on
 _QUIET = 3  # errors only: ONNX Runtime would write warnings about the graph and missing GPUs to stderr
 _INSTALL_GPU = "install it with: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
 
@@ -74,9 +76,7 @@ class OrtSession(OpenModel):
         self._session, why = _load(model, [(name, self._options(name, model)) for name in tries])
         active = self._session.get_providers()[0]
         if asked and active != asked:
-            raise BackendError(
-                f"ONNX Runtime {VERSION} could not start {asked} ({why}); salema-doctor shows what is missing"
-            )
+            raise BackendError(f"ONNX Runtime {VERSION} could not start {asked} ({why}); {_advice(asked)}")
         self.spec = _read_spec(self._session, model)
         if self.spec.part != "model":
             raise ModelError(f"{model}: the {self.spec.part} of a split model; name its folder, with both parts in it")
@@ -99,7 +99,8 @@ class OrtSession(OpenModel):
             if read_spec(model).precision != "fp16":
                 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # the provider has no option for it
             make_folder(folder)  # the provider makes one level only
-            return options | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+            # "True", not "1": the provider takes True, true, False and false only, and starts with nothing else.
+            return options | {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder)}
         return options | {"use_tf32": "0"}  # TF32 is on by default, and is not FP32: it has 10 bits of mantissa
 
     def step(
@@ -172,6 +173,17 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
         newer = "IR version" in str(error) or "opset" in str(error).lower()
         advice = "upgrade it with: pip install -U onnxruntime" if newer else "export it again"
         raise ModelError(f"{model}: ONNX Runtime {VERSION} can't load it ({reason(error)}); {advice}") from error
+
+
+def _advice(provider: str) -> str:
+    if provider == TENSORRT:
+        try:
+            ctypes.CDLL(_NVINFER)
+        except OSError:
+            return (
+                f"it is linked to TensorRT 10, and {_NVINFER} can't be loaded; get it with: pip install 'tensorrt<11'"
+            )
+    return "salema-doctor shows what is missing"
 
 
 def load_part(model: Path) -> tuple[Any, ModelSpec]:

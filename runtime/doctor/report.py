@@ -46,7 +46,7 @@ _SILENT = 4  # ONNX Runtime's severity "fatal"; the findings report other errors
 _INSTALL_ORT_GPU = "on a machine with an NVIDIA GPU: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
 _ORT_NEEDS = {
     "CUDA": "install the CUDA and cuDNN that it is built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
-    "TensorRT": "install the TensorRT that it is built for, with its folder on LD_LIBRARY_PATH",
+    "TensorRT": "install TensorRT 10, whose libnvinfer.so.10 it is linked to: pip install 'tensorrt<11'",
 }
 _PYTHON = (PYCUDA, CUDA_BINDINGS, KERNELS, GPU_MEMORY)
 _RUN_NEEDS = {

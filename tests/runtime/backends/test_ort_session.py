@@ -1,12 +1,15 @@
 """ONNX Runtime, and how models are found and refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from salema.runtime.backends import ort_session
 from salema.runtime.backends.opening import open_session
+from salema.runtime.backends.ort_session import CUDA, TENSORRT
 from salema.runtime.errors import BackendError, ModelError, UsageError
 from salema.runtime.spec import SPEC_VERSION
 
@@ -42,6 +45,46 @@ def test_missing_cuda_is_an_error_and_auto_says_what_it_took(model):
         open_session(model, device="cuda")
     with open_session(model) as session:
         assert session.description.endswith("on cpu (auto: no CUDA provider installed)")
+
+
+@pytest.fixture
+def tensorrt_listed(monkeypatch):
+    """ONNX Runtime as built for GPUs: it lists TensorRT, which can't start here; gives what it is asked for."""
+    import onnxruntime as ort
+
+    asked = []
+    opened = ort.InferenceSession
+
+    def open_noted(*args, providers, **options):
+        asked.append(dict(providers))
+        return opened(*args, providers=providers, **options)
+
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # which the session sets
+    monkeypatch.setattr(ort, "InferenceSession", open_noted)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, "CPUExecutionProvider"])
+    return asked
+
+
+def test_the_tensorrt_provider_is_asked_in_words_that_it_takes(model, tmp_path, tensorrt_listed):
+    """Its binding throws for a flag that is none of these, 0 and 1 too (ONNX Runtime #14091)."""
+    folder = altered(model, tmp_path, lambda _: None)
+    with pytest.raises(BackendError, match=f"could not start {TENSORRT}"):
+        open_session(folder, "onnxruntime-tensorrt")
+    options = tensorrt_listed[0][TENSORRT]
+    assert {value for name, value in options.items() if name.endswith("_enable")} <= {"True", "true", "False", "false"}
+    assert options["trt_engine_cache_enable"].lower() == "true"
+    assert Path(options["trt_engine_cache_path"]).is_dir()
+
+
+def test_a_tensorrt_provider_that_cannot_start_says_which_tensorrt_it_needs(
+    model, tmp_path, tensorrt_listed, monkeypatch
+):
+    folder = altered(model, tmp_path, lambda _: None)
+    with pytest.raises(BackendError, match=r"libnvinfer\.so\.10 can't be loaded; .*pip install 'tensorrt<11'"):
+        open_session(folder, "onnxruntime-tensorrt")
+    monkeypatch.setattr(ort_session, "_NVINFER", "libc.so.6")  # a library that loads
+    with pytest.raises(BackendError, match=r"could not start .*; salema-doctor shows what is missing"):
+        open_session(folder, "onnxruntime-tensorrt")
 
 
 def altered(model, folder, change):
