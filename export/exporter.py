@@ -17,7 +17,6 @@ from salema.export.graph.rewrite import FOR, rewrites_for
 from salema.export.graph.to_ncnn import write_ncnn
 from salema.export.graph.to_onnx import DTYPES, to_onnx
 from salema.export.graph.verify import Report, verify
-from salema.export.int8.footage import Footage, gather
 from salema.export.int8.forms import check_runtime
 from salema.export.int8.to_int8 import Int8Report, to_int8
 from salema.export.weights.architecture import (
@@ -42,6 +41,7 @@ from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema
 from salema.runtime.stopping import obey_lost_signal
 
 if TYPE_CHECKING:
+    from salema.export.int8.footage import Footage
     from salema.export.options import ExportOptions
 
 
@@ -95,6 +95,9 @@ def export_model(weights: str, folder: Path, options: ExportOptions, say: Callab
 def _footage(options: ExportOptions, say: Callable[[str], None]) -> Footage | None:
     if options.calib is None:
         return None
+    # Only here: it reads videos, and a machine that measures on a GPU may lack what that takes.
+    from salema.export.int8.footage import gather  # noqa: PLC0415
+
     footage = gather(options.calib, options.calib_frames, *options.imgsz_hw)
     counts = f"{footage.count} to calibrate on, {len(footage.held_out)} held out"
     say(f"frames        {counts}, of {', '.join(footage.sources)}")

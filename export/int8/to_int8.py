@@ -13,7 +13,6 @@ import onnx
 
 from salema.export.graph.models import SaliencyStep
 from salema.export.graph.to_onnx import to_onnx
-from salema.export.int8.footage import Footage
 from salema.export.int8.forms import Form, form_for
 from salema.export.int8.gate import LEAST_CC, STEPS, Accuracy, Maps, check, measure, run
 from salema.export.int8.quantize import Ranges, calibrate, layers_of
@@ -27,6 +26,7 @@ from salema.runtime.spec import ModelSpec
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from salema.export.int8.footage import Footage
     from salema.export.options import ExportOptions
 
 AIM_CC = 0.9905
