@@ -6,6 +6,7 @@ PyCUDA has no stream capture. Source: CUDA Driver API, "Stream Management" and "
 from __future__ import annotations
 
 import atexit
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -68,13 +69,15 @@ class CudaGraph:
 
     def __del__(self) -> None:
         if not self._device.closed:  # else it was freed with the context
-            self._driver.cuGraphExecDestroy(self.handle)
+            with suppress(BackendError), self._device.active():  # whoever drops it last may have no context current
+                self._driver.cuGraphExecDestroy(self.handle)
 
 
 class CudaDevice:
     """A `Device` over one GPU: its primary context, which PyTorch and ONNX Runtime share, and a stream of its own."""
 
     _context: Any = None
+    _closed_by: int | None = None
 
     def __init__(self, index: int = 0, *, blocking: bool | None = None) -> None:
         """Opens the GPU.
@@ -128,7 +131,15 @@ class CudaDevice:
             with self._calls("running on the GPU"):
                 yield
         finally:
+            self._leave(context)
+
+    def _leave(self, context: Any) -> None:
+        """Takes the context off this thread's stack, unless closing has done so."""
+        if not self.closed:
             context.pop()
+        elif self._closed_by != threading.get_ident():
+            with suppress(self._pycuda.Error):  # PyCUDA takes it off the driver's stack, and misses it on its own
+                context.pop()
 
     def allocate(self, nbytes: int) -> CudaBuffer:
         """See `Device.allocate`."""
@@ -206,7 +217,7 @@ class CudaDevice:
         return float(end.time_since(start))
 
     def close(self) -> None:
-        """See `Device.close`."""
+        """See `Device.close`. It may be called inside `active()`; what follows in there can't use the device."""
         if self._context is None:
             return
         with self.active():
@@ -214,8 +225,8 @@ class CudaDevice:
         # Any thread can release an active context, but PyCUDA would leave a primary one on the driver's stack.
         self._context.push()
         self._driver.cuCtxPopCurrent()
-        self._context.detach()
-        self._context = None
+        self._context.detach()  # takes all its entries off this thread's stack
+        self._context, self._closed_by = None, threading.get_ident()
 
     @contextmanager
     def _calls(self, doing: str) -> Iterator[None]:

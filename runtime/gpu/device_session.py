@@ -7,6 +7,7 @@ the addresses it is given.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from salema.kernels.arrays import Launcher
 from salema.kernels.device.interface import Buffer, Device
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import BackendError, UsageError
+from salema.runtime.gpu.left_open import close_at_exit
 from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
 from salema.runtime.gpu.step_engine import StepEngine
 from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob
@@ -69,11 +71,18 @@ class DeviceSession(OpenModel):
         self._picture_job: PictureJob | None = None
         self._warm: set[object] = set()
         self._recorded: dict[object, Any] = {}
+        close_at_exit(self)
         with device.active():
             self._graphs = graphs and engine.capturable(device.stream)
         how = "CUDA graphs" if self._graphs else "no CUDA graphs" + (", it can't be recorded" if graphs else "")
         self.backend, self.device = backend, device.name
         self.runs_on = f"{runs_on}, {how}, {scheme} states"
+
+    def __del__(self) -> None:
+        """Closes a session that was dropped open: engine and memory must be freed while the device is active."""
+        if self.__dict__.get("_memory") is not None:  # else it was never opened
+            with suppress(BackendError):
+                self.close()
 
     @property
     def graphs_recorded(self) -> int:

@@ -1,6 +1,7 @@
 """The PyCUDA device layer on a real GPU."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from salema.kernels.errors import BackendError
 
 pytestmark = pytest.mark.gpu
 BYTES = 1 << 16
+CUDA_EMPTY = pytest.raises(BackendError, match="running on the GPU: .*context")
 
 
 @pytest.fixture
@@ -151,6 +153,55 @@ def test_a_closed_device_says_so(device):
     device.close()
     with pytest.raises(BackendError, match="the GPU was closed"), device.active():
         pass
+
+
+def test_a_device_may_be_closed_inside_its_block(device):
+    other = CudaDevice()
+    with device.active(), other.active():
+        with other.active():
+            other.close()
+        device.synchronize()  # the block around it goes on
+    with device.active():
+        device.synchronize()
+    with CUDA_EMPTY, device.active():
+        device.close()
+        device.allocate(1)
+    assert CudaDevice().closed is False
+
+
+def test_a_device_may_be_closed_while_another_thread_is_in_its_block(device):
+    entered, closed, left = threading.Event(), threading.Event(), []
+
+    def work():
+        with device.active():
+            entered.set()
+            closed.wait(10)
+        left.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert entered.wait(10)
+    device.close()
+    closed.set()
+    thread.join()
+    assert left
+
+
+def test_a_graph_that_is_dropped_outside_of_any_block_is_freed_with_the_context_current(device):
+    with device.active():
+        buffer = device.allocate(BYTES)
+        graph = device.capture(lambda: device.copy(buffer.address, buffer.address + 256, 256))
+    driver, contexts = graph._driver, []
+
+    def destroy(handle):
+        contexts.append(driver.cuCtxGetCurrent()[1])
+        return driver.cuGraphExecDestroy(handle)
+
+    graph._driver = SimpleNamespace(cuGraphExecDestroy=destroy)
+    del graph
+    assert [bool(int(context)) for context in contexts] == [True]
+    with device.active():
+        buffer.free()
 
 
 def test_pytorch_keeps_its_context():

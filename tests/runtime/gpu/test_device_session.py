@@ -13,6 +13,7 @@ from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.postprocess import Look
 from salema.runtime.stream import SaliencyStream
 
+MIX = np.full(1, 0.1, np.float32)
 RESET_AT = 7
 FRAMES = 16
 KINDS = {
@@ -239,3 +240,14 @@ def test_a_failed_step_leaves_the_states_usable(host, disc, monkeypatch):
         assert session.graphs_recorded == 1
         assert len(device.pieces) == 5  # frame, mix, map, the states that are read, and those that are written
         assert (session.to_host(states)["ema30"] == 1).all()
+
+
+def test_a_session_that_is_dropped_open_frees_its_memory_while_the_device_is_active(host, disc):
+    session, device, _ = host()
+    for frame in disc:
+        session.step(frame[None], session.from_host({"ema30": np.ones((1, 32, 4, 6), np.float32)}), MIX)
+    assert session.graphs_recorded
+    del session
+    gc.collect()
+    assert not device.pieces
+    assert device.closed
