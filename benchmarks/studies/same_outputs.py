@@ -173,7 +173,8 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
     """Writes an MP4 with a tone as long as its frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=FPS, options={"crf": "10"})
+        # With B-frames and its macroblock tree x264 (165) isn't deterministic on a CPU with AVX-512.
+        video = container.add_stream("libx264", rate=FPS, options={"crf": "10", "x264-params": "mbtree=0"})
         video.height, video.width, video.pix_fmt = *SIZE_HW, "yuv420p"
         sound = container.add_stream("aac", rate=48000, layout="mono")
         for image in frames:
