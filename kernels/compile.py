@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from salema.kernels.errors import BackendError, MissingDependencyError, reason
+from salema.kernels.gpus import driver_cuda_version
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("auto", "nvrtc", "nvcc")
 _COMMON = ("-std=c++17", "-fmad=false")
 _COMPILE_S = 120
+_LAST_SUFFIX = 12  # up to CUDA 12 the names of NVIDIA's wheels end in -cu12; from 13 on they have a version only
 _ELF = b"\x7fELF"
 
 
@@ -129,24 +131,51 @@ def _import_nvrtc() -> Any:
         nvrtc.nvrtcVersion()
     except Exception as error:  # cuda-bindings raises its own classes if libnvrtc is missing
         raise MissingDependencyError(
-            f"NVRTC can't be loaded ({reason(error)}); install it with: pip install 'salema[cuda]' nvidia-cuda-nvrtc"
+            f"NVRTC can't be loaded ({reason(error)}); install it with: pip install 'salema[cuda]' {_nvrtc_wheel()}"
         ) from error
     return nvrtc
 
 
 def _nvrtc_for(target: str) -> Any:
-    """Returns NVRTC if its version compiles for this GPU."""
+    """Returns NVRTC if its version compiles for this GPU and this driver."""
     nvrtc = _import_nvrtc()
     known = _check(nvrtc, nvrtc.nvrtcGetSupportedArchs())
     number = int(target.removeprefix("sm"))
+    version = ".".join(map(str, nvrtc.nvrtcVersion()[1:]))
+    _refuse_too_new("NVRTC", version, f"pip uninstall -y nvidia-cuda-nvrtc && pip install {_nvrtc_wheel()}")
     if number not in known:
-        version = ".".join(map(str, nvrtc.nvrtcVersion()[1:]))
-        newer = "a newer one with: pip install -U nvidia-cuda-nvrtc"
+        newer = f"a newer one with: pip install -U {_nvrtc_wheel()}"
         raise MissingDependencyError(
             f"NVRTC {version} compiles for sm{min(known)} to sm{max(known)}, and not for {target}; install"
             f" {'an older version of it' if number < min(known) else newer}"
         )
     return nvrtc
+
+
+def _driver_major() -> int | None:
+    """Returns the major version of the CUDA that the driver serves; None without a driver."""
+    try:
+        return int(driver_cuda_version().partition(".")[0])
+    except BackendError:
+        return None
+
+
+def _nvrtc_wheel() -> str:
+    """Returns NVIDIA's wheel of NVRTC whose code the driver here loads, as a shell takes it."""
+    major = _driver_major()
+    if major is None:
+        return "nvidia-cuda-nvrtc"
+    return f"nvidia-cuda-nvrtc-cu{major}" if major <= _LAST_SUFFIX else f"'nvidia-cuda-nvrtc=={major}.*'"
+
+
+def _refuse_too_new(compiler: str, version: str, advice: str) -> None:
+    """A driver loads the code of compilers of its own major version and of older ones (JetPack 6 has CUDA 12)."""
+    major = _driver_major()
+    if major is not None and int(version.partition(".")[0]) > major:
+        raise MissingDependencyError(
+            f"{compiler} {version} makes code that this driver, which is of CUDA {major}, does not load; install one of"
+            f" CUDA {major} with: {advice}"
+        )
 
 
 def _compiler_version(target: str) -> tuple[int, ...] | str | None:
@@ -212,6 +241,9 @@ def _with_nvcc(variant: Variant, target: str) -> Compiled:
     nvcc = _find_nvcc()
     if nvcc is None:
         raise MissingDependencyError("nvcc is not installed; install the CUDA toolkit, or use NVRTC")
+    release = re.search(r"release (\d+\.\d+)", _run_nvcc(nvcc, "--version").stdout)
+    if release:
+        _refuse_too_new(nvcc, release[1], f"pip install {_nvrtc_wheel()} (NVRTC does the same)")
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         options = [*_COMMON, f"-arch={target.replace('sm', 'sm_')}", "-cubin", "-Xptxas=-v", *variant.arguments]
@@ -228,7 +260,7 @@ def _run_nvcc(nvcc: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     except subprocess.TimeoutExpired:
         raise BackendError(
             f"{nvcc} has not ended in {_COMPILE_S} s; try again with less else running, or install NVRTC with:"
-            " pip install nvidia-cuda-nvrtc"
+            f" pip install {_nvrtc_wheel()}"
         ) from None
     except OSError as error:
         raise BackendError(f"{nvcc}: can't be run ({reason(error)}); reinstall the CUDA toolkit") from error

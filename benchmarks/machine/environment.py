@@ -40,8 +40,13 @@ def describe_environment() -> dict[str, Any]:
         "gpus": _gpus(),
         "nvidia_smi": _ask("nvidia-smi", f"--query-gpu={_NVIDIA_SMI}", "--format=csv"),
         "versions": {name: _version(name) for name in _PACKAGES},
-        "commit": _ask("git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"),
+        "commit": os.environ.get("SALEMA_COMMIT") or _commit(),
     }
+
+
+def _commit() -> str | None:
+    """Returns the commit of our sources. A copy without .git has none, so SALEMA_COMMIT is asked first."""
+    return _ask("git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty")
 
 
 def _gpus() -> list[dict[str, Any]] | None:

@@ -170,6 +170,48 @@ def test_auto_takes_nvcc_where_nvrtc_is_of_a_version_that_does_not_know_the_gpu(
         compile_kernel(ONE, "sm999")
 
 
+def with_driver(monkeypatch, version):
+    monkeypatch.setattr(kernel_compile, "driver_cuda_version", lambda: version)
+
+
+def test_nvrtc_of_a_newer_major_version_than_the_drivers_is_passed_over(tmp_path, monkeypatch):
+    """JetPack 6: its driver, of CUDA 12, loads no code that CUDA 13 compiled."""
+    _, major, minor = kernel_compile._import_nvrtc().nvrtcVersion()
+    with_driver(monkeypatch, f"{major}.0")  # of the same major version an older one does
+    compile_kernel(ONE, "sm89", "nvrtc")
+    with_driver(monkeypatch, "12.6")
+    with pytest.raises(
+        MissingDependencyError,
+        match=rf"^NVRTC {major}\.{minor} makes code that this driver, which is of CUDA 12, does not load; install"
+        " one of CUDA 12 with: pip uninstall -y nvidia-cuda-nvrtc && pip install nvidia-cuda-nvrtc-cu12$",
+    ):
+        compile_kernel(ONE, "sm89", "nvrtc")
+    read = kernel_compile._import_nvrtc
+    nvcc_that(tmp_path, monkeypatch, NVCC.format(version="12.6"))
+    monkeypatch.setattr(kernel_compile, "_import_nvrtc", read)
+    assert load_kernel(ONE, "sm89", tmp_path / "cache") == b"\x7fELF of 12.6"
+    nvcc_that(tmp_path, monkeypatch, NVCC.format(version="13.0"))
+    with pytest.raises(
+        MissingDependencyError, match=r"bin/nvcc 13\.0 makes code .*: pip install nvidia-cuda-nvrtc-cu12"
+    ):
+        compile_kernel(ONE, "sm89")
+
+
+@pytest.mark.parametrize(
+    ("driver", "wheel"),
+    [("12.6", "nvidia-cuda-nvrtc-cu12"), ("13.0", r"'nvidia-cuda-nvrtc==13\.\*'"), (None, "nvidia-cuda-nvrtc")],
+)
+def test_the_nvrtc_to_install_is_of_the_drivers_major_version(monkeypatch, driver, wheel):
+    if driver:
+        with_driver(monkeypatch, driver)
+    monkeypatch.setattr("cuda.bindings.nvrtc.nvrtcVersion", lambda: (_ for _ in ()).throw(RuntimeError("no libnvrtc")))
+    with pytest.raises(
+        MissingDependencyError,
+        match=rf"NVRTC can't be loaded \(no libnvrtc\); install it with: pip install 'salema\[cuda\]' {wheel}$",
+    ):
+        compile_kernel(ONE, "sm89", "nvrtc")
+
+
 def test_another_nvcc_in_the_same_place_is_another_compiler(tmp_path, monkeypatch):
     nvcc_that(tmp_path, monkeypatch, NVCC.format(version="12.6"))
     assert load_kernel(ONE, "sm89", tmp_path / "cache") == b"\x7fELF of 12.6"

@@ -108,9 +108,12 @@ def test_without_a_gpu_it_says_so_before_any_work(tmp_path, monkeypatch):
 
 def test_the_environment_says_none_where_nothing_can_be_told(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("SALEMA_COMMIT", raising=False)
     found = describe_environment()
     assert found["nvidia_smi"] is None
     assert found["commit"] is None
+    monkeypatch.setenv("SALEMA_COMMIT", "abc1234")  # where the sources are a copy without .git
+    assert describe_environment()["commit"] == "abc1234"
     assert found["versions"]["salema"]
     assert found["versions"]["onnxruntime-gpu"] is None
     assert json.loads(json.dumps(found)) == found
