@@ -99,7 +99,7 @@ def _engine_rows(built: Built) -> dict[str, str]:
     least, best, most = info.batch_profile
     shown_by = {
         "inspector": "shown by the engine's inspector",
-        "network": "typed so in the network; the engine is inspected when it is first loaded, on the GPU",
+        "network": "typed so in the network; the engine is inspected when it is loaded, on the GPU",
     }
     return {
         "engine": f"{built.path} ({built.size_bytes / 1e6:.1f} MB, built in {info.build_seconds:.1f} s)",

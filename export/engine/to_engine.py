@@ -13,6 +13,7 @@ from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.files.whole_files import check_writable, write_bytes
 from salema.runtime.gpu.engine_files import EngineInfo, write_engine
+from salema.runtime.gpu.engine_inspector import check_precision
 from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Kind, Library, load_library
 from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import parse_spec, read_spec
@@ -124,13 +125,28 @@ def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[
     say(f"building      {path.name} with {kind.title} {library.version} for {', '.join(options.targets)}{wait}")
     plan = build_plan(library, data, str(model), spec, options, profile)
     info = _describe(library, gpu, options, profile, spec, data, plan)
+    layers = None
     if gpu is not None and gpu.target in options.targets:
-        inspect_plan(library, plan.data, options, spec, profile[1], str(path))
-        info = replace(info, precision_shown_by="inspector")
+        layers = inspect_plan(library, plan.data, options, spec, profile[1], str(path))
+        if check_precision(layers, spec.precision, str(path), in_float=len(spec.float_layers)):
+            info, layers = replace(info, precision_shown_by="inspector"), None
     write_engine(path, plan.data, info)
+    _keep_layers(path, layers, spec.precision, say)
     if options.timing_cache is not None and plan.timings is not None:
         write_bytes(options.timing_cache, plan.timings)
     return Built(path, len(plan.data), info)
+
+
+def _keep_layers(path: Path, layers: str | None, precision: str, say: Callable[[str], None]) -> None:
+    """Writes an inspector's JSON beside the engine, for people to read; without one, removes an older engine's."""
+    kept = path.with_name(f"{path.name}.layers.json")
+    kept.unlink(missing_ok=True)
+    if layers is not None:
+        write_bytes(kept, layers.encode())
+        say(
+            f"note: the inspector shows no convolution in {precision}, and none in another precision; the network has"
+            f" them so; what it shows is in {kept}"
+        )
 
 
 def _describe(

@@ -36,7 +36,8 @@ class EngineInfo:
         optimization_level: the builder's optimization level, or None for its default.
         convolutions: how many convolutions the network has.
         precision_shown_by: `inspector` if TensorRT's inspector showed the precision of the engine's layers; `network`
-            if only the parsed, strongly typed network showed it, so that the engine is inspected when it is loaded.
+            if only the parsed, strongly typed network showed it: the inspector shows nothing of them, or the engine was
+            built without its GPU. Then the engine is inspected when it is loaded.
         build_seconds: time the build took.
         salema_version: version that wrote the record.
         engine_version: version of this record.

@@ -56,8 +56,7 @@ class TrtEngine:
             self.set_batch(info.batch_profile[1])  # `capturable` and the inspector's types need shapes
             if info.precision_shown_by != "inspector":
                 text = inspect_engine(library, self._engine, self._context)
-                in_float = len(self.spec.float_layers)
-                check_precision(text, self.spec.precision, str(path), must_show=False, in_float=in_float)
+                check_precision(text, self.spec.precision, str(path), in_float=len(self.spec.float_layers))
 
     def set_batch(self, streams: int) -> None:
         """See `StepEngine.set_batch`."""

@@ -41,7 +41,7 @@ def test_export_and_engine_in_one_go(cli, tmp_path):
 def test_an_engine_from_an_export(cli, folder):
     ran = cli(main, "--from", folder, *RTX, "--workspace", "0.5")
     assert ran.code == 0, ran.err
-    assert "27 in fp32, typed so in the network; the engine is inspected when it is first loaded" in ran.out
+    assert "27 in fp32, typed so in the network; the engine is inspected when it is loaded" in ran.out
     assert "for               tensorrt-rtx " in ran.out
     facts = json.loads((folder / "model.rtx.engine.json").read_text())
     assert (facts["workspace_gib"], facts["optimization_level"]) == (0.5, None)

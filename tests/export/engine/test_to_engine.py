@@ -9,9 +9,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from salema.export.engine import to_engine
 from salema.export.engine.to_engine import build_chosen, build_engine, check_ready
 from salema.export.options import EngineOptions
-from salema.runtime.errors import MissingDependencyError, OutputError, UsageError
+from salema.kernels.gpus import Gpu
+from salema.runtime.errors import BackendError, MissingDependencyError, OutputError, UsageError
 from salema.runtime.gpu.engine_files import read_engine
 from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, load_library
 
@@ -128,9 +130,37 @@ def test_auto_takes_tensorrt_rtx_for_a_target_and_says_so(folder):
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("backend", KINDS)
-def test_on_a_gpu_the_inspector_shows_the_precision(copied, backend, precision):
+def test_on_a_gpu_the_inspector_shows_the_precision_or_its_words_are_kept(copied, backend, precision):
     built = build_engine(copied(precision=precision) / "model.onnx", KINDS[backend], EngineOptions(), quiet)
-    assert built.info.precision_shown_by == "inspector"
+    kept = built.path.with_name(f"{built.path.name}.layers.json")
+    assert kept.is_file() == (built.info.precision_shown_by == "network")
+
+
+def test_an_engine_of_which_the_inspector_shows_nothing_is_kept_with_its_words(folder, monkeypatch):
+    """Only the inspector, which needs the GPU, is a stand-in."""
+    shown = {"kernels only": [{"Name": "__myl_0", "LayerType": "kgen"}]}
+    shown["in fp32"] = [{"Name": "c", "LayerType": "CaskConvolution", "Weights": {"Type": "Float"}}]
+    shown["in half"] = [{"Name": "c", "LayerType": "CaskConvolution", "Weights": {"Type": "Half"}}]
+    words = {name: json.dumps({"Layers": layers}) for name, layers in shown.items()}
+    gpu = Gpu(0, "RTX 4090", (8, 9), 1, integrated=False)
+    monkeypatch.setattr(to_engine, "list_gpus", lambda: [gpu])
+    told = []
+
+    def build(name):
+        monkeypatch.setattr(to_engine, "inspect_plan", lambda *_: words[name])
+        return build_engine(folder / "model.onnx", TENSORRT_RTX, EngineOptions(), told.append)
+
+    assert build("kernels only").info.precision_shown_by == "network"
+    kept = folder / "model.rtx.engine.layers.json"
+    assert kept.read_text() == words["kernels only"]
+    assert told[-1].startswith("note: the inspector shows no convolution in fp32, and none in another precision; ")
+    assert told[-1].endswith(str(kept))
+    before = (folder / "model.rtx.engine").read_bytes()
+    with pytest.raises(BackendError, match="1 of 1 convolutions don't run in fp32: c in fp16"):
+        build("in half")
+    assert (folder / "model.rtx.engine").read_bytes() == before
+    assert build("in fp32").info.precision_shown_by == "inspector"
+    assert not kept.exists()
 
 
 def test_places_that_cannot_be_written_are_told_before_the_build(folder):
