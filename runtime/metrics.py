@@ -163,8 +163,9 @@ def _kl_from_levels(found: Measured, wanted: Measured) -> float:
     inside = np.s_[top : top + height, left : left + width] if width else np.s_[:, :]
     shares = _shares(found, found.values[inside])
     shares += _KL_EPSILON
-    # Within 4e-15 of NumPy's, and four times as fast where NumPy has no AVX-512.
-    return entropy - _dot(_looked_up(wanted.values[inside], share), np.asarray(cv2.log(shares), np.float64))
+    # Within 4e-15 of NumPy's, and twice as fast with AVX-512, four times without.
+    cv2.log(shares, shares)
+    return entropy - _dot(_looked_up(wanted.values[inside], share), shares)
 
 
 def level_counts(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
@@ -196,10 +197,12 @@ def _share_of_doubles(known: Measured) -> tuple[float, float]:
 
 def _shares(known: Measured, values: Map) -> NDArray[np.float64]:
     """Returns the shares of the map's sum that some of its values have, `(h, w)`; of nothing each has the same."""
-    shares = np.maximum(values, 0, dtype=np.float64)
+    shares = values.astype(np.float64)
+    if known.low < 0:  # NumPy's maximum takes three times as long
+        cv2.threshold(shares, 0, 0, cv2.THRESH_TOZERO, shares)
     total = _sum_above_0(known)
     if total > 0:
-        shares /= total
+        shares *= 1 / total
     else:
         shares[:] = 1 / known.values.size
     return shares

@@ -15,7 +15,6 @@ from salema.benchmarks.maps.ground_truth import VideoTruth, frame_key, map_files
 from salema.benchmarks.maps.map_files import read_map
 from salema.runtime.errors import MapError, ModelError, UsageError, VideoError
 from salema.runtime.output.provenance import makers, title_of
-from salema.runtime.postprocess import to_grey
 from salema.runtime.run.dataset_layouts import IN_IMAGES, NAMINGS, FrameFolder, is_wanted, list_videos, testing_folder
 
 if TYPE_CHECKING:
@@ -270,7 +269,8 @@ class ModelMaps:
             VideoError: a frame can't be read.
             ModelError: the model gave NaN or infinity.
         """
-        from salema.runtime.sources.playback import Playback  # noqa: PLC0415 - with PyAV; most runs score files
+        from salema.runtime.postprocess import to_grey  # noqa: PLC0415 - most runs score files
+        from salema.runtime.sources.playback import Playback  # noqa: PLC0415 - with PyAV
 
         index_of = {path: index for index, path in self.videos[key].files.items()}
         self._stream.reset()

@@ -102,16 +102,15 @@ class Counting:
         values = self.values[near]
         if step:
             values = np.rint(values / step) * step
-        distinct = np.array(sorted(set(thresholds.tolist())), thresholds.dtype)
-        place = np.searchsorted(distinct, thresholds)
-        # How many of the distinct thresholds a value reaches, and how many of them it is above.
-        reached, passed = (np.searchsorted(distinct, values, side) for side in ("right", "left"))
-        own = None if weights is None else weights[near]
+        if weights is None:
+            values.sort()
+            left = np.arange(len(values), -1, -1)
+        else:
+            order = np.argsort(values)
+            values, left = values[order], np.append(weights[near][order][::-1].cumsum()[::-1], 0)
         over = np.where(self._marked, 0, counts)[::-1].cumsum()[::-1][at]
-        higher, above = (
-            over + np.bincount(some, own, minlength=len(distinct) + 1)[:0:-1].cumsum()[::-1][place]
-            for some in (passed, reached)
-        )
+        # From the place of a threshold among the near values on, those are left that are above it.
+        higher, above = (over + left[np.searchsorted(values, thresholds, side)] for side in ("right", "left"))
         return higher, above
 
     def _near(self, at: NDArray[np.uint16]) -> NDArray[np.intp]:

@@ -12,7 +12,7 @@ from salema.runtime.errors import exit_on_error
 from salema.runtime.stopping import signals_taken
 from salema.runtime.telling import tell
 
-# click comes inside Typer (0.29) or as its dependency (before); only this class's name is public in both.
+# click comes inside Typer (since 0.26) or as its dependency (before); only this class's name is public in both.
 _ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 

@@ -13,15 +13,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import sha256_of, write_bytes
-from salema.runtime.model_folder import look_up
-from salema.runtime.sources.source import Source
 from salema.runtime.spec import salema_version
-from salema.runtime.stream import SaliencyStream
 from salema.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from salema.runtime.sources.source import Source
+    from salema.runtime.stream import SaliencyStream
 
 NAME = "salema.json"
 FORMAT = 1
@@ -184,6 +185,8 @@ def model_facts(stream: SaliencyStream) -> dict[str, Any]:
 
 
 def _hash_of(model: Path) -> str | None:
+    from salema.runtime.model_folder import look_up  # noqa: PLC0415 - `salema-eval` opens no model to score files
+
     try:
         files = look_up(model).sources or (model,)
         return _hash_of_all(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
