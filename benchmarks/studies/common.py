@@ -18,6 +18,20 @@ def write_study(record: dict[str, Any], *, timed: bool = True) -> None:
     write_bytes(Path(sys.argv[-1]), json.dumps(whole, indent=1).encode() + b"\n")
 
 
+def write_by_cpu(record: dict[str, Any]) -> None:
+    """Writes a record into a list in the file that the command names last; it replaces that of the same CPU."""
+    path, whole = Path(sys.argv[-1]), {"environment": describe_environment(), **record}
+    before = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    others = [kept for kept in before if cpu_of(kept) != cpu_of(whole)]
+    write_bytes(path, json.dumps([*others, whole], indent=1).encode() + b"\n")
+
+
+def cpu_of(record: dict[str, Any]) -> str:
+    """Returns the CPU of a record in words: its family and model, and what decides how fast a network runs."""
+    facts = record["environment"]
+    return f"{facts['cpu']} ({facts['cpu_family_and_model']}; {' '.join(facts['cpu_features'] or [])})"
+
+
 def take_one_core() -> None:
     """Keeps this process and its children on one core, where the system can do that."""
     if hasattr(os, "sched_setaffinity"):

@@ -7,14 +7,22 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from salema.export.graph.rewrite import MEAN, MEAN_CHANNEL, CroppedUpConv, TransposedUpConv, fold_mean, fold_upsampling
+from salema.export.graph.rewrite import (
+    MEAN,
+    MEAN_CHANNEL,
+    CroppedLastUpConv,
+    CroppedUpConv,
+    TransposedUpConv,
+    fold_mean,
+    fold_upsampling,
+)
 from salema.export.weights.architecture import CLSTM56_END, ENCODER_END, FINAL_CONVS, LAYERS, Architecture
 from salema.runtime.errors import UsageError
 from salema.runtime.spec import SplitSpec, StateSpec
 
 MEAN_BGR = (103.939, 116.779, 123.68)
 LSTM_STATES = ("hidden", "cell")
-_CONVOLUTIONS = (nn.Conv2d, CroppedUpConv, TransposedUpConv)
+_CONVOLUTIONS = (nn.Conv2d, CroppedUpConv, CroppedLastUpConv, TransposedUpConv)
 
 
 class SaliencyStep(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +15,9 @@ from salema.runtime.spec import TRANSPOSED
 if TYPE_CHECKING:
     from salema.export.options import ExportOptions
 
-CROPPED = "upsampling-cropped"
+CROPPED, CROPPED_LAST = "upsampling-cropped", "upsampling-cropped-channels-last"
 MEAN = "mean-as-channel"
-REWRITES = (CROPPED, TRANSPOSED, MEAN)
+REWRITES = (CROPPED, CROPPED_LAST, TRANSPOSED, MEAN)
 FOR: dict[str, tuple[str, ...]] = {
     "any": (),
     "onnxruntime": (CROPPED,),
@@ -28,8 +28,9 @@ FOR: dict[str, tuple[str, ...]] = {
 """The rewrites that make each runtime faster. TensorRT gets the plain graph, as nothing was measured on a GPU yet. ncnn
 computes 3x3 convolutions by Winograd's method, with a quarter of the multiplications; the folded forms need 4 of 9, and
 can't use that method."""
-FOR_INT8 = {**FOR, "tensorrt": (TRANSPOSED,)}
-"""The same for INT8. TensorRT resizes in float only, so a Resize would break the chain of INT8 layers."""
+FOR_INT8 = {**FOR, "onnxruntime": (CROPPED_LAST,), "tensorrt": (TRANSPOSED,)}
+"""The same for INT8. There ONNX Runtime keeps channels last. TensorRT resizes in float only, so a Resize would break
+the chain of INT8 layers."""
 
 
 def rewrites_for(options: ExportOptions) -> tuple[str, ...]:
@@ -71,10 +72,7 @@ class CroppedUpConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.out_channels = conv.out_channels
-        phases = [phase for row in phase_weights(conv.weight) for phase in row]
-        assert conv.bias is not None
-        self.conv = nn.Conv2d(conv.in_channels, 4 * conv.out_channels, 2, padding=1, dtype=torch.float64)
-        self.conv.load_state_dict({"weight": torch.cat(phases), "bias": conv.bias.detach().to(torch.float64).repeat(4)})
+        self.conv = _of_phases(conv, [phase for row in phase_weights(conv.weight) for phase in row])
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes `[N, I, h, w]`; returns `[N, O, 2h, 2w]`."""
@@ -86,6 +84,36 @@ class CroppedUpConv(nn.Module):
             for a in range(2)
         ]
         return torch.stack(rows, 3).flatten(2, 3)
+
+
+class CroppedLastUpConv(nn.Module):
+    """The same with channels last while the phases are interleaved: each move is of whole rows of channels.
+
+    In INT8 ONNX Runtime keeps channels last anyway. In FP32 it does not, and a step takes longer so.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.out_channels = conv.out_channels
+        # Row 2i + a comes from row i + a of phase a, so as row 2(i + a) + 1 - a of what is interleaved with the odd
+        # phases first: one row too far for both. So one crop fits all phases.
+        phases = [phase for row in reversed(phase_weights(conv.weight)) for phase in reversed(row)]
+        self.conv = _of_phases(conv, phases)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes `[N, I, h, w]`; returns `[N, O, 2h, 2w]`."""
+        height, width = x.shape[2:]
+        pairs = self.conv(x).permute(0, 2, 3, 1).reshape(-1, height + 1, width + 1, 2, 2 * self.out_channels)
+        rows: Tensor = pairs.permute(0, 1, 3, 2, 4).reshape(-1, 2 * height + 2, 2 * width + 2, self.out_channels)
+        return rows[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+
+
+def _of_phases(conv: nn.Conv2d, phases: list[Tensor]) -> nn.Conv2d:
+    """Returns one convolution to the channels of four phases of `conv`."""
+    assert conv.bias is not None
+    wide = nn.Conv2d(conv.in_channels, 4 * conv.out_channels, 2, padding=1, dtype=torch.float64)
+    wide.load_state_dict({"weight": torch.cat(phases), "bias": conv.bias.detach().to(torch.float64).repeat(4)})
+    return wide
 
 
 class TransposedUpConv(nn.ConvTranspose2d):
@@ -102,6 +130,12 @@ class TransposedUpConv(nn.ConvTranspose2d):
                     weight[:, :, 3 - a - 2 * i, 3 - b - 2 * j] = phase[:, :, i, j]
         self.load_state_dict({"weight": weight.transpose(0, 1), "bias": conv.bias.detach().to(torch.float64)})
 
+
+FOLDED: dict[str, Callable[[nn.Conv2d], nn.Module]] = {
+    CROPPED: CroppedUpConv,
+    CROPPED_LAST: CroppedLastUpConv,
+    TRANSPOSED: TransposedUpConv,
+}
 
 MEAN_CHANNEL = 255.0
 """Value of the fourth channel: as large as a pixel's, so that its weights are as large as the others, in FP16 too."""
@@ -122,15 +156,15 @@ def fold_mean(conv: nn.Conv2d, mean: Tensor) -> nn.Conv2d:
 
 
 def fold_upsampling(layers: nn.Sequential, form: str, kept: Container[int]) -> None:
-    """Folds each upsampling into the convolution that follows, in place, as `CROPPED` or `TRANSPOSED`.
+    """Folds each upsampling into the convolution that follows, in place, in one of `FOLDED`.
 
-    The layers `kept` stay as they are: the network is split before them. Weights are summed in float64, so both forms
+    The layers `kept` stay as they are: the network is split before them. Weights are summed in float64, so all forms
     differ from the plain one by rounding only.
     """
-    if form not in {CROPPED, TRANSPOSED}:
+    if form not in FOLDED:
         raise UsageError(f"rewrite {form}: not one of {', '.join(REWRITES)}")
     for index in range(len(layers) - 1):
         conv = layers[index + 1]
         if isinstance(layers[index], nn.Upsample) and isinstance(conv, nn.Conv2d) and index + 1 not in kept:
             layers[index] = nn.Identity()
-            layers[index + 1] = CroppedUpConv(conv) if form == CROPPED else TransposedUpConv(conv)
+            layers[index + 1] = FOLDED[form](conv)

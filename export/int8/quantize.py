@@ -26,11 +26,11 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from salema.runtime.session import Session
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-_CARRIERS = {"Relu", "MaxPool", "Resize", "Reshape", "Gather", "Slice", "Unsqueeze", "Concat"}
+_CARRIERS = {"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat"}
 """Operators that move, drop or clip values: they can do the same to INT8 values."""
 
 Ranges = dict[str, tuple[float, float]]
-"""Least and greatest value of each convolution's input, by layer."""
+"""Least and greatest value of each convolution's input, by layer; of all outputs but the last, by `leaving(layer)`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Scheme:
         weight_bits: to try, in turn. CPUs without VNNI add pairs of products in 16 bits, which overflow unless weights
             have 7 bits; elsewhere 7 bits lose accuracy. A GPU has no such sums.
         carried: Q/DQ also after each convolution, pool and upsampling. ONNX Runtime needs the first to run a
-            convolution in INT8 at all; TensorRT and OpenVINO themselves move the Q of the next convolution there.
+            convolution in INT8 at all, OpenVINO those before pools; TensorRT moves the next convolution's Q there.
+        rounds_outputs: Q/DQ also after convolutions that end in an average or in gates (with `carried` only). Without
+            them ONNX Runtime computes these in float, and turns their weights into float at every step.
         ends_in_float: whether the first and the last layer always stay in float. In ncnn a step is 1.06 times as fast
             with the first one, of three channels, in float (tried by hand, 2 cores of a Zen 3).
     """
@@ -51,13 +53,14 @@ class Scheme:
     unsigned: bool
     weight_bits: tuple[int, ...]
     carried: bool
+    rounds_outputs: bool = False
     ends_in_float: bool = False
 
 
 SCHEMES = {
     "any": Scheme(unsigned=False, weight_bits=(8, 7), carried=True),
-    "onnxruntime": Scheme(unsigned=True, weight_bits=(8, 7), carried=True),
-    "openvino": Scheme(unsigned=True, weight_bits=(8, 7), carried=False),
+    "onnxruntime": Scheme(unsigned=True, weight_bits=(8, 7), carried=True, rounds_outputs=True),
+    "openvino": Scheme(unsigned=True, weight_bits=(8, 7), carried=True),
     "tensorrt": Scheme(unsigned=False, weight_bits=(8,), carried=False),
     "ncnn": Scheme(unsigned=False, weight_bits=(8,), carried=False, ends_in_float=True),
 }
@@ -70,13 +73,18 @@ def layers_of(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     return {_layer(node.input[1]): node for node in convolutions}
 
 
+def leaving(layer: str) -> str:
+    """Returns the key of a layer's output in `Ranges`."""
+    return f"{layer} output"
+
+
 def _layer(weight: str) -> str:
     """Returns a weight's layer; a split model's parts put `step.` before the name, the 2x2 form `conv.` after it."""
     return weight.removeprefix("step.").removesuffix(".weight").removesuffix(".conv")
 
 
 def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) -> Ranges:
-    """Runs a float model over frames, with its state, and returns the range of each convolution's input.
+    """Runs a float model over frames, with its state, and returns the ranges of each convolution's input and output.
 
     Ranges hold 99.999 % of the values. Only one frame's activations are in memory at a time.
 
@@ -96,11 +104,15 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
             for feed in feeds(session, run):
                 calibrator.collect_data(_One(feed))
         calibrated = calibrator.compute_data()
-    ranges = {  # ONNX Runtime 1.18 has no items()
-        name: [float(np.asarray(end).item()) for end in calibrated[name].range_value] for name in calibrated
-    }
+    ranges = {name: _ends(calibrated[name].range_value) for name in calibrated}  # ONNX Runtime 1.18 has no items()
     layers = layers_of(onnx.load(model))
-    return {layer: (ranges[node.input[0]][0], ranges[node.input[0]][1]) for layer, node in layers.items()}
+    entering = {layer: ranges[node.input[0]] for layer, node in layers.items()}
+    return entering | {leaving(layer): ranges[node.output[0]] for layer, node in [*layers.items()][:-1]}
+
+
+def _ends(range_value: Any) -> tuple[float, float]:
+    least, greatest = (float(np.asarray(end).item()) for end in range_value)
+    return least, greatest
 
 
 def feeds(session: Session, run: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[Any]]]:
@@ -142,6 +154,8 @@ def quantize(
     kept_aside = _free_outputs(model)
     layers = {layer: node for layer, node in layers_of(model).items() if layer not in kept}
     tensors = {name: ranges[layer] for layer, node in layers.items() for name in _carried(model, node, layers, scheme)}
+    if scheme.rounds_outputs and scheme.carried:
+        tensors |= _leaving(model, layers, ranges)
     with quiet():
         quantizer = _quantizer(model, [node.name for node in layers.values()], tensors, scheme, weight_bits)
         for name in tensors:
@@ -207,6 +221,17 @@ def _carried(
                 carried.append(name)
                 waiting.append(name)
     return carried
+
+
+def _leaving(model: onnx.ModelProto, layers: Mapping[str, onnx.NodeProto], ranges: Ranges) -> Ranges:
+    """Returns the ranges, by tensor, of outputs that no carrier reads: those of layers that are averaged, or gates.
+
+    The last layer's is not among them: it becomes the map. If a carrier reads it, the next layer stays in float, to
+    which the exact output is due.
+    """
+    carried = {name for node in model.graph.node if node.op_type in _CARRIERS for name in node.input}
+    outputs = {leaving(layer): node.output[0] for layer, node in layers.items()}
+    return {name: ranges[key] for key, name in outputs.items() if key in ranges and name not in carried}
 
 
 def _free_outputs(model: onnx.ModelProto) -> dict[str, str]:

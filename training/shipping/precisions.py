@@ -1,6 +1,7 @@
-"""What a lower precision costs shipped weights: FP16 and INT8 in every form against FP32, by `salema-eval --compare`.
+"""What a lower precision costs shipped weights: FP16, BF16 and INT8 in every form against FP32, by `salema-eval`.
 
-On the photographs that `salema-train` validates on, each a video of one frame. INT8 is calibrated on what is named.
+On the photographs that `salema-train` validates on, each a video of one frame. INT8 is calibrated on what is named. Its
+weights have 8 bits or 7, as the CPU needs, so FILE.json has a record for each CPU.
 Usage: python -m salema.training.shipping.precisions --src DIR --calib VIDEO|FOLDER FILE.json
 """
 
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from salema.benchmarks.metrics.protocols import METRICS as METRIC_LABELS
-from salema.benchmarks.studies.common import write_study
+from salema.benchmarks.studies.common import write_by_cpu
 from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
 from salema.export.weights.checkpoints import shipped_names
+from salema.runtime import load
 from salema.runtime.errors import SalemaError
 from salema.training.shipping.commands import parser_of, run, split
 from salema.training.shipping.lay_out import lay_out
@@ -26,6 +28,7 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {  # how it is exported, and what
     "FP32, OpenVINO": ({}, "openvino"),
     "FP32, ncnn": ({"for_": "ncnn"}, "ncnn"),
     "FP16, ONNX Runtime": ({"precision": "fp16"}, "onnxruntime"),
+    "BF16, OpenVINO": ({"for_": "openvino"}, "openvino-bf16"),
     "INT8, ONNX Runtime": ({"precision": "int8", "for_": "onnxruntime"}, "onnxruntime"),
     "INT8, OpenVINO": ({"precision": "int8", "for_": "openvino"}, "openvino"),
     "INT8, ncnn": ({"precision": "int8", "for_": "ncnn"}, "ncnn"),
@@ -60,7 +63,7 @@ def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
 
 
 def measure(name: str, source: Path, calib: str, folder: Path) -> dict[str, Any]:
-    """Measures every form of shipped weights; what an export refuses is told in its place."""
+    """Measures every form of shipped weights; what an export or this CPU refuses is told in its place."""
     export(name, folder / "fp32", {}, calib)
     predict(folder / "fp32", "onnxruntime", source, folder / "fp32-maps")
     forms: dict[str, Any] = {}
@@ -68,6 +71,7 @@ def measure(name: str, source: Path, calib: str, folder: Path) -> dict[str, Any]
         model, maps = folder / f"{number}", folder / f"{number}-maps"
         try:
             export(name, model, options, calib)
+            load(model, backend=backend).close()
         except SalemaError as error:
             forms[form] = {"refused": str(error)}
             continue
@@ -103,7 +107,7 @@ def main() -> None:
             for name in shipped_names()
         }
     print("\n\n".join(table(forms) for forms in found.values()))
-    write_study({"photographs": len(held_out.names), "against": "FP32, ONNX Runtime", "forms": found})
+    write_by_cpu({"photographs": len(held_out.names), "against": "FP32, ONNX Runtime", "forms": found})
 
 
 if __name__ == "__main__":

@@ -6,12 +6,20 @@ import torch
 from torch import nn
 
 from salema.export.graph.models import SaliencyStep
-from salema.export.graph.rewrite import CROPPED, MEAN, MEAN_CHANNEL, TRANSPOSED, fold_mean, fold_upsampling
+from salema.export.graph.rewrite import (
+    CROPPED,
+    CROPPED_LAST,
+    MEAN,
+    MEAN_CHANNEL,
+    TRANSPOSED,
+    fold_mean,
+    fold_upsampling,
+)
 from salema.export.weights.architecture import LAYERS, Architecture
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
 from salema.runtime.errors import UsageError
 
-FORMS = (CROPPED, TRANSPOSED)
+FORMS = (CROPPED, CROPPED_LAST, TRANSPOSED)
 UPSAMPLINGS = [index for index, layer in enumerate(LAYERS) if layer == "U"]
 
 
@@ -83,7 +91,9 @@ def run(step, frames):
     return out
 
 
-@pytest.mark.parametrize("names", [(CROPPED,), (TRANSPOSED,), (MEAN,), (TRANSPOSED, MEAN)], ids="+".join)
+@pytest.mark.parametrize(
+    "names", [(CROPPED,), (CROPPED_LAST,), (TRANSPOSED,), (MEAN,), (TRANSPOSED, MEAN)], ids="+".join
+)
 @pytest.mark.parametrize("architecture", VARIANTS, ids=lambda value: value.name)
 def test_every_variant_stays_what_it_is(narrow, architecture, names):
     """In float64, over three frames of two streams: maps and states to 1e-9 of their size."""

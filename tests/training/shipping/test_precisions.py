@@ -6,13 +6,14 @@ import pytest
 
 from salema.benchmarks.maps.ground_truth import list_truth
 from salema.benchmarks.maps.map_files import read_fixations, read_map
+from salema.benchmarks.studies.common import cpu_of, write_by_cpu
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.training.data.photographs import Photographs
 from salema.training.shipping.lay_out import lay_out
 from salema.training.shipping.precisions import FORMS, compare, table
 
 ROOT = Path(__file__).parents[3]
-RECORD = json.loads((ROOT / "benchmarks/results/precisions.json").read_text("utf-8"))
+RECORDS = json.loads((ROOT / "benchmarks/results/precisions.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +45,31 @@ def test_the_same_maps_differ_by_nothing(laid_out, tmp_path):
     assert found["nss"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "videos": 8}
 
 
-def test_the_page_has_what_was_measured():
-    forms = RECORD["forms"]["nano"]
-    assert list(forms) == list(FORMS)
-    assert table(forms) in (ROOT / "docs/models.md").read_text("utf-8")
+@pytest.mark.parametrize("record", RECORDS, ids=cpu_of)
+def test_the_page_has_what_was_measured(record):
+    forms = record["forms"]["nano"]
+    assert set(forms) <= set(FORMS)
+    page = (ROOT / "docs/models.md").read_text("utf-8")
+    assert table(forms) in page
+    assert cpu_of(record) in page
 
 
-def test_int8_costs_less_than_would_call_for_training_with_it():
+@pytest.mark.parametrize("record", RECORDS, ids=cpu_of)
+def test_lower_precisions_cost_less_than_would_call_for_training_with_them(record):
     """Beyond these limits it would pay to train with INT8 in the loop."""
-    known = [found for form, found in RECORD["forms"]["nano"].items() if "INT8" in form and "refused" not in found]
-    assert len(known) == 3
-    assert all(found["nss"]["mean"] > -0.01 and found["cc"]["mean"] > -0.005 for found in known)
+    known = {form: found for form, found in record["forms"]["nano"].items() if "refused" not in found}
+    assert sum("INT8" in form for form in known) >= 3
+    assert ("BF16, OpenVINO" in known) == ("avx512_bf16" in record["environment"]["cpu_features"])
+    assert all(found["nss"]["mean"] > -0.01 and found["cc"]["mean"] > -0.005 for found in known.values())
+
+
+def test_a_record_replaces_that_of_its_cpu_only(tmp_path, monkeypatch):
+    file = tmp_path / "r.json"
+    monkeypatch.setattr("sys.argv", ["study", str(file)])
+    write_by_cpu({"number": 1})
+    (first,) = json.loads(file.read_text())
+    other = first | {"environment": first["environment"] | {"cpu_features": ["another"]}}
+    file.write_text(json.dumps([other, first]))
+    write_by_cpu({"number": 2})
+    assert [record["number"] for record in json.loads(file.read_text())] == [1, 2]
+    assert [cpu_of(record) for record in json.loads(file.read_text())] == [cpu_of(other), cpu_of(first)]
