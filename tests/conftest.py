@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from salema.benchmarks.gpu.available import unavailable
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
 from salema.kernels.errors import BackendError
 from salema.kernels.gpus import list_gpus
@@ -57,11 +58,14 @@ def pytest_collection_finish(session):
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu"):
+    if gpu := item.get_closest_marker("gpu"):
         try:
             list_gpus()
         except BackendError as error:
             pytest.skip(str(error))
+        for backend in gpu.args:
+            if why := unavailable(backend):
+                pytest.skip(why)
     if item.get_closest_marker("bf16"):
         from salema.runtime.backends.openvino_session import capabilities, ov
 

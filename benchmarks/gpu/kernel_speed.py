@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from salema.kernels.arrays import Array, Launcher, place_array
 from salema.kernels.device.interface import Buffer
+from salema.kernels.errors import reason
 from salema.kernels.ops.ema import ema_update
 from salema.kernels.ops.postprocess import map_range, postprocess
 from salema.kernels.ops.preprocess import preprocess
@@ -40,6 +42,7 @@ class KernelSpeed:
         us: microseconds of a launch, the median of repeats, each the mean of launches in a row.
         share_of_copy: its bytes per second over those of a device-to-device copy of as many bytes.
         torch_us: microseconds of the plain PyTorch operations that it replaces; None where not measured.
+        torch_error: why PyTorch could not be measured.
     """
 
     kernel: str
@@ -48,6 +51,16 @@ class KernelSpeed:
     us: float
     share_of_copy: float
     torch_us: float | None = None
+    torch_error: str | None = None
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """A kernel at a size that could not be timed here, such as one that is too large; see `KernelSpeed`."""
+
+    kernel: str
+    size: str
+    error: str
 
 
 def torch_ema_update(
@@ -82,8 +95,6 @@ def torch_ema_us(shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
         end.record()
         end.synchronize()
         times.append(1e3 * start.elapsed_time(end) / _RUNS)
-    del graph
-    torch.cuda.empty_cache()
     return float(np.median(times[1:]))
 
 
@@ -95,27 +106,38 @@ class KernelBench:
         self._with_torch = with_torch  # on a GPU
         self._buffers: list[Buffer] = []
 
-    def measure(self) -> list[KernelSpeed]:
-        """Times every kernel at every size. Needs the device's `active()` around it."""
-        speeds = []
+    def measure(self) -> Iterator[KernelSpeed | NotMeasured]:
+        """Times every kernel at every size, one after the other. Needs the device's `active()` around it."""
+        for kernel, size, timed in self._cases():
+            try:
+                yield timed()
+            except Exception as error:  # noqa: BLE001, PERF203 - PyCUDA's, PyTorch's and ours have no common base
+                yield NotMeasured(kernel, size, f"{type(error).__name__}: {reason(error)}")
+            finally:
+                self.free()
+
+    def _cases(self) -> Iterator[tuple[str, str, Callable[[], KernelSpeed]]]:
         for size, shape in STATES.items():
-            for dtype in (np.float16, np.float32):
-                speeds.append(self._ema(size, shape, np.dtype(dtype)))
-                self.free()
+            for dtype in map(np.dtype, (np.float16, np.float32)):
+                yield f"ema_update {dtype}", size, partial(self._ema, size, shape, dtype)
         for size, source_hw in SOURCES_HW.items():
-            for measure in (self._preprocess, self._overlay):
-                speeds.append(measure(size, source_hw))
-                self.free()
-        speeds.append(self._map_range())
-        self.free()
-        return speeds
+            yield "preprocess BGR", size, partial(self._preprocess, size, source_hw)
+            yield "postprocess overlay", size, partial(self._overlay, size, source_hw)
+        yield "map_range", "192x256", self._map_range
 
     def _ema(self, size: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> KernelSpeed:
         x, out, residual = (self._random(shape, dtype) for _ in range(3))
         state, mix = (self._random(part, np.dtype(np.float32)) for part in (shape, shape[:1]))
         work = lambda: ema_update(self._launcher, state, x, mix, out, residual=residual)  # noqa: E731
         speed = self._record(f"ema_update {dtype}", size, 3 * x.nbytes + 2 * state.nbytes, work)
-        return replace(speed, torch_us=torch_ema_us(shape, dtype) if self._with_torch else None)
+        if not self._with_torch:
+            return speed
+        try:
+            return replace(speed, torch_us=torch_ema_us(shape, dtype))
+        except RuntimeError as error:  # it takes memory of its own; ours was timed all the same
+            return replace(speed, torch_error=reason(error))
+        finally:
+            torch.cuda.empty_cache()
 
     def _preprocess(self, size: str, source_hw: tuple[int, int]) -> KernelSpeed:
         source, out = (self._random((*hw, 3), np.dtype(np.uint8)) for hw in (source_hw, NETWORK_HW))

@@ -13,6 +13,7 @@ _CPU_SIZE, _GPU_SIZE = 1024, 8192
 _COPY_BYTES = 1 << 28
 _LEAST_S = 0.3
 _REPEATS = 3
+_EMULATED = 3  # times as slow as float32 in one call: more than a call's time differs from others
 
 
 @dataclass(frozen=True)
@@ -32,35 +33,40 @@ class Rates:
     how: str = ""
 
 
-def measure_rates(device: str, precisions: set[str]) -> Rates:
+def measure_rates(device: str, precisions: set[str], most_s: float = _LEAST_S) -> Rates:
     """Measures with PyTorch; where it is not installed, with NumPy's float32 on the CPU.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
         precisions: of the matrix products to time: `fp32`, `fp16`, `bf16`, `int8`.
+        most_s: seconds that each of the repeats may take, where that is less than what steady clocks need.
     """
     try:
         import torch  # noqa: PLC0415 - a machine that only runs models has none
     except ImportError:
-        return _with_numpy(precisions) if device == "cpu" else Rates()
+        return _with_numpy(precisions, most_s) if device == "cpu" else Rates()
     if device != "cpu" and not torch.cuda.is_available():
         return Rates()
     size = _CPU_SIZE if device == "cpu" else _GPU_SIZE
-    rates = {}
-    for precision in sorted({"fp32", *precisions}):
+    rates: dict[str, float] = {}
+    for precision in ("fp32", *sorted(precisions - {"fp32"})):
         call = _torch_product(torch, precision, size, device)
-        if call is not None:
-            rates[precision] = 2 * size**3 / _best_s(call)
-    # A product slower than float32's was emulated, and says nothing about the device.
+        if call is None:
+            continue
+        # A product slower than float32's is emulated, says nothing about the device, and takes long.
+        if rates and _seconds(call) > _EMULATED * 2 * size**3 / rates["fp32"]:
+            continue
+        rates[precision] = 2 * size**3 / _best_s(call, most_s)
     real = {precision: rate for precision, rate in rates.items() if rate >= rates["fp32"]}
-    return Rates(real, _torch_copy(torch, device), size, f"PyTorch {torch.__version__}")
+    return Rates(real, _torch_copy(torch, device, most_s), size, f"PyTorch {torch.__version__}")
 
 
-def _with_numpy(precisions: set[str]) -> Rates:
+def _with_numpy(precisions: set[str], most_s: float) -> Rates:
     a, b = (np.ones((_CPU_SIZE, _CPU_SIZE), np.float32) for _ in range(2))
-    products = {"fp32": 2 * _CPU_SIZE**3 / _best_s(lambda: a @ b)} if "fp32" in precisions else {}
+    products = {"fp32": 2 * _CPU_SIZE**3 / _best_s(lambda: a @ b, most_s)} if "fp32" in precisions else {}
     source, target = np.ones(_COPY_BYTES, np.uint8), np.empty(_COPY_BYTES, np.uint8)
-    return Rates(products, 2 * _COPY_BYTES / _best_s(lambda: np.copyto(target, source)), _CPU_SIZE, "NumPy")
+    copy_s = _best_s(lambda: np.copyto(target, source), most_s)
+    return Rates(products, 2 * _COPY_BYTES / copy_s, _CPU_SIZE, "NumPy")
 
 
 def _torch_product(torch: Any, precision: str, size: int, device: str) -> Callable[[], object] | None:
@@ -80,7 +86,7 @@ def _torch_product(torch: Any, precision: str, size: int, device: str) -> Callab
     return call
 
 
-def _torch_copy(torch: Any, device: str) -> float:
+def _torch_copy(torch: Any, device: str, most_s: float) -> float:
     source = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
@@ -89,16 +95,22 @@ def _torch_copy(torch: Any, device: str) -> float:
         if device != "cpu":
             torch.cuda.synchronize(device)
 
-    return 2 * _COPY_BYTES / _best_s(call)
+    return 2 * _COPY_BYTES / _best_s(call, most_s)
 
 
-def _best_s(call: Callable[[], object]) -> float:
-    """Returns the mean time of a call in the fastest of a few repeats, each at least `_LEAST_S` long."""
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _best_s(call: Callable[[], object], most_s: float) -> float:
+    """Returns the mean time of a call in the fastest of a few repeats, each `_LEAST_S` or `most_s` long."""
     call()
     best = float("inf")
     for _ in range(_REPEATS):
         start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < _LEAST_S:
+        while time.perf_counter() - start < min(_LEAST_S, most_s):
             call()
             count += 1
         best = min(best, (time.perf_counter() - start) / count)

@@ -15,7 +15,7 @@ from salema.runtime.spec import ModelSpec
 if TYPE_CHECKING:
     from salema.benchmarks.peers.network import Network
 
-ON_GPU_ONLY = ("pytorch-fp16", "pytorch-cuda-graph", "tensorrt", "tensorrt-rtx")
+ON_GPU_ONLY = ("pytorch-fp16", "pytorch-cuda-graph", "pytorch-fp16-cuda-graph", "tensorrt", "tensorrt-rtx")
 PEERS = {
     "pytorch": "eager, float32: the published way",
     "pytorch-compile": "torch.compile, float32",
@@ -23,6 +23,7 @@ PEERS = {
     "pytorch-bf16": "eager, bfloat16, channels-last",
     "pytorch-fp16": "eager, float16, channels-last (GPU)",
     "pytorch-cuda-graph": "float32 recorded as a CUDA graph (GPU)",
+    "pytorch-fp16-cuda-graph": "float16, channels-last, recorded as a CUDA graph (GPU)",
     "onnxruntime": "on the naive export, states through the host",
     "openvino": "on the naive export, in the precision that it chooses itself",
     "tensorrt": "engine of the naive export, states through the host (GPU)",
@@ -135,14 +136,14 @@ def _open_torch(name: str, network: Network, batch: int, device: str) -> tuple[R
 
     if device != "cpu" and not torch.cuda.is_available():
         raise BackendError(f"--compare {name}: this PyTorch {torch.__version__} has no CUDA here; give --device cpu")
-    precision = next((kind for kind in ("bf16", "fp16") if name.endswith(kind)), "fp32")
+    precision = next((kind for kind in ("bf16", "fp16") if kind in name), "fp32")
     options = TorchOptions(
         precision,
         channels_last=precision != "fp32" or name == "pytorch-channels-last",
         compiled=name == "pytorch-compile",
     )
     made = network.architecture, network.checkpoint.weights, network.spec_for(batch), options, device, batch
-    if name == "pytorch-cuda-graph":
+    if name.endswith("cuda-graph"):
         recorded = TorchGraphStream(*made)
         recorded.record()
         return recorded, precision

@@ -99,7 +99,7 @@ class TorchGraphStream(TorchStream):
         """Records the step, and empties the memory."""
         self.reset()
         size = (self._streams, self._spec.height, self._spec.width, 3)
-        self._frame = torch.zeros(size, dtype=torch.uint8, device=self._device)
+        self._frame = self._input(np.zeros(size, np.uint8)).to(self._device)
         self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=True)
         self._mix_in = self._mix(self._streams)
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -18,7 +18,16 @@ from salema.benchmarks.machine.energy import EnergyMeter
 from salema.benchmarks.machine.environment import describe_environment
 from salema.benchmarks.machine.rates import Rates, measure_rates
 from salema.benchmarks.peers.peers import naive_model, open_peer
-from salema.benchmarks.speed.cases import Case, Plan, model_record, open_cases, playable, read_frames, stream_of
+from salema.benchmarks.speed.cases import (
+    Case,
+    PassedOver,
+    Plan,
+    model_record,
+    open_cases,
+    playable,
+    read_frames,
+    stream_of,
+)
 from salema.benchmarks.speed.engine_timing import time_engine
 from salema.benchmarks.speed.harness import LEAST_RUNS, ROUNDS, WARM_UP_MS, Timing, compare_for
 from salema.benchmarks.speed.quality import Quality, compare_maps, run_maps
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
     from salema.runtime.sources.source import Source
 
 Turn = Callable[[int, str], None]
+Turns = Callable[[int], AbstractContextManager[Turn]]
 
 
 @contextmanager
@@ -56,17 +66,17 @@ _LEAST_RUN_FRAMES, _MOST_RUN_FRAMES = 10, 300
 
 
 def run_bench(
-    plan: Plan, say: Callable[[str], None], turns: Callable[[int], AbstractContextManager[Turn]] = _no_turns
+    plan: Plan, say: Callable[[str], None], turns: Turns = _no_turns, passed_over: PassedOver | None = None
 ) -> list[dict[str, Any]]:
-    """Measures as planned; ratios are against the first peer, or the first model where there is none.
+    """Measures as planned, and returns a record for each case, ready for JSON.
+
+    Ratios are against the first peer, or the first model where there is none.
 
     Args:
         plan: what to measure.
         say: takes a line on each step.
         turns: shows progress: takes the number of turns, and yields what is called at each (see `compare_for`).
-
-    Returns:
-        A record for each case, ready for JSON.
+        passed_over: takes why a case can't run here, by name; None if that is an error.
 
     Raises:
         SalemaError: a model, peer or source can't be run.
@@ -77,14 +87,14 @@ def run_bench(
     network = _find_network(plan, spec)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack, EnergyMeter(plan.gpu) as meter:
         say("opening what is compared")
-        cases = open_cases(plan, network, stack, Path(name))
+        cases = open_cases(plan, network, stack, Path(name), passed_over)
         for case in cases:
             say(f"{case.name}: {case.precision}, {case.description}")
         frames = read_frames(source, spec)
         quality = _judge(cases, frames, network, say)
         timed = _time_in_turns(plan, cases, frames, meter, turns, say)
         say("measuring what this machine can do at most")
-        rates = measure_rates(plan.torch_device, {case.precision for case in cases})
+        rates = measure_rates(plan.torch_device, {case.precision for case in cases}, plan.duration_s)
         shared = _shared(cases[0].name, rates, plan.torch_device, meter, environment)
         records = []
         for case in cases:

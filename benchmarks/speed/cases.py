@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from salema.runtime.stream import SaliencyStream
 
 FRAMES = 16
+PassedOver = dict[str, str]
+"""Why cases can't run here, by name."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ class Case:
     memory_mb: float
 
 
-def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: Path) -> list[Case]:
+def open_cases(
+    plan: Plan, network: Network | None, stack: ExitStack, scratch: Path, passed_over: PassedOver | None = None
+) -> list[Case]:
     """Opens peers, then models, for each batch; the stack closes them.
 
     Args:
@@ -119,25 +124,40 @@ def open_cases(plan: Plan, network: Network | None, stack: ExitStack, scratch: P
         network: of the peers; None if there are none.
         stack: closes the cases.
         scratch: a folder for naive exports.
+        passed_over: takes why a case can't run here, by name; None if that is an error.
 
     Raises:
-        SalemaError: one of them can't run here.
+        SalemaError: one of them, or none at all, can run here.
     """
-    cases = []
-    for batch in plan.batches:
-        for name in plan.peers:
-            assert network is not None
-            cases.append(_open_peer_case(name, network, batch, plan.torch_device, stack, scratch))
-        for place, (folder, name) in enumerate(zip(plan.models, model_names(plan.models), strict=True)):
-            cases += [
-                _open_model_case(folder, f"{name}: {backend}", backend, batch, plan, stack)
-                for backend in plan.backends_of(place)
-            ]
-    names = [case.name for case in cases]
-    for name in names:
-        if names.count(name) > 1:
+    cases: list[Case] = []
+    for name, opener in _openers(plan, network, stack, scratch):
+        if name in {case.name for case in cases}:
             raise UsageError(f"{name}: asked for twice; name each model, backend and peer once")
+        try:
+            cases.append(opener())
+        except SalemaError as error:
+            if passed_over is None:
+                raise
+            passed_over[name] = str(error)
+    if not cases:
+        raise BackendError("none of what was to be compared can run here")
     return cases
+
+
+def _openers(
+    plan: Plan, network: Network | None, stack: ExitStack, scratch: Path
+) -> Iterator[tuple[str, Callable[[], Case]]]:
+    for batch in plan.batches:
+        for peer in plan.peers:
+            assert network is not None
+            yield (
+                _named(peer, batch),
+                partial(_open_peer_case, peer, network, batch, plan.torch_device, stack, scratch),
+            )
+        for place, (folder, model) in enumerate(zip(plan.models, model_names(plan.models), strict=True)):
+            for backend in plan.backends_of(place):
+                name = f"{model}: {backend}"
+                yield _named(name, batch), partial(_open_model_case, folder, name, backend, batch, plan, stack)
 
 
 def _open_peer_case(name: str, network: Network, batch: int, device: str, stack: ExitStack, scratch: Path) -> Case:

@@ -39,7 +39,8 @@ def bench(
         typer.Option(
             metavar="PEER,...",
             help="What people would use instead: pytorch, pytorch-compile, pytorch-channels-last, pytorch-bf16,"
-            " onnxruntime, openvino; on a GPU also pytorch-fp16, pytorch-cuda-graph, tensorrt, tensorrt-rtx. The first"
+            " onnxruntime, openvino; on a GPU also pytorch-fp16, pytorch-cuda-graph, pytorch-fp16-cuda-graph, tensorrt,"
+            " tensorrt-rtx. The first"
             " is the baseline.",
         ),
     ] = None,

@@ -38,7 +38,7 @@ TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 _CACHE_FOLDER = "onnxruntime-tensorrt"
-_NVINFER = "libnvinfer.so.10"  # what the TensorRT provider is linked to, in every ONNX Runtime from 1.18 on
+NVINFER = "libnvinfer.so.10"  # what the TensorRT provider is linked to, in every ONNX Runtime from 1.18 on
 _QUIET = 3  # errors only: ONNX Runtime would write warnings about the graph and missing GPUs to stderr
 _INSTALL_GPU = "install it with: pip uninstall -y onnxruntime && pip install 'salema[gpu]'"
 
@@ -178,11 +178,9 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
 def _advice(provider: str) -> str:
     if provider == TENSORRT:
         try:
-            ctypes.CDLL(_NVINFER)
+            ctypes.CDLL(NVINFER)
         except OSError:
-            return (
-                f"it is linked to TensorRT 10, and {_NVINFER} can't be loaded; get it with: pip install 'tensorrt<11'"
-            )
+            return f"it is linked to TensorRT 10, and {NVINFER} can't be loaded; get it with: pip install 'tensorrt<11'"
     return "salema-doctor shows what is missing"
 
 

@@ -46,9 +46,14 @@ def on_tensorrt(backend, **options):
     return open_folder
 
 
-GPU = [pytest.mark.gpu]
-TENSORRT = [pytest.mark.gpu, pytest.mark.tensorrt]
+def on_gpu(backend):
+    return [pytest.mark.gpu(backend), *([] if backend == "onnxruntime" else [pytest.mark.tensorrt])]
+
+
 BF16 = [pytest.mark.bf16]
+# In each session ONNX Runtime has cuDNN time its algorithms anew (cudnn_conv_algo_search=EXHAUSTIVE, the default), so
+# two sessions may round differently (ONNX Runtime #19822).
+TIMED_ANEW = ("onnxruntime cuda", "onnxruntime tensorrt")
 # How to open a folder, by how much values may differ between batches, and what it needs.
 SESSIONS = {
     "onnxruntime": (lambda folder: open_session(folder, "onnxruntime", "cpu"), 1e-5, []),
@@ -61,19 +66,32 @@ SESSIONS = {
     "ncnn": (lambda folder: open_session(folder, "ncnn", "cpu"), 1e-5, []),
     "onnxruntime, split": (lambda folder: open_session(folder, "onnxruntime", "cpu"), 1e-5, []),
     "host, split": (on_host(), 1e-5, []),
-    "tensorrt, split": (on_tensorrt("tensorrt"), 1e-4, TENSORRT),
-    "onnxruntime cuda": (lambda folder: open_session(folder, "onnxruntime", "cuda"), 1e-4, GPU),
-    "onnxruntime tensorrt": (lambda folder: open_session(folder, "onnxruntime-tensorrt"), 1e-4, TENSORRT),
-    "tensorrt": (on_tensorrt("tensorrt"), 1e-4, TENSORRT),
-    "tensorrt, no graphs": (on_tensorrt("tensorrt", graphs=False), 1e-4, TENSORRT),
-    "tensorrt, copy": (on_tensorrt("tensorrt", state_scheme="copy"), 1e-4, TENSORRT),
-    "tensorrt-rtx": (on_tensorrt("tensorrt-rtx"), 1e-4, TENSORRT),
+    "tensorrt, split": (on_tensorrt("tensorrt"), 1e-4, on_gpu("tensorrt")),
+    "onnxruntime cuda": (lambda folder: open_session(folder, "onnxruntime", "cuda"), 1e-4, on_gpu("onnxruntime")),
+    "onnxruntime tensorrt": (
+        lambda folder: open_session(folder, "onnxruntime-tensorrt"),
+        1e-4,
+        on_gpu("onnxruntime-tensorrt"),
+    ),
+    "tensorrt": (on_tensorrt("tensorrt"), 1e-4, on_gpu("tensorrt")),
+    "tensorrt, no graphs": (on_tensorrt("tensorrt", graphs=False), 1e-4, on_gpu("tensorrt")),
+    "tensorrt, copy": (on_tensorrt("tensorrt", state_scheme="copy"), 1e-4, on_gpu("tensorrt")),
+    "tensorrt-rtx": (on_tensorrt("tensorrt-rtx"), 1e-4, on_gpu("tensorrt-rtx")),
 }
 
 
 @pytest.fixture(params=[pytest.param(value, id=name, marks=value[2]) for name, value in SESSIONS.items()])
 def backend(request):
     return request.param
+
+
+@pytest.fixture
+def between_sessions(request, backend):
+    """By how much the maps of two sessions may differ: not at all, but where each times its algorithms anew."""
+    name = request.node.callspec.id
+    if not any(known in name for known in TIMED_ANEW):
+        return 0
+    return 2e-3 if "fp16" in name else backend[1]
 
 
 @pytest.fixture
@@ -107,7 +125,7 @@ def run(stream, frames):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_reset_equals_fresh(opened, disc, variant):
+def test_reset_equals_fresh(opened, disc, between_sessions, variant):
     with opened(variant) as stream, opened(variant) as other:
         fresh = run(stream, disc)
         assert fresh.shape == (4, 64, 96)
@@ -117,7 +135,7 @@ def test_reset_equals_fresh(opened, disc, variant):
         carried = run(stream, disc)
         stream.reset()
         np.testing.assert_array_equal(run(stream, disc), fresh)
-        np.testing.assert_array_equal(run(other, disc), fresh)
+        np.testing.assert_allclose(run(other, disc), fresh, rtol=0, atol=between_sessions)
         if variant == "SalGAN":
             np.testing.assert_array_equal(carried, fresh)
         else:
@@ -125,13 +143,14 @@ def test_reset_equals_fresh(opened, disc, variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_two_halves_with_the_state_carried_equal_the_whole(opened, disc, variant):
+def test_two_halves_with_the_state_carried_equal_the_whole(opened, disc, between_sessions, variant):
     with opened(variant) as stream, opened(variant) as second:
         whole = run(stream, disc)
         stream.reset()
         first_half = run(stream, disc[:2])
         second.restore(stream.snapshot())
-        np.testing.assert_array_equal(np.concatenate([first_half, run(second, disc[2:])]), whole)
+        halves = np.concatenate([first_half, run(second, disc[2:])])
+        np.testing.assert_allclose(halves, whole, rtol=0, atol=between_sessions)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

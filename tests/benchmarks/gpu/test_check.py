@@ -1,22 +1,28 @@
-"""The script of `make gpu-check`, tried on the CPU: only the device is another."""
+"""What `make gpu-check` compares, and what it can run where."""
 
 import json
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from salema.benchmarks.gpu import available, cases, check
+from salema.benchmarks.gpu.available import unavailable
 from salema.benchmarks.gpu.cases import openers
-from salema.benchmarks.gpu.check import GPU_TESTS, main
+from salema.benchmarks.gpu.gpu_tests import GPU_TESTS
 from salema.benchmarks.gpu.parity import compare_with_torch
 from salema.benchmarks.machine.environment import describe_environment
 from salema.benchmarks.peers.torch_peers import TorchOptions, TorchStream
-from salema.benchmarks.speed.records import read_records
+from salema.benchmarks.speed.cases import Plan, open_cases
 from salema.export.weights.architecture import choose_architecture
 from salema.export.weights.checkpoints import load_checkpoint
 from salema.export.weights.seeded import moving_disc
+from salema.kernels.gpus import Gpu
 from salema.runtime.backends.opening import open_session
-from salema.runtime.gpu.trt_library import KINDS
+from salema.runtime.backends.ort_session import CUDA, TENSORRT
+from salema.runtime.errors import BackendError, ModelError
 
 
 @pytest.fixture(scope="module")
@@ -25,28 +31,6 @@ def truth(model):
     architecture, _ = choose_architecture("salema", checkpoint.hint, "auto", (), None)
     with open_session(model, "onnxruntime", "cpu") as session:
         return TorchStream(architecture, checkpoint.weights, session.spec, TorchOptions(), "cpu")
-
-
-def test_the_whole_script_leaves_its_results_as_json(cli, tmp_path):
-    ran = cli(
-        main,
-        *("--out", tmp_path / "out", "--weights", "seeded:16", "--device", "cpu", "--no-tests", "--no-sanitizers"),
-        *("--imgsz", 64, 96, "--frames", 6, "--rounds", 2, "--seconds", 0.1),
-    )
-    assert ran.code == 0, ran.err
-    record = json.loads((tmp_path / "out/gpu-check.json").read_text())
-    assert record["environment"]["versions"]["torch"]
-    for precision, most in (("fp32", 1e-5), ("fp16", 3e-3)):
-        found = record[precision]
-        assert found["parity"]["onnxruntime cpu"]["frames"] == 6
-        assert 0 < found["parity"]["onnxruntime cpu"]["map_max"] < most
-        assert found["speed"]["onnxruntime cpu"]["ratio"] == 1
-        assert found["speed"]["onnxruntime cpu, split"]["median_ms"] > 0
-        assert 0 < found["parity"]["onnxruntime cpu, split"]["map_max"] < most
-    models = ("fp32", "fp16", "fp32-split", "fp16-split")
-    assert record["bench"] == ["pytorch", *(f"{model}: auto" for model in models)]
-    assert [line["case"] for line in read_records(tmp_path / "out/bench.jsonl")] == record["bench"]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_every_file_with_gpu_tests_is_run():
@@ -84,25 +68,56 @@ def test_pytorch_starts_anew_on_a_reset(truth):
     assert np.abs(carried - first[0]).max() > 1e-3
 
 
-def test_on_a_gpu_every_backend_is_tried_with_graphs_on_and_off_and_both_state_schemes(tmp_path):
-    names = list(openers(tmp_path, tmp_path, "cuda", print))
-    assert len(names) == 2 + 5 * len(KINDS)
-    assert names[0] == "onnxruntime cuda"
-    for kind in KINDS:
-        for how in ("graphs, split", "graphs, ping-pong", "graphs, copy", "no graphs, ping-pong", "no graphs, copy"):
-            assert f"{kind}, {how}" in names
+def test_on_a_gpu_every_backend_is_tried_with_graphs_on_and_off_and_both_state_schemes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "unavailable", {"tensorrt-rtx": "not for this GPU"}.get)
+    ways = openers(tmp_path, tmp_path, device="cuda")
+    names = ["onnxruntime cuda", "onnxruntime-tensorrt", "tensorrt-rtx"]
+    names += [f"tensorrt, {how}" for how in ("graphs, split", "graphs, ping-pong", "graphs, copy")]
+    names += [f"tensorrt, no graphs, {scheme}" for scheme in ("ping-pong", "copy")]
+    assert sorted(ways) == sorted(names)
+    with pytest.raises(BackendError, match="not for this GPU"):
+        ways["tensorrt-rtx"]()
 
 
-def test_without_a_gpu_it_says_so_before_any_work(tmp_path, monkeypatch):
-    import os
-    import subprocess
-    import sys
+def test_tensorrt_rtx_is_passed_over_where_it_does_not_know_the_gpu(monkeypatch):
+    """Its wheel installs beside an H200 too."""
+    for capability, knows in (((9, 0), False), ((8, 9), True)):
+        gpu = Gpu(0, "GPU", capability, 1, integrated=False)
+        monkeypatch.setattr(available, "list_gpus", lambda gpu=gpu: [gpu])
+        assert (unavailable("tensorrt-rtx") is None) == knows
+    assert unavailable("onnxruntime").endswith("has no CUDAExecutionProvider")
+    assert unavailable("onnxruntime-tensorrt").endswith("has no TensorrtExecutionProvider")
+    assert unavailable("tensorrt").startswith("TensorRT can't be imported")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [TENSORRT, CUDA])
+    assert unavailable("onnxruntime") is None
+    assert "libnvinfer.so.10" in unavailable("onnxruntime-tensorrt")
 
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "salema.benchmarks.gpu.check", "--out", tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    assert done.stderr.startswith("gpu-check: no NVIDIA ")
+
+def test_a_case_that_cannot_run_is_a_record_and_not_the_end_of_the_bench(model, tmp_path):
+    plan = Plan((model,), ("ncnn", "onnxruntime"), device="cpu", duration_s=0.1)
+    why = {}
+    with ExitStack() as stack:
+        opened = open_cases(plan, None, stack, tmp_path, why)
+        assert [case.backend for case in opened] == ["onnxruntime"]
+    [(name, told)] = why.items()
+    assert name == f"{model.name}: ncnn"
+    assert "ncnn" in told
+    with ExitStack() as stack, pytest.raises(ModelError):
+        open_cases(plan, None, stack, tmp_path)
+    with ExitStack() as stack, pytest.raises(BackendError, match="none of what was to be compared can run here"):
+        open_cases(replace(plan, backends=("ncnn",)), None, stack, tmp_path, {})
+
+
+def test_without_a_gpu_it_says_so_before_any_work(cli, tmp_path, monkeypatch):
+    def none():
+        raise BackendError("no NVIDIA GPU is visible")
+
+    monkeypatch.setattr(check, "list_gpus", none)
+    ran = cli(check.main, "--out", tmp_path / "out")
+    assert (ran.code, ran.err) == (1, "gpu-check: no NVIDIA GPU is visible\n")
+    ran = cli(check.main, "--out", tmp_path / "out", "--only", "speed")
+    assert ran.code == 2
+    assert "--only speed: not one of tests, kernels, bench, parity, sanitizers" in ran.err
     assert not (tmp_path / "out").exists()
 
 

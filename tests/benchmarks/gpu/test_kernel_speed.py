@@ -10,7 +10,7 @@ import torch
 from host_device import HostDevice, QueuedLauncher
 
 from salema.benchmarks.gpu import kernel_speed
-from salema.benchmarks.gpu.kernel_speed import KernelBench
+from salema.benchmarks.gpu.kernel_speed import KernelBench, NotMeasured
 from salema.benchmarks.studies.kernel_registers import TARGETS, VARIANTS
 from salema.kernels.twins.ema import ema_update
 
@@ -23,21 +23,57 @@ class TimedDevice(HostDevice):
         return (time.perf_counter() - start) * 1e3
 
 
-def test_every_kernel_is_timed_against_a_copy_of_as_many_bytes(monkeypatch):
+@pytest.fixture
+def tiny(monkeypatch):
     for name, value in (("_RUNS", 1), ("_REPEATS", 2), ("NETWORK_HW", (16, 32)), ("SOURCES_HW", {"tiny": (20, 30)})):
         monkeypatch.setattr(kernel_speed, name, value)
     monkeypatch.setattr(kernel_speed, "STATES", {"tiny": (2, 8, 4, 4)})
+
+
+NAMES = ["ema_update float16", "ema_update float32", "preprocess BGR", "postprocess overlay", "map_range"]
+
+
+def test_every_kernel_is_timed_against_a_copy_of_as_many_bytes(tiny):
     device = TimedDevice()
     with device.active():
-        found = KernelBench(device, QueuedLauncher(device), with_torch=False).measure()
-    names = ["ema_update float16", "ema_update float32", "preprocess BGR", "postprocess overlay", "map_range"]
-    assert [speed.kernel for speed in found] == names
+        found = list(KernelBench(device, QueuedLauncher(device), with_torch=False).measure())
+    assert [speed.kernel for speed in found] == NAMES
     # x, out and residual in their type, the state read and written in float32.
     assert found[0].mbytes == pytest.approx(256 * (3 * 2 + 8) / 1e6)
     assert found[1].mbytes == pytest.approx(256 * (3 * 4 + 8) / 1e6)
     assert found[2].mbytes == pytest.approx((20 * 30 * 3 + 16 * 32 * 3) / 1e6)
     assert all(speed.us > 0 and speed.share_of_copy > 0 for speed in found)
     assert not device.pieces
+
+
+def test_a_size_that_does_not_fit_loses_no_other_row(tiny, monkeypatch):
+    class SmallDevice(TimedDevice):
+        def allocate(self, nbytes):
+            if nbytes > 1 << 20:
+                raise MemoryError("cuMemAlloc failed: out of memory")  # PyCUDA's own class, which is none of ours
+            return super().allocate(nbytes)
+
+    monkeypatch.setattr(kernel_speed, "STATES", {"huge": (64, 512, 12, 16), "tiny": (2, 8, 4, 4)})
+    device = SmallDevice()
+    with device.active():
+        found = list(KernelBench(device, QueuedLauncher(device), with_torch=False).measure())
+    assert [row.kernel for row in found] == [*NAMES[:2], *NAMES]
+    error = "MemoryError: cuMemAlloc failed: out of memory"
+    assert found[:2] == [NotMeasured(f"ema_update {dtype}", "huge", error) for dtype in ("float16", "float32")]
+    assert all(row.us > 0 for row in found[2:])
+    assert not device.pieces
+
+
+def test_where_pytorch_lacks_memory_our_own_row_stays(tiny, monkeypatch):
+    def lacks(shape, dtype):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(kernel_speed, "torch_ema_us", lacks)
+    device = TimedDevice()
+    with device.active():
+        first = next(KernelBench(device, QueuedLauncher(device), with_torch=True).measure())
+    assert first.us > 0
+    assert (first.torch_us, first.torch_error) == (None, "CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def test_what_pytorch_is_timed_on_does_the_same():

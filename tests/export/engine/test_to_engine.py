@@ -127,9 +127,8 @@ def test_auto_takes_tensorrt_rtx_for_a_target_and_says_so(folder):
         assert f"{note}salema-export --from" in lines.pop()
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("backend", KINDS)
+@pytest.mark.parametrize("backend", [pytest.param(kind, marks=pytest.mark.gpu(kind)) for kind in KINDS])
 def test_on_a_gpu_the_inspector_shows_the_precision_or_its_words_are_kept(copied, backend, precision):
     built = build_engine(copied(precision=precision) / "model.onnx", KINDS[backend], EngineOptions(), quiet)
     kept = built.path.with_name(f"{built.path.name}.layers.json")

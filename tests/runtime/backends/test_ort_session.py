@@ -82,7 +82,7 @@ def test_a_tensorrt_provider_that_cannot_start_says_which_tensorrt_it_needs(
     folder = altered(model, tmp_path, lambda _: None)
     with pytest.raises(BackendError, match=r"libnvinfer\.so\.10 can't be loaded; .*pip install 'tensorrt<11'"):
         open_session(folder, "onnxruntime-tensorrt")
-    monkeypatch.setattr(ort_session, "_NVINFER", "libc.so.6")  # a library that loads
+    monkeypatch.setattr(ort_session, "NVINFER", "libc.so.6")  # a library that loads
     with pytest.raises(BackendError, match=r"could not start .*; salema-doctor shows what is missing"):
         open_session(folder, "onnxruntime-tensorrt")
 

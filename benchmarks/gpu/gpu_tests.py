@@ -1,0 +1,98 @@
+"""Runs the tests marked `gpu`, plain and under compute-sanitizer, in processes of their own with a limit of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, TextIO
+
+from salema.benchmarks.gpu.settings import Stage
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU_TESTS = (
+    "tests/kernels/device/test_on_gpu.py",
+    "tests/kernels/device/test_cuda.py",
+    "tests/kernels/test_gpus.py",
+    "tests/runtime/gpu/test_on_devices.py",
+    "tests/benchmarks/gpu/test_check.py",
+    "tests/runtime/test_session.py",
+    "tests/export/engine/test_to_engine.py",
+)
+"""The files that hold tests marked `gpu`, by worth; other files may need packages that a GPU machine lacks."""
+SANITIZED = ("tests/kernels/device/test_on_gpu.py", "tests/runtime/gpu/test_on_devices.py")
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+_REFUSES = "Device not supported"  # compute-sanitizer's words, as on gVisor
+_FAULTS = 86  # the exit code that we have it give, which pytest has no use for
+TIMED_OUT = 124
+
+
+def run_tests(stage: Stage) -> bool:
+    """Runs the tests; what each gave is in `tests.jsonl`, a line as it ends. Returns whether none failed."""
+    lines = stage.settings.out / "tests.jsonl"
+    lines.write_text("")
+    # Other versions of libraries than the tests were written for may warn.
+    command = [*_pytest(), "-p", "salema.benchmarks.gpu.line_plugin", f"--lines={lines.resolve()}", *GPU_TESTS]
+    code = run_limited(command, stage.left_s, sys.stderr)
+    results = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    counts = Counter(result["outcome"] for result in results)
+    skipped = Counter(result["text"] for result in results if result["outcome"] == "skipped")
+    failed = [result["test"] for result in results if result["outcome"] not in {"passed", "skipped"}]
+    stage.keep(exit_code=code, counts=counts, not_available=skipped, failed=failed)
+    return code == 0
+
+
+def run_sanitizers(stage: Stage) -> bool:
+    """Runs the kernels' tests under each tool of compute-sanitizer; what they print is in `sanitizers.log`."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        stage.keep(not_available="compute-sanitizer is not on PATH; it comes with the CUDA toolkit")
+        return True
+    codes: dict[str, int | str] = {}
+    with (stage.settings.out / "sanitizers.log").open("w+") as log:
+        for tool in TOOLS:
+            if stage.left_s <= 0:
+                codes[tool] = "no time left"
+                continue
+            # Calls that fail and are handled, as those of tests of errors, are no faults of the kernels.
+            flags = ("--report-api-errors", "no", "--error-exitcode", str(_FAULTS), "--target-processes", "all")
+            command = [program, "--tool", tool, *flags, *_pytest(), *SANITIZED]
+            codes[tool] = run_limited(command, stage.left_s, log)
+            log.seek(0)
+            if _REFUSES in log.read():
+                stage.keep(not_available=f"compute-sanitizer says: {_REFUSES}")
+                return True
+            stage.keep(exit_codes=codes, faults=[name for name, code in codes.items() if code == _FAULTS])
+    return not any(codes.values())
+
+
+def _pytest() -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", "-W", "default", "-m", "gpu"]
+
+
+def run_limited(command: list[str], limit_s: float, output: TextIO | None = None) -> int:
+    """Runs a command in the project's root; ends it and all that it started after the limit.
+
+    Returns:
+        Its exit code, negative for a signal, or `TIMED_OUT`.
+    """
+    with subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True) as process:  # noqa: S603
+        try:
+            return process.wait(max(limit_s, 0))
+        except subprocess.TimeoutExpired:
+            return TIMED_OUT
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def describe_end(code: int) -> dict[str, Any]:
+    """Returns what to record of a stage's process that ended without saying so itself."""
+    if code == TIMED_OUT:
+        return {"error": "it was ended at its limit of time"}
+    return {"error": f"its process ended with {signal.Signals(-code).name if code < 0 else code}"}

@@ -1,0 +1,105 @@
+"""The stages of `make gpu-check`; `check` runs each in a process of its own: `python -m ... STAGE SETTINGS`."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from salema.benchmarks.gpu.gpu_tests import run_sanitizers, run_tests
+from salema.benchmarks.gpu.settings import PRECISIONS, Settings, Stage
+from salema.benchmarks.machine.environment import describe_environment
+from salema.runtime.errors import SalemaError
+from salema.runtime.telling import tell
+
+PEERS = ("pytorch-fp16", "pytorch-fp16-cuda-graph", "pytorch", "pytorch-cuda-graph")
+
+
+def time_kernels(stage: Stage) -> bool:
+    """Times our kernels against copies of as many bytes; returns whether each could be timed."""
+    if stage.settings.device == "cpu":
+        stage.keep(not_available="it needs a GPU, and the device is cpu")
+        return True
+    from salema.benchmarks.gpu.kernel_speed import KernelBench, NotMeasured
+    from salema.kernels.device.cuda import CudaDevice
+    from salema.kernels.device.launcher import CudaLauncher
+
+    rows: list[dict[str, Any]] = []
+    lost: list[dict[str, Any]] = []
+    with closing(CudaDevice()) as device, device.active(), closing(CudaLauncher(device)) as launcher:
+        for row in KernelBench(device, launcher, with_torch=True).measure():
+            (lost if isinstance(row, NotMeasured) else rows).append(asdict(row))
+            stage.keep(kernels=rows, not_measured=lost)
+            tell(f"  {row}")
+    return not lost
+
+
+def bench(stage: Stage) -> bool:
+    """Runs `salema-bench`: PyTorch first, then our models with it; records the cases that can't run."""
+    from salema.benchmarks.gpu.cases import export_models, kinds_here
+    from salema.benchmarks.speed.bench import run_bench
+    from salema.benchmarks.speed.cases import Plan
+    from salema.benchmarks.speed.records import write_records
+
+    settings = stage.settings
+    engines = tuple(kind.backend for kind in kinds_here(settings.device))
+    backends: dict[Path, tuple[str, ...]] = {}
+    for precision in PRECISIONS:
+        whole, *split = export_models(stage, precision)
+        # On a GPU, ONNX Runtime runs whole models only.
+        backends |= {whole: (*engines, "onnxruntime")} | dict.fromkeys(split, engines)
+    models = Plan(tuple(backends), (), duration_s=settings.seconds, device=settings.device, weights=settings.weights)
+    peers = replace(models, peers=("pytorch",) if settings.device == "cpu" else PEERS)
+    records: list[dict[str, Any]] = []
+    passed_over: dict[str, str] = {}
+    for plan in (peers, replace(models, peers=("pytorch",), own=dict(enumerate(backends.values())))):
+        records += run_bench(plan, tell, passed_over=passed_over)
+        write_records(settings.out / "bench.jsonl", records)
+        stage.keep(cases=[_brief(record) for record in records], passed_over=passed_over)
+    return True
+
+
+def _brief(record: dict[str, Any]) -> dict[str, Any]:
+    share = (record["limit"] or {}).get("share")
+    return {"case": record["case"], "median_ms": record["timing"]["median_ms"], "share_of_limit": share}
+
+
+def parity(stage: Stage) -> bool:
+    """Compares every backend that runs here with PyTorch in FP32 over a long video, and times them."""
+    from salema.benchmarks.gpu.cases import check_precision
+
+    for precision in PRECISIONS:
+        check_precision(stage, precision)
+    return True
+
+
+STAGES: dict[str, Callable[[Stage], bool]] = {
+    "tests": run_tests,
+    "kernels": time_kernels,
+    "bench": bench,
+    "parity": parity,
+    "sanitizers": run_sanitizers,
+}
+
+
+def run(name: str, settings: Settings) -> bool:
+    """Runs a stage; returns whether it succeeded. What fails is recorded, with where it did if it is unforeseen."""
+    stage = Stage(name, settings, describe_environment())
+    try:
+        ok = STAGES[name](stage)
+    except SalemaError as error:
+        stage.keep(ok=False, error=str(error))
+        return False
+    except Exception as error:  # noqa: BLE001 - whatever a library raises on a GPU that was never at hand
+        stage.keep(ok=False, error=f"{type(error).__name__}: {error}", where=traceback.format_exc())
+        return False
+    stage.keep(ok=ok)
+    return ok
+
+
+if __name__ == "__main__":
+    raise SystemExit(int(not run(sys.argv[1], Settings.from_json(sys.argv[2]))))

@@ -1,0 +1,167 @@
+"""The stages of `make gpu-check`: what each records, also of what fails, hangs, or is missing."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from salema.benchmarks.gpu import gpu_tests, stages
+from salema.benchmarks.gpu.check import main
+from salema.benchmarks.gpu.gpu_tests import TOOLS, run_limited, run_sanitizers, run_tests
+from salema.benchmarks.gpu.settings import Settings, Stage
+from salema.runtime.errors import BackendError
+
+
+@pytest.fixture
+def settings(tmp_path):
+    models = tmp_path / "models"
+    return Settings(tmp_path, models, "seeded:16", 6, 2, "cpu", (64, 96), seconds=0.1, stage_s=60)
+
+
+@pytest.fixture
+def stage(settings):
+    return Stage("it", settings, {})
+
+
+def read(settings, name="it"):
+    return json.loads((settings.out / f"{name}.json").read_text())
+
+
+def test_settings_come_through_json_as_they_were(settings):
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+TESTS = """
+import os, signal
+import pytest
+pytestmark = getattr(pytest.mark, "gpu")
+def test_good(): pass
+def test_bad(): assert [1] == [2]
+@pytest.mark.skip(reason="no TensorRT here")
+def test_elsewhere(): pass
+@pytest.fixture
+def broken(): raise RuntimeError("no device")
+def test_set_up(broken): pass
+def test_last():
+    if "KILLED" in os.environ: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_tests_stage_records_what_each_test_gave(stage, settings, tmp_path, monkeypatch):
+    (tmp_path / "test_it.py").write_text(TESTS)
+    monkeypatch.setattr(gpu_tests, "GPU_TESTS", (str(tmp_path / "test_it.py"),))
+    assert not run_tests(stage)
+    found = read(settings)
+    assert (found["exit_code"], found["ok"]) == (1, None)
+    assert found["counts"] == {"passed": 2, "failed": 2, "skipped": 1}
+    assert found["not_available"] == {"no TensorRT here": 1}
+    assert [test.rpartition("::")[2] for test in found["failed"]] == ["test_bad", "test_set_up"]
+    lines = [json.loads(line) for line in (tmp_path / "tests.jsonl").read_text().splitlines()]
+    assert "assert [1] == [2]" in lines[1]["text"]
+    assert "RuntimeError: no device" in lines[3]["text"]
+
+
+def test_a_run_of_tests_that_is_killed_loses_nothing_of_those_before(stage, settings, tmp_path, monkeypatch):
+    (tmp_path / "test_it.py").write_text(TESTS)
+    monkeypatch.setattr(gpu_tests, "GPU_TESTS", (str(tmp_path / "test_it.py"),))
+    monkeypatch.setenv("KILLED", "1")
+    assert not run_tests(stage)
+    found = read(settings)
+    assert found["exit_code"] == -signal.SIGKILL
+    assert found["counts"] == {"passed": 1, "failed": 2, "skipped": 1}
+
+
+def test_a_file_of_tests_that_cannot_be_read_is_a_failure(stage, settings, tmp_path, monkeypatch):
+    (tmp_path / "test_it.py").write_text("import a_package_that_is_not_there")
+    monkeypatch.setattr(gpu_tests, "GPU_TESTS", (str(tmp_path / "test_it.py"),))
+    assert not run_tests(stage)
+    assert read(settings)["counts"] == {"failed": 1}
+
+
+def test_a_command_is_ended_with_all_that_it_started(tmp_path):
+    code = run_limited(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], 0.3)
+    assert code == gpu_tests.TIMED_OUT
+    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "status")
+    for _ in range(100):
+        if not status.is_file() or "State:\tZ" in status.read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("it still runs")
+
+
+SANITIZER = """#!/bin/sh
+[ "$1 $3 $4 $5 $6 $7 $8" = "--tool --report-api-errors no --error-exitcode 86 --target-processes all" ] || exit 2
+[ "$2" = memcheck ] && exit {memcheck}
+[ "$2" = racecheck ] && {{ echo "{racecheck}"; exit 86; }}
+exit 0
+"""
+
+
+def with_sanitizer(tmp_path, monkeypatch, **options):
+    """A stand-in: the real one needs a GPU."""
+    program = tmp_path / "bin/compute-sanitizer"
+    program.parent.mkdir()
+    program.write_text(SANITIZER.format(**options))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def test_faults_that_a_sanitizer_finds_are_told_from_tests_that_fail(stage, settings, tmp_path, monkeypatch):
+    with_sanitizer(tmp_path, monkeypatch, memcheck=1, racecheck="a race")
+    assert not run_sanitizers(stage)
+    found = read(settings)
+    assert found["exit_codes"] == dict(zip(TOOLS, (1, 86, 0, 0), strict=True))
+    assert found["faults"] == ["racecheck"]
+    assert (tmp_path / "sanitizers.log").read_text() == "a race\n"
+
+
+def test_a_sanitizer_that_refuses_the_device_is_not_available(stage, settings, tmp_path, monkeypatch):
+    refusal = "========= Error: Device not supported. Please refer to the documentation"
+    with_sanitizer(tmp_path, monkeypatch, memcheck=0, racecheck=refusal)
+    assert run_sanitizers(stage)
+    assert read(settings)["not_available"] == "compute-sanitizer says: Device not supported"
+
+
+def test_a_machine_without_a_sanitizer(stage, settings, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run_sanitizers(stage)
+    assert read(settings)["not_available"].startswith("compute-sanitizer is not on PATH")
+
+
+def test_a_stage_that_fails_records_why_and_what_it_has(settings, monkeypatch):
+    def fails(error):
+        def stage(stage):
+            stage.keep(so_far=[1])
+            raise error
+
+        return stage
+
+    monkeypatch.setitem(stages.STAGES, "known", fails(BackendError("no driver")))
+    monkeypatch.setitem(stages.STAGES, "unforeseen", fails(KeyError("a bug")))
+    assert not stages.run("known", settings)
+    assert not stages.run("unforeseen", settings)
+    known, unforeseen = read(settings, "known"), read(settings, "unforeseen")
+    assert (known["ok"], known["error"], known["so_far"]) == (False, "no driver", [1])
+    assert (unforeseen["ok"], unforeseen["error"], unforeseen["so_far"]) == (False, "KeyError: 'a bug'", [1])
+    assert "in stage" in unforeseen["where"]
+    assert known["environment"]["python"]
+
+
+def test_a_stage_that_outlasts_its_limit_or_crashes_is_recorded_and_the_next_one_runs(cli, tmp_path, monkeypatch):
+    options = ("--out", tmp_path, "--device", "cpu", "--only", "parity", "--only", "sanitizers")
+    ran = cli(main, *options, "--stage-seconds", 0.05)
+    assert ran.code == 1
+    assert f"gpu-check: failed: parity, sanitizers; see the files in {tmp_path}" in ran.err
+    for name in ("parity", "sanitizers"):
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (found["ok"], found["error"]) == (False, "it was ended at its limit of time")
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert cli(main, *options).code == 1
+    assert json.loads((tmp_path / "parity.json").read_text())["error"] == "its process ended with SIGSEGV"
