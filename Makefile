@@ -51,8 +51,9 @@ docs: .venv/.docs links
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
-# Everything that needs a GPU: tests, accuracy against PyTorch, speed; results as JSON in OUT. Takes the Python that
-# GPU_PYTHON names, with PyTorch, ONNX Runtime and PyCUDA for CUDA in it; else it makes .venv-gpu.
+# Everything that needs a GPU, in stages of 8 minutes at most (ARGS="--only tests --only kernels"), each with its results
+# as JSON in OUT as they come. Takes the Python that GPU_PYTHON names, with PyTorch, ONNX Runtime and PyCUDA for CUDA in
+# it; else it makes .venv-gpu. A copy without .git gets its commit from SALEMA_COMMIT.
 OUT ?= gpu-check
 GPU_PYTHON ?= .venv-gpu/bin/python
 gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed)) links

@@ -36,7 +36,7 @@ if WORKER and hasattr(os, "sched_setaffinity"):
 # Files of few tests that take long, and those of most work.
 LONG = (
     *("runtime/run/test_soak.py", "runtime/test_session.py", "test_docs.py", "kernels/test_compile.py"),
-    *("kernels/ops/test_sanitizers.py", "benchmarks/gpu/test_check.py", "export/int8/test_to_int8.py"),
+    *("kernels/ops/test_sanitizers.py", "benchmarks/gpu/test_rehearsal.py", "export/int8/test_to_int8.py"),
     *("benchmarks/peers/test_peers.py", "export/int8/test_ncnn.py", "test_package.py", "test_nothing_sent.py"),
     *("export/graph/test_models.py", "kernels/ops/test_ema.py"),
 )
