@@ -19,6 +19,7 @@ from int8_model import SIZE_HW
 from synthetic import write_dataset
 from videos import write_clip
 
+from salema.benchmarks.gpu.check import main as gpu_check
 from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
@@ -152,8 +153,9 @@ def test_each_option_target_and_extra_exists(block, options_of):
             assert extras <= set(metadata("salema").get_all("Provides-Extra"))
 
 
-def test_the_text_names_only_options_that_there_are(options_of):
+def test_the_text_names_only_options_that_there_are(options_of, cli):
     known = set().union(*(options_of(name, *SUBCOMMANDS.get(name, ())) for name in COMMANDS))
+    known |= set(OPTION.findall(cli(gpu_check, "--help").out))  # what ARGS takes in `make gpu-check`
     for page in PAGES:
         for code in re.findall(r"`[^`\n]+`", page.read_text("utf-8")):
             options = {option for option in OPTION.findall(code) if option.startswith("--")}
