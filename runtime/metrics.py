@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _KL_EPSILON = 2.2204e-16  # the MIT benchmark's
 _LEVELS = 256
+_WORD = np.dtype(np.uint64).itemsize
 _MOST_COUNTED = 2**24  # OpenCV counts in float32
 
 
@@ -95,7 +96,16 @@ def places_of(fixations: Map) -> NDArray[np.intp]:
 
     Indices `(n,)` are returned as they are, so that they are searched for once.
     """
-    return fixations if fixations.ndim == 1 else np.flatnonzero(fixations)
+    if fixations.ndim == 1:
+        return fixations
+    flat = fixations.ravel()
+    if flat.itemsize > 1 or flat.size % _WORD:
+        return np.flatnonzero(flat != 0)
+    # Almost all are 0: to look at eight together takes half the time.
+    words = np.flatnonzero(flat.view(np.uint64) != 0)
+    near = (_WORD * words[:, None] + np.arange(_WORD)).ravel()
+    places: NDArray[np.intp] = near[flat[near] != 0]
+    return places
 
 
 def nss(saliency: Map | Measured, fixations: Map, ddof: int = 0) -> float:

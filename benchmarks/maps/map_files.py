@@ -13,6 +13,7 @@ from salema.benchmarks.maps.matlab_file import read_matlab
 from salema.runtime.errors import MapError
 from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_file import decode_image
+from salema.runtime.metrics import places_of
 from salema.runtime.sources.source import IMAGES
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def read_fixations(path: Path) -> tuple[tuple[int, int], NDArray[np.intp]]:
         MissingDependencyError: it is MATLAB's and SciPy is not installed.
     """
     values = read_map(path)
-    places = np.flatnonzero(values.ravel() != 0)
+    places = places_of(values)
     levels = values.ravel()[places]
     if levels.size and levels.min() < levels.max():
         raise MapError(

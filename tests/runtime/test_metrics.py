@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from salema.benchmarks.studies import slow_metrics as slow
 from salema.runtime import metrics
-from salema.runtime.metrics import cc, kl_divergence, level_counts, nss, sim
+from salema.runtime.metrics import cc, kl_divergence, level_counts, nss, places_of, sim
 
 GOLDEN = Path(__file__).parents[1] / "golden/metrics.npz"
 MAPS = arrays(np.uint8, (5, 7)).filter(lambda values: np.ptp(values) > 0)
@@ -41,6 +41,22 @@ def test_kl_of_maps_that_are_not_levels_is_the_textbooks(saliency, density, dtyp
     assert kl_divergence(resized, density.astype(np.uint16)) == pytest.approx(
         kl_divergence(resized, density), abs=1e-12
     )
+
+
+@given(MAPS, MAPS, st.sampled_from([np.float32, np.float64]))
+def test_what_a_resize_brought_below_0_counts_as_0_in_kl(saliency, density, dtype):
+    resized = (saliency / 3 - 20).astype(dtype)
+    cut = np.maximum(resized, 0)
+    wanted = slow.kl_divergence(cut if cut.any() else FLAT, density)
+    assert kl_divergence(resized, density) == pytest.approx(wanted, abs=1e-12)
+
+
+@given(st.integers(1, 9), st.sampled_from([np.uint8, bool, np.int32, np.float64]), st.data())
+def test_places_are_those_that_are_not_0_whatever_size_and_type(width, dtype, data):
+    values = data.draw(arrays(np.uint8, (8, width), elements=st.sampled_from([0, 0, 0, 1, 128, 255]))).astype(dtype)
+    for some in (values, values[:, ::-1], values[1:]):
+        assert places_of(some).tolist() == [place for place, value in enumerate(some.ravel().tolist()) if value]
+    assert places_of(np.arange(3)).tolist() == [0, 1, 2]
 
 
 def test_levels_are_counted_whatever_the_size(monkeypatch):
