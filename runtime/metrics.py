@@ -27,7 +27,7 @@ class Measured:
     """A map, and the numbers that several metrics need of it, each computed once.
 
     Args:
-        values: `(H, W)`, finite. Of uint8 maps the 256 levels are counted, and sums come from the counts, exactly.
+        values: `(H, W)`, finite. Sums over uint8 maps are those of whole numbers, exactly.
     """
 
     def __init__(self, values: Map) -> None:
@@ -78,12 +78,12 @@ class Measured:
         """The sum of the squared differences from the mean."""
         if not self.has_levels:
             return float(cv2.norm(self.doubles, cv2.NORM_L2SQR))
-        levels, size = np.arange(_LEVELS, dtype=np.int64), self.values.size
-        return (size * int(self.counts @ levels**2) - self._level_sum**2) / size
+        size, squared = self.values.size, round(cv2.norm(self.values, cv2.NORM_L2SQR))  # it is the square of a root
+        return (size * squared - self._level_sum**2) / size
 
     @cached_property
     def _level_sum(self) -> int:
-        return int(self.counts @ np.arange(_LEVELS))
+        return int(cv2.sumElems(self.values)[0])
 
 
 def measured(values: Map | Measured) -> Measured:
@@ -163,19 +163,20 @@ def _kl_from_levels(found: Measured, wanted: Measured) -> float:
 
     That changes the sum by no more than about that epsilon.
     """
-    share = _share_of_level(wanted)
-    own = wanted.counts * share
-    entropy = float((own[own > 0] * np.log(share[own > 0])).sum())
-    if found.has_levels:
-        logarithms = _looked_up(found.values, np.log(_share_of_level(found) + _KL_EPSILON))
-        return entropy - _dot(_looked_up(wanted.values, share), logarithms)
     left, top, width, height = cv2.boundingRect(wanted.values)  # outside it the density is 0, and nothing is added
     inside = np.s_[top : top + height, left : left + width] if width else np.s_[:, :]
-    shares = _shares(found, found.values[inside])
-    shares += _KL_EPSILON
-    # Within 4e-15 of NumPy's, and twice as fast with AVX-512, four times without.
-    cv2.log(shares, shares)
-    return entropy - _dot(_looked_up(wanted.values[inside], share), shares)
+    share = _share_of_level(wanted)
+    given = _looked_up(wanted.values[inside], share)
+    own = _looked_up(wanted.values[inside], np.log(np.where(share > 0, share, 1)))
+    if found.has_levels:
+        predicted = _looked_up(found.values[inside], np.log(_share_of_level(found) + _KL_EPSILON))
+    else:
+        predicted = _shares(found, found.values[inside])
+        predicted += _KL_EPSILON
+        # Within 4e-15 of NumPy's, and twice as fast with AVX-512, four times without.
+        cv2.log(predicted, predicted)
+    own -= predicted
+    return _dot(given, own)
 
 
 def level_counts(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
