@@ -4,6 +4,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from salema.benchmarks.metrics import counting
 from salema.benchmarks.metrics.auc import exact_auc, without_positives
 from salema.benchmarks.metrics.counting import Counting
 
@@ -36,7 +37,9 @@ def test_any_maps_values_are_counted_as_comparing_them_counts(data, dtype, shape
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
-def test_a_map_of_full_size_with_many_equal_values(dtype):
+@pytest.mark.parametrize("by_opencv", sorted({False, counting._LOOKS_UP_16_BITS}))
+def test_a_map_of_full_size_with_many_equal_values(monkeypatch, dtype, by_opencv):
+    monkeypatch.setattr(counting, "_LOOKS_UP_16_BITS", by_opencv)
     draw = np.random.default_rng(3)
     values = (draw.random((360, 640)) ** 4 * 200).astype(dtype)
     values[:100] = 0
