@@ -54,7 +54,7 @@ class Accuracy:
     least_cc: float = LEAST_CC
 
 
-def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps: int = STEPS) -> Accuracy:
+def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps: int) -> Accuracy:
     """Compares an INT8 model with the float one.
 
     Args:

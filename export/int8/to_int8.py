@@ -156,7 +156,7 @@ def _write(
         f" {STEPS} steps"
     )
     with trials.form.write(trials.ranges, choice.weight_bits, choice.kept) as session:
-        accuracy, spec = measure(trials.exact, session, footage.held_out), session.spec
+        accuracy, spec = measure(trials.exact, session, footage.held_out, STEPS), session.spec
     table = choice.table
     if not accuracy.cc >= LEAST_CC:  # a NaN too
         table = table or trials.table(choice.weight_bits)

@@ -3,8 +3,11 @@ from int8_model import SIZE_HW, WEIGHTS
 from videos import write_clip
 
 from salema.export.exporter import export_model
+from salema.export.int8 import gate, to_int8
 from salema.export.options import ExportOptions
 from salema.export.weights.seeded import moving_disc
+
+SHORT = 60  # steps
 
 
 @pytest.fixture(scope="session")
@@ -13,15 +16,29 @@ def clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("calib") / "disc.mp4", moving_disc(48, *SIZE_HW))
 
 
+@pytest.fixture(autouse=True)
+def _short_gate(monkeypatch):
+    """INT8 is compared with float over a fifth of the steps."""
+    monkeypatch.setattr(to_int8, "STEPS", SHORT)
+
+
+@pytest.fixture
+def whole_gate(monkeypatch):
+    """INT8 is compared with float over all steps."""
+    monkeypatch.setattr(to_int8, "STEPS", gate.STEPS)
+
+
 @pytest.fixture(scope="session")
 def int8(clip, once):
-    """Exports INT8, once for each set of options; gives the result."""
+    """Exports INT8, once for each set of options; gives the result. For TensorRT it is compared over all steps."""
 
     def export(**options):
         plain = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 24}
 
         def make(folder):
-            return export_model(WEIGHTS, folder, ExportOptions(**{**plain, **options}), lambda _: None)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(to_int8, "STEPS", gate.STEPS if options == {"for_": "tensorrt"} else SHORT)
+                return export_model(WEIGHTS, folder, ExportOptions(**{**plain, **options}), lambda _: None)
 
         return once(make, "int8", *sorted(options.items()))
 

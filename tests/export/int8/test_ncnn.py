@@ -124,7 +124,7 @@ def test_the_command_and_auto(cli, clip, tmp_path):
         "--json",
     )
     assert ran.code == 0
-    assert "checking      INT8 in ncnn against FP32 on 16 held-out frames, 300 steps" in ran.err
+    assert "checking      INT8 in ncnn against FP32 on 16 held-out frames, 60 steps" in ran.err
     assert json.loads(ran.out)["int8"]["float_layers"] == ["salgan.0", "salgan.60", "salgan.2"]
     assert "8" not in convolutions(tmp_path / "m")["salgan.2"]
     with load(tmp_path / "m", device="cpu") as stream:
@@ -152,7 +152,7 @@ def test_in_openvino_widths_are_tried_there(clip, tmp_path):
     said = []
     options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": "openvino"}
     result = export_model(WEIGHTS, tmp_path / "m", ExportOptions(**options), said.append)
-    assert "checking      INT8 in OpenVINO against FP32 on 16 held-out frames, 300 steps" in said
+    assert "checking      INT8 in OpenVINO against FP32 on 16 held-out frames, 60 steps" in said
     assert result.int8.accuracy.cc >= 0.99
 
 
