@@ -21,6 +21,7 @@ from salema.kernels.gpus import list_gpus
 HERE = Path(__file__).parent
 CLIPS = HERE.parent / ".cache/clips"
 SIZE_HW = (64, 96)
+QUICK_RATES = {"_LEAST_S": 0.01, "_CPU_SIZE": 256, "_COPY_BYTES": 1 << 24}
 settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("house")
 
@@ -142,7 +143,8 @@ def _quick_rates():
     from salema.benchmarks.machine import rates
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rates, "_LEAST_S", 0.01)
+        for name, value in QUICK_RATES.items():
+            patch.setattr(rates, name, value)
         yield
 
 
