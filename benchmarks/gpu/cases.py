@@ -59,11 +59,11 @@ def export_models(stage: Stage, precision: str) -> list[Path]:
     return folders
 
 
-def check_precision(stage: Stage, precision: str) -> None:
+def check_precision(stage: Stage, precision: str) -> dict[str, Any]:
     """Compares the backends with PyTorch in FP32 over the same frames, and times them against each other.
 
     They run with graphs on and off and both state schemes, which `salema-bench` can't choose. Results are kept in the
-    stage, as they come, by the precision; in `passed_over`, why some backends did not run.
+    stage, as they come, by the precision, and returned; in `passed_over`, why some backends did not run.
     """
     settings, found = stage.settings, dict[str, Any]()
     whole, *split = export_models(stage, precision)
@@ -82,14 +82,16 @@ def check_precision(stage: Stage, precision: str) -> None:
             found["parity"][backend] = {"description": session.description, **compared}
             tell(f"  {backend}: {found['parity'][backend]}")
             stage.keep(**{precision: found})
-        found["speed"] = _time_sessions(sessions, video[len(video) // 2], settings.rounds)
+        if sessions:
+            found["speed"] = _time_sessions(sessions, video[len(video) // 2], settings.rounds)
     stage.keep(**{precision: found})
+    return found
 
 
 def _time_sessions(sessions: dict[str, Session], frame: NDArray[np.uint8], rounds: int) -> dict[str, Any]:
     """Times a step of each session on one frame `[H, W, 3]`; ratios are against the first."""
     cases = {backend: partial(SaliencyStream(session).infer, frame[None]) for backend, session in sessions.items()}
-    first = next(iter(cases), "")
+    first = next(iter(cases))
     speed = {case: asdict(timing) for case, timing in compare(cases, first, rounds, inner=10).items()}
     for case, timing in speed.items():
         tell(f"  {case}: {timing['median_ms']:.3f} ms, {timing['ratio']:.2f} x {first}")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +31,7 @@ TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 _REFUSES = "Device not supported"  # compute-sanitizer's words, as on gVisor
 _FAULTS = 86  # the exit code that we have it give, which pytest has no use for
 TIMED_OUT = 124
+_GRACE_S = 5
 
 
 def run_tests(stage: Stage) -> bool:
@@ -53,16 +55,14 @@ def run_sanitizers(stage: Stage) -> bool:
     if program is None:
         stage.keep(not_available="compute-sanitizer is not on PATH; it comes with the CUDA toolkit")
         return True
-    codes: dict[str, int | str] = {}
+    codes: dict[str, int] = {}
     with (stage.settings.out / "sanitizers.log").open("w+") as log:
-        for tool in TOOLS:
-            if stage.left_s <= 0:
-                codes[tool] = "no time left"
-                continue
+        for place, tool in enumerate(TOOLS):
+            share_s = stage.left_s / (len(TOOLS) - place)
             # Calls that fail and are handled, as those of tests of errors, are no faults of the kernels.
             flags = ("--report-api-errors", "no", "--error-exitcode", str(_FAULTS), "--target-processes", "all")
             command = [program, "--tool", tool, *flags, *_pytest(), *SANITIZED]
-            codes[tool] = run_limited(command, stage.left_s, log)
+            codes[tool] = run_limited(command, share_s, log)
             log.seek(0)
             if _REFUSES in log.read():
                 stage.keep(not_available=f"compute-sanitizer says: {_REFUSES}")
@@ -88,7 +88,21 @@ def run_limited(command: list[str], limit_s: float, output: TextIO | None = None
             return TIMED_OUT
         finally:
             if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and its group; it may first end what it runs in groups of their own (see `end_when_told`)."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_when_told() -> None:
+    """Has SIGTERM end this process as an error would, so that `run_limited` ends what it runs."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def describe_end(code: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from salema.benchmarks.gpu.gpu_tests import run_sanitizers, run_tests
+from salema.benchmarks.gpu.gpu_tests import end_when_told, run_sanitizers, run_tests
 from salema.benchmarks.gpu.settings import PRECISIONS, Settings, Stage
 from salema.benchmarks.machine.environment import describe_environment
 from salema.runtime.errors import SalemaError
@@ -39,7 +39,10 @@ def time_kernels(stage: Stage) -> bool:
 
 
 def bench(stage: Stage) -> bool:
-    """Runs `salema-bench`: PyTorch first, then our models with it; records the cases that can't run."""
+    """Runs `salema-bench`: PyTorch first, then our models with it; records what can't run.
+
+    Returns whether something could be timed.
+    """
     from salema.benchmarks.gpu.cases import export_models, kinds_here
     from salema.benchmarks.speed.bench import run_bench
     from salema.benchmarks.speed.cases import Plan
@@ -57,10 +60,13 @@ def bench(stage: Stage) -> bool:
     records: list[dict[str, Any]] = []
     passed_over: dict[str, str] = {}
     for plan in (peers, replace(models, peers=("pytorch",), own=dict(enumerate(backends.values())))):
-        records += run_bench(plan, tell, passed_over=passed_over)
+        try:
+            records += run_bench(plan, tell, passed_over=passed_over)
+        except SalemaError as error:
+            passed_over["all of PyTorch" if plan is peers else "all models"] = str(error)
         write_records(settings.out / "bench.jsonl", records)
         stage.keep(cases=[_brief(record) for record in records], passed_over=passed_over)
-    return True
+    return bool(records)
 
 
 def _brief(record: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +78,9 @@ def parity(stage: Stage) -> bool:
     """Compares every backend that runs here with PyTorch in FP32 over a long video, and times them."""
     from salema.benchmarks.gpu.cases import check_precision
 
-    for precision in PRECISIONS:
-        check_precision(stage, precision)
+    found = [check_precision(stage, precision) for precision in PRECISIONS]
+    if not any(one["parity"] for one in found):
+        stage.keep(not_available="no backend runs here; see passed_over")
     return True
 
 
@@ -102,4 +109,5 @@ def run(name: str, settings: Settings) -> bool:
 
 
 if __name__ == "__main__":
+    end_when_told()
     raise SystemExit(int(not run(sys.argv[1], Settings.from_json(sys.argv[2]))))

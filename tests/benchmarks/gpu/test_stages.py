@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -82,8 +83,30 @@ def test_a_file_of_tests_that_cannot_be_read_is_a_failure(stage, settings, tmp_p
     assert read(settings)["counts"] == {"failed": 1}
 
 
-def test_a_command_is_ended_with_all_that_it_started(tmp_path):
-    code = run_limited(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], 0.3)
+LIMIT_S = 12
+STARTS = "sleep 60 & echo $! > {folder}/pid; wait"
+# As a stage: what it starts is in another group.
+STAGE = f"""
+from salema.benchmarks.gpu.gpu_tests import end_when_told, run_limited
+end_when_told()
+run_limited(["sh", "-c", "{STARTS}"], 60)
+"""
+
+
+@pytest.mark.parametrize("command", [("sh", "-c", STARTS), (sys.executable, "-c", STAGE)], ids=["shell", "stage"])
+def test_a_command_is_ended_with_all_that_it_started(tmp_path, command):
+    class Popen(subprocess.Popen):
+        def wait(self, timeout=None):
+            """Its limit is over once it has started something: a busy machine would not keep to a time."""
+            if timeout != LIMIT_S:
+                return super().wait(timeout)
+            while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+                time.sleep(0.01)
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Popen)
+        code = run_limited([part.format(folder=tmp_path) for part in command], LIMIT_S)
     assert code == gpu_tests.TIMED_OUT
     status = Path("/proc", (tmp_path / "pid").read_text().strip(), "status")
     for _ in range(100):
