@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
-from contextlib import suppress
 
 from salema.kernels.gpus import list_gpus
 from salema.runtime.errors import MissingDependencyError, SalemaError
@@ -38,8 +36,7 @@ def _without_provider(backend: str) -> str | None:
     if provider not in ort.get_available_providers():
         return f"this ONNX Runtime {ort_session.VERSION} has no {provider}"
     if provider == ort_session.TENSORRT:
-        with suppress(ImportError, OSError):  # loads the libraries of TensorRT's wheel
-            importlib.import_module("tensorrt_libs")
+        ort_session.load_libraries(provider)
         try:
             ctypes.CDLL(ort_session.NVINFER)
         except OSError as error:

@@ -157,12 +157,7 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[
     ort.set_default_logger_severity(_QUIET)
     why = "its libraries don't load"  # then ONNX Runtime takes the next provider, and only logs it
     if accelerators:
-        if accelerators[0][0] == TENSORRT:
-            with suppress(ImportError, OSError):  # loads the libraries of TensorRT's wheel
-                importlib.import_module("tensorrt_libs")
-        if hasattr(ort, "preload_dlls"):  # since 1.21: finds CUDA and cuDNN in wheels
-            with redirect_stdout(StringIO()):  # it prints which libraries it does not find
-                ort.preload_dlls()
+        load_libraries(accelerators[0][0])
         try:
             return _new_session(model, [*accelerators, (CPU, {})]), why
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's own classes have no common public base
@@ -182,6 +177,16 @@ def _advice(provider: str) -> str:
         except OSError:
             return f"it is linked to TensorRT 10, and {NVINFER} can't be loaded; get it with: pip install 'tensorrt<11'"
     return "salema-doctor shows what is missing"
+
+
+def load_libraries(provider: str) -> None:
+    """Loads what a GPU provider is linked to, where it comes in wheels: the provider does not look there."""
+    if provider == TENSORRT:
+        with suppress(ImportError, OSError):  # loads the libraries of TensorRT's wheel
+            importlib.import_module("tensorrt_libs")
+    if hasattr(ort, "preload_dlls"):  # since 1.21: finds CUDA and cuDNN in wheels
+        with redirect_stdout(StringIO()):  # it prints which libraries it does not find
+            ort.preload_dlls()
 
 
 def load_part(model: Path) -> tuple[Any, ModelSpec]:

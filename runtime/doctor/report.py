@@ -154,8 +154,6 @@ def probe_onnxruntime() -> list[Finding]:
     import onnxruntime as ort  # noqa: PLC0415
 
     ort.set_default_logger_severity(_SILENT)
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
     ours = {"CPU": ort_session.CPU, "CUDA": ort_session.CUDA, "TensorRT": ort_session.TENSORRT}
     others = sorted({*ort.get_available_providers()} - {*ours.values(), "AzureExecutionProvider"})
     imported = Finding(ORT, WORKS, ort.__version__ + (f", not tried: {', '.join(others)}" if others else ""))
@@ -214,6 +212,8 @@ def _build_tiny(library: Library) -> int:
 
 
 def _try_provider(ort: Any, title: str, provider: str) -> Finding:
+    from salema.runtime.backends.ort_session import load_libraries  # noqa: PLC0415 - it may be missing
+
     name = f"{ORT} {title}"
     if provider not in ort.get_available_providers():
         return Finding(name, MISSING, f"this ONNX Runtime has no {provider}", _INSTALL_ORT_GPU)
@@ -222,6 +222,8 @@ def _try_provider(ort: Any, title: str, provider: str) -> Finding:
     if no_gpu:
         return Finding(name, BROKEN, f"installed, but {no_gpu.detail}", no_gpu.advice)
     try:
+        if on_gpu:  # as a session does
+            load_libraries(provider)
         _run_tiny(ort, provider)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's own classes have no common public base
         why = (_why_not_loaded(ort, title) if on_gpu else "") or reason(error)

@@ -1,4 +1,5 @@
 import re
+import sys
 from functools import partial
 from importlib.util import find_spec
 
@@ -7,6 +8,7 @@ import pytest
 
 from salema.kernels.gpus import Gpu, list_gpus
 from salema.runtime.backends import openvino_session
+from salema.runtime.doctor import report
 from salema.runtime.doctor.findings import Finding, run_apart
 from salema.runtime.doctor.openvino_probe import probe_openvino
 from salema.runtime.doctor.report import TINY_MODEL, judge, probe_tensorrt, rtx_on, would_take
@@ -69,6 +71,17 @@ def test_tensorrt_rtx_builds_for_a_gpu_that_is_not_here(findings):
         return
     assert found["state"] == "works"
     assert int(re.search(r"built for sm89 \((\d+) bytes\)$", found["detail"])[1]) > 1000
+
+
+def test_onnxruntimes_tensorrt_is_tried_as_a_session_does_and_the_advice_names_its_version(tmp_path, monkeypatch):
+    (tmp_path / "tensorrt_libs.py").write_text("")  # the wheel's package, which loads the libraries when it is imported
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(report, "find_no_gpu", lambda: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    found = report._try_provider(onnxruntime, "TensorRT", "TensorrtExecutionProvider")
+    assert sys.modules.pop("tensorrt_libs").__file__ == str(tmp_path / "tensorrt_libs.py")
+    assert found.state == "broken"
+    assert found.advice == "install TensorRT 10, whose libnvinfer.so.10 it is linked to: pip install 'tensorrt<11'"
 
 
 def test_openvino_ran_and_says_what_the_cpu_computes_in(report, findings):
