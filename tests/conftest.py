@@ -140,11 +140,12 @@ def _traced_once(once):
 @pytest.fixture(scope="session", autouse=True)
 def _quick_rates():
     """The machine's own rates in hundredths of a second instead of seconds, in every case of salema-bench."""
-    from salema.benchmarks.machine import rates
+    from salema.benchmarks.machine import peaks, rates
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUICK_RATES.items():
             patch.setattr(rates, name, value)
+        patch.setattr(peaks, "_BURST_S", 0.0005)
         yield
 
 

@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices and copies memory: its limits are computed from these measured rates."""
+"""How fast libraries multiply matrices and copy memory on a device. These rates are no limits: see `peaks`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Rates:
     """The best of a few repeats; None or missing where it could not be measured.
 
     Attributes:
-        operations_per_s: of a square matrix product by precision, two per multiplication.
+        product_operations_per_s: of a square matrix product by precision, two per multiplication.
         bytes_per_s: of a copy, bytes read plus bytes written.
         size: of the matrices.
         how: the libraries that were used.
     """
 
-    operations_per_s: dict[str, float] = field(default_factory=dict)
+    product_operations_per_s: dict[str, float] = field(default_factory=dict)
     bytes_per_s: float | None = None
     size: int = 0
     how: str = ""
@@ -48,6 +48,21 @@ def measure_rates(device: str, precisions: set[str], most_s: float = _LEAST_S) -
     if device != "cpu" and not torch.cuda.is_available():
         return Rates()
     size = _CPU_SIZE if device == "cpu" else _GPU_SIZE
+    products = measure_products({"fp32", *precisions}, size, device, most_s)
+    return Rates(products, _torch_copy(torch, device, most_s), size, f"PyTorch {torch.__version__}")
+
+
+def measure_products(precisions: set[str], size: int, device: str, most_s: float = _LEAST_S) -> dict[str, float]:
+    """Returns the operations per second of PyTorch's square matrix products, by precision; without emulated ones.
+
+    Args:
+        precisions: `fp32` and others, as `measure_rates` takes them.
+        size: of the matrices.
+        device: as PyTorch names it.
+        most_s: see `measure_rates`.
+    """
+    import torch  # noqa: PLC0415 - see above
+
     rates: dict[str, float] = {}
     for precision in ("fp32", *sorted(precisions - {"fp32"})):
         call = _torch_product(torch, precision, size, device)
@@ -57,8 +72,7 @@ def measure_rates(device: str, precisions: set[str], most_s: float = _LEAST_S) -
         if rates and _seconds(call) > _EMULATED * 2 * size**3 / rates["fp32"]:
             continue
         rates[precision] = 2 * size**3 / _best_s(call, most_s)
-    real = {precision: rate for precision, rate in rates.items() if rate >= rates["fp32"]}
-    return Rates(real, _torch_copy(torch, device, most_s), size, f"PyTorch {torch.__version__}")
+    return {precision: rate for precision, rate in rates.items() if rate >= rates["fp32"]}
 
 
 def _with_numpy(precisions: set[str], most_s: float) -> Rates:

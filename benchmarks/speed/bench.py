@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from salema.benchmarks.machine.energy import EnergyMeter
 from salema.benchmarks.machine.environment import describe_environment
-from salema.benchmarks.machine.rates import Rates, measure_rates
-from salema.benchmarks.peers.peers import naive_model, open_peer
+from salema.benchmarks.peers.peers import open_peer
 from salema.benchmarks.speed.cases import (
     Case,
     PassedOver,
@@ -30,9 +29,9 @@ from salema.benchmarks.speed.cases import (
 )
 from salema.benchmarks.speed.engine_timing import time_engine
 from salema.benchmarks.speed.harness import LEAST_RUNS, ROUNDS, WARM_UP_MS, Timing, compare_for
+from salema.benchmarks.speed.limits import Machine, limit_of, measure_machine
 from salema.benchmarks.speed.quality import Quality, compare_maps, run_maps
 from salema.benchmarks.speed.records import SCHEMA
-from salema.benchmarks.speed.work import count_work
 from salema.runtime.errors import MissingDependencyError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.gpu.trt_library import KINDS
@@ -93,14 +92,13 @@ def run_bench(
         frames = read_frames(source, spec)
         quality = _judge(cases, frames, network, say)
         timed = _time_in_turns(plan, cases, frames, meter, turns, say)
-        say("measuring what this machine can do at most")
-        rates = measure_rates(plan.torch_device, {case.precision for case in cases}, plan.duration_s)
-        shared = _shared(cases[0].name, rates, plan.torch_device, meter, environment)
+        machine = measure_machine(plan.torch_device, {case.precision for case in cases}, plan.duration_s, say)
+        shared = _shared(cases[0].name, machine, meter, environment)
         records = []
         for case in cases:
             timing, joules = timed[case.name]
             record = _record(case, timing, joules, quality.get(case.name))
-            record["limit"] = _limit(case, network, Path(name), rates, timing)
+            record["limit"] = limit_of(case, network, Path(name), machine, timing.median_ms)
             record["engine"] = _time_bare(case, plan, say)
             record["run"] = _run_whole(case, source, plan.duration_s, timing, say)
             records.append(record | shared)
@@ -223,28 +221,6 @@ def _run_whole(
     }
 
 
-def _limit(case: Case, network: Network | None, scratch: Path, rates: Rates, timing: Timing) -> dict[str, Any] | None:
-    """Returns the limit that the device's measured rates set for the case's graph; peers run the naive one."""
-    try:
-        if case.folder:
-            graph = look_up(case.folder).onnx_files()
-        else:
-            assert network is not None  # there are peers
-            graph = (naive_model(network, case.batch, scratch),)
-        work = count_work(graph, case.batch)
-    except MissingDependencyError:
-        return None
-    operations_per_s, bytes_per_s = rates.operations_per_s.get(case.precision), rates.bytes_per_s
-    known = operations_per_s and bytes_per_s
-    ideal_ms = work.ideal_ms(case.precision, operations_per_s or 1, bytes_per_s or 1) if known else None
-    return {
-        "operations_per_frame": work.operations / case.batch,
-        "bytes_per_frame": work.bytes_in(case.precision) / case.batch,
-        "ideal_ms": ideal_ms,
-        "share": None if ideal_ms is None else ideal_ms / timing.median_ms,
-    }
-
-
 def _record(case: Case, timing: Timing, joules: float | None, quality: Quality | None) -> dict[str, Any]:
     spec = stream_of(case).spec if case.folder else None
     return {
@@ -265,14 +241,13 @@ def _record(case: Case, timing: Timing, joules: float | None, quality: Quality |
     }
 
 
-def _shared(
-    baseline: str, rates: Rates, device: str, meter: EnergyMeter, environment: dict[str, Any]
-) -> dict[str, Any]:
+def _shared(baseline: str, machine: Machine, meter: EnergyMeter, environment: dict[str, Any]) -> dict[str, Any]:
     """Returns what all records of a run share."""
     return {
         "baseline": baseline,
-        "device": device,
-        "rates": asdict(rates),
+        "device": machine.device,
+        "rates": asdict(machine.rates),
+        "peaks": None if machine.peaks is None else asdict(machine.peaks),
         "energy_sources": meter.sources,
         "convention": CONVENTION,
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),

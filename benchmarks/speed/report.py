@@ -9,8 +9,10 @@ from typing import Any
 
 from salema.benchmarks.plotting import new_figure, save_figure
 from salema.benchmarks.speed.records import key_of
+from salema.runtime.wording import counted
 
-HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", "of limit", "J/frame")
+_SHARES = ("done of peak", "graph of peak", "graph of product")
+HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", *_SHARES, "J/frame")
 _MARKERS = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
 _LEAST_LOSS = 1e-7  # 1 - CC, near the resolution of float32
 _LEAST_TICKS = 4
@@ -41,14 +43,19 @@ def by_machine(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, An
 
 
 def _table(records: Sequence[dict[str, Any]]) -> str:
-    rows = [HEADER, tuple("-" * 3 for _ in HEADER), *(_row(record) for record in records)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    """Returns a table without the shares that no record has."""
+    cells = [_row(record) for record in records]
+    columns = [
+        index for index, name in enumerate(HEADER) if name not in _SHARES or any(row[index] != "-" for row in cells)
+    ]
+    rows = [HEADER, tuple("-" * 3 for _ in HEADER), *cells]
+    lines = ["| " + " | ".join(row[index] for index in columns) + " |" for row in rows]
     notes = dict.fromkeys(_note(record) for record in records)
     return "\n".join([*lines, "", *notes])
 
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
-    timing, quality, limit = record["timing"], record["quality"] or {}, record["limit"] or {}
+    timing, quality = record["timing"], record["quality"] or {}
     is_baseline = record["case"] == record["baseline"]
     ratio = f"{timing['ratio']:.2f} ({timing['ratio_low']:.2f}-{timing['ratio_high']:.2f})"
     return (
@@ -60,9 +67,17 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
         f"{record['fps']:.1f}",
         "1, the baseline" if is_baseline else ratio,
         _or_dash(quality.get("cc"), ".5f"),
-        _or_dash(limit.get("share"), ".0%"),
+        *(_or_dash(share, ".0%") for share in _shares(record)),
         _or_dash(record["energy_j_per_frame"], ".2f"),
     )
+
+
+def _shares(record: dict[str, Any]) -> tuple[float | None, float | None, float | None]:
+    """Returns the shares of `_SHARES`; that of a product only where no peak was measured."""
+    limit = record["limit"] or {}
+    of_product = limit.get("graph_share_of_product", limit.get("share"))  # the latter in schema 1
+    done, graph = limit.get("done_share_of_peak"), limit.get("graph_share_of_peak")
+    return done, graph, None if record.get("peaks") else of_product
 
 
 def _or_dash(value: float | None, form: str) -> str:
@@ -82,7 +97,25 @@ def _note(record: dict[str, Any], *, dated: bool = True) -> str:
     against = f" CC is the least of a frame's, against {reference}." if reference else ""
     return (
         f"{record['time_utc'][:10]}: {machine}{commit}. ms are medians of whole steps; baseline {record['baseline']},"
-        f" quartiles in brackets.{against}"
+        f" quartiles in brackets.{against} {_note_on_shares(record)}"
+    )
+
+
+def _note_on_shares(record: dict[str, Any]) -> str:
+    peaks = record.get("peaks")
+    if not peaks:
+        return (
+            "No peak was measured; graph of product sets the graph's multiplications against the rate of a matrix"
+            f" product ({record['rates']['how']}), which is no limit."
+        )
+    rates = ", ".join(
+        f"{rate / 1e9:.0f} in {precision} ({peaks['instructions'][precision]})"
+        for precision, rate in peaks["operations_per_s"].items()
+    )
+    ghz = max(peaks["clock_ghz"].values())
+    return (
+        f"The peak is, in 1e9 operations/s on {counted(peaks['cores'], 'core')} at {ghz:.1f} GHz: {rates}. done counts"
+        " the multiplications that are done, graph those that the graph names."
     )
 
 

@@ -97,7 +97,7 @@ def test_quality_is_the_worst_frames():
 def test_rates_are_those_of_this_machine(monkeypatch):
     monkeypatch.setattr("salema.benchmarks.machine.rates._CPU_SIZE", 1024)
     rates = measure_rates("cpu", {"fp32"})
-    assert 1e9 < rates.operations_per_s["fp32"] < 1e14
+    assert 1e9 < rates.product_operations_per_s["fp32"] < 1e14
     assert 1e8 < rates.bytes_per_s < 1e13
     assert rates.size == 1024
 
@@ -108,7 +108,7 @@ def test_a_product_that_is_emulated_is_no_rate(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: time.sleep(0.05))
-    assert set(measure_rates("cpu", {"fp32", "int8"}).operations_per_s) == {"fp32"}
+    assert set(measure_rates("cpu", {"fp32", "int8"}).product_operations_per_s) == {"fp32"}
 
 
 def test_without_pytorch_numpy_measures(monkeypatch):
@@ -116,7 +116,7 @@ def test_without_pytorch_numpy_measures(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "torch", None)
     rates = measure_rates("cpu", {"fp32", "int8"})
-    assert set(rates.operations_per_s) == {"fp32"}
+    assert set(rates.product_operations_per_s) == {"fp32"}
     assert rates.how == "NumPy"
 
 

@@ -46,11 +46,15 @@ def test_a_run_leaves_a_record_for_each_case(measured):
         assert record["quality"]["frames"] == 12
         assert record["quality"]["map_max"] < 1e-5
         assert record["quality"]["cc"] > 0.99999
-        assert record["limit"]["share"] == pytest.approx(record["limit"]["ideal_ms"] / timing["median_ms"])
+        limit, peak = record["limit"], record["peaks"]["operations_per_s"]["fp32"]
+        for kind in ("done", "graph"):
+            ms = 1e3 * limit[f"{kind}_operations_per_frame"] / peak
+            assert limit[f"{kind}_share_of_peak"] == pytest.approx(ms / timing["median_ms"])
+        assert limit["methods"] == {"direct": 27}
         assert record["engine"] is None
         assert record["environment"]["versions"]["onnxruntime"]
     assert records[0]["timing"]["ratio"] == 1
-    assert records[2]["limit"]["operations_per_frame"] == records[3]["limit"]["operations_per_frame"]
+    assert records[2]["limit"]["graph_operations_per_frame"] == records[3]["limit"]["graph_operations_per_frame"]
 
 
 def test_models_have_their_hash_and_a_whole_run_by_stage(measured):

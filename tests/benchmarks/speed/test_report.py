@@ -117,3 +117,23 @@ def test_the_figures_of_the_documents_are_drawn_by_this_code(tmp_path):
     report.plot(records, tmp_path / "p.png")
     kept = cv2.imread(str(RESULTS.parent.parent / "docs/speed_cpu.png"))
     assert cv2.imread(str(tmp_path / "p.png")).shape == kept.shape
+
+
+def test_a_share_of_a_product_is_told_from_shares_of_the_peak():
+    """The first record is of schema 1, the second has a peak."""
+    old = read_records(RESULTS / "cpu.jsonl")[0]
+    peaks = {"operations_per_s": {"fp32": 512e9}, "instructions": {"fp32": "FMA, 512 bits"}}
+    peaks |= {"clock_ghz": {"fp32": 4.02}, "cores": 2}
+    limit = {"done_share_of_peak": 0.71, "graph_share_of_peak": 1.63, "graph_share_of_product": 4.2}
+    new = {**old, "schema": 2, "case": "new", "limit": limit, "peaks": peaks}
+    text = report.table([old, new])
+    header, _, first, second = text.splitlines()[:4]
+    assert header.endswith("| CC | done of peak | graph of peak | graph of product | J/frame |")
+    assert first.endswith("| - | - | 79% | - |")
+    assert second.endswith("| 71% | 163% | - | - |")
+    assert "the rate of a matrix product (PyTorch 2.13.0+cpu), which is no limit." in text
+    assert "in 1e9 operations/s on 2 cores at 4.0 GHz: 512 in fp32 (FMA, 512 bits)." in text
+    assert report.table([old]).startswith(
+        "| case | precision | batch | ms | p99 ms | fps | x baseline | CC | graph of prod"
+    )
+    assert " graph of product " not in report.table([new])

@@ -1,8 +1,10 @@
 """Operations and bytes are counted in the graph, and agree with the architecture."""
 
+import onnx
 import pytest
 
-from salema.benchmarks.speed.work import LayerWork, Work, count_work
+from salema.benchmarks.speed.work import LayerWork, Work, count_work, taps_inside
+from salema.export.int8.quantize import SCHEMES, layers_of, quantize
 from salema.export.weights.architecture import LAYERS
 from salema.export.weights.seeded import checkpoint_shapes
 from salema.runtime.model_folder import look_up
@@ -55,7 +57,44 @@ def test_folded_upsampling_needs_less_than_half_of_its_convolutions_work(exporte
             assert share <= other.operations / one.operations < share * 1.6
 
 
-def test_the_limit_is_the_sum_of_each_layers_slower_side():
-    work = Work((LayerWork("computes", 1000, 10), LayerWork("copies", 10, 1000)))
+def test_the_time_by_a_product_is_the_sum_of_each_layers_slower_side():
+    work = Work((LayerWork("computes", 1000, 900, 10), LayerWork("copies", 10, 9, 1000)))
     assert work.ideal_ms("fp32", 1e3, 1e3) == pytest.approx(1e3 * (1000 / 1e3 + 4000 / 1e3))
     assert work.ideal_ms("int8", 1e3, 1e3) == pytest.approx(1e3 * (1000 / 1e3 + 1000 / 1e3))
+
+
+def test_taps_on_padding_are_not_done(exported):
+    layers = count_work(look_up(exported()).onnx_files(), 1).layers
+    first, last = layers[0], layers[-1]  # 64x96 with a kernel of 3x3, and of 1x1
+    assert first.done_operations / first.operations == pytest.approx((3 * 64 - 2) * (3 * 96 - 2) / (9 * 64 * 96))
+    assert last.done_operations == last.operations
+
+
+@pytest.mark.parametrize(
+    ("places", "size", "taps", "pad", "stride", "dilation", "inside"),
+    [(5, 5, 3, 1, 1, 1, 13), (3, 5, 3, 1, 2, 1, 7), (5, 5, 3, 2, 1, 2, 11), (4, 8, 4, 1, 2, 1, 14)],
+)
+def test_taps_inside(places, size, taps, pad, stride, dilation, inside):
+    assert taps_inside(places, size, taps, pad, stride, dilation) == inside
+
+
+def test_a_transposed_layer_is_cut_off_at_the_border(exported):
+    """It takes the place of a plain one: four phases of 2x2 taps, of which those of the plain one's padding are cut."""
+    plain, folded = (count_work(look_up(exported(for_=for_)).onnx_files(), 1) for for_ in ("any", "openvino"))
+    index = next(
+        index
+        for index, (a, b) in enumerate(zip(plain.layers, folded.layers, strict=True))
+        if a.operations != b.operations
+    )
+    assert folded.layers[index].operations * 9 == pytest.approx(plain.layers[index].operations * 4)
+    assert folded.layers[index].done_operations < folded.layers[index].operations
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_int8_layers_are_told_from_those_left_in_float(exported, tmp_path, target):
+    proto = onnx.load(look_up(exported(for_=target)).onnx_files()[0])
+    names = list(layers_of(proto))
+    kept = frozenset(names[3:5])
+    onnx.save(quantize(proto, dict.fromkeys(names, (-1.0, 1.0)), SCHEMES[target], 8, kept), tmp_path / "int8.onnx")
+    layers = count_work([tmp_path / "int8.onnx"], 1).layers
+    assert [layer.is_int8 for layer in layers] == [name not in kept for name in names]

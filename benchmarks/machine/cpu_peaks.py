@@ -1,0 +1,87 @@
+"""A CPU's arithmetic peaks, and how near products come: `python -m salema.benchmarks.machine.cpu_peaks FILE.json`.
+
+It measures 1, 2, 4 ... cores, and writes them under the CPU's name; other CPUs in the file stay.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.machine.peaks import measure_peaks, usable_cores
+from salema.benchmarks.machine.rates import measure_products
+from salema.runtime.files.whole_files import write_bytes
+
+SIZES = (512, 1024, 2048, 4096)
+_PRECISIONS = {"fp32", "bf16", "int16", "int8"}
+_HEADER = ("CPU", "cores", "precision", "instruction", "1e9 operations/s", "a cycle and core", "GHz", "best product")
+
+
+def name_of(environment: Mapping[str, Any]) -> str:
+    """Returns the CPU's key: its name, family and model, and features."""
+    features = " ".join(environment["cpu_features"] or [])
+    return f"{environment['cpu']} ({environment['cpu_family_and_model']}; {features})"
+
+
+def measure(cores: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
+    """Returns the peaks of some cores, and the operations per second of PyTorch's products by size and precision."""
+    peaks = measure_peaks(_PRECISIONS, cores)
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    products: dict[str, dict[str, float]] = {}
+    real = {"fp32", "bf16", "int8"}
+    try:
+        for size in sizes:
+            products[str(size)] = measure_products(real, size, "cpu")
+            real = set(products[str(size)])  # an emulated product would take minutes at the next size
+    finally:
+        torch.set_num_threads(before)
+    return {"peaks": asdict(peaks), "products": products}
+
+
+def table(kept: Mapping[str, Any]) -> str:
+    """Returns the file's content as a Markdown table."""
+    rows: list[tuple[str, ...]] = [_HEADER, ("---",) * len(_HEADER)]
+    for name, cpu in kept.items():
+        for measured in cpu["measured"]:
+            rows += [(name.partition(";")[0] + ")", *row) for row in _rows(measured)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _rows(measured: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    peaks = measured["peaks"]
+    rows: list[tuple[str, ...]] = []
+    for precision, rate in peaks["operations_per_s"].items():
+        ghz = peaks["clock_ghz"][precision]
+        products = {size: rates[precision] for size, rates in measured["products"].items() if precision in rates}
+        size = max(products, key=lambda size: products[size], default="")
+        best = f"{products[size] / rate:.0%} ({size}x{size})" if size else "-"
+        per_cycle = rate / ghz / 1e9 / peaks["cores"]
+        instruction = peaks["instructions"][precision]
+        rows.append(
+            (str(peaks["cores"]), precision, instruction, f"{rate / 1e9:.0f}", f"{per_cycle:.0f}", f"{ghz:.2f}", best)
+        )
+    return rows
+
+
+def main() -> None:
+    """Measures, writes JSON and prints the table."""
+    file = Path(sys.argv[1])
+    kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    environment = describe_environment()
+    most = len(usable_cores())
+    counts = sorted({*(2**power for power in range(most.bit_length())), most})
+    kept[name_of(environment)] = {"environment": environment, "measured": [measure(count) for count in counts]}
+    write_bytes(file, json.dumps(kept, indent=1).encode() + b"\n")
+    print(table(kept))
+
+
+if __name__ == "__main__":
+    main()
