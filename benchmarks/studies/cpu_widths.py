@@ -34,7 +34,7 @@ FORMS: dict[str, tuple[str, ...]] = {  # by folder: precision and `--for`; and w
     "int8-openvino": ("openvino",),
     "int8-ncnn": ("ncnn",),
 }
-_SECONDS = 5.0
+_SECONDS = 3.0
 
 
 def export(folder: Path, video: str, widths: Sequence[int] = WIDTHS) -> None:
