@@ -57,7 +57,7 @@ docs: .venv/.docs links
 OUT ?= gpu-check
 GPU_PYTHON ?= .venv-gpu/bin/python
 gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed)) links
-	PYTHONPATH=.cache/mypy$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m salema.benchmarks.gpu.check --out $(OUT) $(ARGS)
+	PYTHONPATH=$(CURDIR)/.cache/mypy$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m salema.benchmarks.gpu.check --out $(OUT) $(ARGS)
 
 .venv-gpu/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-gpu

@@ -40,7 +40,7 @@ def run_tests(stage: Stage) -> bool:
     lines.write_text("")
     # Other versions of libraries than the tests were written for may warn.
     command = [*_pytest(), "-p", "salema.benchmarks.gpu.line_plugin", f"--lines={lines.resolve()}", *GPU_TESTS]
-    code = run_limited(command, stage.left_s, sys.stderr)
+    code = run_limited(command, stage.left_s, sys.stderr, ROOT)
     results = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     counts = Counter(result["outcome"] for result in results)
     skipped = Counter(result["text"] for result in results if result["outcome"] == "skipped")
@@ -62,7 +62,7 @@ def run_sanitizers(stage: Stage) -> bool:
             # Calls that fail and are handled, as those of tests of errors, are no faults of the kernels.
             flags = ("--report-api-errors", "no", "--error-exitcode", str(_FAULTS), "--target-processes", "all")
             command = [program, "--tool", tool, *flags, *_pytest(), *SANITIZED]
-            codes[tool] = run_limited(command, share_s, log)
+            codes[tool] = run_limited(command, share_s, log, ROOT)
             log.seek(0)
             if _REFUSES in log.read():
                 stage.keep(not_available=f"compute-sanitizer says: {_REFUSES}")
@@ -75,13 +75,13 @@ def _pytest() -> list[str]:
     return [sys.executable, "-m", "pytest", "-q", "-W", "default", "-m", "gpu"]
 
 
-def run_limited(command: list[str], limit_s: float, output: TextIO | None = None) -> int:
-    """Runs a command in the project's root; ends it and all that it started after the limit.
+def run_limited(command: list[str], limit_s: float, output: TextIO | None = None, cwd: Path | None = None) -> int:
+    """Runs a command; ends it and all that it started after the limit.
 
     Returns:
         Its exit code, negative for a signal, or `TIMED_OUT`.
     """
-    with subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True) as process:  # noqa: S603
+    with subprocess.Popen(command, cwd=cwd, stdout=output, stderr=output, start_new_session=True) as process:  # noqa: S603
         try:
             return process.wait(max(limit_s, 0))
         except subprocess.TimeoutExpired:
