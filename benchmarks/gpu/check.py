@@ -69,8 +69,8 @@ def _run_stage(name: str, settings: Settings) -> bool:
         record |= describe_end(code) | {"ok": False}
         write_bytes(file, json.dumps(record, indent=1).encode())
     for key in ("error", "not_available"):
-        if record.get(key):
-            tell(f"gpu-check: {name}: {key.replace('_', ' ')}: {record[key]}")
+        for text in [record[key]] if isinstance(record.get(key), str) else record.get(key, ()):
+            tell(f"gpu-check: {name}: {key.replace('_', ' ')}: {text}")
     return bool(record["ok"])
 
 
