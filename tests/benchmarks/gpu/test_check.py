@@ -4,6 +4,7 @@ import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,22 @@ def test_tensorrt_rtx_is_passed_over_where_it_does_not_know_the_gpu(monkeypatch)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [TENSORRT, CUDA])
     assert unavailable("onnxruntime") is None
     assert "libnvinfer.so.10" in unavailable("onnxruntime-tensorrt")
+
+
+def test_a_test_of_a_backend_that_this_gpu_cannot_run_is_passed_over_with_why(monkeypatch, request):
+    path = str(Path(__file__).parents[2] / "conftest.py")
+    [ours] = [
+        plugin for plugin in request.config.pluginmanager.get_plugins() if getattr(plugin, "__file__", "") == path
+    ]
+    for module in (ours, available):
+        monkeypatch.setattr(module, "list_gpus", lambda: [Gpu(0, "H200", (9, 0), 1, integrated=False)])
+
+    def set_up(mark):
+        ours.pytest_runtest_setup(SimpleNamespace(get_closest_marker={"gpu": mark.mark}.get))
+
+    set_up(pytest.mark.gpu)
+    with pytest.raises(pytest.skip.Exception, match="^TensorRT-RTX knows .*, and H200 is sm90$"):
+        set_up(pytest.mark.gpu("tensorrt-rtx"))
 
 
 def test_a_case_that_cannot_run_is_a_record_and_not_the_end_of_the_bench(model, tmp_path):
