@@ -1,8 +1,8 @@
 """`make gpu-check`: the checks that need a GPU, in stages by their worth, each with its results as JSON.
 
 tests: those marked `gpu`, as far as this GPU can run them; kernels: bandwidth as a share of a copy's; bench: PyTorch,
-then our models, with the share of what the device can do; parity: maps and states over a long video with PyTorch's in
-FP32; sanitizers: the kernels under compute-sanitizer.
+then our models, as a share of what a matrix product and a copy reach; parity: maps and states over a long video with
+PyTorch's in FP32; sanitizers: the kernels under compute-sanitizer.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 _REFUSES = "Device not supported"  # compute-sanitizer's words, as on gVisor
 _FAULTS = 86  # the exit code that we have it give, which pytest has no use for
 TIMED_OUT = 124
-_GRACE_S = 5
+_GRACE_S = 30
 
 
 def run_tests(stage: Stage) -> bool:

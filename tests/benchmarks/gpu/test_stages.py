@@ -109,7 +109,7 @@ def test_a_command_is_ended_with_all_that_it_started(tmp_path, command):
         code = run_limited([part.format(folder=tmp_path) for part in command], LIMIT_S)
     assert code == gpu_tests.TIMED_OUT
     status = Path("/proc", (tmp_path / "pid").read_text().strip(), "status")
-    for _ in range(100):
+    for _ in range(600):
         if not status.is_file() or "State:\tZ" in status.read_text():
             return
         time.sleep(0.05)
