@@ -2,6 +2,7 @@
 // sees races. A kernel that neither waits nor shuffles runs its threads as a plain loop.
 #pragma once
 
+#include <array>
 #include <barrier>
 #include <cmath>
 #include <cstring>
@@ -83,6 +84,12 @@ void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, v
   for (auto* barrier : warp_barriers) delete barrier;
   warp_barriers.clear();
 }
+
+// A character for each parameter: P for an address, else its size in bytes.
+template <class... A>
+constexpr std::array<char, sizeof...(A) + 1> parameters(void (*)(A...)) {
+  return {(std::is_pointer_v<A> ? 'P' : static_cast<char>('0' + sizeof(A)))..., 0};
+}
 }  // namespace salema_host
 
 inline void __syncthreads() { salema_host::block_barrier->arrive_and_wait(); }
@@ -104,8 +111,14 @@ inline unsigned __float_as_uint(float value) {
   return bits;
 }
 
-// extern "C" void NAME_launch(grid, block, pointers to the arguments, whether threads wait for each other)
-#define SALEMA_HOST_LAUNCHER(name)                                                                       \
+// NAME_launch(grid, block, pointers to the arguments, whether threads wait for each other); and for tests/host_driver,
+// which learns of a kernel from its library alone, NAME_parameters() and NAME_waits().
+#define SALEMA_HOST_LAUNCHER(name)                                                                             \
   extern "C" void name##_launch(const unsigned* grid, const unsigned* block, void** arguments, int together) { \
-    salema_host::launch(name, grid, block, arguments, together);                                         \
-  }
+    salema_host::launch(name, grid, block, arguments, together);                                               \
+  }                                                                                                            \
+  extern "C" const char* name##_parameters() {                                                                 \
+    static constexpr auto text = salema_host::parameters(name);                                                \
+    return text.data();                                                                                        \
+  }                                                                                                            \
+  extern "C" int name##_waits() { return SALEMA_WAITS; }

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from salema.kernels.arrays import Array
 from salema.kernels.compile import SOURCES
@@ -23,14 +24,21 @@ def build(variant, sanitizer=""):
     path = ROOT / f".cache/host-kernels/{variant.name}-{hashlib.sha256(text).hexdigest()[:16]}.so"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        checks = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"] if sanitizer else []
-        command = ["g++", *FLAGS, *checks, "-DSALEMA_HOST", f"-include{HERE / 'host_cuda.h'}", *variant.arguments]
-        aside = path.with_suffix(f".{os.getpid()}.partial")
-        command += ["-x", "c++", str(sources[0]), "-shared", "-fPIC", "-pthread", "-o", str(aside)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        aside.replace(path)
+        with FileLock(path.with_suffix(".lock")):  # several of pytest-xdist's workers need the same ones
+            if not path.is_file():
+                compile_one(variant, sources[0], path, sanitizer)
     return path
+
+
+def compile_one(variant, source, path, sanitizer):
+    waits = any(word in source.read_text() for word in ("__syncthreads", "_sync("))
+    checks = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"] if sanitizer else []
+    command = ["g++", *FLAGS, *checks, "-DSALEMA_HOST", f"-DSALEMA_WAITS={int(waits)}", *variant.arguments]
+    aside = path.with_suffix(f".{os.getpid()}.partial")
+    command += [f"-include{HERE / 'host_cuda.h'}", "-x", "c++", str(source)]
+    done = subprocess.run([*command, "-shared", "-fPIC", "-pthread", "-o", str(aside)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    aside.replace(path)
 
 
 class HostLauncher:

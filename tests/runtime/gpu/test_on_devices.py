@@ -83,3 +83,4 @@ def test_pictures_of_every_view_and_size(make, graphs):
                         device.synchronize()
                     expected = cv2.resize(frame, SIZE_HW[::-1], interpolation=cv2.INTER_AREA)
                     np.testing.assert_array_equal(seen.array[0], expected)
+                    del seen, pictures  # page-locked memory must be gone before the session is closed

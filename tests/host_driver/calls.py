@@ -1,0 +1,33 @@
+"""What the driver tells the tests, in a process that runs on it."""
+
+import ctypes
+import os
+
+_driver = ctypes.CDLL("libcuda.so.1") if "SALEMA_HOST_DRIVER" in os.environ else None
+
+
+def take_faults():
+    """What was wrong since the last call, a line each."""
+    _driver.host_driver_take_faults.restype = ctypes.c_char_p
+    return _driver.host_driver_take_faults().decode()
+
+
+def add_fault(text):
+    _driver.host_driver_fault(text.encode())
+
+
+def kernels_run():
+    _driver.host_driver_kernels_run.restype = ctypes.c_long
+    return _driver.host_driver_kernels_run()
+
+
+def set_integrated(integrated):
+    """Whether the driver's GPUs say that they share the host's memory, as a Jetson's."""
+    _driver.host_driver_set_integrated(ctypes.c_int(integrated))
+
+
+def bytes_on_device(address, nbytes):
+    """The device's own memory, as its work sees it."""
+    reached = _driver.host_driver_reaches(ctypes.c_void_p(address), ctypes.c_size_t(nbytes))
+    assert reached, f"{nbytes} bytes at {address:#x} are not in one piece of the device's memory"
+    return (ctypes.c_uint8 * nbytes).from_address(address)
