@@ -5,6 +5,7 @@ INSTALLED := .venv/.installed
 PACKAGES := benchmarks export kernels runtime training
 STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
 PYSALIENCY := .cache/pysaliency-0.2.22
+HOST_DRIVER := .cache/host-driver/made
 
 .PHONY: demo test wheel lint links docs clips gpu-check train-nano clean
 
@@ -13,7 +14,7 @@ demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py
 
 # All tests, as many files side by side as there are cores, in tests/conftest.py's order. ARGS goes to pytest: make test ARGS="-k video -x".
-test: $(INSTALLED) clips $(PYSALIENCY)
+test: $(INSTALLED) clips $(PYSALIENCY) $(HOST_DRIVER)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The source distribution, and the wheel built from it, in dist/.
@@ -24,6 +25,11 @@ wheel: $(INSTALLED)
 $(PYSALIENCY): $(INSTALLED)
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary pysaliency --dest .cache $(@F:pysaliency-%=pysaliency==%)
 	tar --extract --file $@.tar.gz --directory .cache $(@F)/pysaliency/metrics.py $(@F)/pysaliency/numba_utils.py
+	touch $@
+
+# A CUDA driver over host memory, PyCUDA built against it, and the oldest cuda-bindings: what needs a GPU runs on them.
+$(HOST_DRIVER): tests/host_driver/build.py $(wildcard tests/host_driver/*.?pp) $(INSTALLED)
+	$(BIN)/python tests/host_driver/build.py
 	touch $@
 
 # TensorRT's types, against which mypy checks our calls. Without its dependency, tensorrt itself; and a few of its lines

@@ -76,7 +76,7 @@ def _pip(*arguments):
 
 
 def make_pycuda():
-    """Builds PyCUDA, and lists the calls that it needs and the driver lacks."""
+    """Builds PyCUDA, and for each call that it needs a stand-in that tells that the driver lacks it."""
     aside, scratch = SITE.with_suffix(".partial"), CACHE / "scratch"
     for folder in (aside, scratch):
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,8 +88,10 @@ def make_pycuda():
     _link(scratch, [HERE / "driver.cpp"])
     _compile_pycuda(scratch / f"pycuda-{PYCUDA}", scratch, aside)
     extension = next(aside.glob("pycuda/_driver*"))
-    needed, had = _symbols("--undefined-only", extension), _symbols("--defined-only", scratch / _FILE)
-    lines = [f'int {name}() {{ return host_driver_lacks("{name}"); }}' for name in sorted(needed - had)]
+    listed = subprocess.run(["nm", "-D", "--undefined-only", extension], capture_output=True, text=True, check=True)
+    called = [name for name in listed.stdout.split() if name.startswith("cu")]
+    # Weak, so that what the driver has takes their place.
+    lines = [f'__attribute__((weak)) int {name}() {{ return host_driver_lacks("{name}"); }}' for name in called]
     text = "\n".join(['extern "C" {', "int host_driver_lacks(const char*);", *lines, "}", ""])
     (aside / "lacking.cpp").write_text(text)
     aside.replace(SITE)
@@ -114,11 +116,6 @@ def _compile_pycuda(source, scratch, target):
     *driver, struct = (scratch / f"{unit.stem}.o" for unit in units)
     _compile("-shared", *driver, scratch / _FILE, "-pthread", "-o", target / f"pycuda/_driver{suffix}")
     _compile("-shared", struct, "-o", target / f"pycuda/_pvt_struct{suffix}")
-
-
-def _symbols(which, path):
-    listed = subprocess.run(["nm", "-D", which, str(path)], capture_output=True, text=True, check=True).stdout
-    return {words[-1] for line in listed.splitlines() if (words := line.split())[-1].startswith("cu")}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,12 @@ def take_faults():
     return _driver.host_driver_take_faults().decode()
 
 
+def left():
+    """What nobody freed so far."""
+    _driver.host_driver_left.restype = ctypes.c_char_p
+    return _driver.host_driver_left().decode()
+
+
 def add_fault(text):
     _driver.host_driver_fault(text.encode())
 
@@ -24,6 +30,11 @@ def kernels_run():
 def set_integrated(integrated):
     """Whether the driver's GPUs say that they share the host's memory, as a Jetson's."""
     _driver.host_driver_set_integrated(ctypes.c_int(integrated))
+
+
+def set_memory(nbytes):
+    """How much memory each of the driver's GPUs has; page-locked memory counts too."""
+    _driver.host_driver_set_memory(ctypes.c_size_t(nbytes))
 
 
 def bytes_on_device(address, nbytes):

@@ -106,7 +106,7 @@ API CUresult cuDeviceGetPCIBusId(char* name, int length, CUdevice device) {
 API CUresult cuDeviceTotalMem(size_t* bytes, CUdevice device) {
   ENTER_WITHOUT_CONTEXT;
   if (device < 0 || device >= DEVICES) return CUDA_ERROR_INVALID_DEVICE;
-  return *bytes = MEMORY_BYTES, CUDA_SUCCESS;
+  return *bytes = memory_bytes, CUDA_SUCCESS;
 }
 
 API CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice device) {
@@ -166,11 +166,17 @@ API CUresult cuCtxPopCurrent(CUcontext* context) {
   return stack.pop_back(), CUDA_SUCCESS;
 }
 
+API CUresult cuCtxGetCurrent(CUcontext* context) {
+  ENTER_WITHOUT_CONTEXT;
+  return *context = reinterpret_cast<CUcontext>(stack.empty() ? nullptr : stack.back()), CUDA_SUCCESS;
+}
+
 // ---- for the tests ----
 
 API int host_driver_lacks(const char* call) { return refuse(CUDA_ERROR_NOT_SUPPORTED, call, "the host driver lacks it"); }
 API void host_driver_fault(const char* text) { fault(text); }
 API void host_driver_set_integrated(int value) { integrated = value; }
+API void host_driver_set_memory(size_t bytes) { memory_bytes = bytes; }
 API long host_driver_kernels_run() { return kernels_run; }
 
 // Whether the device reaches all of these bytes.
@@ -190,12 +196,20 @@ API const char* host_driver_take_faults() {
   return text.c_str();
 }
 
+// What nobody freed so far; valid until the next call.
+API const char* host_driver_left() {
+  static std::string text;
+  Lock lock(mutex);
+  text = left_in(nullptr);
+  for (const Context& context : contexts)
+    if (context.retained) text += (text.empty() ? "" : ", ") + std::string("context");
+  return text.c_str();
+}
+
 namespace {
 __attribute__((destructor)) void at_end() {
-  const std::string left = left_in(nullptr);
+  const std::string left = host_driver_left();
   if (!left.empty()) fault("left when the process ended: " + left);
-  for (const Context& context : contexts)
-    if (context.retained) fault("a context was not released when the process ended");
   const std::string text = host_driver_take_faults();
   if (text.empty()) return;
   std::fprintf(stderr, "host driver:\n%s", text.c_str());

@@ -11,8 +11,9 @@
 
 namespace {
 
-constexpr size_t MEMORY_BYTES = 4ull << 30, PAGE = 4096, ALIGNMENT = 256;
+constexpr size_t PAGE = 4096, ALIGNMENT = 256;
 constexpr unsigned char UNTOUCHED = 0xFD, UNDEFINED = 0xFF;  // UNDEFINED is a NaN in FP16 and FP32
+std::atomic<size_t> memory_bytes{4ull << 30};                // of each device
 std::map<const char*, Memory*> on_host, on_device;           // by the start, also what was freed
 
 size_t rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
@@ -40,7 +41,7 @@ bool is_intact(const Memory* memory) {
 enum Side { HOST, DEVICE, BOTH };
 
 CUresult allocate(Context* context, size_t bytes, Side side, const char* kind, Memory** made) {
-  if (!bytes || bytes > MEMORY_BYTES - context->used_bytes)
+  if (!bytes || context->used_bytes + bytes > memory_bytes)
     return bytes ? CUDA_ERROR_OUT_OF_MEMORY : refuse(CUDA_ERROR_INVALID_VALUE, kind, "0 bytes asked for");
   const int file = side == BOTH ? memfd_create("memory", 0) : -1;
   if (file >= 0 && ftruncate(file, static_cast<off_t>(rounded(bytes, PAGE)))) return CUDA_ERROR_OUT_OF_MEMORY;

@@ -14,10 +14,16 @@ def pytest_configure():
     compiling.compile_kernel = lambda variant, target: compiling.Compiled(build(variant).read_bytes(), "")
 
 
+# Tests that do wrong on purpose, and what the driver says to it.
+EXPECTED = {
+    "test_a_device_may_be_closed_inside_its_block": "cuMemAlloc_v2: no context is current in this thread\n",
+}
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown():
+def pytest_runtest_teardown(item):
     result = yield
     gc.collect()
     faults = take_faults()
-    assert not faults, faults
+    assert faults == EXPECTED.get(item.name, ""), faults
     return result
