@@ -183,7 +183,7 @@ API long host_driver_kernels_run() { return kernels_run; }
 API int host_driver_reaches(const void* address, size_t bytes) {
   Lock lock(mutex);
   std::string why;
-  return look_up(on_device, address, bytes, why).memory != nullptr;
+  return look_up(on_device, nullptr, address, bytes, why).memory != nullptr;
 }
 
 // What was wrong since the last call, a line each; valid until the next call.

@@ -68,7 +68,7 @@ std::string take_arguments(const Function* kernel, const char* buffer, size_t si
     launch.offsets.push_back(start);
     void* address = nullptr;
     if (type != 'P' || end > size || (std::memcpy(&address, buffer + start, bytes), !address)) continue;
-    launch.spans.push_back(look_up(on_device, address, 0, why));
+    launch.spans.push_back(look_up(on_device, kernel->context, address, 0, why));
     if (!launch.spans.back().memory) return why;
   }
   return end == size ? "" : std::to_string(size) + " bytes of arguments, and it takes " + std::to_string(end);

@@ -81,8 +81,10 @@ bool is_alive(const char* call, const Span& span) {
   return false;
 }
 
-// Looks up bytes on one side; `span` is empty, and the reason in `why`, where they aren't in one piece of memory.
-Span look_up(const std::map<const char*, Memory*>& side, const void* address, size_t bytes, std::string& why) {
+// Looks up bytes on one side. Returns nothing, and in `why` the reason, where they aren't in one piece of memory of the
+// context; a null context stands for any.
+Span look_up(const std::map<const char*, Memory*>& side, const Context* context, const void* address, size_t bytes,
+             std::string& why) {
   char* const at = static_cast<char*>(const_cast<void*>(address));
   auto next = side.upper_bound(at);
   Memory* const memory = next == side.begin() ? nullptr : std::prev(next)->second;
@@ -92,6 +94,8 @@ Span look_up(const std::map<const char*, Memory*>& side, const void* address, si
     why = is_device ? "an address that is not of the device's memory" : "host memory that is not page-locked";
   } else if (!memory->alive) {
     why = describe(memory) + " used after it was freed";
+  } else if (is_device && context && memory->context != context) {
+    why = describe(memory) + " of another context";
   } else if (bytes > memory->bytes || at - start > static_cast<std::ptrdiff_t>(memory->bytes - bytes)) {
     why = std::to_string(bytes) + " bytes from " + std::to_string(at - start) + " on of a " + describe(memory);
   } else {
@@ -106,8 +110,8 @@ CUresult copy(const char* call, Context* context, CUstream stream, const void* t
   if (!queue) return CUDA_ERROR_INVALID_HANDLE;
   if (!bytes) return CUDA_SUCCESS;
   std::string why;
-  const Span target = look_up(to_host ? on_host : on_device, to, bytes, why);
-  const Span source = target.memory ? look_up(from_host ? on_host : on_device, from, bytes, why) : Span{};
+  const Span target = look_up(to_host ? on_host : on_device, context, to, bytes, why);
+  const Span source = target.memory ? look_up(from_host ? on_host : on_device, context, from, bytes, why) : Span{};
   if (!source.memory) {
     fault(std::string(call) + ": " + why);
     queue->invalid = true;
@@ -132,6 +136,7 @@ CUresult free_memory(Lock& lock, Context* context, const char* call, const std::
   drain_all(lock, context);  // CUDA waits here too
   return release(at->second), CUDA_SUCCESS;
 }
+
 const void* pointer(CUdeviceptr address) { return reinterpret_cast<const void*>(address); }
 
 }  // namespace

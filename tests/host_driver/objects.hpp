@@ -160,15 +160,15 @@ CUresult enter(const char* call, bool needs_context = true) {
   if (!stack.back()->retained) return refuse(CUDA_ERROR_CONTEXT_IS_DESTROYED, call, "the current context is gone");
   return stack.back()->error;
 }
-#define ENTER                                              \
-  Lock lock(mutex);                                        \
+#define ENTER                                               \
+  Lock lock(mutex);                                         \
   if (const CUresult wrong = enter(__func__)) return wrong; \
   Context* const context [[maybe_unused]] = stack.back()
 #define ENTER_WITHOUT_CONTEXT \
   Lock lock(mutex);           \
   if (const CUresult wrong = enter(__func__, false)) return wrong
-#define FIND(T, name, handle)                           \
-  T* const name = find<T>(handle, context, __func__);   \
+#define FIND(T, name, handle)                         \
+  T* const name = find<T>(handle, context, __func__); \
   if (!name) return CUDA_ERROR_INVALID_HANDLE
 
 // For calls that may wait or allocate: while this thread records a stream, or any thread in the global mode.
@@ -214,6 +214,5 @@ void drain_all(Lock& lock, const Context* context) {
   for (size_t i = 0; i < streams.size(); ++i)  // other threads may add to it meanwhile
     if (streams[i]->context == context) drain(lock, streams[i]);
 }
-
 
 }  // namespace

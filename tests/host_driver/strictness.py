@@ -233,6 +233,18 @@ def test_a_stream_of_another_gpu_is_found():
     assert "cuMemcpyHtoDAsync_v2: another context's stream" in in_child(work)
 
 
+def test_memory_of_another_gpu_is_found():
+    def work():
+        first, second = CudaDevice(0), CudaDevice(1)
+        with second.active():
+            buffer = second.allocate(64)
+        with first.active():
+            source, _ = first.allocate_host(64, mapped=False)
+            first.upload(buffer.address, source)
+
+    assert "cuMemcpyHtoDAsync_v2: device memory of 64 bytes of another context" in in_child(work)
+
+
 def test_a_host_address_is_not_a_mapped_one():
     def work():
         device = CudaDevice()
