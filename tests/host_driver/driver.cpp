@@ -21,7 +21,7 @@ namespace {
 
 constexpr int MAJOR = 9, MINOR = 0;  // of the compute capability
 
-const std::map<CUresult, std::pair<const char*, const char*>> ERRORS{
+const auto& ERRORS = *new std::map<CUresult, std::pair<const char*, const char*>>{
     {CUDA_SUCCESS, {"CUDA_SUCCESS", "no error"}},
     {CUDA_ERROR_INVALID_VALUE, {"CUDA_ERROR_INVALID_VALUE", "invalid argument"}},
     {CUDA_ERROR_OUT_OF_MEMORY, {"CUDA_ERROR_OUT_OF_MEMORY", "out of memory"}},
@@ -153,22 +153,24 @@ API CUresult cuDevicePrimaryCtxRelease(CUdevice device) {
 
 API CUresult cuCtxPushCurrent(CUcontext given) {
   ENTER_WITHOUT_CONTEXT;
+  if (stack.is_full()) return refuse(CUDA_ERROR_INVALID_VALUE, __func__, "pushed far more often than popped");
   for (Context& context : contexts)
     if (given == reinterpret_cast<CUcontext>(&context) && context.retained)
-      return stack.push_back(&context), CUDA_SUCCESS;
+      return stack.push(&context), CUDA_SUCCESS;
   return refuse(CUDA_ERROR_INVALID_CONTEXT, __func__, "not a context, or it is gone");
 }
 
 API CUresult cuCtxPopCurrent(CUcontext* context) {
   ENTER_WITHOUT_CONTEXT;
-  if (stack.empty()) return refuse(CUDA_ERROR_INVALID_CONTEXT, __func__, "no context is current in this thread");
-  if (context) *context = reinterpret_cast<CUcontext>(stack.back());
-  return stack.pop_back(), CUDA_SUCCESS;
+  if (stack.is_empty()) return refuse(CUDA_ERROR_INVALID_CONTEXT, __func__, "no context is current in this thread");
+  Context* const popped = stack.pop();
+  if (context) *context = reinterpret_cast<CUcontext>(popped);
+  return CUDA_SUCCESS;
 }
 
 API CUresult cuCtxGetCurrent(CUcontext* context) {
   ENTER_WITHOUT_CONTEXT;
-  return *context = reinterpret_cast<CUcontext>(stack.empty() ? nullptr : stack.back()), CUDA_SUCCESS;
+  return *context = reinterpret_cast<CUcontext>(stack.is_empty() ? nullptr : stack.current()), CUDA_SUCCESS;
 }
 
 // ---- for the tests ----
@@ -188,7 +190,7 @@ API int host_driver_reaches(const void* address, size_t bytes) {
 
 // What was wrong since the last call, a line each; valid until the next call.
 API const char* host_driver_take_faults() {
-  static std::string text;
+  static std::string& text = lasting<std::string>();
   Lock lock(fault_mutex);
   text.clear();
   for (const std::string& each : faults) text += each + "\n";
@@ -198,7 +200,7 @@ API const char* host_driver_take_faults() {
 
 // What nobody freed so far; valid until the next call.
 API const char* host_driver_left() {
-  static std::string text;
+  static std::string& text = lasting<std::string>();
   Lock lock(mutex);
   text = left_in(nullptr);
   for (const Context& context : contexts)

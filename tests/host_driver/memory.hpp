@@ -14,7 +14,8 @@ namespace {
 constexpr size_t PAGE = 4096, ALIGNMENT = 256;
 constexpr unsigned char UNTOUCHED = 0xFD, UNDEFINED = 0xFF;  // UNDEFINED is a NaN in FP16 and FP32
 std::atomic<size_t> memory_bytes{4ull << 30};                // of each device
-std::map<const char*, Memory*> on_host, on_device;           // by the start, also what was freed
+using Places = std::map<const char*, Memory*>;               // by the start, also what was freed
+Places &on_host = lasting<Places>(), &on_device = lasting<Places>();
 
 size_t rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -23,7 +24,7 @@ char* map_guarded(size_t bytes, int file) {
   const size_t inner = rounded(bytes, PAGE);
   const int none = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   char* const outer = static_cast<char*>(mmap(nullptr, inner + 2 * PAGE, PROT_NONE, none, -1, 0));
-  const int flags = MAP_FIXED | (file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+  const int flags = MAP_FIXED | MAP_POPULATE | (file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
   if (outer == MAP_FAILED || mmap(outer + PAGE, inner, PROT_READ | PROT_WRITE, flags, file, 0) == MAP_FAILED)
     return nullptr;
   return outer + PAGE + inner - rounded(bytes, ALIGNMENT);
@@ -83,7 +84,7 @@ bool is_alive(const char* call, const Span& span) {
 
 // Looks up bytes on one side. Returns nothing, and in `why` the reason, where they aren't in one piece of memory of the
 // context; a null context stands for any.
-Span look_up(const std::map<const char*, Memory*>& side, const Context* context, const void* address, size_t bytes,
+Span look_up(const Places& side, const Context* context, const void* address, size_t bytes,
              std::string& why) {
   char* const at = static_cast<char*>(const_cast<void*>(address));
   auto next = side.upper_bound(at);
@@ -126,7 +127,7 @@ CUresult copy(const char* call, Context* context, CUstream stream, const void* t
   });
 }
 
-CUresult free_memory(Lock& lock, Context* context, const char* call, const std::map<const char*, Memory*>& side,
+CUresult free_memory(Lock& lock, Context* context, const char* call, const Places& side,
                      const void* address) {
   const auto at = side.find(static_cast<const char*>(address));
   if (at == side.end() || (&side == &on_device && at->second->host))

@@ -22,9 +22,15 @@ using Lock = std::unique_lock<std::mutex>;
 using Node = std::function<CUresult()>;
 constexpr int DEVICES = 2;
 
+// Nothing here is ever destroyed: other libraries' last calls, and at_end, come after C++ has destroyed what is global.
+template <class T>
+T& lasting() {
+  return *new T;
+}
+
 std::mutex mutex, fault_mutex, kernel_mutex;  // host_cuda.h runs one kernel at a time
-std::condition_variable idle;
-std::vector<std::string> faults;
+std::condition_variable& idle = lasting<std::condition_variable>();
+std::vector<std::string>& faults = lasting<std::vector<std::string>>();
 std::atomic<bool> integrated{false};
 std::atomic<long> kernels_run{0};
 bool initialized = false;
@@ -56,10 +62,21 @@ struct Context {
 Context contexts[DEVICES];
 
 // The contexts of a thread, the current one last.
-struct ContextStack : std::vector<Context*> {
+class ContextStack {
+ public:
   ~ContextStack() {
-    if (!empty()) fault("a thread ended with " + std::to_string(size()) + " contexts on its stack");
+    if (depth_) fault("a thread ended with " + std::to_string(depth_) + " contexts on its stack");
   }
+  bool is_empty() const { return !depth_; }
+  bool is_full() const { return depth_ == MOST; }
+  Context* current() const { return contexts_[depth_ - 1]; }
+  void push(Context* context) { contexts_[depth_++] = context; }
+  Context* pop() { return contexts_[--depth_]; }
+
+ private:
+  static constexpr size_t MOST = 64;
+  Context* contexts_[MOST];
+  size_t depth_ = 0;
 };
 thread_local ContextStack stack;
 
@@ -71,7 +88,7 @@ struct Object {
   Context* context;
   std::atomic<bool> alive{true};
 };
-std::map<const void*, Object*> objects;  // by handle
+std::map<const void*, Object*>& objects = lasting<std::map<const void*, Object*>>();  // by handle
 
 struct Memory : Object {
   using Object::Object;
@@ -95,7 +112,7 @@ struct Stream : Object {
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
   std::thread::id recorder;
 };
-std::vector<Stream*> streams;
+std::vector<Stream*>& streams = lasting<std::vector<Stream*>>();
 struct Event : Object {
   using Object::Object;
   unsigned flags = 0;
@@ -156,14 +173,14 @@ CUresult enter(const char* call, bool needs_context = true) {
   if (in_host_function) return refuse(CUDA_ERROR_NOT_PERMITTED, call, "called by a function that a stream runs");
   if (!initialized) return refuse(CUDA_ERROR_NOT_INITIALIZED, call, "before cuInit");
   if (!needs_context) return CUDA_SUCCESS;
-  if (stack.empty()) return refuse(CUDA_ERROR_INVALID_CONTEXT, call, "no context is current in this thread");
-  if (!stack.back()->retained) return refuse(CUDA_ERROR_CONTEXT_IS_DESTROYED, call, "the current context is gone");
-  return stack.back()->error;
+  if (stack.is_empty()) return refuse(CUDA_ERROR_INVALID_CONTEXT, call, "no context is current in this thread");
+  if (!stack.current()->retained) return refuse(CUDA_ERROR_CONTEXT_IS_DESTROYED, call, "the current context is gone");
+  return stack.current()->error;
 }
 #define ENTER                                               \
   Lock lock(mutex);                                         \
   if (const CUresult wrong = enter(__func__)) return wrong; \
-  Context* const context [[maybe_unused]] = stack.back()
+  Context* const context [[maybe_unused]] = stack.current()
 #define ENTER_WITHOUT_CONTEXT \
   Lock lock(mutex);           \
   if (const CUresult wrong = enter(__func__, false)) return wrong

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from constant_engine import SIZE_HW, STATE, constant_session, constants
+from constant_engine import SIZE_HW
 from host_driver.calls import kernels_run, set_integrated, set_memory
+from host_driver.constants import SALIENCY, open_constants, step_and_check
 from host_driver.engine import open_engine
 from runs import arrays_of
 
 from salema.export.weights.seeded import moving_disc
 from salema.kernels.device.cuda import CudaDevice
-from salema.kernels.device.launcher import CudaLauncher
 from salema.kernels.errors import BackendError
-from salema.kernels.twins.ema import ema_update
 from salema.runtime.backends.opening import open_session
 from salema.runtime.cli.run import main
 from salema.runtime.gpu import trt_session
@@ -30,7 +29,6 @@ from salema.runtime.stream import SaliencyStream
 
 pytestmark = pytest.mark.gpu
 MODELS = {"whole": "SALEMA_HOST_DRIVER_MODEL", "split": "SALEMA_HOST_DRIVER_SPLIT"}
-FRAMES = np.zeros((1, *SIZE_HW, 3), np.uint8)
 
 
 @pytest.fixture(params=[False, True], ids=["discrete", "integrated"])
@@ -42,31 +40,6 @@ def integrated(request):
 
 def folder_of(kind):
     return Path(os.environ[MODELS[kind]])
-
-
-def open_constants(index=0, precision="fp16", **options):
-    device = CudaDevice(index)
-    return constant_session(device, CudaLauncher(device), precision, **options)
-
-
-def states_after(steps, precision="fp16"):
-    """The states `[C, h, w]` after each of these steps from nothing on."""
-    given, _ = constants(precision)
-    state, states = np.zeros((1, *STATE), np.float32), []
-    fresh, entered = (given[name][np.newaxis] for name in ("fresh", "entered"))
-    for index in range(steps):
-        mix = np.full(1, 0.25 if index else 1, np.float32)
-        ema_update(state, fresh.copy(), mix, np.empty_like(fresh), residual=entered)
-        states.append(state[0].copy())
-    return states
-
-
-def step_and_check(stream, steps=4):
-    """Steps from nothing on, the last ones as graphs; each map and each state must be right."""
-    saliency = constants("fp16")[1]["saliency"][0]
-    for state in states_after(steps):
-        np.testing.assert_array_equal(stream.infer(FRAMES)[0], saliency)
-        np.testing.assert_array_equal(stream.snapshot()["ema30"][0], state)
 
 
 def walk(session, frames):
@@ -132,13 +105,12 @@ def test_salema_run_writes_what_it_writes_on_the_cpu(kind, cli, small_clip, tmp_
 
 def test_pictures_on_a_gpu_that_shares_the_hosts_memory():
     set_integrated(True)
-    saliency = constants("fp16")[1]["saliency"][0]
     frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     with open_constants() as session:
         stream = SaliencyStream(session)
         for _ in range(3):
             pictures = stream.picture(frame, Look("map"))
-            np.testing.assert_array_equal(pictures.image_bgr, render(frame, to_grey(saliency), Look("map")))
+            np.testing.assert_array_equal(pictures.image_bgr, render(frame, to_grey(SALIENCY), Look("map")))
     set_integrated(False)
 
 
@@ -241,7 +213,8 @@ def test_too_little_memory_ends_a_step_and_not_the_session():
 LEFT_OPEN = """
 from host_driver import plugin
 plugin.pytest_configure()
-from host_driver.sessions import open_constants, step_and_check, SaliencyStream
+from host_driver.constants import open_constants, step_and_check
+from salema.runtime.stream import SaliencyStream
 streams = [SaliencyStream(open_constants(index)) for index in (0, 0, 1)]
 for stream in streams:
     step_and_check(stream)

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 from host_driver.calls import left, take_faults
-from host_driver.sessions import open_constants, step_and_check
+from host_driver.constants import open_constants, step_and_check
 
 from salema.kernels import arrays
 from salema.kernels.device import launcher
