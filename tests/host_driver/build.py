@@ -65,7 +65,7 @@ def _compile(*arguments):
 
 
 def _cuda_headers():
-    folders = importlib.util.find_spec("nvidia").submodule_search_locations
+    folders = getattr(importlib.util.find_spec("nvidia"), "submodule_search_locations", None) or []
     found = [path.parent for folder in folders for path in Path(folder).glob("cu*/include/cuda.h")]
     return found[-1] if found else sys.exit("cuda.h is not there; install it with: pip install nvidia-cuda-runtime")
 
@@ -77,6 +77,8 @@ def _pip(*arguments):
 
 def make_pycuda():
     """Builds PyCUDA, and for each call that it needs a stand-in that tells that the driver lacks it."""
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        sys.exit("Python.h is not there; install Python's headers, on Debian with: apt-get install python3-dev")
     aside, scratch = SITE.with_suffix(".partial"), CACHE / "scratch"
     for folder in (aside, scratch):
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -254,3 +256,16 @@ def test_a_host_address_is_not_a_mapped_one():
             device.copy(array.ctypes.data, address, 64)
 
     assert "an address that is not of the device's memory" in in_child(work)
+
+
+AT_THE_END = """
+from salema.kernels.device.cuda import CudaDevice
+device = CudaDevice()
+CudaDevice.close = lambda _: None
+"""
+
+
+def test_what_is_left_when_the_process_ends_is_told():
+    ran = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 97
+    assert "left when the process ended: context\n" in ran.stderr
