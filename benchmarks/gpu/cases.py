@@ -43,20 +43,22 @@ def export_models(stage: Stage, precision: str) -> list[Path]:
     """Exports a model whole, and split where engines run, unless an earlier stage has.
 
     Returns:
-        Their folders, the whole one first; the engines of what can run here are in them.
+        Their folders, the whole one first.
     """
     settings = stage.settings
     options = ExportOptions(precision=precision, imgsz_hw=settings.imgsz_hw)
-    kinds = kinds_here(settings.device)
     whole = settings.models / precision
-    folders = [whole, *([whole.with_name(f"{precision}-split")] if kinds else [])]
+    folders = [whole, *([whole.with_name(f"{precision}-split")] if kinds_here(settings.device) else [])]
     for folder in folders:
         if not folder.is_dir():
             export_model(settings.weights, folder, replace(options, split=folder is not whole), tell)
-        for kind in kinds:
-            if not look_up(folder).has_engine(kind):
-                build_chosen(folder, kind.backend, EngineOptions(), tell)
     return folders
+
+
+def build_engine(folder: Path, kind: Kind) -> None:
+    """Builds a library's engine of the model in a folder, unless it is there."""
+    if not look_up(folder).has_engine(kind):
+        build_chosen(folder, kind.backend, EngineOptions(), tell)
 
 
 def check_precision(stage: Stage, precision: str) -> dict[str, Any]:
@@ -131,6 +133,7 @@ def openers(whole: Path, *split: Path, device: str) -> dict[str, Callable[[], Se
 
 
 def _open_built(folder: Path, kind: Kind, **options: Any) -> Session:
+    build_engine(folder, kind)
     return open_tensorrt(look_up(folder), kind, **options)
 
 

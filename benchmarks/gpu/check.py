@@ -22,6 +22,7 @@ from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.runtime.telling import tell
 
+DEVICES = ("cuda", "cpu")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -44,6 +45,8 @@ def check(
         for name in only or ():
             if name not in STAGES:
                 raise UsageError(f"--only {name}: not one of {', '.join(STAGES)}")
+        if device not in DEVICES:
+            raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
         if device == "cuda":
             list_gpus()
         make_folder(out)

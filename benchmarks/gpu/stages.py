@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salema.benchmarks.gpu.gpu_tests import end_when_told, run_sanitizers, run_tests
 from salema.benchmarks.gpu.settings import PRECISIONS, Settings, Stage
 from salema.benchmarks.machine.environment import describe_environment
 from salema.runtime.errors import SalemaError
 from salema.runtime.telling import tell
+
+if TYPE_CHECKING:
+    from salema.benchmarks.speed.cases import Plan
 
 PEERS = ("pytorch-fp16", "pytorch-fp16-cuda-graph", "pytorch", "pytorch-cuda-graph")
 
@@ -43,30 +46,48 @@ def bench(stage: Stage) -> bool:
 
     Returns whether something could be timed.
     """
-    from salema.benchmarks.gpu.cases import export_models, kinds_here
-    from salema.benchmarks.speed.bench import run_bench
+    from salema.benchmarks.gpu.cases import export_models
     from salema.benchmarks.speed.cases import Plan
-    from salema.benchmarks.speed.records import write_records
 
     settings = stage.settings
-    engines = tuple(kind.backend for kind in kinds_here(settings.device))
-    backends: dict[Path, tuple[str, ...]] = {}
-    for precision in PRECISIONS:
-        whole, *split = export_models(stage, precision)
-        # On a GPU, ONNX Runtime runs whole models only.
-        backends |= {whole: (*engines, "onnxruntime")} | dict.fromkeys(split, engines)
-    models = Plan(tuple(backends), (), duration_s=settings.seconds, device=settings.device, weights=settings.weights)
-    peers = replace(models, peers=("pytorch",) if settings.device == "cpu" else PEERS)
+    models = [folder for precision in PRECISIONS for folder in export_models(stage, precision)]
+    plan = Plan(tuple(models), (), duration_s=settings.seconds, device=settings.device, weights=settings.weights)
     records: list[dict[str, Any]] = []
     passed_over: dict[str, str] = {}
-    for plan in (peers, replace(models, peers=("pytorch",), own=dict(enumerate(backends.values())))):
-        try:
-            records += run_bench(plan, tell, passed_over=passed_over)
-        except SalemaError as error:
-            passed_over["all of PyTorch" if plan is peers else "all models"] = str(error)
-        write_records(settings.out / "bench.jsonl", records)
-        stage.keep(cases=[_brief(record) for record in records], passed_over=passed_over)
+    peers = ("pytorch",) if settings.device == "cpu" else PEERS
+    _add(stage, "all of PyTorch", replace(plan, peers=peers), records, passed_over)
+    own = dict(enumerate(_backends(models, settings.device, passed_over)))  # a build may take minutes
+    _add(stage, "all models", replace(plan, peers=("pytorch",), own=own), records, passed_over)
     return bool(records)
+
+
+def _backends(models: list[Path], device: str, passed_over: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    """Yields the backends of each model, after building its engines. On a GPU, ONNX Runtime runs whole models only."""
+    from salema.benchmarks.gpu.cases import build_engine, kinds_here
+    from salema.runtime.model_folder import look_up
+
+    for folder in models:
+        names = [] if look_up(folder).is_split else ["onnxruntime"]
+        for kind in kinds_here(device):
+            try:
+                build_engine(folder, kind)
+                names.append(kind.backend)
+            except SalemaError as error:  # noqa: PERF203 - building takes minutes
+                passed_over[f"{folder.name}: {kind.backend}"] = str(error)
+        yield tuple(names)
+
+
+def _add(stage: Stage, what: str, plan: Plan, records: list[dict[str, Any]], passed_over: dict[str, str]) -> None:
+    """Runs a plan, and keeps its records with those before; what can't run at all is passed over too."""
+    from salema.benchmarks.speed.bench import run_bench
+    from salema.benchmarks.speed.records import write_records
+
+    try:
+        records += run_bench(plan, tell, passed_over=passed_over)
+    except SalemaError as error:
+        passed_over[what] = str(error)
+    write_records(stage.settings.out / "bench.jsonl", records)
+    stage.keep(cases=[_brief(record) for record in records], passed_over=passed_over)
 
 
 def _brief(record: dict[str, Any]) -> dict[str, Any]:

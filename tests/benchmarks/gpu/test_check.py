@@ -135,6 +135,8 @@ def test_without_a_gpu_it_says_so_before_any_work(cli, tmp_path, monkeypatch):
     ran = cli(check.main, "--out", tmp_path / "out", "--only", "speed")
     assert ran.code == 2
     assert "--only speed: not one of tests, kernels, bench, parity, sanitizers" in ran.err
+    ran = cli(check.main, "--out", tmp_path / "out", "--device", "tpu")
+    assert (ran.code, ran.err) == (2, "gpu-check: --device tpu: not one of cuda, cpu\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from salema.benchmarks.gpu import gpu_tests, stages
+from salema.benchmarks.gpu import cases, gpu_tests, stages
 from salema.benchmarks.gpu.check import main
 from salema.benchmarks.gpu.gpu_tests import TOOLS, run_limited, run_sanitizers, run_tests
 from salema.benchmarks.gpu.settings import Settings, Stage
 from salema.runtime.errors import BackendError
+from salema.runtime.gpu.trt_library import KINDS
 
 
 @pytest.fixture
@@ -153,6 +155,23 @@ def test_a_machine_without_a_sanitizer(stage, settings, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert run_sanitizers(stage)
     assert read(settings)["not_available"].startswith("compute-sanitizer is not on PATH")
+
+
+def test_an_engine_that_cannot_be_built_is_passed_over_in_the_bench(tmp_path, monkeypatch, exported):
+    folders = [tmp_path / "fp16", tmp_path / "fp16-split"]
+    for folder, options in zip(folders, ({}, {"split": True}), strict=True):
+        shutil.copytree(exported(**options), folder)
+
+    def build(folder, kind):
+        if kind is KINDS["tensorrt"] and folder is folders[0]:
+            raise BackendError("out of memory")
+
+    monkeypatch.setattr(cases, "build_engine", build)
+    monkeypatch.setattr(cases, "kinds_here", lambda device: list(KINDS.values()))
+    why = {}
+    found = list(stages._backends(folders, "cuda", why))
+    assert found == [("onnxruntime", "tensorrt-rtx"), ("tensorrt", "tensorrt-rtx")]
+    assert why == {"fp16: tensorrt": "out of memory"}
 
 
 def test_a_stage_that_fails_records_why_and_what_it_has(settings, monkeypatch):
