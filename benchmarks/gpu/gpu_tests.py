@@ -21,6 +21,7 @@ GPU_TESTS = (
     "tests/kernels/device/test_cuda.py",
     "tests/kernels/test_gpus.py",
     "tests/runtime/gpu/test_on_devices.py",
+    "tests/benchmarks/gpu/test_kernel_speed.py",
     "tests/benchmarks/gpu/test_check.py",
     "tests/runtime/test_session.py",
     "tests/export/engine/test_to_engine.py",

@@ -11,6 +11,8 @@ from host_device import HostDevice, QueuedLauncher
 
 from salema.benchmarks.gpu import kernel_speed
 from salema.benchmarks.gpu.kernel_speed import KernelBench, NotMeasured
+from salema.benchmarks.gpu.settings import Settings
+from salema.benchmarks.gpu.stages import run
 from salema.benchmarks.studies.kernel_registers import TARGETS, VARIANTS
 from salema.kernels.twins.ema import ema_update
 
@@ -74,6 +76,18 @@ def test_where_pytorch_lacks_memory_our_own_row_stays(tiny, monkeypatch):
         first = next(KernelBench(device, QueuedLauncher(device), with_torch=True).measure())
     assert first.us > 0
     assert (first.torch_us, first.torch_error) == (None, "CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.gpu
+def test_the_stage_times_every_kernel_on_a_gpu(tiny, tmp_path):
+    settings = Settings(tmp_path, tmp_path, "seeded:16", 1, 1, "cuda", (64, 96), seconds=0.1, stage_s=60)
+    assert run("kernels", settings)
+    found = json.loads((tmp_path / "kernels.json").read_text())
+    assert [row["kernel"] for row in found["kernels"]] == NAMES
+    assert all(row["us"] > 0 and row["share_of_copy"] > 0 for row in found["kernels"])
+    by_torch = "torch_us" if torch.cuda.is_available() else "torch_error"
+    assert [bool(row[by_torch]) for row in found["kernels"]] == [True, True, False, False, False]
+    assert found["not_measured"] == []
 
 
 def test_what_pytorch_is_timed_on_does_the_same():
