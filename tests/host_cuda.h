@@ -1,12 +1,23 @@
-// CUDA's words for a CPU: blocks one after the other, a block's threads as real threads, so that the thread sanitizer
-// sees races. A kernel that neither waits nor shuffles runs its threads as a plain loop.
+// CUDA's words for a CPU: blocks one after the other; a block's threads take turns in one thread, each with a stack of its
+// own, which takes a tenth of the time of real threads. Under a sanitizer they are real threads, so that it sees races.
+// A kernel that neither waits nor shuffles runs its threads as a plain loop.
 #pragma once
 
-#include <array>
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SALEMA_REAL_THREADS
 #include <barrier>
+#include <thread>
+#else
+#include <ucontext.h>
+
+#include <cstdlib>
+#include <memory>
+#endif
+
+#include <array>
 #include <cmath>
 #include <cstring>
-#include <thread>
+#include <functional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -28,8 +39,84 @@ inline Index3 blockDim, gridDim;
 
 namespace salema_host {
 constexpr unsigned WARP = 32;
-inline std::barrier<>* block_barrier = nullptr;
-inline std::vector<std::barrier<>*> warp_barriers;
+#ifdef SALEMA_REAL_THREADS
+using Barrier = std::barrier<>;
+
+inline void run_together(unsigned threads, const std::function<void(unsigned)>& work) {
+  std::vector<std::thread> team;
+  for (unsigned t = 0; t < threads; ++t) team.emplace_back(work, t);
+  for (auto& thread : team) thread.join();
+}
+#else
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  bool is_done;
+};
+constexpr std::size_t STACK_BYTES = 64 << 10;
+inline std::vector<Fiber> fibers;  // kept, for their stacks
+inline ucontext_t after;
+inline unsigned running, count;
+inline const std::function<void(unsigned)>* task;
+
+// The next that isn't done, or `count` if all are.
+inline unsigned next_fiber() {
+  for (unsigned step = 1; step <= count; ++step)
+    if (const unsigned next = (running + step) % count; !fibers[next].is_done) return next;
+  return count;
+}
+
+inline void give_turn() {
+  const unsigned own = running, next = next_fiber();
+  if (next == own) std::abort();  // the others are done, so what it waits for never comes
+  const Index3 thread = threadIdx;
+  running = next;
+  swapcontext(&fibers[own].context, &fibers[next].context);
+  threadIdx = thread;
+}
+
+inline void run_fiber() {
+  (*task)(running);
+  fibers[running].is_done = true;
+  running = next_fiber();
+  setcontext(running == count ? &after : &fibers[running].context);
+}
+
+inline void run_together(unsigned threads, const std::function<void(unsigned)>& work) {
+  if (fibers.size() < threads) fibers.resize(threads);
+  task = &work, count = threads, running = 0;
+  for (unsigned t = 0; t < threads; ++t) {
+    Fiber& fiber = fibers[t];
+    if (!fiber.stack) fiber.stack.reset(new char[STACK_BYTES]);
+    fiber.is_done = false;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = STACK_BYTES;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, run_fiber, 0);
+  }
+  swapcontext(&after, &fibers[0].context);
+}
+
+class Barrier {
+ public:
+  explicit Barrier(unsigned size) : size_(size) {}
+  void arrive_and_wait() {
+    const unsigned round = round_;
+    if (++arrived_ == size_) {
+      arrived_ = 0;
+      ++round_;
+    }
+    while (round_ == round) give_turn();
+  }
+
+ private:
+  unsigned size_, arrived_ = 0, round_ = 0;
+};
+#endif
+
+inline Barrier* block_barrier = nullptr;
+inline std::vector<Barrier*> warp_barriers;
 inline std::vector<float> lanes;
 inline unsigned linear_thread() { return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x; }
 
@@ -66,21 +153,17 @@ void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, v
       for (unsigned t = 0; t < threads; ++t) run(b, t);
     return;
   }
-  std::barrier<> all(threads);
+  Barrier all(threads);
   block_barrier = &all;
   lanes.assign(threads, 0.0f);
   for (unsigned t = 0; t < threads; t += WARP)
-    warp_barriers.push_back(new std::barrier<>(threads - t < WARP ? threads - t : WARP));
-  std::vector<std::thread> team;
-  for (unsigned t = 0; t < threads; ++t) {
-    team.emplace_back([&, t] {
-      for (unsigned b = 0; b < blocks; ++b) {
-        run(b, t);
-        all.arrive_and_wait();  // shared memory is the next block's from here on
-      }
-    });
-  }
-  for (auto& thread : team) thread.join();
+    warp_barriers.push_back(new Barrier(threads - t < WARP ? threads - t : WARP));
+  run_together(threads, [&](unsigned t) {
+    for (unsigned b = 0; b < blocks; ++b) {
+      run(b, t);
+      all.arrive_and_wait();  // shared memory is the next block's from here on
+    }
+  });
   for (auto* barrier : warp_barriers) delete barrier;
   warp_barriers.clear();
 }
