@@ -21,7 +21,6 @@ from salema.kernels.gpus import list_gpus
 HERE = Path(__file__).parent
 CLIPS = HERE.parent / ".cache/clips"
 SIZE_HW = (64, 96)
-QUICK_RATES = {"_LEAST_S": 0.01, "_CPU_SIZE": 256, "_COPY_BYTES": 1 << 24}
 settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("house")
 
@@ -139,11 +138,14 @@ def _traced_once(once):
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_rates():
-    """The machine's own rates in hundredths of a second instead of seconds, in every case of salema-bench."""
+    """The machine's own rates in hundredths of a second instead of seconds, in every case of salema-bench.
+
+    A product in float16 or INT8 that the CPU only emulates takes a second at the true size.
+    """
     from salema.benchmarks.machine import peaks, rates
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in QUICK_RATES.items():
+        for name, value in {"_LEAST_S": 0.01, "_CPU_SIZE": 256, "_COPY_BYTES": 1 << 24}.items():
             patch.setattr(rates, name, value)
         patch.setattr(peaks, "_BURST_S", 0.0005)
         yield

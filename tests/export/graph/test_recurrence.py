@@ -93,10 +93,12 @@ def test_the_two_rules_give_other_maps(expected):
         assert np.abs(expected(name)[0] - expected(f"{name}, plain")[0]).max() > 1e-3
 
 
-def test_int8_leaves_the_state_in_float(int8):
-    result = int8(for_="onnxruntime", **VARIANTS["7 and 54"])
-    with SaliencyStream(open_session(result.paths[0].parent, "onnxruntime", "cpu")) as stream:
-        for frame in moving_disc(4, stream.spec.height, stream.spec.width):
+def test_int8_leaves_the_state_in_float(exported, frames, tmp_path):
+    proto = onnx.load(exported(**VARIANTS["7 and 54"], for_="onnxruntime") / "model.onnx")
+    ranges = dict.fromkeys(layers_of(proto), (-3.0, 3.0)) | {"salgan.0": (-124.0, 152.0)}
+    onnx.save(quantize(proto, ranges, SCHEMES["onnxruntime"]), tmp_path / "model.onnx")
+    with SaliencyStream(open_session(tmp_path, "onnxruntime", "cpu")) as stream:
+        for frame in frames:
             stream.step(frame)
         for state in stream.spec.states:
             values = stream.snapshot()[state.name]

@@ -16,7 +16,7 @@ from salema.runtime.run.pipeline import process_video
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.source import find_sources
 
-FRAMES, LAST, REMEMBERED = 6_000, 5, 300
+FRAMES, LAST, REMEMBERED = 3_000, 5, 300
 SETTLED, LEAK_BYTES = 1_000, 2_000  # a frame; the least that is kept of one, its map as a PNG file, has more
 
 
@@ -39,7 +39,7 @@ class Video:
 
 
 @pytest.mark.slow
-def test_six_thousand_frames(exported, tmp_path):
+def test_three_thousand_frames(exported, tmp_path):
     folder = exported(imgsz_hw=(32, 48))
     clip = write_clip(tmp_path / "long.mp4", Video())
     seen, counted = [], itertools.count()
