@@ -13,8 +13,8 @@ import onnx
 import torch
 
 from salema.export.graph.models import Decoder, Encoder, SaliencyStep
-from salema.export.graph.rewrite import FOR, rewrites_for
-from salema.export.graph.to_ncnn import write_ncnn
+from salema.export.graph.rewrite import FOLDED, FOR, rewrites_for
+from salema.export.graph.to_ncnn import ncnn_form
 from salema.export.graph.to_onnx import DTYPES, to_onnx
 from salema.export.graph.verify import Report, verify
 from salema.export.int8.forms import check_runtime
@@ -29,12 +29,12 @@ from salema.export.weights.architecture import (
 )
 from salema.export.weights.checkpoint_files import save_safetensors
 from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
-from salema.runtime.backends.ncnn_files import describe
+from salema.runtime.backends.ncnn_form import NcnnForm, ncnn_weights, read_form
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.backends.ort_split_session import OrtSplitSession
-from salema.runtime.errors import OutputError, UsageError
+from salema.runtime.errors import MissingDependencyError, OutputError, UsageError
 from salema.runtime.files.whole_files import check_writable, make_folder, written_aside
-from salema.runtime.model_folder import MODEL_FILE, NCNN_FILES, PART_FILES, NcnnFiles
+from salema.runtime.model_folder import MODEL_FILE, NCNN_FILES, PART_FILES
 from salema.runtime.output.recovery import remove_unfinished
 from salema.runtime.session import Session
 from salema.runtime.spec import DEFAULT_FPS, PARTS, ModelSpec, check_fps, salema_version
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 class Result:
     """What was written: files, their size in bytes, the spec, where the architecture comes from, and the checks.
 
-    `report` compares the float graph with PyTorch, `ncnn` ncnn's files with PyTorch, `int8` the INT8 model with the
-    float graph; None where there are none.
+    `report` compares the float graph with PyTorch, `ncnn` its form for ncnn with PyTorch, `int8` the INT8 model with
+    the float graph; None where there are none, or ncnn is not installed.
     """
 
     paths: tuple[Path, ...]
@@ -65,7 +65,8 @@ class Result:
 def export_model(weights: str, folder: Path, options: ExportOptions, say: Callable[[str], None]) -> Result:
     """Exports a checkpoint to `model.onnx` in a folder, or to `encoder.onnx` and `decoder.onnx` there.
 
-    For ncnn, its three files are written beside it. Files appear only after they have passed their check.
+    With `--for ncnn`, its two files for other programs are written beside it. Files appear only after they have passed
+    their check.
 
     Args:
         weights: a checkpoint file, a URL, or `seeded`.
@@ -104,10 +105,12 @@ def _footage(options: ExportOptions, say: Callable[[str], None]) -> Footage | No
     return footage
 
 
-def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, split: bool) -> Session:
+def _save_and_open(
+    model: SaliencyStep, spec: ModelSpec, form: NcnnForm | None, aside: list[Path], *, split: bool
+) -> Session:
     """Writes the graph, or both parts, and loads them again."""
     if not split:
-        onnx.save(to_onnx(model, spec), aside[0])
+        onnx.save(to_onnx(model, spec, form), aside[0])
         return OrtSession(aside[0], "cpu")
     encoder = Encoder(model)
     for path, part, module in zip(aside, PARTS[1:], (encoder, Decoder(encoder)), strict=True):
@@ -115,15 +118,26 @@ def _save_and_open(model: SaliencyStep, spec: ModelSpec, aside: list[Path], *, s
     return OrtSplitSession(*aside)
 
 
-def _save_and_open_ncnn(model: SaliencyStep, spec: ModelSpec, aside: list[Path]) -> Session:
-    """Writes ncnn's files, the last three of `aside`, and loads them again."""
-    from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - optional
+def _check_ncnn(model: SaliencyStep, file: Path, say: Callable[[str], None], *, required: bool) -> Report | None:
+    """Checks the file's form for ncnn, if that is installed; else says so."""
+    try:
+        from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - optional
+    except MissingDependencyError as error:
+        if required:
+            raise
+        say(f"not checked   the form for ncnn: {error}")
+        return None
+    with NcnnSession(file) as session:
+        say("checking      the same in ncnn")
+        return verify(model, session)
 
-    onnx_file, param, weights, facts = aside
-    files = NcnnFiles(param, weights, facts, onnx_file)
-    write_ncnn(model, spec, param, weights)
-    facts.write_text(describe(files, spec).to_json(), "utf-8")
-    return NcnnSession(files)
+
+def _write_for_others(model: Path, param: Path, weights: Path) -> None:
+    """Writes ncnn's own files, which other programs read."""
+    form = read_form(model)
+    param.write_text(form.param, "ascii")
+    with weights.open("wb") as file:
+        file.writelines(ncnn_weights(form, model))
 
 
 def _export(
@@ -144,15 +158,16 @@ def _export(
     exported = SaliencyStep(architecture, checkpoint.weights, DTYPES[spec.precision], spec.rewrites)
     rewritten = f", rewritten: {', '.join(spec.rewrites)}" if spec.rewrites else ""
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}{rewritten}")
-    with _save_and_open(exported, spec, aside, split=options.split) as session:
+    form = None if options.split or FOLDED & set(spec.rewrites) else ncnn_form(model, spec)
+    with _save_and_open(exported, spec, form, aside, split=options.split) as session:
         say("checking      PyTorch against the file, frame by frame, with a reset")
         report, ncnn, int8 = verify(model, session), None, None
-    if options.for_ == "ncnn" and footage is None:
-        with _save_and_open_ncnn(model, spec, aside) as session:
-            say("checking      the same against ncnn's files")
-            ncnn = verify(model, session)
     if footage is not None:
         spec, int8 = to_int8(model if options.for_ == "ncnn" else exported, aside, footage, options, say)
+    elif form is not None:
+        ncnn = _check_ncnn(model, aside[0], say, required=options.for_ == "ncnn")
+    if options.for_ == "ncnn":
+        _write_for_others(*aside)
     if options.save_weights is not None:
         save_safetensors(
             options.save_weights,
@@ -181,9 +196,8 @@ def _check_options(weights: str, folder: Path, options: ExportOptions) -> None:
         raise UsageError("--int8 and --calib go together: --calib VIDEO or FOLDER names the frames to calibrate on")
     if options.for_ not in FOR:
         raise UsageError(f"--for {options.for_}: not one of {', '.join(FOR)}")
-    if options.for_ == "ncnn" and (options.split or options.precision == "fp16"):
-        other = "--split" if options.split else f"--{options.precision}"
-        raise UsageError(f"--for ncnn {other}: ncnn runs whole models in FP32 or INT8; leave one of them out")
+    if options.for_ == "ncnn" and options.split:
+        raise UsageError("--for ncnn --split: ncnn runs whole models; leave one of them out")
     height, width = options.imgsz_hw
     if min(height, width) < MULTIPLE or height % MULTIPLE or width % MULTIPLE:
         nearest = " ".join(str(max(round(size / MULTIPLE), 1) * MULTIPLE) for size in options.imgsz_hw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ def load(
     device: str = "auto",
     streams: int | None = None,
     graphs: bool = True,
+    threads: int | None = None,
+    retune: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> SaliencyStream:
     """Opens an exported model as a stream.
 
@@ -33,6 +37,9 @@ def load(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         streams: how many independent videos run side by side; None takes the model's batch, or 1 if the batch is free.
         graphs: whether to replay each step as a CUDA graph, if the backend can.
+        threads: for backends on the CPU; None for one for each core that this process may use.
+        retune: whether `auto` tries the backends on this CPU anew. What a trial finds is kept beside the model.
+        say: takes a line before work that takes seconds.
 
     Raises:
         SalemaError: see `open_session` and `SaliencyStream`.
@@ -43,7 +50,7 @@ def load(
     from salema.runtime.backends.opening import open_session  # noqa: PLC0415
     from salema.runtime.stream import SaliencyStream  # noqa: PLC0415
 
-    session = open_session(model, backend, device, graphs=graphs)
+    session = open_session(model, backend, device, graphs=graphs, threads=threads, retune=retune, say=say)
     try:
         return SaliencyStream(session, session.spec.batch or 1 if streams is None else streams, Path(model))
     except BaseException:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.gpu.trt_library import Kind
@@ -13,22 +12,8 @@ from salema.runtime.spec import PARTS
 
 MODEL_FILE = "model.onnx"
 PART_FILES = ("encoder.onnx", "decoder.onnx")
-NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin", "model.ncnn.json")
-NCNN_AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
-
-
-class NcnnFiles(NamedTuple):
-    """The files of one model for ncnn: its layers, weights and facts, and the ONNX file that computes the same."""
-
-    param: Path
-    weights: Path
-    facts: Path
-    onnx: Path
-
-    @classmethod
-    def of(cls, folder: Path) -> NcnnFiles:
-        """Returns the paths that they have in a folder, whether they are there yet or not."""
-        return cls(*(folder / name for name in (*NCNN_FILES, MODEL_FILE)))
+NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin")
+"""For other programs. The session for ncnn reads the ONNX file."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,7 @@ class ModelFolder:
 
     @property
     def is_model(self) -> bool:
-        """Whether the user named a model: its folder or an ONNX file, not an engine or one of ncnn's files."""
+        """Whether the user named a model: its folder or an ONNX file, not an engine."""
         return self.named == self.folder or self.named.name in {MODEL_FILE, *PART_FILES}
 
     @property
@@ -67,14 +52,9 @@ class ModelFolder:
         return any(kind.engine_name(part) in self.names for part in ("model", "encoder"))
 
     @property
-    def has_ncnn(self) -> bool:
-        """Whether the folder holds the model in ncnn's form."""
-        return NCNN_FILES[0] in self.names
-
-    @property
     def sources(self) -> tuple[Path, ...]:
-        """The files that define what the model computes: ONNX and ncnn's. Engines are built from them."""
-        return tuple(self.folder / name for name in (MODEL_FILE, *PART_FILES, *NCNN_FILES) if name in self.names)
+        """The ONNX files, which define what the model computes. Engines are built from them."""
+        return tuple(self.folder / name for name in (MODEL_FILE, *PART_FILES) if name in self.names)
 
     def onnx_files(self) -> tuple[Path, ...]:
         """Returns the ONNX file of a whole step; of a split model two files, encoder and decoder.
@@ -92,17 +72,6 @@ class ModelFolder:
         if not model.is_file():
             raise _no_model(model, self.folder)
         return (model,)
-
-    def ncnn_files(self) -> NcnnFiles:
-        """Returns the model's files for ncnn.
-
-        Raises:
-            ModelError: a file is missing.
-        """
-        for name in NCNN_FILES:
-            if name not in self.names:
-                raise ModelError(f"{self.folder / name}: missing, and ncnn needs it; {NCNN_AGAIN} -o {self.folder}")
-        return NcnnFiles.of(self.folder)
 
     def engines(self, kind: Kind) -> tuple[Path, ...]:
         """Returns a library's engine of the model, or the engine that the user named.

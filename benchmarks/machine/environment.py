@@ -11,15 +11,12 @@ from typing import Any
 
 from salema.kernels.errors import BackendError
 from salema.kernels.gpus import driver_cuda_version, list_gpus
+from salema.runtime.cpu import cpu_fact, cpu_features
 
 _PACKAGES = (
     *("salema", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "tensorrt", "tensorrt-rtx"),
     *("pycuda", "cuda-bindings", "numpy", "opencv-python"),
 )
-_VECTOR_FEATURES = {
-    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8"),
-    *("asimd", "asimddp", "bf16", "i8mm", "fphp", "asimdhp", "sve"),
-}
 _ASK_S = 20
 _NVIDIA_SMI = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu,utilization.gpu"
 
@@ -27,11 +24,11 @@ _NVIDIA_SMI = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limi
 def describe_environment() -> dict[str, Any]:
     """Returns facts about the machine; None for those that can't be read here."""
     return {
-        "cpu": _cpu_fact("model name"),
-        "cpu_family_and_model": f"{_cpu_fact('cpu family')}/{_cpu_fact('model')}",
-        "cpu_features": _features(),
+        "cpu": cpu_fact("model name"),
+        "cpu_family_and_model": f"{cpu_fact('cpu family')}/{cpu_fact('model')}",
+        "cpu_features": cpu_features(),
         "cores": os.cpu_count(),
-        "cpu_mhz": _cpu_fact("cpu MHz"),
+        "cpu_mhz": cpu_fact("cpu MHz"),
         "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "power_mode": _ask("nvpmodel", "-q"),
@@ -57,19 +54,6 @@ def _gpus() -> list[dict[str, Any]] | None:
         ]
     except BackendError:
         return None
-
-
-def _cpu_fact(name: str) -> str | None:
-    """Returns the first core's entry in /proc/cpuinfo."""
-    lines = (_read(Path("/proc/cpuinfo")) or "").splitlines()
-    entries = (line.partition(":") for line in lines)
-    return next((value.strip() for key, _, value in entries if key.strip() == name), None)
-
-
-def _features() -> list[str] | None:
-    """Returns the CPU's vector extensions, of those that decide how fast a network runs."""
-    flags = _cpu_fact("flags") or _cpu_fact("Features")
-    return None if flags is None else sorted(set(flags.split()) & _VECTOR_FEATURES)
 
 
 def _read(file: Path) -> str | None:

@@ -13,7 +13,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -26,25 +25,25 @@ from salema.benchmarks.speed.harness import compare, time_ms
 from salema.benchmarks.studies.common import write_study
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.backends.ncnn_files import read_info
+from salema.runtime.backends.ncnn_form import ncnn_weights, read_form
 from salema.runtime.backends.ncnn_session import load_net, to_mat
-from salema.runtime.model_folder import look_up
+from salema.runtime.model_folder import MODEL_FILE
+from salema.runtime.onnx_metadata import read_spec
 
 ROUNDS, PROCESSES, STEPS = 15, 6, 12
 SPINS = {"0.1 ms": {}, "none": {"OMP_WAIT_POLICY": "passive"}, "3 ms, libgomp's own": {"GOMP_SPINCOUNT": "300000"}}
 _SIZES, _FIRST = r" -23330=\S+", " 31=96"
 
 
-def choices(fp32: Path, int8: Path, scratch: Path) -> dict[str, Callable[[], NDArray[np.float32]]]:
+def choices(fp32: Path, int8: Path) -> dict[str, Callable[[], NDArray[np.float32]]]:
     """Returns functions that run a step, `() -> map`, by the choice that is undone.
 
     Args:
         fp32: folder of a model exported `--for ncnn`.
         int8: folder of one exported with `--int8` too.
-        scratch: a folder for changed files.
     """
-    text, rounded = (look_up(folder).ncnn_files().param.read_text("ascii") for folder in (fp32, int8))
-    # load_net leaves F(4,3) out for fp32 on x86-64, whatever is in the file.
+    text, rounded = (read_form(folder / MODEL_FILE).param for folder in (fp32, int8))
+    # load_net leaves F(4,3) out for fp32 on x86-64, whatever is in the form.
     variants = {
         "fp32": (fp32, text, "fp32"),
         "fp32, F(4,3) in place of F(6,3)": (fp32, text, "int8"),
@@ -54,16 +53,13 @@ def choices(fp32: Path, int8: Path, scratch: Path) -> dict[str, Callable[[], NDA
         "int8": (int8, rounded, "int8"),
         "int8, without F(4,3)": (int8, rounded, "fp32"),
     }
-    return {
-        name: _stepper(*variant, scratch / f"{index}.param") for index, (name, variant) in enumerate(variants.items())
-    }
+    return {name: _stepper(*variant) for name, variant in variants.items()}
 
 
-def _stepper(folder: Path, text: str, precision: str, param: Path) -> Callable[[], NDArray[np.float32]]:
-    files = look_up(folder).ncnn_files()
-    spec = read_info(files).spec
-    param.write_text(text, "ascii")
-    net = load_net(str(param), str(files.weights), precision)
+def _stepper(folder: Path, text: str, precision: str) -> Callable[[], NDArray[np.float32]]:
+    model = folder / MODEL_FILE
+    spec, form = read_spec(model), read_form(model)
+    net = load_net(text, ncnn_weights(form, model), precision)
     frame = moving_disc(1, spec.height, spec.width)[0].transpose(2, 0, 1).astype(np.float32)
     inputs = {"frame": frame, "mix": np.full(1, 0.1, np.float32)}
     inputs |= {f"{state.name}_in": np.zeros(state.shape_chw, np.float32) for state in spec.states}
@@ -109,8 +105,7 @@ def main() -> None:
         print(_median_step_ms(Path(sys.argv[1]), int(sys.argv[2])))
         return
     fp32, int8 = map(Path, sys.argv[1:3])
-    with tempfile.TemporaryDirectory(prefix="salema-") as scratch:
-        compared = compare(choices(fp32, int8, Path(scratch)), "fp32", ROUNDS)
+    compared = compare(choices(fp32, int8), "fp32", ROUNDS)
     for name, timing in compared.items():
         quartiles = f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}"
         print(f"{name}: {timing.median_ms:.1f} ms, {timing.ratio:.2f} x ({quartiles})")

@@ -1,4 +1,4 @@
-"""From the PyTorch step to ncnn's two files: `.param`, the layers as text, and `.bin`, their weights in order.
+"""From the PyTorch step to the model's form for ncnn: its layers as text. The weights are those of the ONNX file.
 
 We write them ourselves, because pnnx (20261020) turns our graph's uint8 cast and select into layers that ncnn lacks.
 Inputs and outputs have the names of the ONNX graph, with three differences: there is one stream; `frame` is float32
@@ -11,21 +11,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from salema.export.graph.models import MEAN_BGR, SaliencyStep
 from salema.export.int8.quantize import Ranges
 from salema.export.weights.architecture import ENCODER_END, FINAL_CONVS, LAYERS
+from salema.runtime.backends.ncnn_form import BIAS, CONVOLUTION, LEVELS, NcnnForm
 from salema.runtime.spec import ModelSpec
 
 _MAGIC = "7767517"
-_RAW_FP32, _RAW_INT8 = (flag.to_bytes(4, "little") for flag in (0, 0x000D4B38))  # before a convolution's weights
-_LEVELS = 127  # of INT8, on either side of zero
 _IN_INT8 = " 8=1"  # with a scale for each channel of the weights, and one for the input
 _ADD, _SUB, _MUL = "0=0", "0=1", "0=2"  # BinaryOp's
 _RESIZES = {"Pooling": (1, 2), "Interp": (2, 1)}
@@ -56,12 +52,12 @@ class Rounding(NamedTuple):
 
 
 class _Graph:
-    """Layers in the order they run, their weights, and the sizes of their outputs."""
+    """Layers in the order they run, the factors that round their inputs, and the sizes of their outputs."""
 
     def __init__(self, rounding: Rounding | None = None) -> None:
         self._rounding = rounding
         self.layers: list[_Layer] = []
-        self.weights: list[bytes] = []
+        self.scales: dict[str, float] = {}
         self._sizes_hw: dict[str, tuple[int, int]] = {}
 
     def input(self, name: str, shape_chw: tuple[int, int, int]) -> str:
@@ -85,22 +81,15 @@ class _Graph:
         """Adds a convolution of the model, by its key in the checkpoint, and the ReLU after it if asked."""
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
-        assert conv.bias is not None
-        weight = conv.weight.detach().numpy()
-        out, channels, kernel, _ = weight.shape
+        out, channels, kernel, _ = conv.weight.shape
         height, width = self._sizes_hw[x]
-        parameters = f"0={out} 1={kernel} 4={kernel // 2} 5=1 6={weight.size} -23330=4,3,{width},{height},{out}"
+        parameters = f"0={out} 1={kernel} 4={kernel // 2} 5=1 6={conv.weight.numel()} -23330=4,3,{width},{height},{out}"
         parameters += " 9=1" * relu + _DIRECTLY * (channels == len(MEAN_BGR))
-        bias = _bytes(conv.bias.detach().numpy())
-        if self._rounding is None or name in self._rounding.kept:
-            self.weights += [_RAW_FP32, _bytes(weight), bias]
-        else:
-            rounded, scales = _per_channel(weight)
+        if self._rounding is not None and name not in self._rounding.kept:
             greatest = max(map(abs, self._rounding.ranges[name]))
-            entering = np.array([_LEVELS / (greatest or 1)])  # after a dead layer the input is 0
-            self.weights += [_RAW_INT8, rounded, bias, _bytes(scales), _bytes(entering)]
+            self.scales[name] = LEVELS / (greatest or 1)  # after a dead layer the input is 0
             parameters += _IN_INT8
-        return self.add("Convolution", [x], parameters, name)
+        return self.add(CONVOLUTION, [x], parameters, name)
 
     def slice(self, x: str, count: int) -> tuple[str, ...]:
         """Adds a layer that splits the channels into equal parts."""
@@ -131,16 +120,12 @@ class _Graph:
         return "\n".join([_MAGIC, f"{len(lines)} {blobs}", *lines, ""])
 
 
-def write_ncnn(
-    model: SaliencyStep, spec: ModelSpec, param: Path, weights: Path, rounding: Rounding | None = None
-) -> None:
-    """Writes the network for ncnn.
+def ncnn_form(model: SaliencyStep, spec: ModelSpec, rounding: Rounding | None = None) -> NcnnForm:
+    """Returns the network's form for ncnn.
 
     Args:
         model: the network in float32 without rewrites, which would keep ncnn from Winograd's method.
         spec: sizes and states.
-        param: file for the layers.
-        weights: file for their weights.
         rounding: to INT8; None for none.
     """
     graph = _Graph(rounding)
@@ -149,18 +134,15 @@ def write_ncnn(
         graph.input(f"{state.name}_in", state.shape_chw)
     if spec.coefficient is not None:
         graph.add("Input", [], "0=1", "mix")
-    graph.weights.append(_bytes(-np.array(MEAN_BGR)))
-    x = graph.add("Bias", [frame], "0=3")
+    centred = graph.add(BIAS, [frame], f"0={len(MEAN_BGR)}")
     kind = model.architecture.kind
     if kind == "salgan":
-        outputs = [_layers(graph, model, x, 0, len(LAYERS))]
+        outputs = [_layers(graph, model, centred, 0, len(LAYERS))]
     else:
-        outputs = _salema(graph, model, x) if kind == "salema" else _salclstm(graph, model, x)
+        outputs = (_salema if kind == "salema" else _salclstm)(graph, model, centred)
     for name, blob in zip(spec.output_names, outputs, strict=True):
         graph.add("Split", [blob], name=name)  # a Split with one output renames a blob
-    param.write_text(graph.text(), "ascii")
-    with weights.open("wb") as file:
-        file.writelines(graph.weights)
+    return NcnnForm(graph.text(), {centred: [-value for value in MEAN_BGR]}, graph.scales)
 
 
 def _layers(graph: _Graph, model: SaliencyStep, x: str, start: int, end: int) -> str:
@@ -212,15 +194,3 @@ def _salclstm(graph: _Graph, model: SaliencyStep, x: str) -> list[str]:
     for index in FINAL_CONVS:
         x = graph.conv(model, f"final_convs.{index}", x, relu=index != FINAL_CONVS[-1])
     return [graph.add("Sigmoid", [x]), hidden, cell]
-
-
-def _per_channel(weight: NDArray[np.floating]) -> tuple[bytes, NDArray[np.floating]]:
-    """Rounds weights `[out, ...]` to INT8, padded to four bytes; returns them and each channel's factor."""
-    greatest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-    scales = _LEVELS / np.where(greatest > 0, greatest, 1)
-    rounded = np.rint(weight * scales.reshape(-1, 1, 1, 1)).astype(np.int8).tobytes()
-    return rounded + bytes(-len(rounded) % 4), scales
-
-
-def _bytes(array: NDArray[np.floating]) -> bytes:
-    return array.astype("<f4").tobytes()

@@ -11,6 +11,7 @@ import onnx
 import torch
 from torch import nn
 
+from salema.runtime.backends.ncnn_form import FORM_KEY, NcnnForm
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 OPSET = 18
@@ -19,12 +20,13 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  
 _TRACED_BATCH = 2  # PyTorch takes a dimension that is traced as 1 for a constant
 
 
-def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+def to_onnx(model: nn.Module, spec: ModelSpec, form: NcnnForm | None = None) -> onnx.ModelProto:
     """Exports one time step, or a part of it.
 
     Args:
         model: the `SaliencyStep`, or its `Encoder` or `Decoder`, with weights in the precision of `spec`.
         spec: sizes, states and facts; written into the metadata.
+        form: the same model's form for ncnn; written there too.
 
     Returns:
         A model with inputs `spec.input_names` and outputs `spec.output_names`, which passed ONNX's full check.
@@ -50,7 +52,7 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     assert program is not None
     proto = program.model_proto
     name_outputs(proto.graph, spec.output_names)
-    describe(proto, spec)
+    describe(proto, spec, form)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
@@ -68,13 +70,15 @@ def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
         value.name = renamed.get(value.name, value.name)
 
 
-def describe(proto: onnx.ModelProto, spec: ModelSpec) -> None:
+def describe(proto: onnx.ModelProto, spec: ModelSpec, form: NcnnForm | None = None) -> None:
     """Writes our metadata into a graph, and removes the exporter's: its stack traces name this machine's folders."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "salema", spec.salema_version
     del proto.metadata_props[:]
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    for key, record in ((METADATA_KEY, spec), (FORM_KEY, form)):
+        if record is not None:
+            entry = proto.metadata_props.add()
+            entry.key, entry.value = key, record.to_json()
     graph = proto.graph
     graph.name = spec.architecture
     graph.doc_string = ""

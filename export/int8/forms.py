@@ -10,16 +10,14 @@ from typing import Protocol
 import onnx
 
 from salema.export.graph.models import SaliencyStep
-from salema.export.graph.to_ncnn import Rounding, write_ncnn
+from salema.export.graph.to_ncnn import Rounding, ncnn_form
 from salema.export.graph.to_onnx import describe
 from salema.export.int8.quantize import SCHEMES, Ranges, Scheme, quantize
-from salema.runtime.backends.ncnn_files import describe as describe_ncnn
+from salema.runtime.backends.ncnn_form import NcnnForm
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.backends.ort_split_session import OrtSplitSession
-from salema.runtime.model_folder import NcnnFiles
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import Session
-from salema.runtime.spec import ModelSpec
 
 _TRIAL = "trial.onnx"
 
@@ -60,7 +58,7 @@ def form_for(target: str, step: SaliencyStep, one_stream: onnx.ModelProto, paths
     For ncnn the network `step` has no rewrites. `one_stream` is its graph for one stream.
     """
     if target == "ncnn":
-        return _Ncnn(step, paths, folder)
+        return _Ncnn(step, paths[0])
     return _Onnx(target, one_stream, paths, folder)
 
 
@@ -97,29 +95,27 @@ class _Onnx:
 
 
 class _Ncnn:
-    """ncnn's files; the ONNX file beside them stays in float."""
+    """The form for ncnn in the ONNX file, whose own graph stays in float."""
 
     runs_in = "ncnn"
 
-    def __init__(self, step: SaliencyStep, paths: list[Path], folder: Path) -> None:
+    def __init__(self, step: SaliencyStep, file: Path) -> None:
         self.scheme = SCHEMES["ncnn"]
-        self._step, self._spec = step, read_spec(paths[0])
-        onnx_file, *files = paths
-        self._files = NcnnFiles._make([*files, onnx_file])
-        self._trial = NcnnFiles.of(folder)._replace(onnx=onnx_file)
+        self._step, self._file = step, file
 
     def trial(self, ranges: Ranges, weight_bits: int, kept: frozenset[str], *, alone: bool) -> Session:
         del weight_bits, alone  # ncnn has one way only
-        return self._write(self._trial, replace(self._spec, batch=1), ranges, kept)
+        return self._open(ncnn_form(self._step, read_spec(self._file), Rounding(ranges, kept)))
 
     def write(self, ranges: Ranges, weight_bits: int, kept: tuple[str, ...]) -> Session:
         del weight_bits
-        return self._write(self._files, replace(self._spec, float_layers=kept), ranges, frozenset(kept))
+        spec = read_spec(self._file)
+        proto = onnx.load(self._file)
+        describe(proto, spec, ncnn_form(self._step, spec, Rounding(ranges, kept)))
+        onnx.save(proto, self._file)
+        return self._open(None)
 
-    def _write(self, files: NcnnFiles, spec: ModelSpec, ranges: Ranges, kept: frozenset[str]) -> Session:
+    def _open(self, form: NcnnForm | None) -> Session:
         from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415 - optional
 
-        spec = replace(spec, precision="int8")
-        write_ncnn(self._step, spec, files.param, files.weights, Rounding(ranges, kept))
-        files.facts.write_text(describe_ncnn(files, spec).to_json(), "utf-8")
-        return NcnnSession(files)
+        return NcnnSession(self._file, form)

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salema.runtime.backends.ncnn_files import read_info
+from salema.runtime.backends.ncnn_form import NcnnForm, ncnn_weights, read_form
+from salema.runtime.cpu import threads_for, threads_shown
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
-from salema.runtime.model_folder import NcnnFiles
+from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
 
 # ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 3 ms: beside
@@ -55,17 +60,22 @@ class NcnnSession(OpenModel):
     The streams of a batch run one after the other, each on all cores.
     """
 
-    def __init__(self, files: NcnnFiles) -> None:
-        """Loads the model.
+    def __init__(self, model: Path, form: NcnnForm | None = None, *, threads: int | None = None) -> None:
+        """Loads the ONNX file of a whole step; `form` is the form in it, unless another is given.
+
+        `threads` is as in `open_session`.
 
         Raises:
-            ModelError: the files are damaged, or don't belong together.
-            BackendError: this version of ncnn can't load them.
+            ModelError: the file has no such form, or is damaged.
+            BackendError: this version of ncnn can't load it.
         """
-        self.spec = read_info(files).spec
-        self._net: Any = load_net(str(files.param), str(files.weights), self.spec.precision)
+        self.spec = read_spec(model)
+        form = form or read_form(model)
+        if form.scales:
+            self.spec = replace(self.spec, precision="int8", float_layers=form.float_layers)
+        self._net: Any = load_net(form.param, ncnn_weights(form, model), self.spec.precision, threads)
         self.backend, self.device = "ncnn", "cpu"
-        self.runs_on = f"ncnn {ncnn.__version__} on cpu, {self._net.opt.num_threads} threads"
+        self.runs_on = f"ncnn {ncnn.__version__} on cpu, {threads_shown(self._net.opt.num_threads)}"
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
@@ -99,19 +109,25 @@ class NcnnSession(OpenModel):
             outputs.append(np.array(mat))  # a copy, because mat.numpy() is a view that the mat's end invalidates
         return outputs
 
+    @property
+    def computes_in(self) -> str:
+        """See `Session.computes_in`."""
+        return "int8" if self.spec.precision == "int8" else "fp32"
+
     def close(self) -> None:
         """See `Session.close`."""
         super().close()
         self._net = None
 
 
-def load_net(param: str, weights: str, precision: str = "fp32") -> Any:
-    """Loads a network, with one thread for each core that this process may use.
+def load_net(param: str, weights: Iterable[bytes], precision: str = "fp32", threads: int | None = None) -> Any:
+    """Loads a network.
 
     Args:
-        param: the file of the layers.
-        weights: the file of the weights.
+        param: the layers, as ncnn's `.param` file has them.
+        weights: the parts of its `.bin` file.
         precision: `fp32`, or `int8` if layers are INT8.
+        threads: None for one for each core that this process may use.
 
     Raises:
         BackendError: this version of ncnn can't load it.
@@ -121,11 +137,23 @@ def load_net(param: str, weights: str, precision: str = "fp32") -> Any:
     for option in (*_ROUNDING, *(_SLOWER_IN_FP32 if slower else ())):
         if hasattr(net.opt, option):  # the oldest supported version lacks some
             setattr(net.opt, option, False)
-    if hasattr(os, "sched_getaffinity"):  # Linux; ncnn counts the machine's cores
-        net.opt.num_threads = min(net.opt.num_threads, len(os.sched_getaffinity(0)))
-    if net.load_param(param) or net.load_model(weights):
-        raise BackendError(f"{param}: ncnn {ncnn.__version__} can't load it; upgrade it with: pip install -U ncnn")
+    net.opt.num_threads = threads_for(threads)
+    with _in_memory([param.encode("ascii")]) as layers, _in_memory(weights) as values:
+        if net.load_param(layers) or net.load_model(values):
+            raise BackendError(f"ncnn {ncnn.__version__} can't load the model; upgrade it with: pip install -U ncnn")
     return net
+
+
+@contextmanager
+def _in_memory(parts: Iterable[bytes]) -> Iterator[str]:
+    """Writes parts into a file that is in memory only, and yields its path.
+
+    ncnn's `load_model_mem` won't do: the network goes on to read the memory, which Python frees.
+    """
+    with os.fdopen(os.memfd_create("salema-ncnn"), "wb") as file:
+        file.writelines(parts)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def to_mat(array: NDArray[np.float32]) -> Any:

@@ -1,31 +1,59 @@
-"""Opens a model with the backend that the user named, or with the first that works here, and says why."""
+"""Opens a model with the backend that the user named, or with the fastest that works here, and says why."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from salema.kernels.gpus import list_gpus
+from salema.runtime.backends.ncnn_form import FORM_KEY, read_form
+from salema.runtime.backends.tuning import NOT_HERE, Open, Record, installed, try_all
+from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
 from salema.runtime.gpu.trt_library import KINDS, kind_of
 from salema.runtime.model_folder import NCNN_FILES, ModelFolder, look_up
-from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.onnx_metadata import read_metadata, read_spec
 from salema.runtime.session import BACKENDS, DEVICE, DEVICES, Session
-from salema.runtime.spec import TRANSPOSED
-
-_NOT_HERE = (BackendError, MissingDependencyError, ModelError, OSError)
+from salema.runtime.spec import ModelSpec
 
 
-def open_session(path: str | Path, backend: str = "auto", device: str = "auto", *, graphs: bool = True) -> Session:
+@dataclass(frozen=True)
+class _How:
+    """How to open a model: the arguments of `open_session`."""
+
+    backend: str
+    device: str
+    graphs: bool
+    threads: int
+    retune: bool
+    say: Callable[[str], None]
+
+
+def open_session(
+    path: str | Path,
+    backend: str = "auto",
+    device: str = "auto",
+    *,
+    graphs: bool = True,
+    threads: int | None = None,
+    retune: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Session:
     """Loads an exported model.
 
     Args:
         path: the folder that `salema-export` wrote, or an ONNX file or engine in it.
-        backend: one of `BACKENDS`. `auto` takes the first that works of: TensorRT, TensorRT-RTX (if their engines have
-            been built); on the CPU ncnn (if its files are there) and OpenVINO in float32 (if it is installed and the
-            model was exported for it); ONNX Runtime. The session's `reason` says why, and why no other.
+        backend: one of `BACKENDS`. `auto` takes the engine of TensorRT or TensorRT-RTX that has been built and works
+            here; else ONNX Runtime, if it can use a GPU; else the fastest on this CPU of ONNX Runtime, OpenVINO in
+            float32 and ncnn. A short trial tells which that is; it is kept beside the model. The session's `reason`
+            says why, and why no other.
         device: `auto`, `cpu`, `cuda` or `cuda:N` for GPU number N.
         graphs: whether to replay each step as a CUDA graph, if the backend can.
+        threads: for backends on the CPU; None for one for each core that this process may use.
+        retune: whether `auto` makes a new trial.
+        say: takes a line before work that takes seconds.
 
     Raises:
         UsageError: there is no such backend or device, or the two don't go together.
@@ -37,155 +65,205 @@ def open_session(path: str | Path, backend: str = "auto", device: str = "auto", 
         raise UsageError(f"--backend {backend}: not one of {', '.join(BACKENDS)}")
     if not DEVICE.fullmatch(device):
         raise UsageError(f"--device {device}: not one of {', '.join(DEVICES)}")
+    how = _How(backend, device, graphs, threads_for(threads), retune, say)
     model = look_up(path)
-    if backend == "auto":
-        return _open_first(model, device, graphs=graphs)
-    return _open_named(model, backend, device, graphs=graphs)
+    if model.named.name in NCNN_FILES:
+        raise UsageError(f"{model.named}: a file for ncnn's own programs; name its folder, {model.folder}")
+    return _open_first(model, how) if backend == "auto" else _open_named(model, how)
 
 
-def _open_named(model: ModelFolder, backend: str, device: str, *, graphs: bool) -> Session:
+def _open_named(model: ModelFolder, how: _How) -> Session:
     """Opens a model with one backend. It imports the library of that backend only."""
-    if model.is_engine and backend not in KINDS:
+    if model.is_engine and how.backend not in KINDS:
         raise UsageError(
-            f"{model.named}: an engine, which --backend {backend} can't run; name its folder, {model.folder}"
+            f"{model.named}: an engine, which --backend {how.backend} can't run; name its folder, {model.folder}"
         )
-    if backend == "ncnn":
-        return _open_ncnn(model, device)
-    if backend.startswith("openvino"):
-        return _open_openvino(model, backend, device)
-    if backend.startswith("onnxruntime"):
+    if how.backend == "ncnn":
+        return _open_ncnn(model, how)
+    if how.backend.startswith("openvino"):
+        return _open_openvino(model, how)
+    if how.backend.startswith("onnxruntime"):
         if model.is_split:
-            return _open_split_on_cpu(model, backend, device)
+            return _open_split_on_cpu(model, how)
         from salema.runtime.backends.ort_session import OrtSession  # noqa: PLC0415
 
         (file,) = model.onnx_files()
-        return OrtSession(file, device, with_tensorrt=backend == "onnxruntime-tensorrt")
-    if device == "cpu":
-        raise UsageError(f"--backend {backend} --device cpu: it runs on NVIDIA GPUs only; take --backend onnxruntime")
+        with_tensorrt = how.backend == "onnxruntime-tensorrt"
+        return OrtSession(file, how.device, with_tensorrt=with_tensorrt, threads=how.threads)
+    if how.device == "cpu":
+        raise UsageError(
+            f"--backend {how.backend} --device cpu: it runs on NVIDIA GPUs only; take --backend onnxruntime"
+        )
     from salema.runtime.gpu.trt_session import open_tensorrt  # noqa: PLC0415
 
-    return open_tensorrt(model, KINDS[backend], int(device.partition(":")[2] or 0), graphs=graphs)
+    return open_tensorrt(model, KINDS[how.backend], int(how.device.partition(":")[2] or 0), graphs=how.graphs)
 
 
-def _open_ncnn(model: ModelFolder, device: str) -> Session:
-    _check_cpu("ncnn", device)
+def _open_ncnn(model: ModelFolder, how: _How) -> Session:
+    file = _whole_on_cpu(model, how)
     from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415
 
-    return NcnnSession(model.ncnn_files())
+    return NcnnSession(file, threads=how.threads)
 
 
-def _open_openvino(model: ModelFolder, backend: str, device: str) -> Session:
-    _check_cpu(backend, device)
+def _open_openvino(model: ModelFolder, how: _How) -> Session:
+    file = _whole_on_cpu(model, how)
+    from salema.runtime.backends.openvino_session import OpenVinoSession  # noqa: PLC0415
+
+    return OpenVinoSession(file, how.backend, how.threads)
+
+
+def _whole_on_cpu(model: ModelFolder, how: _How) -> Path:
+    """Returns the ONNX file of a whole step, for a backend that runs on the CPU only."""
+    if how.device not in {"auto", "cpu"}:
+        raise UsageError(f"--backend {how.backend} --device {how.device}: it runs on the CPU only; take --device cpu")
     files = model.onnx_files()
     if len(files) > 1:
         raise UsageError(
-            f"--backend {backend}: {model.folder} holds a split model; take --backend onnxruntime, or export without"
-            " --split"
+            f"--backend {how.backend}: {model.folder} holds a split model; take --backend onnxruntime, or export"
+            " without --split"
         )
-    from salema.runtime.backends.openvino_session import OpenVinoSession  # noqa: PLC0415
-
-    return OpenVinoSession(files[0], backend)
+    return files[0]
 
 
-def _check_cpu(backend: str, device: str) -> None:
-    if device not in {"auto", "cpu"}:
-        raise UsageError(f"--backend {backend} --device {device}: it runs on the CPU only; take --device cpu")
-
-
-def _open_split_on_cpu(model: ModelFolder, backend: str, device: str) -> Session:
+def _open_split_on_cpu(model: ModelFolder, how: _How) -> Session:
     files = model.onnx_files()
-    if backend != "onnxruntime" or device not in {"auto", "cpu"}:
+    if how.backend != "onnxruntime" or how.device not in {"auto", "cpu"}:
         raise UsageError(
-            f"--backend {backend} --device {device}: ONNX Runtime runs split models on the CPU only; build their"
-            f" engines with salema-export --from {model.folder} --engine tensorrt, or export without --split"
+            f"--backend {how.backend} --device {how.device}: ONNX Runtime runs split models on the CPU only; build"
+            f" their engines with salema-export --from {model.folder} --engine tensorrt, or export without --split"
         )
     from salema.runtime.backends.ort_split_session import OrtSplitSession  # noqa: PLC0415
 
-    return OrtSplitSession(*files)
+    return OrtSplitSession(*files, threads=how.threads)
 
 
-def _open_first(model: ModelFolder, device: str, *, graphs: bool) -> Session:
+def _open_first(model: ModelFolder, how: _How) -> Session:
     """Opens the fastest backend that works here; the reason names those that are present and don't work.
 
-    Engines come first; that they are the fastest is not measured yet. On the CPU, the backend that the model was
-    exported for comes before ONNX Runtime: that is the order in `benchmarks/results/cpu.jsonl`.
+    Engines come first; that they are the fastest is not measured yet.
     """
-    if model.named.name in NCNN_FILES:
-        return _open_ncnn(model, device)
     passed_over: list[str] = []
-    session = _open_engine(model, device, passed_over, graphs=graphs) or _open_on_cpu(model, device, passed_over)
-    return session or _open_onnx(model, device, passed_over, graphs=graphs)
+    session = _open_engine(model, how, passed_over) or _open_on_cpu(model, how, passed_over)
+    return session or _open_onnx(model, how, passed_over)
 
 
-def _open_engine(model: ModelFolder, device: str, passed_over: list[str], *, graphs: bool) -> Session | None:
+def _open_engine(model: ModelFolder, how: _How, passed_over: list[str]) -> Session | None:
     named = kind_of(model.named.name) if model.is_engine else None
-    if named and device == "cpu":
+    if named and how.device == "cpu":
         raise UsageError(
             f"{model.named} --device cpu: engines run on NVIDIA GPUs only; name its folder, {model.folder}, for the"
             " model"
         )
     for kind in KINDS.values():
         is_built = model.is_model and model.has_engine(kind)
-        if device == "cpu" or not (kind is named if named else is_built):
+        if how.device == "cpu" or not (kind is named if named else is_built):
             continue
         try:
-            session = _open_named(model, kind.backend, device, graphs=graphs)
-        except _NOT_HERE as error:
+            session = _open_named(model, replace(how, backend=kind.backend))
+        except NOT_HERE as error:
             if named:
                 raise
             passed_over.append(f"{kind.title} passed over: {error}")
         else:
-            return _because(session, "its engine is is_built", *passed_over)
+            session.reason = "its engine is built"
+            return _because(session, *passed_over)
     return None
 
 
-def _open_on_cpu(model: ModelFolder, device: str, passed_over: list[str]) -> Session | None:
-    """Opens the CPU backend that the model was exported for, unless ONNX Runtime can use a GPU."""
-    choices = {}
-    if model.is_model and model.has_ncnn:
-        choices["ncnn"] = ("ncnn, which is faster on the CPU,", "its files are there")
-    if model.is_model and _is_for_openvino(model):
-        choices["openvino"] = ("OpenVINO", "installed, and the graph is in the form that suits it")
-    if not choices or not _stays_on_cpu(device):
+def _open_on_cpu(model: ModelFolder, how: _How, passed_over: list[str]) -> Session | None:
+    """Opens the fastest backend on this CPU, unless ONNX Runtime can use a GPU, or is the only one."""
+    if not model.is_model or model.is_split or not _stays_on_cpu(how.device, passed_over):
         return None
-    for backend, (title, why) in choices.items():
-        try:
-            return _because(_open_named(model, backend, "cpu", graphs=False), why, *passed_over)
-        except _NOT_HERE as error:  # noqa: PERF203 - opening takes a second
-            passed_over.append(f"{title} passed over: {error}")
-    return None
+    try:
+        (file,) = model.onnx_files()
+        spec, has_form = read_spec(file), read_metadata(file, FORM_KEY) is not None
+    except (ModelError, OSError):  # ONNX Runtime says what is wrong
+        return None
+    form = None
+    try:
+        form = read_form(file) if has_form else None
+    except ModelError as error:
+        passed_over.append(f"ncnn passed over: {error}")
+
+    def opened(backend: str) -> Session:
+        return _open_named(model, replace(how, backend=backend, device="cpu"))
+
+    if form and form.scales:
+        return _open_only("ncnn", opened, "only its form for ncnn is in INT8", passed_over)
+    backends = [backend for backend in installed() if form or backend != "ncnn"]
+    if len(backends) > 1:
+        return _because(_open_fastest(model, spec, backends, how, opened), *passed_over)
+    if backends in ([], ["onnxruntime"]):
+        return None
+    return _open_only(backends[0], opened, "no other backend for the CPU is installed", passed_over)
 
 
-def _is_for_openvino(model: ModelFolder) -> bool:
-    if model.is_split or find_spec("openvino") is None:
-        return False
-    with suppress(ModelError, OSError):  # ONNX Runtime says what is wrong
-        return TRANSPOSED in read_spec(*model.onnx_files()).rewrites
-    return False
+def _open_only(backend: str, opened: Open, why: str, passed_over: list[str]) -> Session | None:
+    try:
+        session = opened(backend)
+    except NOT_HERE as error:
+        passed_over.append(f"{backend} passed over: {error}")
+        return None
+    session.reason = why
+    return _because(session, *passed_over)
 
 
-def _stays_on_cpu(device: str) -> bool:
-    """Whether ONNX Runtime would run on the CPU."""
+def _open_fastest(model: ModelFolder, spec: ModelSpec, backends: list[str], how: _How, opened: Open) -> Session:
+    """Opens the backend that a trial finds to be the fastest, an earlier one if there was one on this machine."""
+    record = Record(model.folder, spec, backends, how.threads)
+    session = None if how.retune else _open_as_before(record, opened)
+    if session is None:
+        how.say(f"auto: trying {', '.join(backends)} for a moment, once for this machine")
+        session, trial = try_all(backends, opened)
+        session.reason = str(trial)
+        record.keep(trial)
+    return _because(session, *([record.note] if record.note else []))
+
+
+def _open_as_before(record: Record, opened: Open) -> Session | None:
+    """Opens the backend that an earlier trial found to be the fastest; None if there was none, or it fails now."""
+    trial = record.find()
+    if trial is None:
+        return None
+    try:
+        session = opened(trial.order[0])
+    except NOT_HERE:  # the new trial says why
+        return None
+    session.reason = str(trial)
+    return session
+
+
+def _stays_on_cpu(device: str, passed_over: list[str]) -> bool:
+    """Whether ONNX Runtime would run on the CPU. It is imported only where there is a GPU."""
     if device != "auto":
         return device == "cpu"
     try:
-        from salema.runtime.backends.ort_session import cuda_may_start  # noqa: PLC0415
-    except MissingDependencyError:
+        if not list_gpus():
+            return True
+    except BackendError:  # no driver
         return True
-    return not cuda_may_start()
+    with suppress(MissingDependencyError):
+        from salema.runtime.backends.ort_session import cuda_may_start  # noqa: PLC0415
+
+        if cuda_may_start():
+            return False
+    passed_over.append("GPU passed over: no ONNX Runtime with CUDA is installed")
+    return True
 
 
-def _open_onnx(model: ModelFolder, device: str, passed_over: list[str], *, graphs: bool) -> Session:
+def _open_onnx(model: ModelFolder, how: _How, passed_over: list[str]) -> Session:
     """Opens ONNX Runtime, the last choice. If it fails too, the error begins with the backends passed over."""
     try:
-        session = _open_named(model, "onnxruntime", device, graphs=graphs)
+        session = _open_named(model, replace(how, backend="onnxruntime"))
     except SalemaError as error:
         if not passed_over:
             raise
         raise BackendError(f"{'; '.join(passed_over)}; and then: {error}") from error
-    return _because(session, *([session.reason] if session.reason else []), *passed_over)
+    return _because(session, *passed_over)
 
 
-def _because(session: Session, *reasons: str) -> Session:
-    session.reason = "; ".join(reasons)
+def _because(session: Session, *more: str) -> Session:
+    """Adds to the session's reason."""
+    session.reason = "; ".join([*([session.reason] if session.reason else []), *more])
     return session

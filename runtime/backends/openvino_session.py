@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.runtime.cpu import threads_for, threads_shown
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
@@ -58,8 +59,10 @@ class OpenVinoSession(OpenModel):
     OpenVINO does that (`Graph::EnforceInferencePrecision`).
     """
 
-    def __init__(self, model: Path, backend: str) -> None:
+    def __init__(self, model: Path, backend: str, threads: int | None = None) -> None:
         """Loads the ONNX file of a whole step; `backend` is `openvino` or `openvino-bf16`.
+
+        `threads` is as in `open_session`.
 
         Raises:
             BackendError: `openvino-bf16` was asked for, and the CPU has no bfloat16.
@@ -75,16 +78,17 @@ class OpenVinoSession(OpenModel):
         self.spec = read_spec(model)
         if self.spec.part != "model":
             raise ModelError(f"{model}: the {self.spec.part} of a split model; export it again without --split")
-        self._request: Any = self._load(core, model, precision).create_infer_request()
+        threads = threads_for(threads)
+        self._request: Any = self._load(core, model, precision, threads).create_infer_request()
         self.backend, self.device = backend, "cpu"
-        self.runs_on = f"OpenVINO {VERSION} on cpu in {shown}"
+        self.runs_on = f"OpenVINO {VERSION} on cpu in {shown}, {threads_shown(threads)}"
 
     @property
     def computes_in(self) -> str:
         """See `Session.computes_in`."""
         return self.spec.precision if self.spec.precision == "int8" else _COMPUTES_IN[self.backend]
 
-    def _load(self, core: Any, model: Path, precision: str) -> Any:
+    def _load(self, core: Any, model: Path, precision: str, threads: int) -> Any:
         try:
             network = core.read_model(str(model))
             ports = [*zip(self.spec.input_names, network.inputs, strict=True)]
@@ -96,7 +100,11 @@ class OpenVinoSession(OpenModel):
             raise _unloadable(model, error) from error
         if shapes != self.spec.tensor_shapes:
             raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
-        hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        hints = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+        }
         try:
             return core.compile_model(network, "CPU", hints)
         except RuntimeError as error:

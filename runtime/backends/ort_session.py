@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.kernels.gpus import list_gpus
+from salema.runtime.cpu import threads_for, threads_shown
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
 from salema.runtime.files.whole_files import make_folder, sha256_of
 from salema.runtime.onnx_metadata import read_spec
@@ -54,8 +55,8 @@ def cuda_may_start() -> bool:
 class OrtSession(OpenModel):
     """A `Session` over ONNX Runtime's CPU, CUDA or TensorRT provider."""
 
-    def __init__(self, model: Path, device: str, *, with_tensorrt: bool = False) -> None:
-        """Loads an ONNX file on `auto`, `cpu`, `cuda` or `cuda:N`.
+    def __init__(self, model: Path, device: str, *, with_tensorrt: bool = False, threads: int | None = None) -> None:
+        """Loads an ONNX file on `auto`, `cpu`, `cuda` or `cuda:N`; `threads` is as in `open_session`.
 
         The TensorRT provider keeps its engines in a folder beside the model.
 
@@ -73,7 +74,8 @@ class OrtSession(OpenModel):
             raise BackendError(f"this ONNX Runtime {VERSION} has no {asked}; {_INSTALL_GPU}")
         tries = [asked] if asked else [CUDA] if device == "auto" and CUDA in available else []
         tries += [CUDA] if with_tensorrt else []
-        self._session, why = _load(model, [(name, self._options(name, model)) for name in tries])
+        threads = threads_for(threads)
+        self._session, why = _load(model, [(name, self._options(name, model)) for name in tries], threads)
         active = self._session.get_providers()[0]
         if asked and active != asked:
             raise BackendError(f"ONNX Runtime {VERSION} could not start {asked} ({why}); {_advice(asked)}")
@@ -84,6 +86,7 @@ class OrtSession(OpenModel):
         self.backend = "onnxruntime-tensorrt" if with_tensorrt else "onnxruntime"
         self.device = "cpu" if active == CPU else "cuda"
         self.runs_on = f"ONNX Runtime {VERSION} on {self.device}{' with TensorRT' * with_tensorrt}"
+        self.runs_on += f", {threads_shown(threads)}" * (self.device == "cpu")
         if device == "auto" and not with_tensorrt:
             self.reason = _why(self.device, tried_cuda=bool(tries))
 
@@ -152,18 +155,18 @@ class OrtSession(OpenModel):
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, self._index)
 
 
-def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]]) -> tuple[Any, str]:
+def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]], threads: int) -> tuple[Any, str]:
     """Returns a session on the first provider that starts, else on the CPU; and why the first one did not start."""
     ort.set_default_logger_severity(_QUIET)
     why = "its libraries don't load"  # then ONNX Runtime takes the next provider, and only logs it
     if accelerators:
         load_libraries(accelerators[0][0])
         try:
-            return _new_session(model, [*accelerators, (CPU, {})]), why
+            return _new_session(model, [*accelerators, (CPU, {})], threads), why
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's own classes have no common public base
             why = reason(error)  # if the model is the cause, the CPU provider fails too
     try:
-        return _new_session(model, [(CPU, {})]), why
+        return _new_session(model, [(CPU, {})], threads), why
     except Exception as error:
         newer = "IR version" in str(error) or "opset" in str(error).lower()
         advice = "upgrade it with: pip install -U onnxruntime" if newer else "export it again"
@@ -189,18 +192,19 @@ def load_libraries(provider: str) -> None:
             ort.preload_dlls()
 
 
-def load_part(model: Path) -> tuple[Any, ModelSpec]:
+def load_part(model: Path, threads: int) -> tuple[Any, ModelSpec]:
     """Loads one part of a split model on the CPU; returns ONNX Runtime's session and the part's record.
 
     Raises:
         ModelError: the file is corrupt, foreign or of a newer version.
     """
-    session, _ = _load(model, [])
+    session, _ = _load(model, [], threads)
     return session, _read_spec(session, model)
 
 
-def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]]) -> Any:
+def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]], threads: int) -> Any:
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = _QUIET
     # ONNX Runtime's own fallback prints to stdout and takes other providers.
     return ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)

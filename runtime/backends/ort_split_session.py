@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from salema.kernels.twins.ema import ema_update
 from salema.runtime.backends.ort_session import VERSION, load_part
+from salema.runtime.cpu import threads_for, threads_shown
 from salema.runtime.session import OpenModel, States
 from salema.runtime.spec import check_parts
 
@@ -17,16 +18,17 @@ from salema.runtime.spec import check_parts
 class OrtSplitSession(OpenModel):
     """A `Session` over the two graphs of a split model; states are arrays that no step changes."""
 
-    def __init__(self, encoder: Path, decoder: Path) -> None:
-        """Loads both graphs.
+    def __init__(self, encoder: Path, decoder: Path, *, threads: int | None = None) -> None:
+        """Loads both graphs; `threads` is as in `open_session`.
 
         Raises:
             ModelError: a file is corrupt, foreign or of a newer version, or the two are not of one model.
         """
         self._encoder: Any
         self._decoder: Any
-        self._encoder, part = load_part(encoder)
-        self._decoder, other = load_part(decoder)
+        threads = threads_for(threads)
+        self._encoder, part = load_part(encoder, threads)
+        self._decoder, other = load_part(decoder, threads)
         check_parts(part, other)
         assert part.split is not None
         self._split = part.split
@@ -34,7 +36,7 @@ class OrtSplitSession(OpenModel):
         self._outputs = part.output_names
         self.spec = part.whole
         self.backend, self.device = "onnxruntime", "cpu"
-        self.runs_on = f"ONNX Runtime {VERSION} on cpu, encoder and decoder apart"
+        self.runs_on = f"ONNX Runtime {VERSION} on cpu, encoder and decoder apart, {threads_shown(threads)}"
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]

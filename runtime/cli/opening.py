@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from salema.runtime import load
@@ -26,6 +27,8 @@ class Opening:
     device: str = "auto"
     graphs: bool = True
     streams: int | None = None
+    threads: int | None = None
+    retune: bool = False
 
 
 class Announced:
@@ -40,6 +43,7 @@ class Announced:
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self._ahead: SaliencyStream | None = None
+        self._one_at_a_time = Lock()  # so that the first one's trial is not disturbed, and serves the others
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +63,20 @@ class Announced:
             stream, self._ahead = self._ahead, None
             return stream
         how = self._opening
-        stream = load(how.model, backend=how.backend, device=how.device, streams=how.streams, graphs=how.graphs)
+        with self._one_at_a_time:
+            return self._open(how)
+
+    def _open(self, how: Opening) -> SaliencyStream:
+        stream = load(
+            how.model,
+            backend=how.backend,
+            device=how.device,
+            streams=how.streams,
+            graphs=how.graphs,
+            threads=how.threads,
+            retune=how.retune and not self.description,
+            say=tell,
+        )
         if not self.description:
             self.description = stream.description
             tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")

@@ -17,7 +17,7 @@ from salema.runtime.run.stage_threads import is_something_left
 # Options that go with --dataset, and those that need it.
 _WITH_DATASET = {
     *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
-    *("map_size", "jobs", "strict", "json_"),
+    *("threads", "retune", "map_size", "jobs", "strict", "json_"),
 }
 _DATASET_ONLY = {"src", "dst", "start", "end", "naming", "resume"}
 
@@ -108,6 +108,13 @@ def run(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads of the network on the CPU [default: one for each core it may use]."),
+    ] = None,
+    retune: Annotated[
+        bool, typer.Option("--retune", help="Try again which backend is the fastest on this CPU (--backend auto).")
+    ] = False,
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay each step as a CUDA graph (TensorRT).")
     ] = True,
@@ -154,7 +161,10 @@ def run(
             raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
         from salema.runtime.cli.opening import Opening
 
-        opening = Opening(model, backend, device, cuda_graph, streams=None if dataset is None else 1)
+        if retune and backend != "auto":
+            raise UsageError(f"--retune --backend {backend}: only auto tries backends; leave one of them out")
+        streams = None if dataset is None else 1
+        opening = Opening(model, backend, device, cuda_graph, streams, threads, retune)
         if dataset is not None:
             refuse_others(context, _WITH_DATASET, f"not for --dataset {dataset}")
             if src is None or dst is None:

@@ -11,7 +11,6 @@ import platform
 import re
 import shutil
 import struct
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 DRIVER, PYCUDA, CUDA_BINDINGS, GPU_MEMORY = "NVIDIA driver", "PyCUDA", "cuda-bindings", "GPU memory"
 KERNELS = "CUDA kernels"
 NCNN = "ncnn"
-# A 3x3 convolution of ones. The file of weights holds ncnn's flag, the weights and the bias.
+# A 3x3 convolution of ones. Its weights are ncnn's flag, the weights and the bias.
 _TINY_PARAM = "7767517\n2 2\nInput x 0 1 x\nConvolution y 1 1 x y 0=1 1=3 5=1 6=9\n"
 _TINY_BIN = struct.pack("<I10f", 0, *[1] * 9, 0)
 _INSTALL_CUDA = "pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
@@ -78,7 +77,7 @@ def probe_cuda() -> list[Finding]:
 
 
 def probe_ncnn() -> list[Finding]:
-    """Runs a tiny network, loaded from files as models are."""
+    """Runs a tiny network, loaded as models are."""
     try:
         from salema.runtime.backends.ncnn_session import load_net  # noqa: PLC0415 - it may be missing
     except MissingDependencyError as error:
@@ -86,14 +85,10 @@ def probe_ncnn() -> list[Finding]:
     import ncnn  # noqa: PLC0415 - after the import above, whose error says how to install it
     import numpy as np  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory() as folder:
-        param, weights = Path(folder, "tiny.param"), Path(folder, "tiny.bin")
-        param.write_text(_TINY_PARAM, "ascii")
-        weights.write_bytes(_TINY_BIN)
-        extractor = load_net(str(param), str(weights)).create_extractor()
-        extractor.input("x", ncnn.Mat(np.arange(9, dtype=np.float32).reshape(1, 3, 3)).clone())
-        _, output = extractor.extract("y")
-        value = np.array(output).tolist()
+    extractor = load_net(_TINY_PARAM, [_TINY_BIN]).create_extractor()
+    extractor.input("x", ncnn.Mat(np.arange(9, dtype=np.float32).reshape(1, 3, 3)).clone())
+    _, output = extractor.extract("y")
+    value = np.array(output).tolist()
     if value != [[[sum(range(9))]]]:
         advice = "pip install --force-reinstall ncnn"
         return [Finding(NCNN, BROKEN, f"{ncnn.__version__}: a tiny model gave {value}", advice)]

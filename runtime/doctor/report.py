@@ -31,7 +31,6 @@ from salema.runtime.doctor.machine_probes import (
 from salema.runtime.doctor.openvino_probe import OPENVINO, OPENVINO_BF16, probe_openvino
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
 from salema.runtime.gpu.trt_library import KINDS, RTX_TARGETS, TENSORRT, TENSORRT_RTX, Library, load_library
-from salema.runtime.model_folder import NCNN_FILES
 
 ORT, RTX_ON_GPU = "ONNX Runtime", "TensorRT-RTX on GPU 0"
 # A 3x3 convolution of ones over x, float32 [1,1,3,3]. It is a convolution because CUDA's convolutions need cuDNN. Made
@@ -59,6 +58,7 @@ _RUN_NEEDS = {
     "openvino": (OPENVINO,),
     "openvino-bf16": (OPENVINO, OPENVINO_BF16),
 }
+_ON_CPU = {"onnxruntime (cpu)": ORT, "openvino": OPENVINO, "ncnn": NCNN}
 _BUILD_NEEDS = {TENSORRT.backend: (DRIVER, TENSORRT.title), TENSORRT_RTX.backend: (TENSORRT_RTX.title,)}
 
 
@@ -173,15 +173,19 @@ def judge(findings: Iterable[Finding]) -> list[Backend]:
 
 
 def would_take(backends: Iterable[Backend]) -> str:
-    """Returns what `--backend auto` takes, which depends on the files in the model's folder."""
+    """Returns what `--backend auto` takes, which depends on the model."""
     runs = {backend.name for backend in backends if backend.runs}
     engines = [kind for kind in (TENSORRT, TENSORRT_RTX) if kind.backend in runs]
     choices = [f"{kind.title} where the model's folder holds {kind.engine_file}" for kind in engines]
-    on = [f"{ORT} on {where}" for where in ("CUDA", "the CPU") if f"onnxruntime ({where.split()[-1].lower()})" in runs]
-    if "onnxruntime (cuda)" not in runs:
-        choices += [f"ncnn where the model's folder holds {NCNN_FILES[0]}"] * ("ncnn" in runs)
-        choices += [f"{OPENVINO} for a model exported --for openvino"] * ("openvino" in runs)
-    return ", else ".join([*choices, *on[:1]]) or "nothing"
+    if "onnxruntime (cuda)" in runs:
+        choices.append(f"{ORT} on CUDA")
+    elif on_cpu := [title for name, title in _ON_CPU.items() if name in runs]:
+        choices.append(
+            f"the fastest on this CPU of {', '.join(on_cpu)}, after a short trial of the model"
+            if len(on_cpu) > 1
+            else f"{on_cpu[0]} on the CPU"
+        )
+    return ", else ".join(choices) or "nothing"
 
 
 def _judge_one(name: str, needs: tuple[str, ...], by_name: Mapping[str, Finding]) -> Backend:

@@ -2,7 +2,7 @@ import pytest
 
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.gpu.trt_library import TENSORRT, TENSORRT_RTX
-from salema.runtime.model_folder import NCNN_FILES, NcnnFiles, look_up
+from salema.runtime.model_folder import NCNN_FILES, look_up
 
 
 def folder_with(folder, *names):
@@ -18,7 +18,7 @@ def test_a_whole_model_is_found_by_its_folder_and_by_its_file(tmp_path):
         model = look_up(path)
         assert model.onnx_files() == (folder / "model.onnx",)
         assert model.sources == (folder / "model.onnx",)
-        assert (model.is_model, model.is_split, model.is_engine, model.has_ncnn) == (True, False, False, False)
+        assert (model.is_model, model.is_split, model.is_engine) == (True, False, False)
 
 
 def test_a_split_model_is_found_by_its_folder_and_by_either_part(tmp_path):
@@ -41,14 +41,10 @@ def test_a_folder_is_read_once(tmp_path):
     model = look_up(folder)
     folder_with(folder, "model.engine", *NCNN_FILES)
     assert not model.has_engine(TENSORRT)
-    assert not model.has_ncnn
-    with pytest.raises(ModelError, match=r"model\.ncnn\.param: missing, and ncnn needs it"):
-        model.ncnn_files()
     again = look_up(folder)
     assert again.has_engine(TENSORRT)
     assert not again.has_engine(TENSORRT_RTX)
-    assert again.ncnn_files() == NcnnFiles.of(folder)
-    assert [path.name for path in again.sources] == ["model.onnx", *NCNN_FILES]
+    assert [path.name for path in again.sources] == ["model.onnx"]
 
 
 def test_engines_are_those_of_the_library_that_was_asked_for(tmp_path):

@@ -105,8 +105,6 @@ def folder(request, exported):
             options["batch"] = None
         if "split" in name and variant in SPLITTABLE:
             options["split"] = True
-        if "ncnn" in name:
-            options |= {"for_": "ncnn", "precision": "fp32"}
         return exported(**options)
 
     return export

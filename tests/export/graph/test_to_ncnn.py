@@ -1,22 +1,25 @@
-"""Files for ncnn: what is in them, and when they are not written."""
+"""The form for ncnn: what is in it, its files for other programs, and when they are not written."""
 
 import json
+import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from salema.export.cli import main
 from salema.export.weights.seeded import seeded_state_dict
+from salema.runtime.backends.ncnn_form import FORM_KEY, ncnn_weights, read_form
 from salema.runtime.backends.ncnn_session import load_net, to_mat
 from salema.runtime.model_folder import NCNN_FILES
 
 ARGUMENTS = ("--weights", "seeded:16", "--imgsz", 64, 96, "--engine", "none", "--for", "ncnn")
-PARAM, WEIGHTS, FACTS = NCNN_FILES
+PARAM, WEIGHTS = NCNN_FILES
 
 
 def layers(folder):
-    """Rows `(kind, name, inputs, outputs, parameters)` of a `.param` file."""
-    magic, counts, *rows = (folder / PARAM).read_text().splitlines()
+    """Rows `(kind, name, inputs, outputs, parameters)` of the form's layers."""
+    magic, counts, *rows = read_form(folder / "model.onnx").param.splitlines()
     assert magic == "7767517"
     found = []
     for row in rows:
@@ -42,7 +45,7 @@ def layers(folder):
 )
 def test_every_blob_is_written_once_before_it_is_read_and_read_once(exported, options):
     written, read = set(), set()
-    for _, _, inputs, outputs, _ in layers(exported(for_="ncnn", **options)):
+    for _, _, inputs, outputs, _ in layers(exported(**options)):
         assert set(inputs) <= written - read
         assert not set(outputs) & written
         read |= set(inputs)
@@ -53,8 +56,9 @@ def test_every_blob_is_written_once_before_it_is_read_and_read_once(exported, op
 
 @pytest.mark.parametrize("options", [{}, {"arch": "salclstm56"}], ids=str)
 def test_the_sizes_that_layers_are_said_to_have_are_theirs(exported, options):
-    folder = exported(for_="ncnn", **options)
-    net = load_net(str(folder / PARAM), str(folder / WEIGHTS))
+    folder = exported(**options)
+    form = read_form(folder / "model.onnx")
+    net = load_net(form.param, ncnn_weights(form, folder / "model.onnx"))
     extractor = net.create_extractor()
     for kind, name, *_, parameters in layers(folder):
         sizes = dict(each.split("=") for each in parameters)
@@ -68,8 +72,9 @@ def test_the_sizes_that_layers_are_said_to_have_are_theirs(exported, options):
 
 
 def test_weights_are_the_checkpoint_s_to_the_bit_and_in_order(exported):
-    folder = exported(for_="ncnn")
-    values = np.frombuffer((folder / WEIGHTS).read_bytes(), "<f4")
+    folder = exported()
+    form = read_form(folder / "model.onnx")
+    values = np.frombuffer(b"".join(ncnn_weights(form, folder / "model.onnx")), "<f4")
     np.testing.assert_array_equal(values[:3], -np.array([103.939, 116.779, 123.68], np.float32))
     place, arrays = 3, seeded_state_dict("salema", 16)
     for kind, name, _, _, parameters in layers(folder):
@@ -83,25 +88,44 @@ def test_weights_are_the_checkpoint_s_to_the_bit_and_in_order(exported):
     assert (place, arrays) == (values.size, {})
 
 
-def test_the_command(cli, tmp_path):
+def test_with_for_ncnn_other_programs_get_files(cli, tmp_path):
     ran = cli(main, *ARGUMENTS, "-o", tmp_path / "m", "--json")
     assert ran.code == 0
-    assert "checking      the same against ncnn's files" in ran.err
+    assert "checking      the same in ncnn" in ran.err
     record = json.loads(ran.out)
     assert record["paths"] == [str(tmp_path / "m" / name) for name in ("model.onnx", *NCNN_FILES)]
     assert 0 < record["ncnn_check"]["map_max"] < 1e-5 < record["ncnn_check"]["control_max"]
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == sorted(["model.onnx", *NCNN_FILES])
     assert record["size_bytes"] == sum(path.stat().st_size for path in (tmp_path / "m").iterdir())
+    form = read_form(tmp_path / "m" / "model.onnx")
+    assert (tmp_path / "m" / PARAM).read_text() == form.param
+    assert (tmp_path / "m" / WEIGHTS).read_bytes() == b"".join(ncnn_weights(form, tmp_path / "m" / "model.onnx"))
 
 
-@pytest.mark.parametrize("option", ["--fp16", "--split"])
-def test_what_does_not_go_with_it(cli, tmp_path, option):
-    ran = cli(main, *ARGUMENTS, option, "-o", tmp_path / "m")
+def test_every_whole_float_graph_has_the_form_unless_its_weights_are_summed(exported):
+    for options in ({}, {"precision": "fp16"}, {"mean_channel": True}, {"batch": None}, {"for_": "tensorrt"}):
+        assert read_form(exported(**options) / "model.onnx").scales == {}
+    for options in ({"for_": "onnxruntime"}, {"for_": "openvino"}):
+        keys = [entry.key for entry in onnx.load(exported(**options) / "model.onnx").metadata_props]
+        assert FORM_KEY not in keys
+
+
+def test_split_models_do_not_go_with_it(cli, tmp_path):
+    ran = cli(main, *ARGUMENTS, "--split", "-o", tmp_path / "m")
     assert (ran.code, (tmp_path / "m").exists()) == (2, False)
-    assert (
-        ran.err
-        == f"salema-export: --for ncnn {option}: ncnn runs whole models in FP32 or INT8; leave one of them out\n"
-    )
+    assert ran.err == "salema-export: --for ncnn --split: ncnn runs whole models; leave one of them out\n"
+
+
+@pytest.mark.parametrize(("extra", "code"), [((), 0), (("--for", "ncnn"), 1)])
+def test_where_ncnn_is_not_installed(cli, tmp_path, monkeypatch, extra, code):
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    monkeypatch.delitem(sys.modules, "salema.runtime.backends.ncnn_session", raising=False)
+    ran = cli(main, *ARGUMENTS[:-2], *extra, "-o", tmp_path / "m")
+    assert ran.code == code
+    assert "ncnn can't be imported" in ran.err
+    assert "pip install 'salema[ncnn]'" in ran.err
+    assert ("not checked   the form for ncnn: " in ran.err) == (code == 0)
+    assert (tmp_path / "m").exists() == (code == 0)
 
 
 def test_a_network_that_is_written_wrongly_gets_no_name(cli, tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
-"""INT8 for ncnn: its own files are in INT8, and the ONNX file beside them stays in float."""
+"""INT8 for ncnn: the form in the ONNX file is in INT8, and the graph itself stays in float."""
 
 import json
 import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from int8_model import SIZE_HW, WEIGHTS
@@ -17,20 +18,20 @@ from salema.export.int8.to_int8 import _choose
 from salema.export.options import ExportOptions
 from salema.export.weights.seeded import moving_disc, seeded_state_dict
 from salema.runtime import load
-from salema.runtime.backends.ncnn_files import read_info
+from salema.runtime.backends.ncnn_form import ncnn_weights, read_form
 from salema.runtime.backends.ncnn_session import load_net, to_mat
+from salema.runtime.backends.opening import open_session
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.errors import MissingDependencyError, VerificationError
-from salema.runtime.model_folder import NCNN_FILES, look_up
+from salema.runtime.model_folder import NCNN_FILES
 from salema.runtime.onnx_metadata import read_spec
 
 FLAG = 0x000D4B38
 
 
 def rows(folder):
-    """What the file says of each convolution, by its name: kind, name, counts, input, output, parameters."""
-    found = [line.split() for line in (folder / NCNN_FILES[0]).read_text().splitlines()[2:]]
-    return {row[1]: row for row in found if row[0] == "Convolution"}
+    """What the form says of each convolution, by its name: kind, name, counts, input, output, parameters."""
+    return {row[1]: row for row in read_form(folder / "model.onnx").rows() if row[0] == "Convolution"}
 
 
 def convolutions(folder):
@@ -46,10 +47,12 @@ def test_it_is_as_near_as_the_gate_asks_and_a_quarter_in_size(int8, exported):
     assert result.int8.float_layers == result.spec.float_layers == ("salgan.0", "salgan.60")
     plain = exported(WEIGHTS, imgsz_hw=SIZE_HW, for_="ncnn")
     assert 0.2 < (folder / NCNN_FILES[1]).stat().st_size / (plain / NCNN_FILES[1]).stat().st_size < 0.3
-    assert read_info(look_up(folder).ncnn_files()).spec == result.spec
     assert result.spec.precision == "int8"
+    with open_session(folder, "ncnn") as session:
+        assert session.spec == result.spec
+        assert session.computes_in == "int8"
     assert read_spec(folder / "model.onnx") == replace(result.spec, precision="fp32", float_layers=())
-    assert (folder / "model.onnx").read_bytes() == (plain / "model.onnx").read_bytes()
+    assert onnx.load(folder / "model.onnx").graph == onnx.load(plain / "model.onnx").graph
 
 
 def test_weights_are_rounded_per_channel_and_the_ends_are_not(int8):
@@ -81,7 +84,9 @@ def test_layers_compute_what_their_numbers_say(int8, clip):
     folder = int8(for_="ncnn").paths[0].parent
     with OrtSession(folder / "model.onnx", "cpu") as exact:
         ranges = calibrate(folder / "model.onnx", exact, gather(str(clip), 24, *SIZE_HW).runs)
-    net, arrays = load_net(*(str(folder / name) for name in NCNN_FILES[:2]), "int8"), seeded_state_dict("salema", 4)
+    form = read_form(folder / "model.onnx")
+    net = load_net(form.param, ncnn_weights(form, folder / "model.onnx"), "int8")
+    arrays = seeded_state_dict("salema", 4)
     extractor = net.create_extractor()
     for name, value in (("frame", moving_disc(1, *SIZE_HW)[0].transpose(2, 0, 1)), ("mix", np.ones(1))):
         extractor.input(name, to_mat(value))
@@ -130,6 +135,7 @@ def test_the_command_and_auto(cli, clip, tmp_path):
     with load(tmp_path / "m", device="cpu") as stream:
         assert stream.spec.precision == "int8"
         assert stream.description.startswith("ncnn ")
+        assert stream.description.endswith("(auto: only its form for ncnn is in INT8)")
 
 
 @pytest.mark.parametrize(("gain", "bits"), [(0.0004, 8), (0.0006, 7), (-0.1, 8)])

@@ -1,43 +1,34 @@
-"""ncnn: parity with the published maps, its files, when `auto` takes it, memory, threads."""
+"""ncnn: parity with the published maps, damaged forms, what it says where it is missing, memory, threads."""
 
 import json
 import resource
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from salema.export.graph.models import SaliencyStep
-from salema.export.graph.to_ncnn import write_ncnn
+from salema.export.graph.to_ncnn import ncnn_form
+from salema.export.graph.to_onnx import describe
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
-from salema.runtime.backends.ncnn_files import NcnnInfo
+from salema.runtime.backends.ncnn_form import FORM_KEY
 from salema.runtime.backends.opening import open_session
-from salema.runtime.errors import ModelError, NewerModelError, UsageError
-from salema.runtime.files.whole_files import sha256_of
-from salema.runtime.model_folder import NCNN_FILES, NcnnFiles
+from salema.runtime.errors import ModelError, UsageError
+from salema.runtime.model_folder import NCNN_FILES
 from salema.runtime.onnx_metadata import read_spec
-
-PARAM, WEIGHTS, FACTS = NCNN_FILES
-AGAIN = "export it again with: salema-export --weights FILE --for ncnn"
 
 
 @pytest.fixture(scope="module")
 def whole(exported):
-    """A narrow SalEMA30 with ncnn's files, which tests must not change."""
-    return exported(for_="ncnn")
-
-
-@pytest.fixture
-def folder(whole, tmp_path):
-    """A copy of it, which tests may change."""
-    return shutil.copytree(whole, tmp_path / "model")
+    """A narrow SalEMA30, which tests must not change."""
+    return exported()
 
 
 @pytest.mark.parametrize(
@@ -54,9 +45,14 @@ def test_the_published_code_gives_the_same_maps(exported, tmp_path, golden, seed
     step = SaliencyStep(architecture, weights)
     spec = read_spec(exported(arch=architecture.kind) / "model.onnx")
     spec = replace(spec, states=step.state_specs(spec.height, spec.width))
-    files = NcnnFiles.of(tmp_path)
-    write_ncnn(step, spec, files.param, files.weights)
-    files.facts.write_text(NcnnInfo(spec, "", sha256_of(files.param), sha256_of(files.weights)).to_json())
+    tensors = [
+        onnx.numpy_helper.from_array(array, key)
+        for name, array in weights.items()
+        for key, array in [(name, array.numpy())]
+    ]
+    proto = onnx.helper.make_model(onnx.helper.make_graph([], "weights", [], [], tensors))
+    describe(proto, spec, ncnn_form(step, spec))
+    onnx.save(proto, tmp_path / "model.onnx")
     with load(tmp_path, backend="ncnn") as stream:
         np.testing.assert_allclose([stream.step(frame) for frame in disc], golden[case], atol=1e-5)
         states = stream.snapshot()
@@ -68,7 +64,7 @@ def test_the_published_code_gives_the_same_maps(exported, tmp_path, golden, seed
 @pytest.mark.parametrize(("width", "imgsz_hw"), [("seeded:64", (16, 16)), ("seeded:256", (48, 80))])
 def test_sizes_and_widths_that_no_vector_divides(exported, imgsz_hw, width):
     """ncnn packs channels by 4, 8 or 16 and pads planes to 16 bytes."""
-    folder = exported(width, imgsz_hw=imgsz_hw, ema_locs=(1,), for_="ncnn")
+    folder = exported(width, imgsz_hw=imgsz_hw, ema_locs=(1,))
     with load(folder, backend="ncnn") as stream, load(folder, backend="onnxruntime", device="cpu") as other:
         for frame in moving_disc(3, *imgsz_hw):
             np.testing.assert_allclose(stream.step(frame), other.step(frame), atol=1e-5)
@@ -76,22 +72,22 @@ def test_sizes_and_widths_that_no_vector_divides(exported, imgsz_hw, width):
         np.testing.assert_allclose(stream.snapshot()["ema1"], expected, atol=1e-5 * max(np.abs(expected).max(), 1))
 
 
-def test_auto_takes_it_on_the_cpu_and_says_so(whole):
-    for path in (whole, whole / "model.onnx"):
-        with open_session(path, device="cpu") as session:
-            assert session.description.startswith("ncnn ")
-            assert session.description.endswith(" threads (auto: its files are there)")
-    with open_session(whole / PARAM) as session:
-        assert session.description.startswith("ncnn ")
-    with open_session(whole, "onnxruntime", "cpu") as session:
-        assert session.description.startswith("ONNX Runtime")
+def test_its_own_files_are_for_other_programs(whole, tmp_path):
+    for name in NCNN_FILES:
+        (tmp_path / name).touch()
+        with pytest.raises(UsageError, match=rf"{name}: a file for ncnn's own programs; name its folder, {tmp_path}"):
+            open_session(tmp_path / name)
 
 
-def test_without_ncnn_files_auto_does_not_mention_ncnn(model):
-    with open_session(model, device="cpu") as session:
-        assert "ncnn" not in session.description
-    with pytest.raises(ModelError, match=rf"{PARAM}: missing, and ncnn needs it; {AGAIN} -o "):
-        open_session(model, "ncnn")
+@pytest.mark.parametrize("options", [{"for_": "onnxruntime"}, {"for_": "openvino"}], ids=str)
+def test_graphs_whose_weights_are_summed_have_no_form(exported, options):
+    with pytest.raises(ModelError, match="model.onnx: holds no form for ncnn; export it again without --split, --for"):
+        open_session(exported(**options), "ncnn")
+
+
+def test_split_models_are_refused(exported):
+    with pytest.raises(UsageError, match=r"--backend ncnn: .* holds a split model; take --backend onnxruntime"):
+        open_session(exported(split=True), "ncnn")
 
 
 def test_it_does_not_run_on_a_gpu(whole):
@@ -99,57 +95,67 @@ def test_it_does_not_run_on_a_gpu(whole):
         open_session(whole, "ncnn", "cuda:1")
 
 
+def with_form(model, folder, change):
+    """Writes a copy of a model into a folder, its form changed as JSON text."""
+    proto = onnx.load(model / "model.onnx")
+    (entry,) = [each for each in proto.metadata_props if each.key == FORM_KEY]
+    changed = change(entry.value)
+    assert changed != entry.value
+    entry.value = changed
+    onnx.save(proto, folder / "model.onnx")
+    return folder
+
+
+def without(name):
+    def change(text):
+        record = json.loads(text)
+        del record[name]
+        return json.dumps(record)
+
+    return change
+
+
 @pytest.mark.parametrize(
-    ("name", "change", "sentence"),
+    ("change", "sentence"),
     [
-        (PARAM, lambda data: data.replace(b"Sigmoid", b"Sigmoit"), f"{PARAM}: not the file that {FACTS} describes"),
-        (WEIGHTS, lambda data: data[:-4], f"{WEIGHTS}: not the file that {FACTS} describes"),
-        (WEIGHTS, lambda data: b"", f"{WEIGHTS}: not the file that {FACTS} describes"),
-        ("model.onnx", lambda data: data + b"\x72\x00", "model.onnx beside it is another by now"),
-        (FACTS, lambda data: data[:100], f"{FACTS}: can't be used"),
-        (FACTS, lambda data: b"[]", f"{FACTS}: can't be used"),
-        (FACTS, lambda data: data.replace(b'"record_version": 2', b'"record_version": 1'), "another version of salema"),
-        (FACTS, lambda data: data.replace(b'"height": 64', b'"height": "x"'), "metadata is damaged"),
-        (FACTS, None, f"{FACTS}: missing"),
-        (WEIGHTS, None, f"{WEIGHTS}: missing"),
+        (lambda text: text[:100], "its form for ncnn is damaged"),
+        (lambda _: "[]", "its form for ncnn is damaged"),
+        (lambda _: '{"param": 3, "constants": {}}', "its form for ncnn is damaged"),
+        (without("param"), "its form for ncnn is damaged"),
+        (lambda text: text.replace(r"\nConvolution salgan.2 ", " ", 1), "damaged .*layers are missing"),
+        (lambda text: text.replace("Convolution salgan.2 ", "Convolution salgan.3 "), "don't fit .*salgan.3.weight"),
+        (lambda text: text.replace(" 6=144 ", " 6=1440 "), "don't fit .*salgan.2 has 144 weights, and not 1440"),
+        (lambda text: text.replace('"bias_', '"vias_'), "don't fit .*bias_"),
     ],
 )
-def test_files_that_are_damaged_missing_or_of_another_model(folder, disc, name, change, sentence):
-    if change is None:
-        (folder / name).unlink()
-    else:
-        before = (folder / name).read_bytes()
-        (folder / name).write_bytes(change(before))
-        assert (folder / name).read_bytes() != before
+def test_damaged_forms(whole, tmp_path, disc, change, sentence):
+    folder = with_form(whole, tmp_path, change)
     with pytest.raises(ModelError, match=sentence) as error:
         open_session(folder, "ncnn")
     assert "export it again" in str(error.value)
     with load(folder, device="cpu") as stream:
-        assert stream.description.startswith("ONNX Runtime")
-        assert "ncnn, which is faster on the CPU, passed over: " in stream.description
         assert stream.step(disc[0]).shape == (64, 96)
+        assert "form for ncnn" in stream.description
 
 
-def test_a_newer_model_is_reported_as_newer_whatever_its_record_holds(folder):
-    facts = json.loads((folder / FACTS).read_text()) | {"record_version": 9, "more": 1}
-    facts["spec"]["spec_version"] = 99
-    (folder / FACTS).write_text(json.dumps(facts))
-    with pytest.raises(NewerModelError, match="in model format 99, and this version reads up to .*; upgrade with: pip"):
-        open_session(folder, "ncnn")
-
-
-def test_the_three_files_run_without_the_onnx_file(folder, whole, disc):
-    (folder / "model.onnx").unlink()
-    with load(folder, device="cpu") as stream, load(whole, backend="ncnn") as other:
-        np.testing.assert_array_equal(stream.step(disc[0]), other.step(disc[0]))
+def test_a_layer_that_ncnn_does_not_know_is_told(whole, tmp_path, capfd):
+    folder = with_form(whole, tmp_path, lambda text: text.replace("Sigmoid", "Sigmoit"))
+    with open_session(folder, device="cpu") as session:
+        assert "; ncnn passed over: ncnn 1.0" in session.reason
+        assert "can't load the model; upgrade it with: pip install -U ncnn" in session.reason
 
 
 def test_the_facts_are_those_of_the_onnx_file(whole):
-    with open_session(whole, "ncnn") as session, open_session(whole, "onnxruntime", "cpu") as other:
-        assert session.spec == other.spec
-    assert set(json.loads((whole / FACTS).read_text())) == {
-        *("spec", "onnx_sha256", "param_sha256", "bin_sha256", "record_version")
-    }
+    with open_session(whole, "ncnn") as session:
+        assert session.spec == read_spec(whole / "model.onnx")
+
+
+def test_a_float16_model_is_computed_in_float32(exported, disc):
+    folder = exported(precision="fp16")
+    with load(folder, backend="ncnn") as stream, load(folder, backend="openvino") as other:
+        assert stream.session.computes_in == other.session.computes_in == "fp32"
+        for frame in disc[:3]:
+            np.testing.assert_allclose(stream.step(frame), other.step(frame), atol=3e-3)
 
 
 def test_where_it_is_not_installed(whole):
@@ -167,8 +173,7 @@ except MissingDependencyError as error:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stderr == ""
     auto, explicit = ran.stdout.splitlines()
-    assert auto.startswith("ONNX Runtime")
-    assert auto.endswith(f" (auto: ncnn, which is faster on the CPU, passed over: {explicit})")
+    assert "ncnn" not in auto
     assert explicit.startswith("ncnn can't be imported (")
     assert explicit.endswith("install it with: pip install 'salema[ncnn]'")
 

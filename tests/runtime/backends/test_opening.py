@@ -48,7 +48,7 @@ def opened(*arguments):
 
 def test_auto_names_the_engine_that_it_passes_over_and_why(folder):
     said = opened(folder)
-    assert said.startswith("ONNX Runtime")
+    assert " ms" in said
     assert "TensorRT-RTX passed over: no NVIDIA" in said
 
 
@@ -56,7 +56,7 @@ def test_auto_says_that_it_passes_over_a_stale_engine(folder, cli, small_clip):
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"\x72\x00")  # one more, empty, metadata entry
     said = opened(folder)
-    assert said.startswith("ONNX Runtime")
+    assert " ms" in said
     assert "TensorRT-RTX passed over" in said
     assert "model.onnx beside it is another by now; build the engine anew with: salema-export --from" in said
     ran = cli(main, small_clip, "--model", folder, "-o", folder / "out.mp4")
@@ -120,7 +120,7 @@ def test_a_backend_that_can_not_run_an_engine_refuses_it(folder):
             open_session(engine, backend, "cpu")
     renamed = folder.rename(folder.with_name("folder.engine"))
     with open_session(renamed, device="cpu") as session:
-        assert session.description.startswith("ONNX Runtime")
+        assert " ms" in session.reason
 
 
 @pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1", "gpu", "CUDA", "cuda:1234", ""])

@@ -144,21 +144,10 @@ def test_damaged_models(model, tmp_path, keep):
         open_session(tmp_path, "openvino")
 
 
-def test_auto_takes_it_for_a_model_that_is_exported_for_it(exported, model):
-    why = "(auto: installed, and the graph is in the form that suits it)"
-    said = in_a_fresh_process(OPEN, exported(for_="openvino"))
-    assert said == f"OpenVINO {openvino_session.VERSION} on cpu in float32 {why}\n"
-    with open_session(exported(for_="openvino") / "model.onnx", device="cpu") as session:
-        assert session.description.endswith(why)
-    for folder in (model, exported(for_="onnxruntime"), exported(for_="openvino", split=True)):
-        with open_session(folder, device="cpu") as session:
-            assert session.description.startswith("ONNX Runtime")
-
-
 def test_without_it_auto_takes_onnx_runtime_and_the_explicit_choice_says_how_to_install_it(exported):
     folder = exported(for_="openvino")
     hidden = "import sys\nsys.modules['openvino'] = None\n"
-    assert in_a_fresh_process(hidden + OPEN, folder).startswith("ONNX Runtime")
+    assert in_a_fresh_process(hidden + OPEN, folder).startswith("ONNX Runtime")  # ncnn has no form of this graph
     code = """
 import sys
 sys.modules["openvino"] = None
@@ -179,7 +168,7 @@ def test_auto_says_that_openvino_is_installed_and_broken(exported, tmp_path):
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     said = in_a_fresh_process(OPEN, exported(for_="openvino"), PYTHONPATH=path)
     assert said.startswith("ONNX Runtime")
-    assert "; OpenVINO passed over: OpenVINO can't be imported (libsomething.so: not there); install it" in said
+    assert "; openvino passed over: OpenVINO can't be imported (libsomething.so: not there); install it" in said
 
 
 def test_nothing_is_sent_or_left_behind(exported, tmp_path):

@@ -121,8 +121,7 @@ def test_backends_follow_from_the_findings(report, findings):
         runs = {name for name, backend in backends.items() if backend["runs"]}
         assert runs - {"openvino-bf16"} == {"onnxruntime (cpu)", "ncnn", "openvino"}
         assert report["auto"] == (
-            "ncnn where the model's folder holds model.ncnn.param, else OpenVINO for a model exported --for openvino,"
-            " else ONNX Runtime on the CPU"
+            "the fastest on this CPU of ONNX Runtime, OpenVINO, ncnn, after a short trial of the model"
         )
         driver = findings["NVIDIA driver"]
         assert backends["tensorrt"]["why"] == f"NVIDIA driver: {driver['detail']}"
@@ -157,7 +156,7 @@ def test_tensorrt_rtx_knows_some_gpus(capability, state):
         (ORT_WORKS, "ONNX Runtime on the CPU"),
         (
             [*ORT_WORKS, OPENVINO_WORKS],
-            "OpenVINO for a model exported --for openvino, else ONNX Runtime on the CPU",
+            "the fastest on this CPU of ONNX Runtime, OpenVINO, after a short trial of the model",
         ),
         (
             [*GPU_WORKS, *ORT_WORKS, OPENVINO_WORKS, Finding("ONNX Runtime CUDA", "works", "")],
@@ -179,9 +178,9 @@ def test_tensorrt_rtx_knows_some_gpus(capability, state):
         ([*GPU_WORKS[:-1], Finding("GPU memory", "broken", ""), TRT_WORKS], "nothing"),
         (
             [*ORT_WORKS, Finding("ncnn", "works", "")],
-            "ncnn where the model's folder holds model.ncnn.param, else ONNX Runtime on the CPU",
+            "the fastest on this CPU of ONNX Runtime, ncnn, after a short trial of the model",
         ),
-        ([Finding("ncnn", "works", "")], "ncnn where the model's folder holds model.ncnn.param"),
+        ([Finding("ncnn", "works", "")], "ncnn on the CPU"),
         (
             [*GPU_WORKS, *ORT_WORKS, Finding("ONNX Runtime CUDA", "works", ""), Finding("ncnn", "works", "")],
             "ONNX Runtime on CUDA",
