@@ -158,7 +158,7 @@ def _export(
     exported = SaliencyStep(architecture, checkpoint.weights, DTYPES[spec.precision], spec.rewrites)
     rewritten = f", rewritten: {', '.join(spec.rewrites)}" if spec.rewrites else ""
     say(f"exporting     {spec.precision}, {spec.height}x{spec.width}, batch {spec.batch or 'dynamic'}{rewritten}")
-    form = None if options.split or FOLDED & set(spec.rewrites) else ncnn_form(model, spec)
+    form = None if options.split or FOLDED.keys() & set(spec.rewrites) else ncnn_form(model, spec)
     with _save_and_open(exported, spec, form, aside, split=options.split) as session:
         say("checking      PyTorch against the file, frame by frame, with a reset")
         report, ncnn, int8 = verify(model, session), None, None

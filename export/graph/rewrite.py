@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 CROPPED, CROPPED_LAST = "upsampling-cropped", "upsampling-cropped-channels-last"
 MEAN = "mean-as-channel"
 REWRITES = (CROPPED, CROPPED_LAST, TRANSPOSED, MEAN)
-FOLDED = {CROPPED, CROPPED_LAST, TRANSPOSED}
-"""Those that sum weights."""
 FOR: dict[str, tuple[str, ...]] = {
     "any": (),
     "onnxruntime": (CROPPED,),
