@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from salema.runtime.backends.openvino_graph import transposed_kernel
 from salema.runtime.errors import UsageError
 from salema.runtime.spec import TRANSPOSED
 
@@ -122,13 +122,8 @@ class TransposedUpConv(nn.ConvTranspose2d):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, dtype=torch.float64)
         assert conv.bias is not None
-        weight = torch.zeros(conv.out_channels, conv.in_channels, 4, 4, dtype=torch.float64)
-        for a, row in enumerate(phase_weights(conv.weight)):
-            for b, phase in enumerate(row):
-                # Output row 2i + a uses input row i - 1 + a with tap 3 - a, and the next row with tap 1 - a.
-                for i, j in itertools.product(range(2), range(2)):
-                    weight[:, :, 3 - a - 2 * i, 3 - b - 2 * j] = phase[:, :, i, j]
-        self.load_state_dict({"weight": weight.transpose(0, 1), "bias": conv.bias.detach().to(torch.float64)})
+        weight = torch.from_numpy(transposed_kernel(conv.weight.detach().numpy()))
+        self.load_state_dict({"weight": weight, "bias": conv.bias.detach().to(torch.float64)})
 
 
 FOLDED: dict[str, Callable[[nn.Conv2d], nn.Module]] = {

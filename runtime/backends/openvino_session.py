@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.runtime.backends.openvino_graph import transpose_upsampling
 from salema.runtime.cpu import threads_for, threads_shown
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec
@@ -100,6 +101,7 @@ class OpenVinoSession(OpenModel):
             raise _unloadable(model, error) from error
         if shapes != self.spec.tensor_shapes:
             raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
+        transpose_upsampling(network, importlib.import_module("openvino.opset13"))
         hints = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
