@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from salema.runtime.errors import ModelError
-from salema.runtime.protobuf import Field, content, fields, size_of
+from salema.runtime.files.protobuf import Field, content, fields, size_of
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 _METADATA_PROPS = 14

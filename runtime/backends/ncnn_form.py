@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.runtime.backends.onnx_weights import read_weights
 from salema.runtime.errors import ModelError, reason
 from salema.runtime.onnx_metadata import read_metadata
-from salema.runtime.onnx_weights import read_weights
 
 FORM_KEY = "salema-ncnn"
 CONVOLUTION, BIAS = "Convolution", "Bias"

@@ -1,5 +1,6 @@
-"""OpenVINO: its precisions, its telemetry, what it refuses, and when `auto` takes it."""
+"""OpenVINO: its precisions, its telemetry, what it refuses."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,11 +8,14 @@ import sys
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.backends import openvino_session
 from salema.runtime.backends.opening import open_session
+from salema.runtime.backends.openvino_graph import transpose_upsampling, transposed_kernel
+from salema.runtime.cpu import threads_shown, usable_cores
 from salema.runtime.errors import BackendError, ModelError, UsageError
 
 TOLERANCE = {"openvino": 1e-5, "openvino-bf16": 0.03}
@@ -61,6 +65,24 @@ def test_an_average_with_a_small_coefficient_does_not_stall(exported, disc, back
         np.testing.assert_allclose(session.to_host(states)["ema30"], expected, rtol=2e-5)
 
 
+@pytest.mark.parametrize(("options", "count"), [({}, 4), ({"for_": "openvino"}, 0), ({"ema_locs": (61,)}, 4)], ids=str)
+def test_upsamplings_of_a_plain_graph_are_folded_as_it_is_loaded(exported, options, count):
+    network = openvino_session.ov.Core().read_model(str(exported(**options) / "model.onnx"))
+    assert transpose_upsampling(network, importlib.import_module("openvino.opset13")) == count
+    kinds = [node.get_type_name() for node in network.get_ordered_ops()]
+    assert "Interpolate" not in kinds
+    assert kinds.count("ConvolutionBackpropData") == 4
+
+
+def test_the_folded_kernel_does_what_the_two_layers_do():
+    rng = np.random.default_rng(0)
+    weight, x = rng.normal(size=(5, 3, 3, 3)), torch.from_numpy(rng.normal(size=(1, 3, 6, 7)))
+    expected = torch.conv2d(torch.nn.Upsample(scale_factor=2)(x), torch.from_numpy(weight), padding=1)
+    kernel = torch.from_numpy(transposed_kernel(weight))
+    found = torch.conv_transpose2d(x, kernel, stride=2, padding=1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
 def test_states_are_openvino_s_tensors(model, disc):
     with open_session(model, "openvino") as session:
         before = session.from_host({"ema30": np.ones((1, 32, 4, 6), np.float32)})
@@ -84,7 +106,10 @@ def test_a_frame_that_is_a_view_and_can_not_be_written_to(model, disc):
 
 def test_the_description_names_the_precision(model):
     with open_session(model, "openvino") as session:
-        assert session.description == f"OpenVINO {openvino_session.VERSION} on cpu in float32"
+        assert (
+            session.description
+            == f"OpenVINO {openvino_session.VERSION} on cpu in float32, {threads_shown(usable_cores())}"
+        )
 
 
 def test_bfloat16_where_the_cpu_has_none(model, monkeypatch):
@@ -125,7 +150,7 @@ def rename_input(proto):
         (rename_input, "inputs and outputs are not those of its metadata"),
         (lambda proto: proto.graph.output.pop(), "inputs and outputs are not those of its metadata"),
         (lambda proto: setattr(proto.graph.node[0], "op_type", "Nope"), r"can't load it \(.*Nope.*\); export it again"),
-        (lambda proto: proto.metadata_props.pop(), "not one that salema-export wrote"),
+        (lambda proto: proto.metadata_props.pop(0), "not one that salema-export wrote"),
     ],
 )
 def test_foreign_models(model, tmp_path, change, sentence):

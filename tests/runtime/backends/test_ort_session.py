@@ -16,7 +16,7 @@ from salema.runtime.spec import SPEC_VERSION
 
 def test_states_are_handles_that_are_not_copied_to_the_host(model, disc):
     """Each step's output OrtValue is the next step's input, and the host sees it only on demand."""
-    with open_session(model) as session:
+    with open_session(model, "onnxruntime") as session:
         states = session.from_host({"ema30": np.zeros((1, 32, 4, 6), np.float32)})
         mix = np.ones(1, np.float32)
         for frame in disc:
@@ -113,7 +113,7 @@ def rename_input(proto):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda proto: proto.metadata_props.pop(), "not one that salema-export wrote"),
+        (lambda proto: proto.metadata_props.pop(0), "not one that salema-export wrote"),
         (
             set_record(spec_version=SPEC_VERSION + 1, salema_version="9.1"),
             rf"written by salema 9\.1 in model format {SPEC_VERSION + 1}.*pip install -U",

@@ -2,8 +2,8 @@ import numpy as np
 import onnx
 import pytest
 
+from salema.runtime.backends.onnx_weights import read_weights
 from salema.runtime.errors import ModelError
-from salema.runtime.onnx_weights import read_weights
 
 
 @pytest.mark.parametrize("options", [{}, {"precision": "fp16"}, {"arch": "salclstm56"}], ids=str)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.errors import ModelError
-from salema.runtime.protobuf import VARINT, Field, content, fields, numbers, size_of
+from salema.runtime.files.protobuf import VARINT, Field, content, fields, numbers, size_of
 
 _GRAPH, _INITIALIZER = 7, 5
 _DIMS, _TYPE, _NAME, _RAW = 1, 2, 8, 9
