@@ -19,6 +19,7 @@ from salema.benchmarks.machine.rates import Rates, measure_rates
 from salema.benchmarks.peers.peers import naive_model
 from salema.benchmarks.speed.cases import Case, stream_of
 from salema.benchmarks.speed.work import DIRECT, Work, count_work
+from salema.runtime.backends.ncnn_form import read_form
 from salema.runtime.errors import BackendError, MissingDependencyError
 from salema.runtime.model_folder import look_up
 
@@ -105,7 +106,7 @@ def _work_of(case: Case, network: Network | None, scratch: Path, device: str) ->
     if stream_of(case).session.backend == "ncnn":
         from salema.benchmarks.speed.ncnn_work import count_ncnn_work  # noqa: PLC0415 - optional
 
-        return count_ncnn_work(model.ncnn_files().param, case.batch)
+        return count_ncnn_work(read_form(*model.onnx_files()).param, case.batch)
     return count_work(model.onnx_files(), case.batch, method)
 
 

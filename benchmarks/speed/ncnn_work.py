@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 import platform
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salema.benchmarks.speed.work import DIRECT, LayerWork, Work, taps_inside
-from salema.runtime.backends.ncnn_session import load_net, to_mat
+from salema.runtime.backends.ncnn_session import load_into, load_net, to_mat
 
 _TILES = {"F(6,3)": 6, "F(4,3)": 4, "F(2,3)": 2}  # outputs of a tile along an axis, which takes two inputs more
 _OPTIONS = {form: f"use_winograd{tile}3_convolution" for form, tile in _TILES.items()}
@@ -29,15 +27,15 @@ _X86 = ("x86_64", "amd64")
 _KEYS = {"out": "0", "kernel": "1", "pad": "4", "weights": "6", "int8": "8", "mask": "31", "shape": "-23330"}
 
 
-def count_ncnn_work(param: Path, batch: int) -> Work:
-    """Counts the work of one step from the file of the layers.
+def count_ncnn_work(param: str, batch: int) -> Work:
+    """Counts the work of one step from the layers.
 
     Args:
-        param: `model.ncnn.param`.
+        param: the layers, as ncnn's `.param` file has them.
         batch: streams per step, which ncnn runs one after the other.
     """
     layers = []
-    for line in param.read_text("ascii").splitlines():
+    for line in param.splitlines():
         if line.startswith("Convolution "):
             _, name, *rest = line.split()
             layers.append(_layer(name, " ".join(part for part in rest if "=" in part), batch))
@@ -82,20 +80,16 @@ def _method(parameters: str) -> str | None:
     channels = weights // out // kernel**2
     rng = np.random.default_rng(0)
     given = rng.standard_normal((channels, height, width), np.float32)
-    with tempfile.TemporaryDirectory(prefix="salema-") as folder:
-        param, file = Path(folder) / "layer.param", Path(folder) / "layer.bin"
-        layers = f"Input in 0 1 in 0={width} 1={height} 2={channels}\nConvolution conv 1 1 in out {parameters}"
-        param.write_text(f"7767517\n2 2\n{layers}\n", "ascii")
-        # Zeros say that the weights are float32; the biases follow them.
-        file.write_bytes(bytes(4) + rng.standard_normal(weights + out, np.float32).astype("<f4").tobytes())
-        as_chosen = load_net(str(param), str(file))
-        expected = _result(as_chosen, given)
-        for form in (DIRECT, *_TILES):  # direct first: a layer that can't take a form ignores it
-            net = _like(as_chosen, form)
-            net.load_param(str(param))
-            net.load_model(str(file))
-            if np.array_equal(_result(net, given), expected):
-                return form
+    param = (
+        f"7767517\n2 2\nInput in 0 1 in 0={width} 1={height} 2={channels}\nConvolution conv 1 1 in out {parameters}\n"
+    )
+    # Zeros say that the weights are float32; the biases follow them.
+    parts = [bytes(4), rng.standard_normal(weights + out, np.float32).astype("<f4").tobytes()]
+    as_chosen = load_net(param, parts)
+    expected = _result(as_chosen, given)
+    for form in (DIRECT, *_TILES):  # direct first: a layer that can't take a form ignores it
+        if np.array_equal(_result(load_into(_like(as_chosen, form), param, parts), given), expected):
+            return form
     return None
 
 

@@ -138,6 +138,11 @@ def load_net(param: str, weights: Iterable[bytes], precision: str = "fp32", thre
         if hasattr(net.opt, option):  # the oldest supported version lacks some
             setattr(net.opt, option, False)
     net.opt.num_threads = threads_for(threads)
+    return load_into(net, param, weights)
+
+
+def load_into(net: Any, param: str, weights: Iterable[bytes]) -> Any:
+    """Loads a network into an empty `ncnn.Net` with its own options, as `load_net` does; returns it."""
     with _in_memory([param.encode("ascii")]) as layers, _in_memory(weights) as values:
         if net.load_param(layers) or net.load_model(values):
             raise BackendError(f"ncnn {ncnn.__version__} can't load the model; upgrade it with: pip install -U ncnn")

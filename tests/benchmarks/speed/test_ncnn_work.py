@@ -5,8 +5,8 @@ import pytest
 from salema.benchmarks.speed import ncnn_work
 from salema.benchmarks.speed.ncnn_work import count_ncnn_work
 from salema.benchmarks.speed.work import count_work
-from salema.runtime.backends.ncnn_session import load_net
-from salema.runtime.model_folder import look_up
+from salema.runtime.backends.ncnn_form import read_form
+from salema.runtime.backends.ncnn_session import load_into, load_net
 
 LAYER = "0=16 1=3 4=1 5=1 6=2304 -23330=4,3,14,10,16"  # 16 to 16 channels, 10x14
 MULTIPLICATIONS = {  # tiles x inputs of a tile; a direct layer's taps inside the map
@@ -28,37 +28,34 @@ def net_with(form):
     """`load_net` that allows one form of Winograd's method alone."""
 
     def load(param, weights, precision="fp32"):
-        net = ncnn_work._like(load_net(param, weights), form)
-        net.load_param(param)
-        net.load_model(weights)
-        return net
+        return load_into(ncnn_work._like(load_net(param, weights), form), param, weights)
 
     return load
 
 
 @pytest.mark.parametrize("form", MULTIPLICATIONS)
-def test_the_form_is_found_that_a_session_takes(form, monkeypatch, tmp_path):
+def test_the_form_is_found_that_a_session_takes(form, monkeypatch):
     monkeypatch.setattr(ncnn_work, "load_net", net_with(form))
-    (tmp_path / "p").write_text(f"7767517\n1 1\nConvolution c 1 1 a b {LAYER}\n")
-    (layer,) = count_ncnn_work(tmp_path / "p", batch=3).layers
+    layers = f"7767517\n1 1\nConvolution c 1 1 a b {LAYER}\n"
+    (layer,) = count_ncnn_work(layers, batch=3).layers
     assert layer.method == form
     assert layer.done_operations == 2 * 3 * 16 * 16 * MULTIPLICATIONS[form]
     assert layer.operations == 2 * 3 * 16 * 16 * 9 * 10 * 14
     assert (layer.is_int8, layer.done_in) == (False, None)
 
 
-def test_a_result_of_no_form_leaves_the_method_unknown(monkeypatch, tmp_path):
+def test_a_result_of_no_form_leaves_the_method_unknown(monkeypatch):
     monkeypatch.setattr(ncnn_work.np, "array_equal", lambda *_: False)
-    (tmp_path / "p").write_text(f"7767517\n1 1\nConvolution c 1 1 a b {LAYER}\n")
-    work = count_ncnn_work(tmp_path / "p", batch=1)
+    layers = f"7767517\n1 1\nConvolution c 1 1 a b {LAYER}\n"
+    work = count_ncnn_work(layers, batch=1)
     assert work.layers[0].method is None
     assert work.done_operations is None
     assert work.operations == 2 * 16 * 16 * 9 * 10 * 14
 
 
 def test_a_model_has_the_graphs_operations_and_its_first_and_last_layer_run_directly(exported):
-    model = look_up(exported(for_="ncnn"))
-    work, graph = count_ncnn_work(model.ncnn_files().param, 1), count_work(model.onnx_files(), 1)
+    model = exported() / "model.onnx"
+    work, graph = count_ncnn_work(read_form(model).param, 1), count_work((model,), 1)
     assert [layer.operations for layer in work.layers] == [layer.operations for layer in graph.layers]
     assert work.bytes_in("fp32") == graph.bytes_in("fp32")
     assert work.is_known
@@ -78,10 +75,10 @@ def test_a_model_has_the_graphs_operations_and_its_first_and_last_layer_run_dire
         ("aarch64", LAYER, None, None),
     ],
 )
-def test_int8_layers_are_known_on_x86(machine, shape, method, done_in, monkeypatch, tmp_path):
+def test_int8_layers_are_known_on_x86(machine, shape, method, done_in, monkeypatch):
     monkeypatch.setattr(ncnn_work.platform, "machine", lambda: machine)
-    (tmp_path / "p").write_text(f"7767517\n1 1\nConvolution c 1 1 a b {shape} 8=1\n")
-    (layer,) = count_ncnn_work(tmp_path / "p", batch=1).layers
+    layers = f"7767517\n1 1\nConvolution c 1 1 a b {shape} 8=1\n"
+    (layer,) = count_ncnn_work(layers, batch=1).layers
     assert (layer.method, layer.done_in, layer.is_int8) == (method, done_in, True)
     if method == "F(4,3)":
         assert layer.done_operations == 2 * 16 * 16 * MULTIPLICATIONS["F(4,3)"]
