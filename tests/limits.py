@@ -3,11 +3,23 @@
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def script(name):
     return str(Path(sys.executable).with_name(name))
+
+
+@contextmanager
+def small_files(file_size):
+    """This process can't write files over a size in bytes either."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def run_limited(command, *, file_size, cwd):

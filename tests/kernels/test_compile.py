@@ -35,7 +35,7 @@ def test_nvrtc_compiles_every_variant_without_a_warning_or_a_spill(kernel, targe
         assert 0 < compiled.registers <= MOST_REGISTERS, (variant, compiled.registers)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["sm75", "sm90", "sm120"])  # each takes a process of 0.3 s
 @pytest.mark.parametrize("kernel", sorted(KERNELS))
 def test_nvcc_compiles_it_too(kernel, target):
     variant = KERNELS[kernel][-1]
