@@ -7,10 +7,21 @@ from pathlib import Path
 from salema.benchmarks.speed.cli import main
 from salema.benchmarks.speed.cost import Point, cost_table, fit_lines
 from salema.benchmarks.speed.records import read_records
+from salema.benchmarks.speed.report import by_machine, latest
 from salema.benchmarks.studies import eval_speed
 from salema.benchmarks.studies.metric_speed import SETTINGS
 
 ROOT = Path(__file__).parents[3]
+README_ROWS = [
+    ("PyTorch, for comparison", "FP32", "pytorch"),
+    ("ONNX Runtime", "FP32", "fp32-onnxruntime"),
+    ("OpenVINO", "FP32", "fp32-openvino"),
+    ("ncnn", "FP32", "fp32-ncnn"),
+    ("OpenVINO", "BF16", "fp32-openvino"),
+    ("ONNX Runtime", "INT8", "int8-onnxruntime"),
+    ("OpenVINO", "INT8", "int8-openvino"),
+    ("ncnn", "INT8", "int8-ncnn"),
+]
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -28,13 +39,27 @@ def test_speed(cli):
 
 
 def test_the_readme_has_the_speed_of_each_backend():
-    records = {record["case"]: record for record in read_records(ROOT / "benchmarks/results/cpu.jsonl")}
+    """A column for each CPU, the oldest first."""
+    machines = by_machine(latest(read_records(ROOT / "benchmarks/results/cpu.jsonl")))
     text = (ROOT / "README.md").read_text("utf-8")
-    for backend, name in (("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO"), ("ncnn", "ncnn")):
-        for precision in ("fp32", "int8"):
-            record = records[f"{precision}-{backend}: auto"]
-            ms, cc = record["timing"]["median_ms"], record["quality"]["cc"]
-            assert f"| {name} | {precision.upper()} | {ms:.1f} | {cc:.5f} |" in text
+    for name, precision, case in README_ROWS:
+        cells = [name, precision]
+        for records in machines.values():
+            known = {(one["case"].partition(":")[0], one["precision"].upper()): one for one in records}
+            one = known.get((case, precision))
+            cells += [f"{one['timing']['median_ms']:.1f}", f"{one['quality']['cc']:.5f}"] if one else ["-", "-"]
+        assert f"| {' | '.join(cells)} |" in text
+
+
+def test_forms_of_int8():
+    timings = json.loads((ROOT / "benchmarks/results/int8_forms.json").read_text())["timings"]
+    said = (ROOT / "docs/speed.md").read_text("utf-8").partition("### Where INT8's time goes")[2]
+    first, second, third, *floats = timings.values()
+    assert all(f"{one['median_ms']:.1f} ms" in said for one in (first, second, third))
+    assert f"({second['ratio']:.2f} {TIMES} as fast" in said
+    assert f"{third['ratio']:.2f} {TIMES} ({third['ratio_low']:.2f}-{third['ratio_high']:.2f}) in all" in said
+    assert f"{floats[1]['median_ms']:.0f} ms in place" in said
+    assert f" of {floats[0]['median_ms']:.0f}, " in said.replace("\n  ", " ")
 
 
 def test_cost():
