@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from salema.benchmarks.metrics.protocols import PROTOCOLS
 from salema.benchmarks.speed.harness import summarise
-from salema.benchmarks.studies.common import take_one_core, write_study
+from salema.benchmarks.studies.common import take_one_core, write_by_cpu
 from salema.benchmarks.studies.published_loop import LEAN, import_as_published
 from salema.runtime.files.whole_files import make_folder
 
-ROUNDS = 3
+ROUNDS = 5
 FRAMES = (30, 200)
 OTHER_VIDEOS, OTHER_FRAMES = 60, 5
 FIXATIONS = 50
@@ -144,7 +144,7 @@ def main() -> None:
                 print(f"{frames:4d} frames  {kind:13s}  {name:38s} {timing['median_ms']:8.0f} ms  {ratio}", end="")
                 print(f", lean {timing['lean_ratio']:.1f} x", flush=True)
     print(table(timings))
-    write_study({"rounds": ROUNDS, "not_installed": import_as_published(), "timings": timings})
+    write_by_cpu({"rounds": ROUNDS, "not_installed": import_as_published(), "timings": timings})
 
 
 if __name__ == "__main__":

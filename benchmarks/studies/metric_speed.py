@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from salema.benchmarks.metrics.protocols import PROTOCOLS, Protocol, defined_metrics, to_size
 from salema.benchmarks.speed.harness import compare
 from salema.benchmarks.studies import slow_metrics as slow
-from salema.benchmarks.studies.common import take_one_core, write_study
+from salema.benchmarks.studies.common import take_one_core, write_by_cpu
 
 ROUNDS = 25
 SETTINGS = {
@@ -109,7 +109,7 @@ def main() -> None:
                 f"{metric:9s} {setting}: loops {both['loops'].median_ms:7.2f} ms, salema {ours.median_ms:6.2f} ms,"
                 f" {ours.ratio:6.1f} x ({ours.ratio_low:.1f} to {ours.ratio_high:.1f})"
             )
-    write_study({"fixations": FIXATIONS, "rounds": ROUNDS, "timings": timings})
+    write_by_cpu({"fixations": FIXATIONS, "rounds": ROUNDS, "timings": timings})
 
 
 if __name__ == "__main__":

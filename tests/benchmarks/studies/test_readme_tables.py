@@ -72,17 +72,19 @@ def test_cost():
 
 
 def test_speed_of_the_metrics():
-    timings = json.loads((ROOT / "benchmarks/results/metric_speed.json").read_text())["timings"]
-    for setting in SETTINGS:
-        loops, ours = (timings[f"all five, {setting}"][side] for side in ("loops", "salema"))
-        ratio = f"{ours['ratio']:.1f} ({ours['ratio_low']:.1f}-{ours['ratio_high']:.1f})"
-        row = f"| {setting} | {loops['median_ms']:.1f} | {ours['median_ms']:.2f} | {ratio} |"
-        assert row in (ROOT / "docs/scores.md").read_text("utf-8")
+    for record in json.loads((ROOT / "benchmarks/results/metric_speed.json").read_text()):
+        for setting in SETTINGS:
+            loops, ours = (record["timings"][f"all five, {setting}"][side] for side in ("loops", "salema"))
+            ratio = f"{ours['ratio']:.1f} ({ours['ratio_low']:.1f}-{ours['ratio_high']:.1f})"
+            row = f"| {setting} | {loops['median_ms']:.1f} | {ours['median_ms']:.2f} | {ratio} |"
+            assert row in (ROOT / "docs/scores.md").read_text("utf-8")
 
 
 def test_speed_of_the_whole_evaluation():
-    timings = json.loads((ROOT / "benchmarks/results/eval_speed.json").read_text())["timings"]
-    assert eval_speed.table(timings) in (ROOT / "docs/scores.md").read_text("utf-8")
+    records = json.loads((ROOT / "benchmarks/results/eval_speed.json").read_text())
+    assert len(records) > 1
+    for record in records:
+        assert eval_speed.table(record["timings"]) in (ROOT / "docs/scores.md").read_text("utf-8")
 
 
 def test_accuracy_of_int8():
