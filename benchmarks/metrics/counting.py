@@ -129,8 +129,11 @@ class Counting:
         number = self._number
         low, high = number(self.low), number(self.high)
         scaled = np.subtract(values, low, dtype=number, casting="same_kind")
-        scaled /= high - low  # first, as its inverse can be too great
-        scaled *= number(_LEVELS - 1)
+        if number is np.float32:
+            scaled *= number(_LEVELS - 1) / (high - low)
+        else:  # the factor can be too great
+            scaled /= high - low
+            scaled *= number(_LEVELS - 1)
         levels: NDArray[np.uint16] = scaled.astype(np.uint16)
         return levels
 
