@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
 from salema.benchmarks.metrics.protocols import METRICS
-from salema.benchmarks.studies.eval_speed import CLOCK, CPU, LEAN_PEER, PEER, commands, took_ms, write_data
+from salema.benchmarks.studies import eval_speed
+from salema.benchmarks.studies.eval_speed import CLOCK, CPU, LEAN_PEER, OTHERS, PEER, commands, took_ms, write_data
 from salema.benchmarks.studies.published_loop import import_as_published
 
 
@@ -33,6 +35,26 @@ def test_what_a_command_took_is_its_own_time(data):
     took = took_ms(commands(data)[LEAN_PEER])
     assert took[CPU] > 50
     assert took[CLOCK] > 50
+
+
+def test_other_work_is_what_keeps_the_cores_busy_besides_the_command(monkeypatch):
+    before, until = eval_speed._busy_s(), time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    assert eval_speed._busy_s() - before > 0.05
+    busy_s = iter([10.0, 13.0])
+    monkeypatch.setattr(eval_speed, "_busy_s", lambda: next(busy_s))
+    took = took_ms([sys.executable, "-c", "sum(range(10**6))"])
+    assert took[CPU] > 1
+    assert took[OTHERS] == pytest.approx((3000 - took[CPU]) / took[CLOCK])
+
+
+def test_a_run_beside_other_work_is_tried_again(monkeypatch):
+    found = iter([{OTHERS: 1.0}, {OTHERS: 0.3}, {OTHERS: 0.01}, {OTHERS: 0.0}])
+    monkeypatch.setattr(eval_speed, "took_ms", lambda _: next(found))
+    assert eval_speed.took_alone(["a"]) == {OTHERS: 0.01}
+    monkeypatch.setattr(eval_speed, "took_ms", lambda _: {OTHERS: 0.7})
+    assert eval_speed.took_alone(["a"]) == {OTHERS: 0.7}
 
 
 def test_the_lean_peer_scores_as_the_other_without_its_imports(data):
