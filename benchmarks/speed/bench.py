@@ -32,6 +32,7 @@ from salema.benchmarks.speed.harness import LEAST_RUNS, ROUNDS, WARM_UP_MS, Timi
 from salema.benchmarks.speed.limits import Machine, limit_of, measure_machine
 from salema.benchmarks.speed.quality import Quality, compare_maps, run_maps
 from salema.benchmarks.speed.records import SCHEMA
+from salema.benchmarks.speed.startup import STARTS, start_ms
 from salema.runtime.errors import MissingDependencyError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.gpu.trt_library import KINDS
@@ -101,6 +102,7 @@ def run_bench(
             record["limit"] = limit_of(case, network, Path(name), machine, timing.median_ms)
             record["engine"] = _time_bare(case, plan, say)
             record["run"] = _run_whole(case, source, plan.duration_s, timing, say)
+            record["start_ms"] = _start(case, source, plan, say)
             records.append(record | shared)
     return records
 
@@ -219,6 +221,14 @@ def _run_whole(
         "stage_ms": summary.stage_ms,
         "error": summary.error,
     }
+
+
+def _start(case: Case, source: Source | None, plan: Plan, say: Callable[[str], None]) -> dict[str, float] | None:
+    """Times how long a start takes; None for peers, and without a source."""
+    if case.folder is None or source is None or plan.source is None or case.batch != 1:
+        return None
+    say(f"starting {case.name} anew, {counted(STARTS, 'time')}")
+    return start_ms(case.folder, case.backend, plan.device, plan.source)
 
 
 def _record(case: Case, timing: Timing, joules: float | None, quality: Quality | None) -> dict[str, Any]:

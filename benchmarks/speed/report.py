@@ -131,6 +131,9 @@ def details(records: Sequence[dict[str, Any]]) -> str:
                 f"- {record['case']}: a whole run {run['fps']:.1f} fps over {run['frames']} frames, side by side;"
                 f" ms per frame: {stages}{broke}"
             )
+        if start := record.get("start_ms"):
+            parts = ", ".join(f"{part} {ms:.0f}" for part, ms in start.items() if part != "total")
+            lines.append(f"- {record['case']}: {start['total']:.0f} ms from the start to the first map: {parts}")
         if engine:
             parts = ", ".join(f"{name} {engine[name]['median_ms']:.3f}" for name in ("upload", "compute", "download"))
             share = f"; a whole run has {run['fps'] / engine['throughput_qps']:.2f} of its rate" if run else ""

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from salema.benchmarks.speed import report
+from salema.benchmarks.speed import report, startup
 from salema.benchmarks.speed.cli import main
 from salema.benchmarks.speed.records import read_records
+from salema.runtime.errors import BackendError
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,10 @@ def measured(exported, small_clip, tmp_path_factory):
     whole, split = exported(), exported(split=True)
     arguments = ["--model", whole, "--model", split, "--backend", "onnxruntime", "--compare", "pytorch,onnxruntime"]
     arguments += ["--duration", 0.1, "--source", small_clip, "--json", folder / "r.jsonl", "--plot", folder / "r.png"]
-    before, sys.argv = sys.argv, ["salema-bench", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stop:
-            main()
-    finally:
-        sys.argv = before
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["salema-bench", *map(str, arguments)])
+        patch.setattr(startup, "STARTS", 1)
+        main()
     assert not stop.value.code
     return folder, whole, split
 
@@ -67,6 +66,19 @@ def test_models_have_their_hash_and_a_whole_run_by_stage(measured):
     assert one["run"]["frames"] >= 10
     assert set(one["run"]["stage_ms"]) == {"decode", "preprocess", "step", "postprocess", "encode"}
     assert one["run"]["fps"] > 0
+    assert all(peer["start_ms"] is None for peer in peers)
+    for start in (one["start_ms"], two["start_ms"]):
+        assert set(start) == {*startup.PARTS, "total"}
+        assert all(start[part] > 0 for part in startup.PARTS)
+        assert sum(start[part] for part in startup.PARTS) == pytest.approx(start["total"])
+        assert start["imports"] > 50  # NumPy, OpenCV and PyAV
+    text = report.details([one])
+    assert f"{one['start_ms']['total']:.0f} ms from the start to the first map: python " in text
+
+
+def test_a_start_that_fails_is_told(model, small_clip):
+    with pytest.raises(BackendError, match="it does not start in a new process: .*tensorflow: not one of auto"):
+        startup.start_ms(model, "tensorflow", "cpu", str(small_clip))
 
 
 def test_report_prints_the_last_record_of_each_case_and_draws_them(measured, cli, tmp_path):
