@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from salema.runtime.errors import BackendError
@@ -57,9 +58,10 @@ def start_ms(folder: Path, backend: str, device: str, source: str) -> dict[str, 
 
 def _start(*arguments: str) -> dict[str, float]:
     before = time.monotonic()
-    ran = subprocess.run([sys.executable, "-c", _CODE, *arguments], capture_output=True, text=True)  # noqa: S603 - ours
+    command = [sys.executable, "-c", _CODE, *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own code
     if ran.returncode:
         *_, why = ran.stderr.strip().splitlines() or ["no reason is told"]
         raise BackendError(f"{arguments[0]}: it does not start in a new process: {why}")
     times = [before, *json.loads(ran.stdout)]
-    return {part: 1e3 * (end - start) for part, start, end in zip(PARTS, times, times[1:], strict=True)}
+    return {part: 1e3 * (end - start) for part, (start, end) in zip(PARTS, pairwise(times), strict=True)}
