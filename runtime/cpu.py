@@ -55,7 +55,7 @@ def usable_cores(root: Path = Path("/")) -> int:
     kept from (`taskset`) don't count. A container's share (cgroup) is rounded down: beyond it, the kernel would stop
     all threads for the rest of each tenth of a second.
     """
-    cpus = os.sched_getaffinity(0)
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)  # not on macOS
     cores = {(_core_of(root / _TOPOLOGY.format(cpu)) or (str(cpu), "")) for cpu in cpus}
     return max(1, int(min([len(cores), *_shares(root)])))
 

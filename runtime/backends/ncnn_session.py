@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ _ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_
 # without F(4,3) a step takes 1.3 times as long. Arm is not measured.
 _SLOWER_IN_FP32 = ("use_winograd43_convolution",)
 _X86 = ("x86_64", "amd64")
+_HAS_MEMORY_FILES = hasattr(os, "memfd_create")  # Linux
 
 
 class NcnnSession(OpenModel):
@@ -151,14 +153,14 @@ def load_into(net: Any, param: str, weights: Iterable[bytes]) -> Any:
 
 @contextmanager
 def _in_memory(parts: Iterable[bytes]) -> Iterator[str]:
-    """Writes parts into a file that is in memory only, and yields its path.
+    """Writes parts into a file that is in memory only, or temporary where there are no such files, and yields its path.
 
     ncnn's `load_model_mem` won't do: the network goes on to read the memory, which Python frees.
     """
-    with os.fdopen(os.memfd_create("salema-ncnn"), "wb") as file:
+    with os.fdopen(os.memfd_create("salema-ncnn"), "wb") if _HAS_MEMORY_FILES else NamedTemporaryFile() as file:
         file.writelines(parts)
         file.flush()
-        yield f"/proc/self/fd/{file.fileno()}"
+        yield f"/proc/self/fd/{file.fileno()}" if _HAS_MEMORY_FILES else file.name
 
 
 def to_mat(array: NDArray[np.float32]) -> Any:

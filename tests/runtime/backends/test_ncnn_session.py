@@ -213,3 +213,11 @@ def test_one_session_serves_several_threads(whole, disc):
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda frame: session.step(frame[None], states, first)[0], [*disc] * 4))
     np.testing.assert_array_equal(found, expected * 4)
+
+
+def test_where_no_file_is_in_memory_only_a_temporary_one_will_do(whole, disc, monkeypatch):
+    with load(whole, backend="ncnn") as stream:
+        expected = stream.step(disc[0])
+    monkeypatch.setattr("salema.runtime.backends.ncnn_session._HAS_MEMORY_FILES", False)
+    with load(whole, backend="ncnn") as stream:
+        np.testing.assert_array_equal(stream.step(disc[0]), expected)
