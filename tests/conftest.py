@@ -159,6 +159,20 @@ def traced_anew(monkeypatch):
     monkeypatch.setattr(torch.onnx, "export", getattr(torch.onnx.export, "__wrapped__", torch.onnx.export))
 
 
+def _as_if_tried(folder):
+    """Leaves a trial in which ONNX Runtime was the fastest: else which backend `auto` takes would be left to chance."""
+    from salema.runtime.backends.ncnn_form import FORM_KEY
+    from salema.runtime.backends.tuning import Record, Trial, installed
+    from salema.runtime.cpu import usable_cores
+    from salema.runtime.onnx_metadata import read_metadata, read_spec
+
+    file = folder / "model.onnx"
+    if file.exists():
+        backends = [name for name in installed() if name != "ncnn" or read_metadata(file, FORM_KEY)]
+        times_ms = {name: 1.0 if name == "onnxruntime" else 1000.0 for name in backends}
+        Record(folder, read_spec(file), backends, usable_cores()).keep(Trial(times_ms))
+
+
 @pytest.fixture(scope="session")
 def exported(once):
     """Exports a narrow network, once for each set of options."""
@@ -169,7 +183,9 @@ def exported(once):
 
         def make(folder):
             chosen = ExportOptions(**{"imgsz_hw": SIZE_HW, **options})
-            return export_model(weights, folder, chosen, lambda _: None)
+            result = export_model(weights, folder, chosen, lambda _: None)
+            _as_if_tried(folder)
+            return result
 
         return once(make, "export", weights, *sorted(options.items())).paths[0].parent
 

@@ -28,10 +28,10 @@ import salema.benchmarks.scores.scoring, salema.benchmarks.scores.submission, sa
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_without_onnx_runtime_the_sentence_says_how_to_install_it(model, small_clip):
+def test_without_a_backend_the_sentence_says_how_to_install_one(model, small_clip):
     code = f"""
 import sys
-sys.modules["onnxruntime"] = None
+sys.modules |= dict.fromkeys(["onnxruntime", "openvino", "ncnn"])
 from salema.runtime.cli.run import main
 sys.argv = ["salema-run", {str(small_clip)!r}, "--model", {str(model)!r}]
 main()

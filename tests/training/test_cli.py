@@ -36,7 +36,7 @@ def test_a_run_from_the_command_line(cli, photographs, tmp_path):
         (("--src", "nowhere"), 1, "nowhere: no such folder"),
         (("--dataset", "photographs", "--src", "."), 1, "holds 0 .npz files"),
         (("--recipe", "quick"), 2, "--recipe quick: not one of paper, default"),
-        (("--dropout", "2"), 2, "'--dropout': Input should be less than or equal to 0.99"),
+        (("--dropout", "2"), 2, "'--dropout': 2.0 is not in the range 0<=x<=0.99"),
         (("--imgsz", "48", "64"), 2, "--imgsz 48 64: both must be multiples of 32 (half of it must be a multiple too"),
         (("--device", "tpu"), 2, "--device tpu: not one of auto, cpu, cuda"),
         (("--precision", "int4"), 2, "--precision int4: not one of fp32, bf16, fp16"),

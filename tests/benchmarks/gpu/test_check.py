@@ -110,7 +110,8 @@ def test_a_test_of_a_backend_that_this_gpu_cannot_run_is_passed_over_with_why(mo
         set_up(pytest.mark.gpu("tensorrt-rtx"))
 
 
-def test_a_case_that_cannot_run_is_a_record_and_not_the_end_of_the_bench(model, tmp_path):
+def test_a_case_that_cannot_run_is_a_record_and_not_the_end_of_the_bench(exported, tmp_path):
+    model = exported(for_="onnxruntime")  # ncnn has no form of this graph
     plan = Plan((model,), ("ncnn", "onnxruntime"), device="cpu", duration_s=0.1)
     why = {}
     with ExitStack() as stack:

@@ -91,8 +91,10 @@ def test_export_run_eval(cli, model, tmp_path, dataset):
 def test_what_made_the_maps_is_told(cli, model, exported, tmp_path):
     made = write_dataset(tmp_path / "data", "other")
     arguments = ("--dataset", "other", "--src", made.source)
-    assert cli(run_main, *arguments, "--dst", tmp_path / "maps", "--model", model).code == 0
-    title = f"seeded:16, SalEMA30 fp32, coefficient 0.1, ONNX Runtime {onnxruntime.__version__} on cpu, salema"
+    backend = ("--backend", "onnxruntime", "--device", "cpu", "--threads", 1)
+    assert cli(run_main, *arguments, "--dst", tmp_path / "maps", "--model", model, *backend).code == 0
+    on = f"ONNX Runtime {onnxruntime.__version__} on cpu, 1 thread"
+    title = f"seeded:16, SalEMA30 fp32, coefficient 0.1, {on}, salema"
     score = ("--dataset", "other", "--gt", made.truth, "--pred", tmp_path / "maps")
     file = tmp_path / "scores.json"
     ran = cli(main, *score, "--json", file)

@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from salema.export.graph.to_onnx import name_outputs
+from salema.runtime.backends.ncnn_form import FORM_KEY
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 VARIANTS = {
@@ -67,7 +68,7 @@ def test_fp16_means_weights_and_compute(exported, name):
 def test_metadata_names_the_facts_and_no_folder_of_this_machine(exported):
     folder = exported()
     proto = read(folder)
-    assert [entry.key for entry in proto.metadata_props] == [METADATA_KEY]
+    assert [entry.key for entry in proto.metadata_props] == [METADATA_KEY, FORM_KEY]
     spec = ModelSpec.from_json(proto.metadata_props[0].value, "x")
     assert (spec.architecture, spec.coefficient, spec.coefficient_source) == (
         "SalEMA30",

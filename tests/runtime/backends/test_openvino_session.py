@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 
@@ -191,7 +192,10 @@ except MissingDependencyError as error:
 def test_auto_says_that_openvino_is_installed_and_broken(exported, tmp_path):
     (tmp_path / "openvino.py").write_text("raise ImportError('libsomething.so: not there')\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    said = in_a_fresh_process(OPEN, exported(for_="openvino"), PYTHONPATH=path)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(exported(for_="openvino") / "model.onnx", folder)  # without the trial beside it
+    said = in_a_fresh_process(OPEN, folder, PYTHONPATH=path)
     assert said.startswith("ONNX Runtime")
     assert "; openvino passed over: OpenVINO can't be imported (libsomething.so: not there); install it" in said
 

@@ -235,7 +235,7 @@ def test_frames_are_told_by_their_names_and_sizes(tmp_path):
 
 
 def test_a_record_comes_back_as_it_was(model, tmp_path, cli, small_clip):
-    cli(main, small_clip, "--model", model, "--no-video", "--csv", tmp_path / "t.csv")
+    cli(main, small_clip, "--model", model, "--backend", "onnxruntime", "--no-video", "--csv", tmp_path / "t.csv")
     made = read_provenance(tmp_path / "t.csv")
     assert made.title.startswith("seeded:16, SalEMA30 fp32, coefficient 0.1, ONNX Runtime ")
     assert made.differs_from(made) == ""

@@ -1,6 +1,7 @@
 import csv
 import os
 import random
+import re
 import subprocess
 import time
 
@@ -109,7 +110,8 @@ def test_the_next_run_of_the_same_names_recovers_first(cli, model, small_clip, l
     assert ran.code == 0, ran.err
     assert "o.mp4: an earlier run was killed; what it had written, " in ran.err
     assert f"maps, is kept in {tmp_path / 'o.recovered-1.npz'}" in ran.err
-    assert "maps: an earlier run was killed; 1 unfinished file removed" in ran.err
+    # One or two more if it was killed while it wrote maps.
+    assert re.search(r"maps: an earlier run was killed; \d unfinished files? removed", ran.err)
     check_recovered(tmp_path, count)
     assert len(probe(tmp_path / "o.mp4")["images"]) == 12
     assert len(np.load(tmp_path / "o.npz")["maps"]) == 12

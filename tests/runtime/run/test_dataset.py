@@ -81,6 +81,7 @@ def test_with_strict_the_first_that_fails_is_the_last(cli, model, tmp_path, jobs
         write_frames(tmp_path / "src" / name, numbered(3))
     (tmp_path / "src/b/0002.png").write_bytes(b"no image")
     arguments = ("--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    arguments += ("--backend", "onnxruntime")  # it opens in a moment, so that the first videos run side by side
     ran = cli(main, *arguments, "--jobs", jobs, "--strict")
     assert ran.code == 1
     assert "b/0002.png: can't be read as an image" in ran.err

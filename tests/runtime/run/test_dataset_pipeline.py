@@ -39,7 +39,7 @@ def test_the_memory_goes_on_where_images_change_in_size(videos, model):
 
 
 def test_a_device_that_draws_makes_the_same_maps(videos, model, monkeypatch):
-    run_dataset(videos, lambda: load(model))
+    run_dataset(videos, lambda: load(model, backend="onnxruntime"))
     expected = maps_of(videos)
     device, drawn = HostDevice(integrated=False), []
     session = DeviceSession(open_host(model, device), device, QueuedLauncher(device), "host")
