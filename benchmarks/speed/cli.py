@@ -65,10 +65,10 @@ def bench(
         if context.invoked_subcommand:
             refuse_before_command(context)
             return
+        from salema.benchmarks.progress import TurnBar
         from salema.benchmarks.speed.bench import run_bench
         from salema.benchmarks.speed.cases import Plan
         from salema.benchmarks.speed.guard import check_baseline
-        from salema.benchmarks.speed.progress import TurnBar
         from salema.benchmarks.speed.records import read_records, write_records
         from salema.benchmarks.speed.report import details, table
         from salema.benchmarks.speed.report import plot as draw

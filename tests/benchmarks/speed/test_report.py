@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from salema.benchmarks.progress import TurnBar
 from salema.benchmarks.speed import report
 from salema.benchmarks.speed.cost import Point, fit_lines, plot_cost
-from salema.benchmarks.speed.progress import TurnBar
 from salema.benchmarks.speed.records import read_records
 
 RESULTS = Path(report.__file__).parents[1] / "results"
