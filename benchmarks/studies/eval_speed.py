@@ -129,7 +129,7 @@ def table(timings: dict[str, dict[str, Any]]) -> str:
     names = " | ".join(f"`{name}`" for name in PROTOCOLS)
     rows = [f"| frames | time | published script | {names} |", "|---" * 6 + "|"]
     for frames in FRAMES:
-        for kind in KINDS:
+        for kind in (kind for kind in KINDS if f"{PEER}, {frames} frames, {kind}" in timings):
             by_name = {name: timings[f"{name}, {frames} frames, {kind}"] for name in (PEER, LEAN_PEER, *PROTOCOLS)}
             peer, lean = (by_name[name]["median_ms"] / 1e3 for name in (PEER, LEAN_PEER))
             cells = [
