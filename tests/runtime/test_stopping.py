@@ -32,8 +32,10 @@ pytestmark = pytest.mark.usefixtures("hears_hangup")
 # gives nothing), ends.
 SLOW_TO_END = """
 import sys, time
+from salema.runtime import stopping
 from salema.runtime.stopping import signals_taken, stop_requested
 from salema.runtime.output.outputs import Outputs
+stopping._PATIENCE_S = float(sys.argv[1])
 with signals_taken(to_the_end=True), stop_requested() as stop:
     print("begun", flush=True)
     while not stop.wait(0.01): pass
@@ -45,8 +47,8 @@ sys.exit(130)
 """
 
 
-def start(stdin=subprocess.PIPE, **options):
-    command = [sys.executable, "-c", SLOW_TO_END]
+def start(stdin=subprocess.PIPE, patience_s=stopping._PATIENCE_S, **options):
+    command = [sys.executable, "-c", SLOW_TO_END, str(patience_s)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, **options)
     assert process.stdout.readline() == "begun\n"
@@ -93,10 +95,10 @@ def test_repeats_while_python_ends_change_nothing():
 
 
 def test_a_third_ctrl_c_after_a_while_ends_it_at_once():
-    process = start()
+    process = start(patience_s=0.4)
     process.terminate()
     assert process.stdout.readline() == "asked\n"
-    time.sleep(stopping._PATIENCE_S)
+    time.sleep(0.4)
     process.terminate()  # not a key that somebody presses
     time.sleep(0.1)
     assert process.poll() is None
@@ -106,10 +108,10 @@ def test_a_third_ctrl_c_after_a_while_ends_it_at_once():
 
 
 def test_a_second_ctrl_c_after_a_while_is_told_what_a_third_one_does():
-    process = start()
+    process = start(patience_s=0.4)
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "asked\n"
-    time.sleep(stopping._PATIENCE_S)
+    time.sleep(0.4)
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "still finishing files; press Ctrl-C once more to end at once\n"
     process.send_signal(signal.SIGINT)

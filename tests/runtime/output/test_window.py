@@ -124,7 +124,7 @@ def test_a_display_that_does_not_answer_is_none(cli, model, small_clip, tmp_path
         server.listen()
         monkeypatch.setenv("DISPLAY", f"127.0.0.1:{number}")
         monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-        monkeypatch.setattr("salema.runtime.output.window._TRIAL_S", 2)
+        monkeypatch.setattr("salema.runtime.output.window._TRIAL_S", 0.5)
         ran = cli(main, small_clip, "--model", model, "--no-video", "--show")
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("salema-run: --show: there is no display that can be opened")
