@@ -8,7 +8,7 @@ from salema.benchmarks.speed.cli import main
 from salema.benchmarks.speed.cost import Point, cost_table, fit_lines
 from salema.benchmarks.speed.records import read_records
 from salema.benchmarks.speed.report import by_machine, latest
-from salema.benchmarks.studies import eval_speed
+from salema.benchmarks.studies import cpu_widths, eval_speed
 from salema.benchmarks.studies.common import cpu_of
 from salema.benchmarks.studies.metric_speed import SETTINGS
 
@@ -61,6 +61,11 @@ def test_forms_of_int8():
     assert f"{third['ratio']:.2f} {TIMES} ({third['ratio_low']:.2f}-{third['ratio_high']:.2f}) in all" in said
     assert f"{floats[1]['median_ms']:.0f} ms in place" in said
     assert f" of {floats[0]['median_ms']:.0f}, " in said.replace("\n  ", " ")
+
+
+def test_narrow_networks():
+    records = read_records(ROOT / "benchmarks/results/cpu_widths.jsonl", cpu_widths.KIND)
+    assert cpu_widths.table(records) in (ROOT / "docs/speed.md").read_text("utf-8")
 
 
 def test_cost():
