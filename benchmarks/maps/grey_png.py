@@ -79,8 +79,9 @@ def _unfiltered(rows: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     filters, pixels = rows[:, 0], rows[:, 1:].copy()
     if filters.max() > _ABOVE:
         return None
-    # A fixation map's rows are almost all 0. NumPy's any() takes four times as long.
-    held = cv2.reduce(pixels, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+    # A fixation map's rows are almost all 0. NumPy's any() takes longer, and OpenCV's reduce() starts a thread, which a
+    # process that is about to be forked must not have.
+    held = np.bitwise_or.reduce(pixels, axis=1)
     left = np.flatnonzero((filters == _LEFT) & (held > 0))
     if left.size:
         # Modulo 256, as PNG has it: the lowest bytes of the sums are enough.

@@ -162,3 +162,18 @@ print(alone, can_fork())
 done.set()
 """
     assert run(code).stdout == "True False\n"
+
+
+def test_reading_maps_leaves_a_process_that_can_be_forked(data):
+    code = """
+import sys
+from pathlib import Path
+from salema.benchmarks.maps.map_files import read_fixations, read_map
+from salema.benchmarks.scores.workers import can_fork
+for path in Path(sys.argv[1]).glob("*/maps/*.png"):
+    read_map(path)
+    read_fixations(Path(sys.argv[1], path.parts[-3], "fixation", path.name))
+print(can_fork())
+"""
+    ran = run(code, data[0].truth)
+    assert ran.stdout == "True\n", ran.stderr
