@@ -28,6 +28,13 @@ def test_states_are_handles_that_are_not_copied_to_the_host(model, disc):
         assert session.to_host(states)["ema30"].shape == (1, 32, 4, 6)
 
 
+def test_waiting_threads_leave_the_cores_to_others(model):
+    with open_session(model, "onnxruntime", "cpu", threads=2) as session:
+        options = session._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.intra_op_num_threads == 2
+
+
 @pytest.mark.parametrize(("option", "value"), [("backend", "tensorflow"), ("device", "tpu")])
 def test_unknown_backends_and_devices(model, option, value):
     with pytest.raises(UsageError, match=f"--{option} {value}: not one of auto"):
