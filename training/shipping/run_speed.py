@@ -160,7 +160,8 @@ def main() -> None:
             name: measure(name, given.video, given.frames, Path(folder) / name.replace(":", "-"))
             for name in given.weights or shipped_names()
         }
-    write_by_cpu({"video": given.video.name, "frames": given.frames, "rounds": ROUNDS, "runs": runs})
+    frames = dict.fromkeys(runs, given.frames)
+    write_by_cpu({"video": given.video.name, "frames": frames, "rounds": ROUNDS, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from salema.export.weights.checkpoints import load_checkpoint
-from salema.training.shipping.run_speed import FORMS
+from salema.training.shipping.run_speed import BACKENDS
 
 ROOT = Path(__file__).parents[3]
 PAGE = " ".join((ROOT / "docs/models.md").read_text("utf-8").split())
@@ -19,10 +19,18 @@ def record(name):
 
 
 def test_the_speed_of_whole_runs():
-    fps = record("nano_runs")["runs"]["nano"]
-    assert list(fps) == list(FORMS)
-    ort, openvino, ncnn = (found["median"] for found in fps.values())
-    assert f"{ort:.1f} frames a second in ONNX Runtime, {openvino:.1f} in OpenVINO, {ncnn:.1f} in ncnn" in PAGE
+    older, newer = (each["runs"] for each in record("whole_runs"))
+    old, new = older["nano"]["video"], newer["nano"]["video"]
+    assert set(new) >= {f"salema-run, {backend}" for backend in BACKENDS} >= set(old)
+    assert f"| `salema-run`, `auto` | - | {new['salema-run, auto']['median']:.1f} |" in PAGE
+    for backend, name in {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "ncnn": "ncnn"}.items():
+        fps = [each[f"salema-run, {backend}"]["median"] for each in (old, new)]
+        assert f"| `salema-run`, {name} | {fps[0]:.1f} | {fps[1]:.1f} |" in PAGE
+    for loop in (name for name in new if name.endswith("a loop")):
+        assert f"| - | {new[loop]['median']:.1f} |" in PAGE
+    for ways in (newer["nano"]["folder"], *newer["seeded"].values()):
+        for way in ways.values():
+            assert f"{way['median']:.1f}" in PAGE
 
 
 def test_the_runs_that_made_nano():
