@@ -205,8 +205,8 @@ def load_part(model: Path, threads: int) -> tuple[Any, ModelSpec]:
 def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]], threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait busily take the cores from decoding, encoding and other programs. With two processes side by side
-    # a step then takes 17.8 ms, else 10.0; alone 6.4 and 6.7 (nano, 1.32, 2 cores of a Zen 5, tried by hand).
+    # Threads that wait busily take the cores from decoding, encoding and other programs. Two processes side by side
+    # then take 17.8 ms a step, else 10.0; one alone 6.4 and 6.7 (nano, 1.32, 2 cores of a Zen 5, tried by hand).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _QUIET
     # ONNX Runtime's own fallback prints to stdout and takes other providers.
