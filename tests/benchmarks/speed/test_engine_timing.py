@@ -28,7 +28,7 @@ def test_parts_are_timed_apart_and_all_memory_is_given_back(exported, options, g
     parts = found.upload.mean_ms + found.compute.mean_ms + found.download.mean_ms
     assert found.latency.mean_ms == pytest.approx(parts)
     assert 0 < found.enqueue.median_ms < found.compute.median_ms
-    assert 0 < found.throughput_qps < 1e3 / found.compute.mean_ms * 3
+    assert 0 < found.throughput_qps < 1e3 / found.compute.median_ms * 3  # a mean may hold another program's turn
 
 
 def test_what_was_opened_for_the_bare_engine_is_closed_again(model, monkeypatch):
