@@ -75,6 +75,14 @@ def test_upsamplings_of_a_plain_graph_are_folded_as_it_is_loaded(exported, optio
     assert kinds.count("ConvolutionBackpropData") == 4
 
 
+def test_a_session_runs_the_folded_graph(model):
+    with open_session(model, "openvino", "cpu") as session:
+        nodes = session._request.get_compiled_model().get_runtime_model().get_ops()
+        kinds = [node.get_rt_info()["layerType"] for node in nodes]
+    assert kinds.count("Deconvolution") == 4
+    assert "Interpolate" not in kinds
+
+
 def test_the_folded_kernel_does_what_the_two_layers_do():
     rng = np.random.default_rng(0)
     weight, x = rng.normal(size=(5, 3, 3, 3)), torch.from_numpy(rng.normal(size=(1, 3, 6, 7)))
