@@ -87,6 +87,7 @@ def written_by(cli, clip, out, *named):
     return {path.name: path.read_bytes() for path in paths}, arrays_of(out / "raw.npz"), ran.err
 
 
+@pytest.mark.usefixtures("steady_x264")
 @pytest.mark.parametrize("kind", MODELS)
 def test_salema_run_writes_what_it_writes_on_the_cpu(kind, cli, small_clip, tmp_path, monkeypatch):
     monkeypatch.setattr(trt_session, "open_engine", open_engine)

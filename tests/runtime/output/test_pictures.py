@@ -218,6 +218,7 @@ def test_of_several_streams_there_are_no_pictures(exported, on_device):
             session.step_picture(np.zeros((8, 8, 3), np.uint8), states, np.ones(1, np.float32), Look(None))
 
 
+@pytest.mark.usefixtures("steady_x264")
 @pytest.mark.parametrize("normalise", ["frame", "running", "none"])
 def test_numbers_cuts_and_raw_maps_are_the_same_as_on_the_cpu(model, on_device, tmp_path, normalise):
     frames = np.concatenate([natural(40, (90, 120)) // 8, 255 - natural(10, (90, 120)) // 8])
@@ -236,6 +237,7 @@ def test_numbers_cuts_and_raw_maps_are_the_same_as_on_the_cpu(model, on_device, 
         assert (tmp_path / "gpu" / path.relative_to(tmp_path / "cpu")).read_bytes() == path.read_bytes(), path
 
 
+@pytest.mark.usefixtures("steady_x264")
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_whole_video_is_the_same_file_as_on_the_cpu(model, on_device, small_clip, tmp_path, view):
     stream, _, _ = on_device()
