@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from salema.benchmarks.machine.environment import describe_environment
-from salema.benchmarks.machine.peaks import measure_peaks, usable_cores
+from salema.benchmarks.machine.peaks import core_numbers, measure_peaks
 from salema.benchmarks.machine.rates import measure_products
 from salema.runtime.files.whole_files import write_bytes
 
@@ -87,7 +87,7 @@ def main() -> None:
     file = Path(sys.argv[1])
     kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     environment = describe_environment()
-    most = len(usable_cores())
+    most = len(core_numbers())
     counts = sorted({*(2**power for power in range(most.bit_length())), most})
     name = name_of(environment)
     before = {one["peaks"]["cores"]: one for one in kept.get(name, {"measured": []})["measured"]}

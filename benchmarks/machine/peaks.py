@@ -38,7 +38,7 @@ class Peaks:
     how: str
 
 
-def usable_cores() -> list[int]:
+def core_numbers() -> list[int]:
     """Returns the numbers of the cores that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
@@ -56,7 +56,7 @@ def measure_peaks(precisions: set[str], cores: int | None = None, most_s: float 
         BackendError: an instruction does not compute what it should.
     """
     compiler = Compiler()
-    chosen = usable_cores()[:cores]
+    chosen = core_numbers()[:cores]
     clock = compiler.compile_clock()
     count = max(min(_BURSTS, round(most_s / _BURST_S)), _FEWEST_BURSTS)
     rates: dict[str, float] = {}

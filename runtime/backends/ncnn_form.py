@@ -89,7 +89,7 @@ def ncnn_weights(form: NcnnForm, model: Path) -> list[bytes]:
             elif kind == CONVOLUTION:
                 count = int(next(word for word in rest if word.startswith(_COUNT)).removeprefix(_COUNT))
                 weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
-                # With --mean-channel the first layer has a fourth input channel, which ncnn needs not.
+                # With --mean-channel the first layer has a fourth input channel, which ncnn does not need.
                 weight = weight.reshape(len(bias), -1)[:, : count // len(bias)]
                 if weight.size != count:
                     raise ValueError(f"{name} has {weight.size} weights, and not {count}")  # noqa: TRY301 - told below

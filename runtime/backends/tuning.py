@@ -74,13 +74,12 @@ def try_all(backends: list[str], open_model: Open) -> tuple[Session, Trial]:
     try:
         for backend in backends:
             try:
-                session = open_model(backend)
+                session, step_ms, saliency = _open_and_time(backend, open_model)
             except NOT_HERE as error:
                 if backend == CANDIDATES[0] and isinstance(error, ModelError):  # the file is wrong, for the others too
                     raise
                 trial.passed_over[backend] = f"{backend} passed over: {error}"
                 continue
-            step_ms, saliency = _time(session)
             if backend == CANDIDATES[0] and np.isfinite(saliency).all():  # else whatever runs the model tells it
                 expected = saliency
             far = None if expected is None else float(np.abs(saliency - expected).max())
@@ -101,6 +100,16 @@ def try_all(backends: list[str], open_model: Open) -> tuple[Session, Trial]:
     if best is None:
         raise BackendError("; ".join(trial.passed_over.values()))
     return best, trial
+
+
+def _open_and_time(backend: str, open_model: Open) -> tuple[Session, float, NDArray[np.float32]]:
+    """Opens the model with a backend; returns its session, and what `_time` returns of it."""
+    session = open_model(backend)
+    try:
+        return session, *_time(session)
+    except BaseException:
+        session.close()
+        raise
 
 
 def _time(session: Session) -> tuple[float, NDArray[np.float32]]:

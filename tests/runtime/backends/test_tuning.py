@@ -78,6 +78,26 @@ def test_one_that_gives_another_map_is_not_taken(model):
     assert str(trial).endswith("; openvino passed over: its map differs by 0.0002 from onnxruntime's")
 
 
+def test_one_that_opens_and_can_not_step_is_passed_over_and_closed(model, monkeypatch):
+    opened = {}
+
+    def open_model(backend):
+        opened[backend] = Slowed(open_session(model, backend, "cpu"))
+        if backend == "openvino":
+
+            def fail(*_):
+                raise BackendError("no memory is left")
+
+            monkeypatch.setattr(opened[backend], "step", fail)
+        return opened[backend]
+
+    session, trial = try_all(list(CANDIDATES), open_model)
+    session.close()
+    assert set(trial.step_ms) == {"onnxruntime", "ncnn"}
+    assert trial.passed_over == {"openvino": "openvino passed over: no memory is left"}
+    assert not any(each.is_open for each in opened.values())
+
+
 def test_where_none_works_all_reasons_are_told():
     def open_model(backend):
         raise BackendError(f"{backend} is broken")
