@@ -117,7 +117,7 @@ def test_every_command_keeps_to_itself(alone, exported, small_clip, tmp_path, na
 @pytest.mark.parametrize(
     "module", ["salema.export.int8.quantize", "salema.benchmarks.peers.peers", "salema.runtime.backends.ort_session"]
 )
-def test_whatever_is_imported_first_asks_for_no_telemetry_before_onnx_runtime_is_there(alone, module):
+def test_telemetry_is_off_before_onnx_runtime_loads_whichever_module_is_imported_first(alone, module):
     code = f"""
 import os, sys
 class Watch:

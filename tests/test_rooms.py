@@ -98,7 +98,7 @@ def test_the_wheel_holds_every_room_but_those_left_out():
     assert set(re.findall(r'"(salema[\w.]+)"', listed[1])) == packages - NOT_IN_WHEEL
 
 
-def test_what_is_in_the_wheel_needs_nothing_that_is_not():
+def test_modules_in_the_wheel_import_no_module_outside_it():
     outside = [
         f"{name} imports {other}"
         for name, others in GRAPH.items()

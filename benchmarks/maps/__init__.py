@@ -1,1 +1,1 @@
-"""Maps, densities and fixations as they lie on disk."""
+"""Maps, densities and fixations on disk."""

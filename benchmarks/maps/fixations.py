@@ -1,4 +1,4 @@
-"""The fixations of a whole dataset, read once, and those of other frames that shuffled AUC takes for negatives."""
+"""The fixations of a dataset, read once, and the other frames' fixations that are shuffled AUC's negatives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.random import Generator, default_rng  # here, or each worker process would load NumPy's generators anew
+from numpy.random import Generator, default_rng  # imported here, or each worker process would load NumPy's generators
 
 from salema.benchmarks.maps.map_files import read_fixations
 from salema.benchmarks.metrics.resizing import resize
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from salema.benchmarks.metrics.protocols import Protocol
 
-_KEPT_VIDEOS = 16  # those that workers are in at a time
+_KEPT_VIDEOS = 16  # as many as workers use at a time
 _KEPT_FRAMES = 4096  # some hundred indices each
 
 
@@ -45,7 +45,7 @@ class Places:
         return fixated
 
     def at(self, size_hw: tuple[int, int]) -> NDArray[np.intp]:
-        """Returns the indices `(n,)` in a map of another size, of the pixels that hold the same places."""
+        """Returns the indices `(n,)` of the same places in a map of another size."""
         if size_hw == self.size_hw:
             return self.indices.astype(np.intp)
         rows, columns = np.divmod(self.indices.astype(np.intp), self.size_hw[1])
@@ -72,8 +72,8 @@ class OtherFixations:
     Args:
         places: the fixations of all frames that take part, by video, or the files to read them from when they are
             drawn; None where they are not known.
-        protocol: how many frames, from where.
-        seed: of the draws, which depend on nothing else but the videos and their names.
+        protocol: says how many frames are drawn, and from which videos.
+        seed: of the draws, which otherwise depend only on the videos and their names.
         first: videos that are drawn from before the others, where draws are for a whole video.
         read: reads the fixations of a frame of a video that are not read yet; None: `read_places`.
     """
@@ -98,7 +98,7 @@ class OtherFixations:
         self._read_once = functools.lru_cache(_KEPT_FRAMES)(self._read_drawn)
 
     def at(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[Any] | None:
-        """Returns how often each place was fixated in other frames, int32 `(H, W)`; None if that is nowhere known.
+        """Returns how often each place was fixated in other frames, int32 `(H, W)`; None if that is not known.
 
         Where the protocol draws frames, places of several of them count once, as bool; where it draws them for a whole
         video, it is the average of their maps of 0 and 255, uint8 as in the published code.
@@ -135,7 +135,7 @@ class OtherFixations:
         return _union(self._read(others[:count]), size_hw)
 
     def fewest(self, videos: Iterable[str]) -> int | None:
-        """Returns how many frames there are to draw from for the video that has the fewest; None if that is enough."""
+        """Returns the least number of frames that any video can draw from; None if it is enough."""
         wanted, total = self._protocol.other_frames or 0, len(self._all_frames)
         own = (len(self._known[video]) if self._protocol.per_video else 1 for video in videos)
         found = max(total - max(own, default=0), 0)
@@ -152,7 +152,7 @@ class OtherFixations:
 
 
 def seeded(seed: int, *names: object) -> Generator:
-    """Returns a generator of its own for what is named, the same whatever else is drawn, and in which order."""
+    """Returns a generator for these names; other draws and their order don't change it."""
     return default_rng([seed, zlib.crc32(os.fsencode("/".join(map(str, names))))])
 
 
@@ -171,7 +171,7 @@ def _union(frames: Iterable[Places | None], size_hw: tuple[int, int]) -> NDArray
 
 
 def _average(frames: Iterable[Places | None], size_hw: tuple[int, int], *, by_area: bool) -> NDArray[np.uint8]:
-    """Averages maps that hold 255 where somebody looked, and cuts off what is less than a level."""
+    """Averages maps of 0 and 255, rounded down."""
     found = [frame for frame in frames if frame is not None]
     if by_area:  # a place grows or fades with the size of its frame
         total = sum((_resized_by_area(frame, size_hw) for frame in found), np.zeros(size_hw, np.float32))

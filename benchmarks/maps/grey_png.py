@@ -1,8 +1,8 @@
-"""Grey PNGs of 8 bits, decoded two to ten times as fast as OpenCV does it; the rest is left to OpenCV.
+"""Grey PNGs of 8 bits, decoded two to ten times as fast as by OpenCV. Other images are left to OpenCV.
 
-Most of an evaluation's time on one core is libpng's: a fixation map is almost empty, and takes as long as a picture.
-Rows that are stored as they are, or as differences to the left or from above, are put together by whole rows. zlib-ng
-unpacks them where it is installed.
+Most of an evaluation's time on one core was spent in libpng: an almost empty fixation map takes as long as a picture.
+Here rows without a filter, and those with the filters Sub and Up, are decoded as whole rows. zlib-ng inflates them, if
+it is installed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ except ImportError:
 _START = b"\x89PNG\r\n\x1a\n"
 _GREY_8_BITS = (8, 0, 0, 0, 0)  # depth, colours, compression, filters, no interlacing
 _HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"tEXt", b"zTXt", b"iTXt", b"gAMA", b"sRGB", b"cHRM", b"iCCP"}
-_LEFT, _ABOVE = 1, 2  # what a row's differences are from; further filters mix both
-_MOST_PIXELS = 2**23  # of which the sums of 255 fit in an int32
+_LEFT, _ABOVE = 1, 2  # a row's filter: differences to the left, or from above; the other filters mix both
+_MOST_PIXELS = 2**23  # widest row whose sums of 255 fit in an int32
 
 
 def decode_grey_png(data: bytes) -> NDArray[np.uint8] | None:
-    """Returns an image's pixels `(H, W)`; None where it is anything else, or damaged, for another decoder to say."""
+    """Returns an image's pixels `(H, W)`; None if it is of another kind or damaged: another decoder will tell."""
     try:
         chunks = list(_chunks(data))
         if not chunks or chunks[0][0] != b"IHDR" or {kind for kind, _ in chunks} - _HARMLESS:
@@ -47,7 +47,7 @@ def decode_grey_png(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields kinds and contents up to the end.
+    """Yields the kind and content of each chunk.
 
     Raises:
         ValueError: a check sum is wrong, or the data is no PNG.
@@ -68,14 +68,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _unpacked(packed: bytes, expected_bytes: int) -> NDArray[np.uint8] | None:
     unpacking = _zlib.decompressobj()
-    found = unpacking.decompress(packed, expected_bytes + 1)  # no more, whatever a bomb holds
+    found = unpacking.decompress(packed, expected_bytes + 1)  # a bomb's further bytes are not inflated
     if len(found) != expected_bytes or not unpacking.eof:
         return None
     return np.frombuffer(found, np.uint8)
 
 
 def _unfiltered(rows: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Takes rows `(H, 1 + W)`, each after the number of its filter, to pixels."""
+    """Turns filtered rows `(H, 1 + W)`, whose first byte is the filter's number, into pixels."""
     filters, pixels = rows[:, 0], rows[:, 1:].copy()
     if filters.max() > _ABOVE:
         return None
@@ -84,7 +84,7 @@ def _unfiltered(rows: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     held = np.bitwise_or.reduce(pixels, axis=1)
     left = np.flatnonzero((filters == _LEFT) & (held > 0))
     if left.size:
-        # Modulo 256, as PNG has it: the lowest bytes of the sums are enough.
+        # PNG adds modulo 256: the lowest byte of each sum.
         sums = cv2.integral(pixels if left.size == len(pixels) else pixels[left])[:, 1:].astype(np.uint8)
         pixels[left] = sums[1:] - sums[:-1]
     for row in np.flatnonzero(filters == _ABOVE):

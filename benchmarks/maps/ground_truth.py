@@ -1,4 +1,4 @@
-"""Where the datasets keep what people looked at.
+"""Finds a dataset's ground truth: where people looked.
 
 A video is a folder with `maps` (density) and `fixation` (binary) in it; fixations may also be MATLAB files in
 `fixation/maps`. The two may lie outside as well: `maps/<video>`, `fixation/<video>`. Numbers may have any padding.
@@ -22,10 +22,10 @@ _FIXATION = ("fixation", "fixations")
 
 @dataclass(frozen=True)
 class FrameTruth:
-    """What is known of one frame.
+    """The ground truth of one frame.
 
     Attributes:
-        name: the stem of its files, which is the frame's own.
+        name: the stem of its files, which is the frame's name.
         density: the map that CC, SIM and KL take, if there is one.
         fixation: the binary map that NSS and the AUCs take, if there is one.
     """
@@ -37,12 +37,12 @@ class FrameTruth:
 
 @dataclass(frozen=True)
 class VideoTruth:
-    """What is known of one video.
+    """The ground truth of one video.
 
     Attributes:
-        name: the video's in the ground truth.
-        frames: what is known of its frames, in order.
-        images: the stems of all its frames, in order, where the dataset's images lie there too; empty where not.
+        name: the video's name in the ground truth.
+        frames: the ground truth of its frames, in order.
+        images: the stems of all its frames, in order, if the dataset's images are in the folder too; else empty.
     """
 
     name: str
@@ -51,7 +51,7 @@ class VideoTruth:
 
 
 def video_key(dataset: str, name: str) -> str:
-    """Returns what a video is known by: DHF1K's by their number, whatever its padding."""
+    """Returns a video's key: its name, or for DHF1K its number without padding."""
     return str(int(name)) if dataset == "DHF1K" and name.isdecimal() else name
 
 
@@ -99,7 +99,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def _images(dataset: str, root: Path) -> dict[str, tuple[str, ...]]:
-    """Lists the stems of the dataset's frames, by `video_key`, where they lie beside the ground truth."""
+    """Lists the stems of the dataset's frames, by `video_key`, if they are beside the ground truth."""
     home = root
     if dataset == "DHF1K":
         home = next((place / "frames" for place in (root, root.parent) if (place / "frames").is_dir()), root)
@@ -126,30 +126,31 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 def _frames(density: Path | None, fixation: Path | None) -> tuple[FrameTruth, ...]:
     densities = map_files(density)
-    # The same fixations also as MATLAB files: images are taken where there are both.
+    # If fixations are there both as images and as MATLAB files, the images are taken.
     fixations = map_files(fixation and fixation / "maps") | map_files(fixation)
     named = natural_order((fixations | densities).items(), lambda item: item[0])
     return tuple(FrameTruth(path.stem, densities.get(key), fixations.get(key)) for key, path in named)
 
 
 def frame_key(stem: str) -> str:
-    """Returns what a frame is known by: its number, whatever its padding, if it has one alone."""
+    """Returns a frame's key: its name, or where that is a number, the number without padding."""
     return str(int(stem)) if stem.isdecimal() else stem
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()  # a link to itself is no folder, and no error
+    # DirEntry.is_dir raises OSError for a link to itself; Path's says that it is no folder.
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def map_files(folder: Path | None) -> dict[str, Path]:
-    """Finds the maps in a folder, by `frame_key`; none where there is no folder. An image goes before a MATLAB file.
+    """Finds the maps in a folder, by `frame_key`; none without a folder. An image is preferred to a MATLAB file.
 
     Raises:
         MapError: two images are of the same frame.
     """
     if folder is None or not folder.is_dir():
         return {}
-    with os.scandir(folder) as entries:  # which knows folders without another look at each
+    with os.scandir(folder) as entries:  # tells folders from files without a stat of each
         names = [entry.name for entry in entries if entry.name[0] != "." and not _is_folder(entry)]
     kinds = {name: splitext(name)[1].lower() for name in names}  # noqa: PTH122 - a Path takes five times as long
     found: dict[str, Path] = {}

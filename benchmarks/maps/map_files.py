@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 MATLAB = ".mat"
 MAP_FILES = {*IMAGES, MATLAB}
-_TAKEN = (np.uint8, np.uint16, np.float32, np.float64)  # what OpenCV resizes
+_TAKEN = (np.uint8, np.uint16, np.float32, np.float64)  # types that OpenCV resizes
 
 
 def read_map(path: Path) -> Map:
-    """Reads a saliency or density map `(H, W)` as uint8, uint16, float32 or float64, whatever the file has.
+    """Reads a saliency or density map `(H, W)` as uint8, uint16, float32 or float64, the type of the file.
 
-    Types of numbers that OpenCV does not resize become float64.
+    Types that OpenCV does not resize become float64.
 
     Raises:
-        MapError: the file is missing, can't be read, is in colours, or holds negative numbers, NaN or infinity.
-        MissingDependencyError: it is MATLAB's and SciPy is not installed.
+        MapError: the file is missing, can't be read, has colours, or holds negative numbers, NaN or infinity.
+        MissingDependencyError: it is a MATLAB file and SciPy is not installed.
     """
     values = read_matlab(path) if path.suffix.lower() == MATLAB else _read_image(path)
     check_map(values, path)
@@ -59,7 +59,7 @@ def read_fixations(path: Path) -> tuple[tuple[int, int], NDArray[np.intp]]:
 
     Raises:
         MapError: the file is missing, can't be read, or isn't binary: 0 and one other value.
-        MissingDependencyError: it is MATLAB's and SciPy is not installed.
+        MissingDependencyError: it is a MATLAB file and SciPy is not installed.
     """
     values = read_map(path)
     places = places_of(values)

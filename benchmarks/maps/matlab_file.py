@@ -1,4 +1,4 @@
-"""Maps in MATLAB's files, of which DHF1K's fixations are some."""
+"""Reads maps from MATLAB files, as DHF1K has its fixations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_matlab(path: Path) -> NDArray[Any]:
     """Reads the matrix `I` `(H, W)` of numbers; logical ones become uint8.
 
     Raises:
-        MapError: the file can't be read, unfolds to more than a map can have, or holds no such matrix.
+        MapError: the file can't be read, inflates to more than a map can have, or holds no such matrix.
         MissingDependencyError: SciPy is not installed.
     """
     try:
@@ -48,7 +48,7 @@ def read_matlab(path: Path) -> NDArray[Any]:
         raise
     except NotImplementedError as error:
         raise MapError(f"{path}: is a MATLAB 7.3 file; save it in MATLAB with -v7") from error
-    except Exception as error:  # whatever its parser meets in a damaged file
+    except Exception as error:  # SciPy's parser raises many kinds for a damaged file
         raise MapError(f"{path}: can't be read as a MATLAB file ({reason(error)})") from error
     if values.ndim != 2 or values.dtype.kind not in "buif" or not values.size:  # noqa: PLR2004 - rows and columns
         raise MapError(f"{path}: {_NAME} is {values.dtype} {values.shape}; numbers (H, W) expected")
@@ -56,7 +56,7 @@ def read_matlab(path: Path) -> NDArray[Any]:
 
 
 def _check_declared(path: Path, data: bytes, matlab: ModuleType) -> None:
-    """Refuses a file by what it says of itself, and by what it unfolds to, before any of it is kept."""
+    """Refuses a file whose declared or inflated size is too great, before it is read into memory."""
     declared = {name: (shape, kind) for name, shape, kind in matlab.whosmat(io.BytesIO(data))}
     if _NAME not in declared:
         raise MapError(f"{path}: holds {', '.join(declared) or 'nothing'}; a map in the variable {_NAME} expected")
@@ -69,7 +69,7 @@ def _check_declared(path: Path, data: bytes, matlab: ModuleType) -> None:
 
 
 def _unfolds_to_more(data: bytes) -> bool:
-    """Whether the compressed parts come to more than `MOST_IMAGE_BYTES`, whatever sizes they declare."""
+    """Whether the compressed parts inflate to more than `MOST_IMAGE_BYTES`."""
     order = "<" if data[126:128] == b"IM" else ">"
     view, at, total_bytes = memoryview(data), _HEAD_BYTES, 0
     while at + 8 <= len(data):
@@ -83,7 +83,7 @@ def _unfolds_to_more(data: bytes) -> bool:
 
 
 def _unfolded_bytes(packed: memoryview, enough: int) -> int:
-    """Counts what a zlib stream unfolds to, up to a little more than `enough`; none of it is kept."""
+    """Counts the bytes that a zlib stream inflates to, up to a little more than `enough`, and keeps none."""
     stream, total_bytes = zlib.decompressobj(), 0
     for start in range(0, len(packed), _BLOCK_BYTES):
         waiting: bytes | memoryview = packed[start : start + _BLOCK_BYTES]

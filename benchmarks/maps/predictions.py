@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Matched:
-    """One video of which there are maps, and ground truth.
+    """One video that has maps and ground truth.
 
     Attributes:
         files: the map's file, or the image that the model takes, by the index of the frame in the ground truth.
@@ -41,13 +41,13 @@ class Matched:
 
 
 class MapSource(Protocol):
-    """Whose maps are scored.
+    """A source of maps to score: files, or a model.
 
     Attributes:
-        label: what it is called in tables.
-        videos: what it has of each video, by `video_key`.
+        label: its name in tables.
+        videos: its maps of each video, by `video_key`.
         without_truth: its videos that have no ground truth.
-        made_by: what made its maps, a sentence each; empty where nothing tells.
+        made_by: what made its maps, a sentence each; empty if that is not known.
     """
 
     label: str
@@ -92,7 +92,7 @@ class PredictedMaps:
         if not root.is_dir():
             raise MapError(f"{root}: no such folder; name the one that holds the predictions")
         root = testing_folder(dataset, root)
-        # Of datasets in images, <weights>_predictions lie in each video's folder.
+        # In datasets of images, <weights>_predictions are in each video's folder.
         place = root if dataset in IN_IMAGES else find_predictions(root, weights)
         label = weights or place.resolve().name
         self.videos: dict[str, Matched] = {}
@@ -164,7 +164,7 @@ def _predictions(
             _claim(names, key, folder.name, place)
             yield key, folder.name, files
     if lacking and not names and weights is not None:
-        find_predictions(lacking, weights)  # says what it holds instead
+        find_predictions(lacking, weights)  # raises, and says what the folder holds
 
 
 def _has_predictions(folder: Path, weights: str) -> bool:
@@ -172,7 +172,7 @@ def _has_predictions(folder: Path, weights: str) -> bool:
 
 
 def _claim(names: dict[str, str], key: str, name: str, root: Path) -> None:
-    """Remembers a video's folder by its key; refuses a second one."""
+    """Notes a video's folder by its key; refuses a second one."""
     if key in names:
         raise MapError(f"{root}: holds {names[key]} and {name}, which are the same video; remove one")
     names[key] = name
@@ -263,7 +263,7 @@ class ModelMaps:
         self.made_by: tuple[str, ...] = (f"the maps are made, as they are scored, by {title_of(stream)}",)
 
     def maps(self, key: str) -> Iterator[tuple[int, Callable[[], Map]]]:
-        """See `MapSource`; frames without ground truth are run too, for the state's sake.
+        """See `MapSource`; frames without ground truth are run too, as they change the state.
 
         Raises:
             VideoError: a frame can't be read.

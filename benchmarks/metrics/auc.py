@@ -1,7 +1,7 @@
-"""Areas under the ROC curve of a saliency map: how well its values tell fixated places from others.
+"""Areas under the ROC curve of a saliency map: how well its values separate fixated pixels from others.
 
 Every function takes values in any range, finite, or the `Counting` of a map, which several can share, and fixations as
-`runtime.metrics.places_of` does. A flat map can't tell anything: 0.5.
+`runtime.metrics.places_of` does. A flat map scores 0.5.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPLITS = 100
 STEPS = 10  # thresholds are 0, 1/10, ... of the map's range
 JITTER = 1e-7
 _FINEST = 2.0**-30  # a hundredth of the jitter
-# The chance that it takes a float32 of 1 to the next one: 1.19e-7 away, so it must be more than half of that.
+# The chance that jitter rounds a float32 of 1 up to the next one, 1.19e-7 above: it must exceed half of that.
 RAISED = 1 - 2**-24 / JITTER
 
 
@@ -52,7 +52,7 @@ def exact_auc(positives: Map, negatives: Map | Counting, weights: Map | None = N
 def without_positives(auc: float, positives: int, pixels: int) -> float:
     """Returns `exact_auc` against the other pixels from that against all, the positives among them.
 
-    Among themselves positives score a half, as for each pair that one wins the other loses.
+    Positives against each other score a half: what one of a pair wins, the other loses.
     """
     return (pixels * auc - positives / 2) / (pixels - positives)
 
@@ -66,11 +66,11 @@ def auc_judd(
 ) -> float:
     """AUC-Judd with a threshold at each fixated value, as the published code and the MIT benchmark have it.
 
-    Fixated pixels of equal value are counted one after the other, so ties cost something. The published jitter of 1e-7
-    breaks them: what it leads to is drawn here, the ranks of the fixated pixels among those of equal value. In float32,
-    in which the published code keeps 0..255, there is room for such jitter only at 0; a 1 goes up by one unit in the
-    last place or stays, and greater levels stay.
-    The curve goes straight from (0, 0) to its first point, which flatters a map where there are few fixations.
+    Fixated pixels of equal value are counted one after the other, so ties lower the score. The published code breaks
+    ties by a jitter of up to 1e-7. Here the result of that jitter is drawn: the ranks of the fixated pixels among those
+    of equal value. The published code keeps 0..255 in float32, where such jitter changes only 0 and 1: a 1 rises by one
+    unit in the last place or stays, and greater levels stay.
+    The curve goes straight from (0, 0) to its first point, so a map scores too high where there are few fixations.
 
     Args:
         saliency: `(H, W)`.
@@ -96,8 +96,8 @@ def auc_judd(
 def _ranks(
     counted: Counting, fixated: Map, rng: np.random.Generator | None, *, in_float32: bool
 ) -> tuple[Map, NDArray[np.intp]]:
-    """Returns the fixated values, rising, and how many pixels are above each one or it itself, after the jitter."""
-    # Pixels of one level that was resized differ by less than 1e-12, and jitter mixes them all the same.
+    """Returns the fixated values, rising, and how many pixels are at or above each after the jitter."""
+    # Resizing makes pixels of one level differ by less than 1e-12; the jitter is far greater, so they count as equal.
     step = _FINEST if rng is not None else None
     thresholds = np.sort(fixated)
     higher, above = counted.above(thresholds, step=step)
@@ -122,15 +122,15 @@ def _jittered(values: Map, rng: np.random.Generator) -> NDArray[np.float32]:
 def _break_ties(
     above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.intp], rng: np.random.Generator, *, black_only: bool
 ) -> None:
-    """Draws ranks among pixels of equal value, and leaves in `above` the pixels that are above each one or it itself.
+    """Draws ranks among pixels of equal value; `above` then counts the pixels at or above each one.
 
-    All are `(n,)`, `thresholds` rising; `above` counts the pixels of equal or greater value, `higher` of greater.
+    All are `(n,)`, `thresholds` rising. Before, `above` counts pixels of equal or greater value, `higher` of greater.
     """
     free = np.flatnonzero((above - higher > 1) & ((thresholds == 0) | (not black_only)))
     levels, equal = thresholds[free], (above - higher)[free]
     ranks = rng.integers(equal)
     ranks = ranks[np.lexsort((-ranks, levels))]
-    # Where one was drawn twice, all of that value are drawn again, this time without putting back.
+    # Where a rank was drawn twice, all of that value are drawn again, without replacement.
     twice = (levels[1:] == levels[:-1]) & (ranks[1:] == ranks[:-1])
     for level in set(levels[1:][twice].tolist()):
         own = np.flatnonzero(levels == level)
@@ -139,7 +139,7 @@ def _break_ties(
 
 
 def _raise_ones(above: NDArray[np.intp], thresholds: Map, higher: NDArray[np.intp], rng: np.random.Generator) -> None:
-    """Raises each pixel of level 1 by chance; `above` is corrected. Arguments are those of `_break_ties`."""
+    """Raises pixels of level 1 at random, and corrects `above`. Arguments are those of `_break_ties`."""
     own = np.flatnonzero(thresholds == 1)
     if not len(own):
         return
@@ -186,7 +186,7 @@ def auc_borji(saliency: Map | Counting, fixations: Map, rng: np.random.Generator
 
 
 def _reached(counted: Counting, values: Map, *, at_top: bool) -> NDArray[np.int64]:
-    """Counts values by the highest threshold they reach: of 0, 1/10, ... 9/10 of the map's range, and perhaps 1."""
+    """Counts values by the highest threshold they reach: 0, 1/10, ... 9/10 of the map's range, and 1 if `at_top`."""
     stretched = (values.astype(np.float64) - counted.low) / (counted.high - counted.low)
     reached = np.searchsorted(_thresholds(at_top=at_top), stretched, "right")
     return np.bincount(reached - 1, minlength=STEPS + at_top)
@@ -206,7 +206,7 @@ def _reached_of_all(counted: Counting, *, at_top: bool) -> NDArray[np.int64]:
 
 
 def step_values(saliency: Measured | Counting, *, at_top: bool) -> Map:
-    """Returns the values `(thresholds,)` that `auc_borji` asks a map of floating-point numbers about."""
+    """Returns the thresholds `(thresholds,)` of `auc_borji` for a map of floating-point numbers."""
     low, high = saliency.low, saliency.high
     values: Map = (low + _thresholds(at_top=at_top) * (high - low)).clip(low, high).astype(saliency.values.dtype)
     return values
@@ -217,9 +217,9 @@ def _thresholds(*, at_top: bool) -> NDArray[np.float64]:
 
 
 def _stepped(positives: NDArray[np.int64], drawn: NDArray[np.int64]) -> float:
-    """Returns the mean area over splits, of which `drawn` is the sum: at fixed thresholds it is that of the mean curve.
+    """Returns the mean area over splits, whose counts `drawn` sums: at fixed thresholds, the area of the mean curve.
 
-    Both count by the threshold that is reached, `(thresholds,)`.
+    Both arrays count values by the highest threshold they reach, `(thresholds,)`.
     """
     hits, false_alarms = (np.cumsum(counts[::-1]) / counts.sum() for counts in (positives, drawn))
     return _area(false_alarms, hits)

@@ -1,4 +1,4 @@
-"""How many pixels of a map are above a value, without sorting it: levels are counted, and only few pixels compared."""
+"""Counts the pixels of a map above a value without sorting: levels are counted, and few pixels are compared."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 _COUNTED = (np.uint8, np.uint16)
 _LEVELS = 2**13
-_CROWDED = 64  # levels that have more than one pixel of so many
-_LOOKS_UP_16_BITS = int(cv2.__version__.partition(".")[0]) >= 5  # noqa: PLR2004 - OpenCV 5: in half of NumPy's time
-_LEAST, _MOST = 1e-30, 1e30  # ranges that float32 has room for
+_CROWDED = 64  # a level with more than one in 64 of the pixels is compared whole
+_LOOKS_UP_16_BITS = int(cv2.__version__.partition(".")[0]) >= 5  # noqa: PLR2004 - OpenCV 5 takes half of NumPy's time
+_LEAST, _MOST = 1e-30, 1e30  # ranges that float32 can hold
 
 
 class Counting:
-    """The values of a map, counted by level once for all that is asked about them.
+    """The values of a map, counted by level once; several metrics use the counts.
 
     Values of uint8 and uint16 are their own levels. Others are sorted into 8192 of equal width: those in a level
     above a value's are above it, those in the same level are compared with it.
 
     Args:
         saliency: `(H, W)`, finite, not all equal.
-        asked: values `(m,)` that will be asked about, from the least value to the greatest: those in their levels are
-            looked up together.
+        asked: thresholds `(m,)` that `above` will get, from the least value to the greatest: pixels in their levels
+            are looked up in one go.
     """
 
     def __init__(self, saliency: Map | Measured, asked: Map | None = None) -> None:
@@ -83,7 +83,7 @@ class Counting:
         at = self._levels_of(thresholds)
         if step:
             thresholds = np.rint(thresholds / step) * step
-        # A black background is one level: to compare all of it with its threshold is faster than to look each up.
+        # A black background is one level: comparing all of it is faster than looking each pixel up.
         crowded = self.counts[at] > self.values.size // _CROWDED
         higher, above = (np.empty(len(thresholds), counts.dtype) for _ in range(2))
         for level in set(thresholds[crowded].tolist()):
@@ -131,7 +131,7 @@ class Counting:
         scaled = np.subtract(values, low, dtype=number, casting="same_kind")
         if number is np.float32:
             scaled *= number(_LEVELS - 1) / (high - low)
-        else:  # the factor can be too great
+        else:  # the factor can overflow
             scaled /= high - low
             scaled *= number(_LEVELS - 1)
         levels: NDArray[np.uint16] = scaled.astype(np.uint16)
@@ -139,13 +139,13 @@ class Counting:
 
     @cached_property
     def _number(self) -> type[np.float32 | np.float64]:
-        """What levels are computed in: float32 takes half the time, and has room for most ranges."""
+        """The type in which levels are computed: float32 takes half the time, and most ranges fit."""
         fits = max(-self.low, self.high) < _MOST and np.float32(self.high) - np.float32(self.low) > _LEAST
         return np.float32 if fits else np.float64
 
 
 def _marked_places(levels: NDArray[np.uint16], marked: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Returns where those of the levels `(n,)` are that are marked, `(k,)`."""
+    """Returns the indices `(k,)` of the marked levels among `(n,)`."""
     if not _LOOKS_UP_16_BITS:
         return np.flatnonzero(marked.take(levels))
     table = np.zeros(2**16, np.uint8)

@@ -1,7 +1,7 @@
-"""The three ways in which the metrics are taken, and one frame's scores under them.
+"""The three protocols of the metrics, and the scores of one frame by each.
 
-`salema` is the published table's, `dhf1k` that of the benchmark's MATLAB code, `exact` samples nothing. Scores of
-different protocols can't be compared.
+`salema` is the published table's, `dhf1k` is the benchmark's MATLAB code, `exact` samples nothing. Scores of different
+protocols can't be compared.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METRICS = {
     "auc_borji": "AUC-B",
 }
 Mean = Literal["videos", "frames"]
-_DENSE = 16  # from one pixel of so many on, counting all is faster than sorting some
+_DENSE = 16  # with more positives than one in 16 pixels, counting all is faster than sorting some
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Protocol:
 
     Attributes:
         name: what it is called.
-        means: over the videos' means and over all frames, the protocol's own first.
+        means: `videos` (of the videos' means) and `frames` (of all frames); the protocol's own comes first.
         resize: how a prediction gets the ground truth's size, and under `area` other frames' fixations the video's.
-        halved: whether all is then scored at half that size.
+        halved: whether maps are then scored at half that size.
         sampled: whether AUCs are jittered and drawn; if not, every threshold and every place counts.
         at_top: whether the greatest value is a threshold of the sampled AUCs.
         in_float32: whether AUC-Judd's jitter is added in float32, where it is lost on levels of 2 and above.
@@ -178,7 +178,7 @@ def defined_metrics(
     protocol: Protocol,
     rng: np.random.Generator,
 ) -> dict[str, Callable[[], float]]:
-    """Returns how to take each metric that is defined, by its name; maps are of one size, the scored one."""
+    """Returns a function for each metric that is defined, by its name; all maps have the scored size."""
     metrics: dict[str, Callable[[], float]] = {}
     known = measured(saliency)
     wanted = None if density is None else measured(density)
@@ -198,7 +198,7 @@ def defined_metrics(
 def _sampled_aucs(
     known: Measured, fixations: NDArray[np.intp], others: Map | None, protocol: Protocol, rng: np.random.Generator
 ) -> dict[str, Callable[[], float]]:
-    # Each has draws of its own: how many AUC-Judd takes depends on the map, and the others' are to be the same for all.
+    # Each has a generator of its own: AUC-Judd's number of draws depends on the map, and the others' must not.
     judd, borji, shuffled = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=3))
     asked = (known.values.ravel()[fixations], step_values(known, at_top=protocol.at_top))
     counted = Counting(known, np.concatenate(asked))
@@ -235,5 +235,5 @@ def _exact_aucs(
 
 
 def _places(others: Map | None) -> NDArray[np.intp]:
-    """Returns the indices `(n,)` into the flat map of what is not 0: of booleans it is four times as fast."""
+    """Returns the indices `(n,)` of the pixels that are not 0, in the flat map; booleans are four times as fast."""
     return np.empty(0, np.intp) if others is None else places_of(others.astype(bool))

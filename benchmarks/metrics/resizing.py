@@ -1,4 +1,4 @@
-"""How maps come to another size: as OpenCV resizes them, as MATLAB does, and by half."""
+"""Resizes maps as OpenCV does, as MATLAB does, and by half."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def halve(values: Map) -> Map:
 
 
 def halve_places(places: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Halves a map of places, or of levels, of which a place has 255: set where their mean rounds to 1 or more."""
+    """Halves a map of places (bool, or 0 and 255): set where the mean rounds to 1 or more."""
     levels = places.astype(np.uint8) * np.uint8(255) if places.dtype == bool else places
     any_set: NDArray[np.bool_] = (halve(levels) > 0).astype(bool)
     return any_set

@@ -1,4 +1,4 @@
-"""What lies between two models' scores: differences, and how far chance could account for them."""
+"""The differences between two models' scores, and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-_ROWS = 500  # resamples at a time, for memory's sake
+_ROWS = 500  # resamples at a time, to save memory
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Difference:
 def compare_scores(first: DatasetScores, second: DatasetScores, over: Mean, seed: int = 0) -> dict[str, Difference]:
     """Compares two models that were scored together, metric by metric.
 
-    The interval is a paired bootstrap's: videos are drawn with replacement, 10 000 times, and each brings the
-    differences of its frames; frames of a video resemble each other too much to be drawn one by one.
+    The interval is from a paired bootstrap: videos are drawn with replacement, 10 000 times, each with the differences
+    of all its frames. Frames are not drawn one by one, as those of one video are alike.
 
     Args:
-        first: what it is compared to.
-        second: whose scores come in as they are.
+        first: scores of the model that is compared to.
+        second: scores of the other; a difference is the second's less the first's.
         over: whether means are over frames, or over videos.
-        seed: of the drawing.
+        seed: of the random draws.
     """
     differences = frame_differences(first, second)
     known = np.array([(~np.isnan(rows)).sum(axis=0) for rows in differences.values()])

@@ -104,8 +104,8 @@ def evaluate(
         models = _score(sources, truth, how)
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         try:
-            show("\n".join(text_lines(found)))  # whatever becomes of the files
-        finally:  # and these whatever becomes of the text
+            show("\n".join(text_lines(found)))  # before the files are written, which may fail
+        finally:  # even if standard output is closed
             for note in notes(found):
                 tell(f"note: {note}")
             write(found)
@@ -126,7 +126,7 @@ def pack(
     start: Annotated[int, typer.Option(help="Least number of a video.")] = 701,
     end: Annotated[int, typer.Option(help="Greatest number of a video.")] = 1000,
 ) -> None:
-    """Check maps against what DHF1K's benchmark asks for, and pack them for submission; say all that is wrong."""
+    """Check maps against what DHF1K's benchmark asks for, and pack them for submission; list every problem."""
     with exit_on_error(_PROGRAM):
         from salema.benchmarks.scores.submission import check_submission, pack_submission
         from salema.runtime.cli.frame_bar import FrameBar

@@ -1,4 +1,4 @@
-"""What can't be read while a dataset is scored: kept for the end, or the end of it."""
+"""Files that can't be read while a dataset is scored: reported at the end, or, with `strict`, at once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _Result = TypeVar("_Result")
 
 
 class Failures:
-    """Frames of which a map or the ground truth is damaged or gone, and videos that break off.
+    """Frames whose map or ground truth is damaged or missing, and videos that break off.
 
     Args:
-        strict: whether the first one is raised.
+        strict: whether the first failure is raised.
     """
 
     def __init__(self, *, strict: bool) -> None:
@@ -40,20 +40,20 @@ class Failures:
             return None
 
     def has(self, key: str, index: int) -> bool:
-        """Whether something of this frame could not be read before."""
+        """Whether a file of this frame could not be read."""
         return (key, index) in self._found
 
     def handed_over(self) -> dict[tuple[str, int], str]:
-        """Returns what a worker process has found since it was asked last, for its parent to `add`."""
+        """Returns a worker process's failures since the last call; its parent passes them to `add`."""
         found, self._found = self._found, {}
         return found
 
     def add(self, found: Mapping[tuple[str, int], str]) -> None:
-        """Adds what a worker process has handed over."""
+        """Adds failures that a worker process handed over."""
         self._found.update(found)
 
     def named(self, truth: Mapping[str, VideoTruth]) -> dict[str, str]:
-        """Returns what went wrong, by the names of video and frame, in their order."""
+        """Returns the reason for each failure, by the names of video and frame, in their order."""
         order = {key: place for place, key in enumerate(truth)}
         found = sorted(self._found.items(), key=lambda item: (order[item[0][0]], item[0][1]))
         return {f"{truth[key].name}/{truth[key].frames[index].name}": why for (key, index), why in found}

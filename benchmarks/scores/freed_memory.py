@@ -1,4 +1,4 @@
-"""What is done with memory that was freed."""
+"""A setting of glibc: freed memory stays with the process."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(_MMAP_THRESHOLD, 2**25)  # the most that it takes
+    mallopt(_MMAP_THRESHOLD, 2**25)  # the greatest value that mallopt accepts
     mallopt(_TRIM_THRESHOLD, 2**29)

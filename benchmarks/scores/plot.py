@@ -14,7 +14,7 @@ from salema.benchmarks.scores.published import FIVE, published_videos
 if TYPE_CHECKING:
     from salema.benchmarks.scores.report import Evaluation
 
-_NAMED = 200  # videos that there is room to name
+_NAMED = 200  # more names than this don't fit
 
 
 def write_plot(path: Path, found: Evaluation) -> None:

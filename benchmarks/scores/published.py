@@ -1,4 +1,4 @@
-"""What was published of SalEMA and its relatives: means on DHF1K's validation videos, and SalEMA30's per video."""
+"""Published scores of SalEMA and related networks: means on DHF1K's validation videos, SalEMA30's also per video."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def published_videos() -> dict[str, NDArray[np.float64]]:
 
 
 def check_published(dataset: str, protocol: str, videos: Iterable[str]) -> None:
-    """Refuses, before long work, videos of which nothing is published; they are named by `video_key`, and are whole.
+    """Checks, before long work, that these videos, by `video_key`, have published scores.
 
     Raises:
         UsageError: the dataset or the protocol is another.

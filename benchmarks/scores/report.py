@@ -1,4 +1,4 @@
-"""What `salema-eval` gives: the table as text, and everything as JSON, CSV or a plot."""
+"""Results of `salema-eval`: a table as text, and everything as JSON or CSV."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NOT_DEFINED = "-"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, and how they came about.
+    """Scores, and how they were made.
 
     Attributes:
         dataset: the dataset's name.
         protocol: how frames were scored.
-        seed: of what was sampled.
+        seed: of the random draws.
         models: the scores of each model; the first is the one that others are compared to.
         with_rows: whether the paper's rows are wanted beside them.
         with_published: whether they are compared with SalEMA30's published scores per video.
@@ -50,7 +50,7 @@ class Evaluation:
 
     @cached_property
     def _differences(self) -> dict[Mean, dict[str, Difference]]:
-        return {}  # filled as they are asked for: the table, JSON and CSV take the same
+        return {}  # computed once: the table, JSON and CSV show the same numbers
 
     @cached_property
     def agreements(self) -> dict[str, dict[str, Agreement]]:
@@ -59,7 +59,7 @@ class Evaluation:
 
 
 def text_lines(found: Evaluation) -> Iterator[str]:
-    """Yields the table, and what belongs to it."""
+    """Yields the lines of the table, and those under it."""
     yield f"{found.dataset}, protocol {found.protocol.name}, seed {found.seed}"
     rows = {}
     for model in found.models:

@@ -1,4 +1,4 @@
-"""What comes of scoring: scores by video and dataset, and their means."""
+"""Scores of videos and of a dataset, and their means."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class DatasetScores:
         without_truth: videos with maps and no ground truth: skipped.
         without_maps: videos of the ground truth with no maps: skipped.
         unshared: videos left out with maps of which none fits a frame, or a frame that the other model has too.
-        failed: what could not be read, by the names of video and frame: of whichever model, or of the ground truth.
-        made_by: what made the maps, a sentence each; empty where nothing tells.
-        few_others: how many frames there were to draw shuffled AUC's from, if fewer than the protocol takes.
+        failed: why a file could not be read, by the names of video and frame; of any model, or of the ground truth.
+        made_by: what made the maps, a sentence each; empty if that is not known.
+        few_others: how many frames shuffled AUC drew from, if fewer than the protocol takes.
     """
 
     label: str

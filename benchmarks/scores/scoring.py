@@ -1,4 +1,4 @@
-"""Scores of a whole dataset: frames by several workers, results the same whatever their number."""
+"""Scores a whole dataset. Several workers score frames; their number does not change the results."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _Frame = TypeVar("_Frame")
 
-_FORKED_FROM = 64  # frames read and scored: below, what a process takes to begin is not won back
-_READ_TOGETHER_FROM = 512  # frames: to read their fixations takes a twentieth of the time that to score them takes
+_FORKED_FROM = 64  # frames to read and score; for fewer, starting processes costs more than they save
+_READ_TOGETHER_FROM = 512  # frames; reading their fixations takes a twentieth of the time of scoring them
 
 
 def score_dataset(
@@ -52,11 +52,11 @@ def score_dataset(
         sources: whose maps.
         truth: the ground truth, by `video_key`.
         protocol: how.
-        seed: of all that is sampled; models get the same draws.
+        seed: of the random draws, which are the same for each model.
         jobs: frames at a time.
-        everywhere: all ground truth there is, that shuffled AUC may draw from, by `video_key`; None for `truth`.
-        strict: whether the first file that can't be read ends it; else its frame is left out, for every model.
-        progress: takes the frames that were read or scored since it was called last.
+        everywhere: the ground truth that shuffled AUC may draw from, by `video_key`; None for `truth`.
+        strict: whether the first file that can't be read is an error; if not, its frame is left out for every model.
+        progress: called with the number of frames read or scored since the last call.
 
     Raises:
         MapError: a map is unreadable or not what it is taken for, with `strict` or if nothing else can be scored; or
@@ -117,7 +117,7 @@ def _workers(
 def _all_of(
     work: Callable[..., Any], failures: Failures, frames: Iterable[Iterable[Any]], *, forked: bool
 ) -> tuple[list[Any], dict[tuple[str, int], str]]:
-    """Works on each of these frames; returns with the results what a worker process has to tell of failures."""
+    """Works on each of these frames; returns the results, and the failures if this is a worker process."""
     return [work(*frame) for frame in frames], failures.handed_over() if forked else {}
 
 
@@ -173,7 +173,7 @@ def _with_unread(
 
 
 def _in_turn(keys: Iterable[str], submit: Callable[[str], list[Any]]) -> Iterator[tuple[str, list[Any]]]:
-    """Yields what was submitted for each video once the next one's is too: a Future is kept no longer than that."""
+    """Yields each video's futures once the next video's are submitted, so that few are kept."""
     waiting: tuple[str, list[Any]] | None = None
     for key in keys:
         following = key, submit(key)
@@ -205,7 +205,7 @@ def _side_by_side(sources: Sequence[MapSource], key: str) -> Iterator[tuple[int,
     walks = [((index, get) for index, get in source.maps(key) if index in shared) for source in sources]
     for steps in zip(*walks, strict=True):
         indices = {index for index, _ in steps}
-        if len(indices) > 1:  # models of one dataset, and maps on disk, come in one order, but not these beside those
+        if len(indices) > 1:  # models agree, and so do maps on disk, but a model and maps on disk may not
             raise ValueError(f"{key}: the models' frames come in different orders")
         yield indices.pop(), [get for _, get in steps]
 
@@ -213,7 +213,7 @@ def _side_by_side(sources: Sequence[MapSource], key: str) -> Iterator[tuple[int,
 def _readable(
     sources: Sequence[MapSource], key: str, failures: Failures
 ) -> Iterator[tuple[str, int, list[Callable[[], Any]]]]:
-    """Yields what to score of a video; where a model's frame can't be read, those after it are left out, as in runs."""
+    """Yields a video's frames to score. After a frame that a model can't read, the rest is left out, as in a run."""
     walk, left = _side_by_side(sources, key), _shared(sources, key)
     while left and (step := failures.attempt(key, min(left), partial(next, walk, None))) is not None:
         index, gets = step

@@ -21,13 +21,13 @@ FRAME_WH = (640, 360)
 
 @dataclass(frozen=True)
 class Submission:
-    """What would be packed, and what is wrong with it.
+    """The maps to pack, and what is wrong with them.
 
     Attributes:
         files: every map's file by its name in the archive, without the method's folder.
         videos: how many videos they are of.
-        problems: what the benchmark would stumble over, a sentence each; empty if all is well.
-        notes: what it may be good to know.
+        problems: what the benchmark would refuse, a sentence each; empty if there is nothing.
+        notes: other remarks for the user, a sentence each.
     """
 
     files: dict[str, Path]
@@ -51,7 +51,7 @@ def check_submission(
         numbers: the videos that must be there.
         source: DHF1K's folder, whose frames the maps must be those of; None: frames must count from 1 without a gap.
         weights: which `<weights>_predictions`, where there are several.
-        progress: takes the maps that were looked at since it was called last.
+        progress: called with the number of maps checked since the last call.
 
     Raises:
         MapError: there is no such folder, or it is unclear which is meant.
@@ -166,7 +166,7 @@ def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, 
 
 
 def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
-    """Returns what is wrong with one map; adds its size to those that were met."""
+    """Returns what is wrong with one map; adds its size to `sizes`."""
     try:
         from PIL import Image  # noqa: PLC0415 - in the extra `eval`
     except ImportError as error:

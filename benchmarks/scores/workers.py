@@ -1,7 +1,7 @@
-"""Workers that frames are given to, several at a time: processes where that is safe and pays, else threads.
+"""Workers for frames: processes where forking is safe and saves time, else threads.
 
-Threads take turns at whatever is Python, and so hardly use a second core. A process that is forked begins at once, with
-all that its parent has read.
+Threads share Python's lock, and hardly use a second core. A forked process starts at once, and has all that its parent
+has read.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any
 
 import cv2
 
-_FRAMES_A_JOB = 8  # of a process: to hand over one takes a tenth of a millisecond
-_AHEAD = 4  # jobs per worker that are read or inferred before they are done
+_FRAMES_A_JOB = 8  # for a process: handing over a job takes a tenth of a millisecond
+_AHEAD = 4  # jobs per worker that may wait
 _DIE_WITH_PARENT = 1  # of prctl(2)
 
 
 class Workers:
-    """Work that is done by others, never far ahead of what is taken back; the first failure ends it.
+    """Submits work to workers, a limited number of jobs ahead; the first failure ends it.
 
     Attributes:
-        at_a_time: how many frames it pays to submit together.
+        at_a_time: how many frames to submit together.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Workers:
         self._room, self._failure = threading.Semaphore(ahead), list[BaseException]()
 
     def submit(self, frames: int, *arguments: object) -> Future[Any]:
-        """Has the work done on these arguments, which are so many frames."""
+        """Submits one job: its number of frames, and the arguments of the work."""
         self._room.acquire()
         if self._failure:
             self._room.release()
@@ -68,16 +68,16 @@ class Workers:
 
 @contextmanager
 def working(work: Callable[..., Any], jobs: int, progress: Callable[[int], None], *, forked: bool) -> Iterator[Workers]:
-    """Yields workers for a function; what it raises is raised where a result is asked for, or in the end.
+    """Yields workers for a function. Its errors are raised where a result is taken, or at the end.
 
     Args:
-        work: takes what is submitted.
-        jobs: how many at a time; 1 works at once, where it is submitted.
-        progress: takes the frames that were done since it was called last, from any thread.
-        forked: whether they are processes; arguments and results must then be picklable, and the function need not.
+        work: called with the arguments that are submitted.
+        jobs: how many at a time; with 1 the work is done in the call that submits it.
+        progress: called from any thread with the number of frames done since the last call.
+        forked: whether to use processes; arguments and results must then be picklable, the function need not be.
 
     Raises:
-        MemoryError: a process was ended from outside.
+        MemoryError: a process was killed.
     """
     pool = _at_once if jobs == 1 else _processes if forked else _threads
     with pool(work, jobs) as start:
@@ -87,7 +87,7 @@ def working(work: Callable[..., Any], jobs: int, progress: Callable[[int], None]
 
 
 def can_fork() -> bool:
-    """Whether this process may be forked: it is alone, as another thread's locks would stay locked for ever."""
+    """Whether forking is safe: there is one thread only. Locks of another would stay locked in the child."""
     if sys.platform != "linux" or threading.active_count() > 1:
         return False
     try:
@@ -98,7 +98,7 @@ def can_fork() -> bool:
 
 @contextmanager
 def _at_once(work: Callable[..., Any], _jobs: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Done when it is submitted, as handing it to another thread would take a tenth longer."""
+    """Works in the calling thread: handing over to another one takes a tenth longer."""
 
     def start(*arguments: object) -> Future[Any]:
         future: Future[Any] = Future()
@@ -119,13 +119,13 @@ def _threads(work: Callable[..., Any], jobs: int) -> Iterator[Callable[..., Futu
 
 @contextmanager
 def _processes(work: Callable[..., Any], jobs: int) -> Iterator[Callable[..., Future[Any]]]:
-    gc.freeze()  # workers look for garbage in what they make themselves, and copy no page for what they began with
-    # With multiprocessing, which they import, a tenth of a short command's time.
+    gc.freeze()  # or the workers' garbage collection would write to, and so copy, the parent's pages
+    # They import multiprocessing: a tenth of a short command's time.
     from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor  # noqa: PLC0415
     from multiprocessing import get_context  # noqa: PLC0415
 
     try:
-        # What a forked process begins with is not pickled.
+        # Initial arguments are inherited by the fork, not pickled.
         with ProcessPoolExecutor(jobs, get_context("fork"), _begin, (work,)) as pool:
             yield partial(pool.submit, _do)
     except BrokenProcessPool as error:
@@ -136,12 +136,12 @@ _work: list[Callable[..., Any]] = []  # a worker's own
 
 
 def _begin(work: Callable[..., Any]) -> None:
-    """Begins a worker: signals to the command are not its own, and it ends with the command."""
-    os.setpgid(0, 0)  # Ctrl-C and `timeout` mean the whole group
+    """Sets up a worker: it gets no signals meant for the command, and ends with the command."""
+    os.setpgid(0, 0)  # Ctrl-C and `timeout` signal the whole group
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    cv2.setNumThreads(1)  # the other cores have workers of their own
+    cv2.setNumThreads(1)  # each core has a worker
     _work[:] = [work]
 
 

@@ -79,7 +79,7 @@ def test_the_rate_of_the_training_is_stored(cli, tmp_path):
             assert stream.spec.reference_fps == fps
 
 
-def test_it_prints_what_it_did(cli, tmp_path):
+def test_the_command_prints_what_it_did(cli, tmp_path):
     ran = cli(export_cli.main, *NARROW, "--half", "--residual", "-o", tmp_path / "model", "--json")
     assert ran.code == 0
     result = json.loads(ran.out)

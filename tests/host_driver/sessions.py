@@ -224,7 +224,7 @@ for stream in streams:
 
 
 @pytest.mark.parametrize(("then", "code"), [("", 0), ("raise SystemExit(3)", 3)])
-def test_what_is_left_open_is_closed_when_python_ends(then, code):
+def test_open_sessions_are_closed_when_python_ends(then, code):
     command = [sys.executable, "-c", LEFT_OPEN.format(then=then)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, "", "")

@@ -135,12 +135,12 @@ MUTATIONS = {
 }
 
 
-def test_what_is_not_changed_passes():
+def test_unchanged_code_passes():
     assert in_child(ordinary) == "no error\n"
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_one_thing_wrong_is_found(name, monkeypatch):
+def test_each_fault_is_caught(name, monkeypatch):
     where, what, change, message = MUTATIONS[name]
     with monkeypatch.context() as patch:
         (patch.setitem if isinstance(where, dict) else patch.setattr)(where, what, change)
@@ -269,7 +269,7 @@ CudaDevice.close = lambda _: None
 """
 
 
-def test_what_is_left_when_the_process_ends_is_told():
+def test_objects_left_at_exit_are_listed():
     ran = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 97
     assert "left when the process ended: context\n" in ran.stderr

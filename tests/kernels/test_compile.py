@@ -59,7 +59,7 @@ def test_a_source_that_is_wrong_is_refused_with_the_compilers_words(tmp_path, mo
         compile_kernel(Variant("broken"), "sm89", compiler)
 
 
-def test_what_nvrtc_refuses_is_let_go_too(tmp_path, monkeypatch):
+def test_a_program_that_nvrtc_refuses_is_freed_too(tmp_path, monkeypatch):
     nvrtc = kernel_compile._import_nvrtc()
     programs = {"made": [], "freed": []}
     create, destroy = nvrtc.nvrtcCreateProgram, nvrtc.nvrtcDestroyProgram
@@ -238,7 +238,7 @@ def test_a_compiler_that_hangs_or_does_not_start(tmp_path, monkeypatch, script, 
 
 
 @pytest.mark.parametrize("left", [b"", bytes(64)])
-def test_what_a_power_cut_left_in_the_cache_is_compiled_anew(tmp_path, left):
+def test_a_broken_file_in_the_cache_is_compiled_anew(tmp_path, left):
     first = load_kernel(ONE, "sm89", tmp_path)
     [path] = tmp_path.iterdir()
     path.write_bytes(left)

@@ -41,7 +41,7 @@ def test_a_target_is_named_as_the_command_takes_it():
 
 
 @pytest.mark.gpu
-def test_what_the_driver_shows_is_what_pycuda_shows():
+def test_the_drivers_list_of_gpus_equals_pycudas():
     import pycuda.driver as pycuda
 
     pycuda.init()

@@ -45,7 +45,7 @@ MAINS = {
 
 
 @pytest.mark.parametrize("program", MAINS)
-def test_what_is_advised_where_memory_runs_out_are_options_of_that_command(cli, monkeypatch, program):
+def test_the_advice_for_too_little_memory_names_options_of_that_command(cli, monkeypatch, program):
     module, inner, arguments = MAINS[program]
     main = importlib.import_module(module).main
 

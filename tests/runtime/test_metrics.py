@@ -44,7 +44,7 @@ def test_kl_of_maps_that_are_not_levels_is_the_textbooks(saliency, density, dtyp
 
 
 @given(MAPS, MAPS, st.sampled_from([np.float32, np.float64]))
-def test_what_a_resize_brought_below_0_counts_as_0_in_kl(saliency, density, dtype):
+def test_values_that_a_resize_brought_below_0_count_as_0_in_kl(saliency, density, dtype):
     resized = (saliency / 3 - 20).astype(dtype)
     cut = np.maximum(resized, 0)
     wanted = slow.kl_divergence(cut if cut.any() else FLAT, density)

@@ -61,7 +61,7 @@ def test_engines_are_those_of_the_library_that_was_asked_for(tmp_path):
         look_up(folder / "notes.txt").engines(TENSORRT)
 
 
-def test_what_is_not_there_is_told_with_the_command_that_makes_it(tmp_path):
+def test_a_missing_model_is_told_with_the_command_that_makes_it(tmp_path):
     with pytest.raises(
         ModelError, match=r"absent: no such model; make one with: salema-export --weights FILE -o \S*absent"
     ):

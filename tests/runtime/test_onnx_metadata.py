@@ -6,7 +6,7 @@ from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.spec import ModelSpec
 
 
-def test_it_reads_what_onnx_reads(exported):
+def test_metadata_equals_what_onnx_reads(exported):
     for options in ({}, {"arch": "salclstm30"}, {"batch": None, "precision": "fp16"}):
         path = exported(**options) / "model.onnx"
         entry = onnx.load(path).metadata_props[0]

@@ -27,7 +27,7 @@ SPEC = ModelSpec(
 )
 
 
-def test_it_survives_json():
+def test_a_spec_survives_json():
     assert ModelSpec.from_json(SPEC.to_json(), "x") == SPEC
 
 

@@ -86,7 +86,7 @@ def test_a_model_without_its_sigmoid_is_refused_wherever_it_runs(cli, model, dis
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_rounding_puts_above_1_is_clipped(model, disc, tmp_path):
+def test_values_that_rounding_puts_above_1_are_clipped(model, disc, tmp_path):
     """A thousandth is less than half a level of 8 bits."""
     folder = ending_with(model, tmp_path / "m", ("Sigmoid",), ("Ceil",), ("Mul", "scale"))
     with load(folder) as stream:

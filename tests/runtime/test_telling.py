@@ -68,7 +68,7 @@ def test_no_command_passes_escapes_on(cli, tmp_path, monkeypatch, command, argum
     assert not set("\x1b\x07\x9b\r\u202e") & set(ran.err + ran.out)
 
 
-def test_what_a_model_says_of_itself_is_shown_harmless(cli, model, small_clip, tmp_path):
+def test_terminal_escapes_in_a_models_facts_are_not_printed(cli, model, small_clip, tmp_path):
     proto = onnx.load(model / "model.onnx")
     entry = next(entry for entry in proto.metadata_props if entry.key == "salema")
     entry.value = json.dumps({**json.loads(entry.value), "weights": RED, "architecture": RED})

@@ -73,7 +73,7 @@ def test_wrong_networks_are_named(cli, photographs, tmp_path, options, sentence)
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_not_installed_is_named_with_its_install_line(cli, photographs, tmp_path, monkeypatch):
+def test_a_missing_library_is_named_with_its_install_line(cli, photographs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "salema.training.run", None)
     monkeypatch.setitem(sys.modules, "accelerate", None)
     ran = cli(main, "--dataset", "photographs", "--src", photographs, "-o", tmp_path / "run")

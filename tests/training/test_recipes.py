@@ -23,7 +23,7 @@ def test_the_papers_rate_depends_on_the_dataset(dataset, rate):
     assert choose_recipe("paper", Recipe(), dataset).lr == rate
 
 
-def test_what_is_given_replaces_single_choices():
+def test_options_replace_single_choices_of_the_recipe():
     chosen = choose_recipe("paper", Recipe(lr=3e-5, dropout=0.0, thaw=False), "Hollywood-2")
     assert (chosen.lr, chosen.dropout, chosen.thaw, chosen.epochs) == (3e-5, 0, False, 7)
 

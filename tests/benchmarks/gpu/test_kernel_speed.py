@@ -90,7 +90,7 @@ def test_the_stage_times_every_kernel_on_a_gpu(tiny, tmp_path):
     assert found["not_measured"] == []
 
 
-def test_what_pytorch_is_timed_on_does_the_same():
+def test_the_pytorch_peer_computes_the_same():
     rng = np.random.default_rng(0)
     shape = (3, 4, 5, 6)
     for dtype in (np.float16, np.float32):

@@ -112,7 +112,7 @@ def test_the_bench_times_pytorch_first_and_the_models_with_it(ran):
     assert found["passed_over"] == {}
 
 
-def test_what_needs_a_gpu_says_so(ran):
+def test_stages_without_a_gpu_say_so(ran):
     assert read(ran, "kernels")["not_available"] == "it needs a GPU, and the device is cpu"
     assert read(ran, "sanitizers")["not_available"].startswith("compute-sanitizer is not on PATH")
     stages = ("tests", "kernels", "bench", "parity", "sanitizers")

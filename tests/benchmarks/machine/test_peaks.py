@@ -40,7 +40,7 @@ def test_each_turn_has_one_instruction_for_each_accumulator(kernel):
     assert len(re.findall(rf"\b{mnemonic}\b", assembly(kernel))) == kernel.accumulators
 
 
-def test_what_this_cpu_has_computes_what_it_says(compiler):
+def test_each_peak_loop_of_this_cpu_computes_its_result(compiler):
     kernels = compiler.kernels({"fp32", "bf16", "int16", "int8"})
     assert "fp32" in {kernel.precision for kernel in kernels}
     for kernel in kernels:

@@ -51,7 +51,7 @@ def test_rows_as_they_are_or_as_differences_are_what_opencv_reads(data):
     assert (found == by_opencv(written)).all()
 
 
-def test_what_other_programs_write():
+def test_files_of_other_programs():
     blurred = cv2.GaussianBlur(np.kron(PICTURE, np.ones((20, 20), np.uint8)), (0, 0), 9)
     for flags in ([], [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP], [cv2.IMWRITE_PNG_COMPRESSION, 0]):
         written = cv2.imencode(".png", blurred, flags)[1].tobytes()
@@ -64,7 +64,7 @@ def test_what_other_programs_write():
         assert (decode_grey_png(file.getvalue()) == sparse).all()
 
 
-def test_all_else_is_left_to_opencv(tmp_path):
+def test_other_kinds_of_images_are_left_to_opencv(tmp_path):
     mixed = png(PICTURE, [3] * 9)
     others = [
         cv2.imencode(".png", image)[1].tobytes() for image in (PICTURE.astype(np.uint16), np.dstack([PICTURE] * 3))
@@ -90,7 +90,7 @@ def test_damage_is_for_another_decoder_to_say():
 
 
 @pytest.mark.parametrize("library", ["zlib_ng", "nothing"])
-def test_it_does_without_zlib_ng(tmp_path, library):
+def test_zlib_serves_where_zlib_ng_is_missing(tmp_path, library):
     (tmp_path / "a.png").write_bytes(png(PICTURE, [1] * 9))
     code = f"""
 import sys

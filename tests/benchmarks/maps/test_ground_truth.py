@@ -152,14 +152,14 @@ def test_frames_are_paired_by_their_names(tmp_path):
     assert found == ({"49": "0049", "50": "050"}, ["51"], ["52.png"])
 
 
-def test_or_by_their_count_as_the_published_code_names_them(tmp_path):
+def test_frames_may_be_named_by_their_count_as_in_the_published_code(tmp_path):
     found = matched(tmp_path, ["00001", "00002", "00003"], ["49", "50", "51"])
     assert found == ({"49": "00001", "50": "00002", "51": "00003"}, [], [])
     with pytest.raises(MapError, match="holds 4 maps counted from 1, and the ground truth 3 frames"):
         matched(tmp_path, ["00004"], ["49"])
 
 
-def test_or_by_the_videos_name_less_its_last_character_and_their_count(tmp_path):
+def test_frames_may_be_named_by_the_videos_name_less_a_character_and_their_count(tmp_path):
     names = [f"Golf-00{count:05d}" for count in (1, 2)]
     found = matched(tmp_path, names, ["7", "8"], "UCF-sports", "Golf-001")
     assert found == ({"7": names[0], "8": names[1]}, [], [])
@@ -231,7 +231,7 @@ def test_predictions_and_frames_are_found_in_testing_as_the_ground_truth_is(mode
         assert [len(video.files) for video in found.videos.values()] == [1]
 
 
-def test_what_is_hidden_or_a_folder_is_no_map(tmp_path):
+def test_hidden_files_and_folders_are_no_maps(tmp_path):
     write(tmp_path / "v/maps/1.png")
     write(tmp_path / "v/maps/._1.png")
     (tmp_path / "v/maps/2.png").mkdir()

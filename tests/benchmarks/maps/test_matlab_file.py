@@ -46,7 +46,7 @@ def test_declared_sizes_are_believed_before_anything_is_unfolded(tmp_path):
     assert run_in_little_memory(IMPORTS, READ, bomb) == told
 
 
-def test_and_what_unfolds_to_more_is_refused_whatever_it_declares(tmp_path):
+def test_a_file_that_inflates_to_more_than_it_declares_is_refused(tmp_path):
     bomb = write_mat(tmp_path / "a.mat", (2, 2), [bytes(1 << 20)] * 600)
     assert bomb.stat().st_size < 4_000_000
     told = f"{bomb}: unfolds to more than 536.9 MB, which no map has; make it anew\n"

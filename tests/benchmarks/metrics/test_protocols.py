@@ -118,7 +118,7 @@ def test_exact_compares_every_pair():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_is_not_defined_is_nan(protocol):
+def test_a_score_that_is_not_defined_is_nan(protocol):
     saliency, density, fixated, others = frame(3)
     every = np.ones_like(fixated)
 

@@ -50,7 +50,7 @@ def test_a_peer_gives_our_maps_and_starts_anew(name, stream, tmp_path):
 
 
 @pytest.mark.parametrize("name", ON_GPU_ONLY)
-def test_what_needs_a_gpu_is_refused_on_the_cpu(name, stream, tmp_path):
+def test_peers_that_need_a_gpu_are_refused_on_the_cpu(name, stream, tmp_path):
     with pytest.raises(UsageError, match=f"--compare {name}: runs on NVIDIA GPUs only"):
         open_peer(name, load_network(stream.spec, None), 1, "cpu", tmp_path)
 

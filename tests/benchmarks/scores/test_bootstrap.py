@@ -96,7 +96,7 @@ def test_agreement_with_the_published_scores():
     assert one["nss"].correlation is None
 
 
-def test_what_was_never_published_is_refused():
+def test_videos_without_published_scores_are_refused():
     check_published("DHF1K", "salema", ["1", "601"])
     with pytest.raises(UsageError, match="not UCF-sports's"):
         check_published("UCF-sports", "salema", ["601"])

@@ -38,7 +38,7 @@ def test_known_scores_come_out_in_every_layout(cli, tmp_path, dataset, matlab):
 
 
 @pytest.mark.parametrize("protocol", ["salema", "dhf1k"])
-def test_what_is_not_sampled_is_known_under_the_other_protocols_too(cli, tmp_path, protocol):
+def test_metrics_without_sampling_are_scored_by_the_other_protocols_too(cli, tmp_path, protocol):
     made = write_dataset(tmp_path / "data", "DHF1K", frames=4)
     pred = predict(made, tmp_path / "pred")
     (model,) = scored(cli, made, "DHF1K", tmp_path, "--pred", pred, "--protocol", protocol)["models"]
@@ -88,7 +88,7 @@ def test_export_run_eval(cli, model, tmp_path, dataset):
         assert abs(np.mean(values)) > 1e-4
 
 
-def test_what_made_the_maps_is_told(cli, model, exported, tmp_path):
+def test_the_maps_provenance_is_printed(cli, model, exported, tmp_path):
     made = write_dataset(tmp_path / "data", "other")
     arguments = ("--dataset", "other", "--src", made.source)
     backend = ("--backend", "onnxruntime", "--device", "cpu", "--threads", 1)
@@ -146,7 +146,7 @@ def test_workers_and_order_change_nothing_and_the_seed_does(cli, tmp_path):
         assert not changed & {"nss", "cc", "sim", "kl"}
 
 
-def test_what_is_missing_or_too_much_is_listed(cli, tmp_path):
+def test_missing_and_extra_maps_are_listed(cli, tmp_path):
     made = write_dataset(tmp_path / "data", "other", videos=6)
     pred = predict(made, tmp_path / "pred")
     (pred / "clip 1/0002.png").unlink()

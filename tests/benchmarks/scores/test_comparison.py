@@ -121,7 +121,7 @@ def test_a_video_without_a_frame_in_common_takes_no_part(cli, tmp_path):
     assert with_it["models"][0]["mean_over_videos"] == without["models"][0]["mean_over_videos"]
 
 
-def test_what_is_drawn_does_not_depend_on_the_map(cli, tmp_path):
+def test_random_draws_do_not_depend_on_the_map(cli, tmp_path):
     """AUC-Borji and s-AUC are the same for a map and the map plus ten; AUC-Judd draws among black pixels."""
     made = write_dataset(tmp_path / "data", "other", frames=4)
     draw = np.random.default_rng(3)

@@ -51,7 +51,7 @@ def break_some_files(made, pred, other):
     (other / third / "9.png").rename(other / third / "0004.png")
 
 
-def test_what_cannot_be_read_is_left_out_and_said_at_the_end(cli, tmp_path):
+def test_unreadable_files_are_left_out_and_said_at_the_end(cli, tmp_path):
     """The scores are those of a dataset without these frames."""
     made = write_dataset(tmp_path / "data", "UCF-sports", frames=4)
     draw = np.random.default_rng(1)

@@ -24,14 +24,14 @@ def test_a_protocols_own_mean_comes_first_and_is_what_is_compared(protocol, own)
     assert record["difference"]["videos"] == {"a": dict.fromkeys(METRICS, 1), "b": dict.fromkeys(METRICS, 11)}
 
 
-def test_what_is_not_defined_is_a_dash_or_null():
+def test_a_score_that_is_not_defined_is_a_dash_or_null():
     found = Evaluation("other", PROTOCOLS["exact"], 0, [model({"a": [float("nan")]})])
     assert list(text_lines(found))[2].split()[-7:] == ["-"] * 7
     assert as_json(found)["models"][0]["mean_over_frames"] == dict.fromkeys(METRICS)
     assert as_json(found)["models"][0]["frames_without_score"] == dict.fromkeys(METRICS, 1)
 
 
-def test_nothing_is_minus_zero():
+def test_no_score_prints_as_minus_zero():
     found = Evaluation("other", PROTOCOLS["exact"], 0, [model({"a": [-1e-12]}), model({"a": [-2e-12]})])
     assert "-0.0" not in "\n".join(text_lines(found))
 

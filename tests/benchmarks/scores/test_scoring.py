@@ -15,7 +15,7 @@ from salema.benchmarks.studies import slow_metrics as slow
 
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("after", [0, 3, 23])
-def test_what_progress_raises_ends_the_scoring(tmp_path, jobs, after):
+def test_an_error_in_progress_ends_the_scoring(tmp_path, jobs, after):
     """In a process of its own: a hang would be one of the pool's threads, which the interpreter waits for."""
     made = write_dataset(tmp_path / "data", "other", videos=4)
     pred = predict(made, tmp_path / "pred")

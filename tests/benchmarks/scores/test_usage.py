@@ -68,7 +68,7 @@ def test_usage(cli, tmp_path, monkeypatch, arguments, code, sentence):
     assert ran.out == ""
 
 
-def test_it_runs_where_torch_and_onnx_are_not_installed(model, tmp_path):
+def test_salema_eval_runs_without_torch_and_onnx(model, tmp_path):
     made = write_dataset(tmp_path / "data", "other", videos=2, frames=1)
     code = f"""
 import sys

@@ -73,7 +73,7 @@ def test_many_frames_are_scored_by_processes_and_few_are_not(tmp_path, frames, f
     assert ran.stdout == f"{found}\n", ran.stderr
 
 
-def test_what_can_not_be_read_by_a_process_is_told_as_by_one(tmp_path):
+def test_failures_in_worker_processes_are_told_as_in_one_process(tmp_path):
     made = write_dataset(tmp_path / "data", "other", videos=5, frames=9)
     pred = predict(made, tmp_path / "pred")
     (pred / made.videos[1] / f"{made.frame_names[2]}.png").write_bytes(b"no image")

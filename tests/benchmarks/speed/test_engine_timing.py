@@ -31,7 +31,7 @@ def test_parts_are_timed_apart_and_all_memory_is_given_back(exported, options, g
     assert 0 < found.throughput_qps < 1e3 / found.compute.median_ms * 3  # a mean may hold another program's turn
 
 
-def test_what_was_opened_for_the_bare_engine_is_closed_again(model, monkeypatch):
+def test_the_bare_engine_is_closed_after_its_timing(model, monkeypatch):
     said, opened = [], []
 
     def open_engine(folder, kind, gpu):

@@ -31,7 +31,7 @@ def test_the_peer_and_the_command_score_the_same(data, tmp_path):
     assert five[2] > 1
 
 
-def test_what_a_command_took_is_its_own_time(data):
+def test_a_commands_time_is_its_own(data):
     took = took_ms(commands(data)[LEAN_PEER])
     assert took[CPU] > 50
     assert took[CLOCK] > 50
@@ -65,7 +65,7 @@ def test_the_lean_peer_scores_as_the_other_without_its_imports(data):
     assert b"| torch" not in seen.stderr
 
 
-def test_what_is_not_installed_is_told_and_the_rest_imported():
+def test_missing_modules_are_told_and_the_others_imported():
     assert import_as_published(["salema.benchmarks.studies.slow_metrics", "no_such_module_at_all"]) == [
         "no_such_module_at_all"
     ]

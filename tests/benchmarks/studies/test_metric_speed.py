@@ -16,7 +16,7 @@ def test_both_sides_of_the_timing_score_the_same(metric, name):
     assert abs(found[0]) > 0.01
 
 
-def test_all_five_are_the_sum_of_the_five():
+def test_the_total_is_the_sum_of_the_five_metrics():
     protocol = PROTOCOLS["salema"]
     frame = make_frame((90, 160), protocol)
     for side in (loops, fast):

@@ -11,7 +11,7 @@ def plain(exported):
     return exported()
 
 
-def test_what_is_undone_changes_the_time_not_the_map(plain, monkeypatch):
+def test_an_undone_choice_changes_the_time_and_not_the_map(plain, monkeypatch):
     texts = []
 
     def noted(param, *arguments):

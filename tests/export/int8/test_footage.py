@@ -57,7 +57,7 @@ def test_frames_of_a_video_are_spread_as_those_of_a_folder(tmp_path, name):
     assert numbers(footage.held_out) == list(range(32, 48))
 
 
-def test_what_is_held_out_of_an_uneven_video_is_not_calibrated_on_either(tmp_path):
+def test_held_out_frames_of_an_uneven_video_are_not_calibrated_on(tmp_path):
     """The first half in a second, the rest ever slower: frames are not where the mean rate puts them."""
     times = [*range(30), *(30 + 3 * late for late in range(30))]
     footage = gather(numbered(tmp_path / "a.mp4", times), 32, *SIZE_HW)

@@ -39,7 +39,7 @@ def convolutions(folder):
     return {name: dict(each.split("=") for each in row[6:]) for name, row in rows(folder).items()}
 
 
-def test_it_is_as_near_as_the_gate_asks_and_a_quarter_in_size(int8, exported):
+def test_the_int8_form_passes_the_gate_and_has_a_quarter_of_the_size(int8, exported):
     result = int8(for_="ncnn")
     folder = result.paths[0].parent
     assert result.int8.accuracy.cc >= 0.99

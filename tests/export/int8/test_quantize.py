@@ -33,7 +33,7 @@ def test_openvino_pools_integers(int8):
     assert not [fact for fact in facts if fact["layerType"] == "FakeQuantize"]
 
 
-def test_what_is_averaged_is_rounded_and_neither_the_map_nor_what_a_float_layer_reads(exported):
+def test_the_averaged_layer_is_rounded_but_not_the_map_or_inputs_of_float_layers(exported):
     proto = onnx.load(exported(imgsz_hw=SIZE_HW) / "model.onnx")
     layers = layers_of(proto)
     ranges = dict.fromkeys([*layers, *map(leaving, [*layers][:-1])], (-1.0, 1.0))

@@ -205,7 +205,7 @@ def uneven(path, *layers):
     return str(path)
 
 
-def test_what_breaks_int8_is_found_and_left_in_float(clip, tmp_path):
+def test_layers_that_break_int8_are_found_and_left_in_float(clip, tmp_path):
     weights = uneven(tmp_path / "w.pt", 12)
     options = {"imgsz_hw": SIZE_HW, "precision": "int8", "calib": str(clip), "calib_frames": 16, "for_": "tensorrt"}
     result = export_model(weights, tmp_path / "model", ExportOptions(**options), lambda _: None)

@@ -68,7 +68,7 @@ def test_a_bomb_in_a_checkpoint_of_pytorch(tmp_path):
         load_checkpoint(str(tmp_path / "a.pt"))
 
 
-def test_what_is_no_file_or_too_big_a_one(tmp_path):
+def test_folders_and_files_that_are_too_big_are_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo.pt")
     with (tmp_path / "big.pt").open("wb") as file:
         file.truncate(5 << 30)

@@ -14,7 +14,7 @@ MOST_BYTES = {"nano": 1_000_000, "small": 4_000_000}
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_they_are_small_trained_and_hold_no_pickle(name):
+def test_shipped_weights_are_small_trained_and_hold_no_pickle(name):
     path = SHIPPED / f"{name}.safetensors"
     assert path.stat().st_size <= MOST_BYTES[name]
     with safe_open(path, framework="np") as file:
@@ -39,7 +39,7 @@ def test_an_unknown_word_names_those_that_ship():
         load_checkpoint("nanoo")
 
 
-def test_its_learned_coefficient_is_exported(nano_model):
+def test_the_learned_coefficient_is_exported(nano_model):
     with load(nano_model) as stream:
         assert stream.spec.trained
         assert stream.spec.coefficient_source.startswith("sigmoid of the checkpoint's learned alpha")
@@ -47,7 +47,7 @@ def test_its_learned_coefficient_is_exported(nano_model):
 
 
 @pytest.mark.parametrize("place", [(0.3, 0.35), (0.7, 0.4), (0.4, 0.7), (0.65, 0.65)])
-def test_it_looks_at_the_one_object_of_a_picture(nano_model, place):
+def test_the_map_peaks_at_the_one_object_of_a_picture(nano_model, place):
     """A disc on a smooth background, wherever it is: a centre prior fails."""
     height, width = 360, 480
     rows, columns = np.mgrid[:height, :width]

@@ -24,7 +24,9 @@ ALL += ("benchmarks/gpu/test_kernel_speed.py",)
         pytest.param(BINDINGS, "12080", DEVICE, f"{LEFT_OUT} and not salema_run", 40, id="oldest bindings"),
     ],
 )
-def test_what_needs_a_gpu_passes_on_the_host_driver(bindings, cuda_version, files, chosen, least, exported, tmp_path):
+def test_tests_that_need_a_gpu_pass_on_the_host_driver(
+    bindings, cuda_version, files, chosen, least, exported, tmp_path
+):
     paths = filter(None, (bindings, SITE, TESTS, os.environ.get("PYTHONPATH")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {
         "SALEMA_HOST_DRIVER": cuda_version,

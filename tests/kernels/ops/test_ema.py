@@ -149,7 +149,7 @@ def test_a_4k_frame():
     assert_same_bits(arrays["out"], expected["out"])
 
 
-def test_nothing_is_launched_for_nothing():
+def test_an_empty_array_launches_nothing():
     launcher = HostLauncher()
     launch(make((0, 4, 2, 2)), launcher)
     assert launcher.launches == []

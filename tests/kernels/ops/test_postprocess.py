@@ -205,7 +205,7 @@ def test_more_rows_than_a_grid_has_are_refused():
         launch(make((1, 1), (524281, 1), "map"))
 
 
-def test_nothing_is_launched_for_nothing():
+def test_an_empty_picture_launches_nothing():
     launcher = HostLauncher()
     find_ranges(np.zeros((0, 4, 5), np.float32), launcher)
     launch(make((4, 5), (0, 6), "map"), launcher)

@@ -72,7 +72,7 @@ def test_sizes_and_widths_that_no_vector_divides(exported, imgsz_hw, width):
         np.testing.assert_allclose(stream.snapshot()["ema1"], expected, atol=1e-5 * max(np.abs(expected).max(), 1))
 
 
-def test_its_own_files_are_for_other_programs(whole, tmp_path):
+def test_files_of_ncnn_are_for_other_programs(whole, tmp_path):
     for name in NCNN_FILES:
         (tmp_path / name).touch()
         with pytest.raises(UsageError, match=rf"{name}: a file for ncnn's own programs; name its folder, {tmp_path}"):
@@ -90,7 +90,7 @@ def test_split_models_are_refused(exported):
         open_session(exported(split=True), "ncnn")
 
 
-def test_it_does_not_run_on_a_gpu(whole):
+def test_ncnn_does_not_run_on_a_gpu(whole):
     with pytest.raises(UsageError, match="--backend ncnn --device cuda:1: it runs on the CPU only"):
         open_session(whole, "ncnn", "cuda:1")
 
@@ -158,7 +158,7 @@ def test_a_float16_model_is_computed_in_float32(exported, disc):
             np.testing.assert_allclose(stream.step(frame), other.step(frame), atol=3e-3)
 
 
-def test_where_it_is_not_installed(whole):
+def test_without_ncnn_the_error_has_the_install_line(whole):
     code = f"""
 import sys
 sys.modules["ncnn"] = None

@@ -7,7 +7,7 @@ from salema.runtime.errors import ModelError
 
 
 @pytest.mark.parametrize("options", [{}, {"precision": "fp16"}, {"arch": "salclstm56"}], ids=str)
-def test_it_reads_what_onnx_reads(exported, options):
+def test_weights_equal_what_onnx_reads(exported, options):
     path = exported(**options) / "model.onnx"
     tensors = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer}
     expected = {name: array for name, array in tensors.items() if array.dtype in (np.float32, np.float16)}

@@ -130,7 +130,7 @@ def test_bfloat16_where_the_cpu_has_none(model, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["openvino", "openvino-bf16"])
-def test_what_openvino_does_not_run(exported, model, backend):
+def test_models_that_openvino_does_not_run(exported, model, backend):
     with pytest.raises(UsageError, match=f"--backend {backend} --device cuda:1: it runs on the CPU only"):
         open_session(model, backend, "cuda:1")
     split = exported(split=True)
@@ -178,7 +178,7 @@ def test_damaged_models(model, tmp_path, keep):
         open_session(tmp_path, "openvino")
 
 
-def test_without_it_auto_takes_onnx_runtime_and_the_explicit_choice_says_how_to_install_it(exported):
+def test_without_openvino_auto_takes_onnx_runtime_and_its_name_gives_the_install_line(exported):
     folder = exported(for_="openvino")
     hidden = "import sys\nsys.modules['openvino'] = None\n"
     assert in_a_fresh_process(hidden + OPEN, folder).startswith("ONNX Runtime")  # ncnn has no form of this graph

@@ -85,7 +85,7 @@ def test_the_state_stays_where_it_is_and_there_is_one_graph(exported, disc):
 
 
 @pytest.mark.tensorrt
-def test_what_is_written(exported, cli, tmp_path):
+def test_the_files_of_a_split_model(exported, cli, tmp_path):
     network = ("--weights", "seeded:16", "--imgsz", 64, 96, "--residual", "--fp16")
     engine = ("--engine", "tensorrt-rtx", "--target", "sm89")
     ran = cli(main, *network, "--split", "-o", tmp_path / "m", *engine, "--json")

@@ -67,7 +67,7 @@ def test_the_fastest_is_taken_and_the_others_are_closed(model):
     session.close()
 
 
-def test_one_that_gives_another_map_is_not_taken(model):
+def test_a_backend_that_gives_another_map_is_not_taken(model):
     def open_model(backend):
         brighter = {"onnxruntime": 0.0, "openvino": 2e-4, "ncnn": 5e-5}[backend]
         return Slowed(open_session(model, backend, "cpu"), 0.01 * (backend == "onnxruntime"), brighter)
@@ -78,7 +78,7 @@ def test_one_that_gives_another_map_is_not_taken(model):
     assert str(trial).endswith("; openvino passed over: its map differs by 0.0002 from onnxruntime's")
 
 
-def test_one_that_opens_and_can_not_step_is_passed_over_and_closed(model, monkeypatch):
+def test_a_backend_that_opens_and_cannot_step_is_passed_over_and_closed(model, monkeypatch):
     opened = {}
 
     def open_model(backend):
@@ -126,7 +126,7 @@ def test_the_trial_is_made_once_and_kept_beside_the_model(folder):
     assert len(said) == 1
 
 
-def test_what_was_found_decides_until_it_is_tuned_again(folder):
+def test_the_record_decides_until_the_next_tuning(folder):
     with open_session(folder, device="cpu"):
         pass
     for backend in CANDIDATES:
@@ -185,7 +185,7 @@ def test_other_machines_and_threads_have_trials_of_their_own(folder, monkeypatch
     assert len(record_of(folder)["trials"]) == 3
 
 
-def test_where_it_cannot_be_kept_it_says_so(folder, monkeypatch):
+def test_a_record_that_cannot_be_kept_is_said(folder, monkeypatch):
     def refuse(*_):
         raise OSError(30, "Read-only file system")
 

@@ -40,7 +40,7 @@ def noise(count, height, width, channels=3):
     return np.random.default_rng(0).integers(0, 256, (count, height, width, channels), dtype=np.uint8)
 
 
-def test_one_frame(run, tmp_path):
+def test_a_video_of_one_frame(run, tmp_path):
     write_clip(tmp_path / "a.mp4", DISC[:1])
     ran, after = run("a.mp4")
     assert ran.out.startswith("1 frame in ")
@@ -109,7 +109,7 @@ def test_transparency_is_left_out(run, tmp_path):
     assert np.abs(np.stack(after["images"]).astype(int) - DISC).mean() < 4
 
 
-def test_sound_alone(run, tmp_path):
+def test_a_file_with_sound_alone(run, tmp_path):
     with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")

@@ -39,7 +39,7 @@ def gpus_here():
         return []
 
 
-def test_what_works_has_no_advice_and_what_does_not_has_some(findings):
+def test_only_a_finding_that_fails_has_advice(findings):
     assert {finding["state"] for finding in findings.values()} <= {"works", "missing", "broken"}
     for finding in findings.values():
         assert bool(finding["advice"]) == (finding["state"] != "works"), finding
@@ -187,7 +187,7 @@ def test_tensorrt_rtx_knows_some_gpus(capability, state):
         ),
     ],
 )
-def test_what_auto_takes_on_other_machines(found, auto):
+def test_the_backend_that_auto_takes_on_other_machines(found, auto):
     assert would_take(judge(found)) == auto
 
 

@@ -8,7 +8,7 @@ from salema.runtime.output.npz_file import NpzFile
 
 @pytest.mark.parametrize("count", [1, 9, 10, 1000])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 50)])
-def test_it_reads_as_one_array_with_a_right_checksum(tmp_path, count, shape):
+def test_the_file_reads_as_one_array_with_a_right_checksum(tmp_path, count, shape):
     values = np.random.default_rng(0).random((count, *shape), np.float32)
     with NpzFile(tmp_path / "a.npz", "maps") as file:
         for one in values:

@@ -193,7 +193,7 @@ def test_an_interrupted_run_says_so(model, tmp_path):
         assert made.frames == len(list((tmp_path / "maps").glob("*.png")))
 
 
-def test_where_it_can_not_be_written_the_outputs_stay_and_it_is_said(cli, model, small_clip, tmp_path):
+def test_outputs_stay_if_the_provenance_cannot_be_written_and_a_note_says_so(cli, model, small_clip, tmp_path):
     (tmp_path / "t.csv.salema.json").mkdir()
     ran = cli(main, small_clip, "--model", model, "--no-video", "--csv", tmp_path / "t.csv")
     assert (ran.code, (tmp_path / "t.csv").is_file()) == (0, True)

@@ -118,7 +118,7 @@ def test_the_next_run_of_the_same_names_recovers_first(cli, model, small_clip, l
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".other.1.0.partial.mp4"]
 
 
-def test_what_is_being_written_is_left_alone(tmp_path):
+def test_a_partial_file_that_another_run_writes_is_left_alone(tmp_path):
     """By this process, or by another one, which in a container may have the same number."""
     with written_aside(tmp_path / "a.csv") as aside:
         aside.write_bytes(b"frame\n1\n")

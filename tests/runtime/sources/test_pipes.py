@@ -45,7 +45,7 @@ def test_standard_input(model, tmp_path, name, how):
     assert len(probe(tmp_path / "o.mp4")["images"]) == 20
 
 
-def test_its_usual_name(model, tmp_path):
+def test_the_usual_name_of_the_output(model, tmp_path):
     clip = write_clip(tmp_path / "a.mkv", DISC, audio="aac")
     ran = run([script("salema-run"), "-", "--model", model], input=clip.read_bytes(), cwd=tmp_path)
     assert ran.returncode == 0

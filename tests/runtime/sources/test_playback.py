@@ -29,7 +29,7 @@ def numbers(frames):
     return [round((frame.image_bgr[2:14, 2:14].mean() + 2.4) / 5) for frame in frames]
 
 
-def test_all_of_it(clip):
+def test_the_whole_clip(clip):
     playback, frames = play(clip)
     assert numbers(frames) == list(range(50))
     assert times_s(playback, frames) == pytest.approx(np.arange(50) / 25)

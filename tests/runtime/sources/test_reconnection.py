@@ -84,7 +84,7 @@ def test_time_goes_on_while_it_is_away(at_once, monkeypatch):
     assert (losses.outages, losses.outage_s) == (1, pytest.approx(7.2))
 
 
-def test_it_gives_up_after_its_attempts_and_says_both_reasons(at_once):
+def test_reconnection_gives_up_after_its_attempts_and_says_both_reasons(at_once):
     stop, waits = at_once
 
     def refuse():

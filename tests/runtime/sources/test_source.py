@@ -91,7 +91,7 @@ def test_urls_that_cannot_be_read(cli, model, tmp_path, url):
     assert "s3cr" not in ran.err
 
 
-def test_what_is_there_under_a_name_is_meant_by_it(tmp_path, monkeypatch):
+def test_a_name_of_an_existing_file_means_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "wow ! cool.mp4", "0")
     touch(tmp_path / "601", "1.png")
@@ -121,7 +121,7 @@ def test_what_is_there_under_a_name_is_meant_by_it(tmp_path, monkeypatch):
         (lambda folder: os.mkfifo(folder / "f"), "f", "is no ordinary file; pipe it in, with - as the source"),
     ],
 )
-def test_what_is_not_there(tmp_path, monkeypatch, make, text, sentence):
+def test_a_missing_source(tmp_path, monkeypatch, make, text, sentence):
     monkeypatch.chdir(tmp_path)
     make(tmp_path)
     with pytest.raises(VideoError, match=sentence):
@@ -194,7 +194,7 @@ def test_the_videos_of_a_folder_run_one_after_the_other(cli, model, tmp_path):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_one_that_fails_is_not_the_end_of_the_others(cli, model, tmp_path, jobs):
+def test_one_source_that_fails_does_not_end_the_others(cli, model, tmp_path, jobs):
     from salema.runtime.cli.run import main
 
     for name in ("a", "c"):

@@ -16,7 +16,7 @@ def test_photographs_are_split_by_their_sorted_names(photographs):
     assert trained.names == ("p00", "p02", "p03", "p04", "p06", "p07")
 
 
-def test_nothing_is_held_out_where_that_is_said(photographs):
+def test_val_none_holds_nothing_out(photographs):
     trained, held_out = choose(dataset="photographs", src=photographs, val="none")
     assert (len(trained.names), held_out) == (8, None)
 

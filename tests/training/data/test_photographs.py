@@ -44,7 +44,7 @@ def test_a_clip_depends_on_its_draws_alone(photographs):
     assert not np.array_equal(first.frames, other.frames)
 
 
-def test_what_is_validated_on_is_as_large_as_the_picture(photographs):
+def test_validation_truth_is_as_large_as_the_picture(photographs):
     (seen,) = Photographs(photographs).seen(1)
     assert seen.frame.shape == (48, 64, 3)
     assert seen.density.shape == seen.fixated.shape == (48, 64)
@@ -72,7 +72,7 @@ def test_wrong_points_are_refused(tmp_path, arrays, sentence):
         Photographs(tmp_path)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(VideoError, match="no such folder"):
         Photographs(tmp_path / "nowhere")
     with pytest.raises(MapError, match=r"holds 0 \.npz files; one with the fixations expected"):

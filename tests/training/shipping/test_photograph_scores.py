@@ -74,7 +74,7 @@ def test_the_page_has_the_measured_table_of_the_weights_that_ship():
     assert RECORD["weights_sha256"] == {name: load_checkpoint(name).sha256 for name in RECORD["weights_sha256"]}
 
 
-def test_it_is_better_than_what_knows_no_gaze():
+def test_nano_is_better_than_methods_without_gaze():
     scores = RECORD["scores"]
     for metric in ("nss", "auc_judd"):
         assert scores["nano"][metric]["low"] > scores[CENTRE][metric]["high"]

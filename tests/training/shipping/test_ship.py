@@ -27,7 +27,7 @@ def test_a_run_is_shipped_in_fp16_with_its_coefficient_as_it_is(tmp_path, tensor
         torch.testing.assert_close(shipped.weights[key], value.half().float(), rtol=0, atol=0)
 
 
-def test_what_is_too_large_for_fp16_is_refused(tmp_path, tensors):
+def test_weights_too_large_for_fp16_are_refused(tmp_path, tensors):
     tensors["salgan.0.weight"] *= 1e9
     save_checkpoint(tmp_path / "best.pt", 3, tensors, Architecture("salema", (30,)))
     with pytest.raises(CheckpointError, match="0.weight: too large for FP16"):
