@@ -10,7 +10,6 @@ from salema.runtime.errors import UsageError
 from salema.runtime.run.dataset_layouts import DATASETS
 from salema.training.data.clip import GazeSet
 from salema.training.data.photographs import Photographs
-from salema.training.data.subset import Subset
 from salema.training.data.videos import Videos
 from salema.training.options import DataOptions
 
@@ -45,7 +44,7 @@ def choose_data(options: DataOptions, say: Callable[[str], None]) -> tuple[GazeS
     whole = _open(source, options, say)
     chosen = [[i for i in range(len(whole.names)) if held_out(i) == is_held] for is_held in (False, True)]
     _check_split(every, chosen)
-    return Subset(whole, chosen[0]), Subset(whole, chosen[1])
+    return whole.only(chosen[0]), whole.only(chosen[1])
 
 
 def _open(folder: Path, options: DataOptions, say: Callable[[str], None]) -> GazeSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,6 +58,9 @@ class GazeSet(Protocol):
     names: tuple[str, ...]
     lengths: tuple[int, ...]
     are_photographs: bool
+
+    def only(self, indices: Sequence[int]) -> GazeSet:
+        """Returns the set of some of its videos, which draws from none of the others."""
 
     def clip(
         self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None

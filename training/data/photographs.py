@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -47,7 +48,15 @@ class Photographs:
         self.lengths = (1,) * len(self.names)
         self._points = [points[name] for name in self.names]
         self._paths = [_find_image(folder, name) for name in self.names]
-        self._image = lru_cache(_KEPT)(self._read)
+
+    def only(self, indices: Sequence[int]) -> Photographs:
+        """See `GazeSet`."""
+        chosen = copy(self)
+        chosen.names = tuple(self.names[index] for index in indices)
+        chosen.lengths = (1,) * len(indices)
+        chosen._points = [self._points[index] for index in indices]  # noqa: SLF001 - a copy of our own
+        chosen._paths = [self._paths[index] for index in indices]  # noqa: SLF001 - a copy of our own
+        return chosen
 
     def clip(
         self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None
@@ -80,7 +89,7 @@ class Photographs:
         return part if len(part.points(self._points[index])) >= _FEWEST else whole
 
     def _render(self, path: list[tuple[int, View]], size_hw: tuple[int, int], colours: Colours | None) -> Clip:
-        pictures = [view.picture(self._image(index), size_hw) for index, view in path]
+        pictures = [view.picture(_image(self._paths[index]), size_hw) for index, view in path]
         counts = [count_fixations(view.points(self._points[index]), size_hw) for index, view in path]
         densities = [blurred(count, BLUR / view.width) for count, (_, view) in zip(counts, path, strict=True)]
         return Clip(
@@ -92,12 +101,14 @@ class Photographs:
 
     def seen(self, index: int) -> Iterator[Seen]:
         """See `GazeSet`; fixations and density are as large as the picture."""
-        image = self._image(index)
+        image = _image(self._paths[index])
         counts = count_fixations(self._points[index], (image.shape[0], image.shape[1]))
         yield Seen(image, blurred(counts, BLUR), counts > 0)
 
-    def _read(self, index: int) -> NDArray[np.uint8]:
-        return cast("NDArray[np.uint8]", decode_file(self._paths[index], cv2.IMREAD_COLOR, VideoError))
+
+@lru_cache(_KEPT)
+def _image(path: Path) -> NDArray[np.uint8]:
+    return cast("NDArray[np.uint8]", decode_file(path, cv2.IMREAD_COLOR, VideoError))
 
 
 def read_points(folder: Path) -> dict[str, NDArray[np.float32]]:

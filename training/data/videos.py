@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -64,6 +65,15 @@ class Videos:
         self.names = tuple(video.name for video in self._videos)
         self.lengths = tuple(len(video.frames) for video in self._videos)
         self._truth = [_by_frame(video, known[video_key(dataset, video.name)].frames) for video in self._videos]
+
+    def only(self, indices: Sequence[int]) -> Videos:
+        """See `GazeSet`."""
+        chosen = copy(self)
+        chosen.names = tuple(self.names[index] for index in indices)
+        chosen.lengths = tuple(self.lengths[index] for index in indices)
+        chosen._videos = [self._videos[index] for index in indices]  # noqa: SLF001 - a copy of our own
+        chosen._truth = [self._truth[index] for index in indices]  # noqa: SLF001 - a copy of our own
+        return chosen
 
     def clip(
         self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None

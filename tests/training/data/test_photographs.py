@@ -1,7 +1,11 @@
+import shutil
+
+import cv2
 import numpy as np
 import pytest
 
 from salema.runtime.errors import MapError, VideoError
+from salema.training.data import photographs as photographs_module
 from salema.training.data.photographs import Photographs
 
 SIZE_HW = (48, 64)
@@ -42,6 +46,20 @@ def test_a_clip_depends_on_its_draws_alone(photographs):
     other = gaze.clip(2, 0, 4, SIZE_HW, np.random.default_rng(8))
     assert np.array_equal(first.frames, again.frames)
     assert not np.array_equal(first.frames, other.frames)
+
+
+def test_a_cut_goes_to_no_photograph_that_is_held_out(photographs, tmp_path, monkeypatch):
+    """Each photograph has a grey of its own, by which its frames are known."""
+    monkeypatch.setattr(photographs_module, "Colours", lambda _: lambda frame: frame)
+    shutil.copytree(photographs, tmp_path, dirs_exist_ok=True)
+    for index in range(8):
+        cv2.imwrite(str(tmp_path / f"images/p{index:02d}.png"), np.full((*SIZE_HW, 3), 40 + 20 * index, np.uint8))
+    gaze = Photographs(tmp_path).only([0, 2])
+    shown = set()
+    for seed in range(40):
+        clip = gaze.clip(0, 0, 6, SIZE_HW, np.random.default_rng(seed))
+        shown |= {frame[0, 0, 0] for frame in clip.frames}
+    assert shown == {40, 80}
 
 
 def test_validation_truth_is_as_large_as_the_picture(photographs):

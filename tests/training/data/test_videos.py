@@ -6,7 +6,6 @@ from videos import write_clip
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import MapError
 from salema.runtime.run.dataset_layouts import DATASETS
-from salema.training.data.subset import Subset
 from salema.training.data.videos import Videos
 
 SIZE_HW = (48, 64)
@@ -85,9 +84,11 @@ def test_a_video_file_gives_the_frames_that_are_asked_for(tmp_path):
     assert clip.weights.tolist() == [1, 1, 1]
 
 
-def test_a_subset_keeps_its_own_numbers(tmp_path):
+def test_some_of_the_videos_have_numbers_of_their_own(tmp_path):
     written = write_dataset(tmp_path, "other")
     whole = Videos("other", written.source, None, None, None, pytest.fail)
-    some = Subset(whole, [1, 3])
+    some = whole.only([1, 3])
     assert some.names == (whole.names[1], whole.names[3])
+    assert len(some.lengths) == 2
+    assert np.array_equal(next(some.seen(0)).fixated, next(whole.seen(1)).fixated)
     assert np.array_equal(some.clip(1, 0, 1, SIZE_HW, None).frames, whole.clip(3, 0, 1, SIZE_HW, None).frames)
