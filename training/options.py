@@ -48,7 +48,8 @@ class NetworkOptions:
         ),
     ] = (192, 256)
     teacher: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Wider checkpoint whose maps the network also learns from.")
+        str | None,
+        typer.Option(metavar="FILE|DIR", help="Checkpoint, or folder of maps, that the network also learns from."),
     ] = None
     teacher_share: Annotated[
         float, typer.Option(min=0, max=1, help="The teacher's share of the loss; the rest is the ground truth's.")

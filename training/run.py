@@ -23,6 +23,8 @@ from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.runtime.output.recovery import remove_unfinished
 from salema.training.card import write_card
 from salema.training.data.choose import choose_data
+from salema.training.data.clip import GazeSet
+from salema.training.data.taught import TaughtMaps
 from salema.training.initial import choose_start, of_arch, parse_width
 from salema.training.log import draw_curves
 from salema.training.network import ClipNetwork
@@ -114,7 +116,6 @@ def _prepare(request: Request, accelerator: Accelerator, say: Say) -> tuple[Task
     except UsageError as error:
         raise of_arch(choices.arch, error) from error
     say(f"network       {architecture.name}, {sum(value.numel() for value in weights.values()):,} parameters")
-    teacher = _teacher(choices, say)
     task = Task(
         recipe,
         architecture,
@@ -123,7 +124,7 @@ def _prepare(request: Request, accelerator: Accelerator, say: Say) -> tuple[Task
         choices.imgsz_hw,
         request.run.output,
         request.run,
-        teacher and teacher.to(accelerator.device),
+        _teacher(choices, gaze, accelerator.device, say),
     )
     return task, network
 
@@ -153,12 +154,15 @@ def _alpha(text: str, architecture: Architecture, learned: float | None, recipe:
     return None, fixed
 
 
-def _teacher(choices: NetworkOptions, say: Say) -> Teacher | None:
+def _teacher(choices: NetworkOptions, gaze: GazeSet, device: torch.device, say: Say) -> Teacher | None:
     if choices.teacher is None:
         return None
+    if Path(choices.teacher).is_dir():
+        return Teacher(TaughtMaps(Path(choices.teacher), gaze), choices.teacher_share)
     architecture, weights, learned = choose_start(choices.teacher, "auto", Fraction(1), 0, say)
     alpha, fixed = _alpha("learned", architecture, learned, "default")
-    return Teacher(ClipNetwork(architecture, weights, alpha, fixed, 0.0), choices.teacher_share)
+    network = ClipNetwork(architecture, weights, alpha, fixed, 0.0).eval().requires_grad_(requires_grad=False)
+    return Teacher(network.to(device), choices.teacher_share)
 
 
 def _accelerator(run: RunOptions) -> Accelerator:

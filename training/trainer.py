@@ -110,6 +110,7 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
             augment=self._task.recipe.augment,
+            taught=self._task.teacher.on_disk if self._task.teacher else None,
         )
         self._model.train()
         for batch in load_batches(batches, first, self._task.options.workers):

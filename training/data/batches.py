@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from salema.training.data.clip import Clip, GazeSet
 from salema.training.data.plan import Item, Step
+from salema.training.data.taught import TaughtMaps
 
 _FIELDS = ("frames", "density", "fixations")
 _CHANNELS = 3
@@ -30,6 +32,7 @@ class Batch:
         real: float32 `[N, T]`: 1 for the clips' own frames, 0 for those that fill them up.
         seeds: int64 `[N]`.
         goes_on: whether the clips continue those of the step before.
+        taught: the maps of a teacher on disk, float32 `[N, T, H, W]`, 0 to 1; None where there is none.
     """
 
     number: int
@@ -40,16 +43,21 @@ class Batch:
     real: Tensor
     seeds: Tensor
     goes_on: bool
+    taught: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on a device; seeds stay where they are."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in (*_FIELDS, "weights", "real")}
-        return replace(self, **moved)
+        moved = self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, seeds=self.seeds)
 
     def part(self, rows: slice) -> Batch:
         """Returns some of the clips."""
-        parts = {name: getattr(self, name)[rows] for name in (*_FIELDS, "weights", "real", "seeds")}
-        return replace(self, **parts)
+        return self._changed(lambda tensor: tensor[rows])
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+        return replace(self, **changed)
 
 
 class Batches(Dataset[Batch]):
@@ -64,7 +72,9 @@ class Batches(Dataset[Batch]):
         processes: int,
         *,
         augment: bool,
+        taught: TaughtMaps | None = None,
     ) -> None:
+        self._taught = taught
         self._gaze, self._steps, self._size_hw = gaze, steps, size_hw
         self._rank, self._processes, self._augment = rank, processes, augment
 
@@ -79,16 +89,21 @@ class Batches(Dataset[Batch]):
             name: torch.from_numpy(np.stack([getattr(clip, name) for clip in clips])) for name in (*_FIELDS, "weights")
         }
         real = torch.tensor([[float(frame < item.frames) for frame in range(step.frames)] for item in items])
-        return Batch(
-            number, **tensors, real=real, seeds=torch.tensor([item.seed for item in items]), goes_on=step.goes_on
-        )
+        seeds = torch.tensor([item.seed for item in items])
+        return Batch(number, **tensors, real=real, seeds=seeds, goes_on=step.goes_on, taught=self._maps(clips))
+
+    def _maps(self, clips: Sequence[Clip]) -> Tensor | None:
+        if self._taught is None:
+            return None
+        maps = [self._taught.of(clip.shots, self._size_hw) if clip.shots else clip.density for clip in clips]
+        return torch.from_numpy(np.stack(maps))
 
     def _filled(self, item: Item, frames: int) -> Clip:
         """Makes a clip, and repeats its last frame, with weight 0, until it is long enough."""
         if not item.frames:
             blank = np.zeros((frames, *self._size_hw), np.float32)
             pixels = np.zeros((*blank.shape, _CHANNELS), np.uint8)
-            return Clip(pixels, blank, blank, np.zeros(frames, np.float32))
+            return Clip(pixels, blank, blank, np.zeros(frames, np.float32), ())
         rng = np.random.default_rng(item.seed) if self._augment else None
         clip = self._gaze.clip(item.video, item.start, item.frames, self._size_hw, rng)
         missing = frames - len(clip.frames)
@@ -96,7 +111,8 @@ class Batches(Dataset[Batch]):
             return clip
         rows = np.r_[: len(clip.frames), [len(clip.frames) - 1] * missing]
         weights = np.pad(clip.weights, (0, missing))
-        return Clip(clip.frames[rows], clip.density[rows], clip.fixations[rows], weights)
+        shots = tuple(clip.shots[row] for row in rows)
+        return Clip(clip.frames[rows], clip.density[rows], clip.fixations[rows], weights, shots)
 
 
 def load_batches(batches: Batches, first: int, workers: int) -> DataLoader[Batch]:

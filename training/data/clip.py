@@ -9,7 +9,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.training.data.views import View
+
 Map = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What a frame of a clip shows: a part of the frame of a video; both are numbers, from 0."""
+
+    video: int
+    frame: int
+    view: View
 
 
 @dataclass(frozen=True)
@@ -21,12 +32,14 @@ class Clip:
         density: float32 `(T, H, W)`, 0 to 1, the greatest of each frame 1; 0 where nothing is known of the frame.
         fixations: float32 `(T, H, W)`, how many fixations fell on each pixel; 0 where none are known.
         weights: float32 `(T,)`: 1 where a frame counts in the loss, 0 where nothing is known of it or it is padding.
+        shots: what each frame shows; empty where a clip shows nothing.
     """
 
     frames: NDArray[np.uint8]
     density: NDArray[np.float32]
     fixations: NDArray[np.float32]
     weights: NDArray[np.float32]
+    shots: tuple[Shot, ...]
 
 
 @dataclass(frozen=True)
@@ -52,15 +65,20 @@ class GazeSet(Protocol):
         names: of its videos, in order.
         lengths: how many frames each has; of a photograph any number can be made.
         are_photographs: whether each video is one picture, of which clips are made.
+        layout: one of `DATASETS`, by whose rule maps of it lie on disk.
     """
 
     name: str
     names: tuple[str, ...]
     lengths: tuple[int, ...]
     are_photographs: bool
+    layout: str
 
     def only(self, indices: Sequence[int]) -> GazeSet:
         """Returns the set of some of its videos, which draws from none of the others."""
+
+    def maps_of(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """Returns what the folder of a video's maps is called, and the names of its frames, without their suffix."""
 
     def clip(
         self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None

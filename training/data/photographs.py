@@ -16,7 +16,7 @@ from salema.runtime.errors import MapError, VideoError
 from salema.runtime.files.bounded_files import check_file
 from salema.runtime.files.image_file import decode_file
 from salema.runtime.sources.source import IMAGES
-from salema.training.data.clip import Clip, Seen
+from salema.training.data.clip import Clip, Seen, Shot
 from salema.training.data.targets import BLUR, blurred, count_fixations
 from salema.training.data.views import Colours, View, between, random_view
 
@@ -40,6 +40,7 @@ class Photographs:
     """
 
     are_photographs = True
+    layout = "other"
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.resolve().name
@@ -58,28 +59,33 @@ class Photographs:
         chosen._paths = [self._paths[index] for index in indices]  # noqa: SLF001 - a copy of our own
         return chosen
 
+    def maps_of(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """See `GazeSet`; where `salema-run` writes the map of an image, given with others."""
+        return self._paths[index].stem, ("0001",)
+
     def clip(
         self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None
     ) -> Clip:
         """See `GazeSet`; several frames are a pan and a zoom over the photograph, and at times a cut to another."""
         del start
         if rng is None:
-            return self._render([(index, View())] * frames, size_hw, None)
-        shots = [(index, frames)]
+            return self._render([Shot(index, 0, View())] * frames, size_hw, None)
+        parts = [(index, frames)]
         if frames > 1 and rng.random() < _CUTS:
             first = int(rng.integers(1, frames))
-            shots = [(index, first), (int(rng.integers(len(self.names))), frames - first)]
-        path = [view for picture, count in shots for view in self._moved(picture, count, rng)]
+            parts = [(index, first), (int(rng.integers(len(self.names))), frames - first)]
+        path = [shot for picture, count in parts for shot in self._moved(picture, count, rng)]
         return self._render(path, size_hw, Colours(rng))
 
-    def _moved(self, index: int, frames: int, rng: np.random.Generator) -> list[tuple[int, View]]:
+    def _moved(self, index: int, frames: int, rng: np.random.Generator) -> list[Shot]:
         first = self._part(index, rng)
         if frames == 1:
-            return [(index, first)]
+            return [Shot(index, 0, first)]
         last = random_view(rng, _LEAST, mirrored=first.mirrored)
         # As far as a camera moves in so many frames; over a second it may cross the picture.
         speed = min(frames / 30, 1)
-        return [(index, between(first, last, speed * frame / (frames - 1))) for frame in range(frames)]
+        views = (between(first, last, speed * frame / (frames - 1)) for frame in range(frames))
+        return [Shot(index, 0, view) for view in views]
 
     def _part(self, index: int, rng: np.random.Generator) -> View:
         whole = View(mirrored=bool(rng.random() < 0.5))  # noqa: PLR2004 - as often as not
@@ -88,15 +94,16 @@ class Photographs:
         part = random_view(rng, _LEAST, mirrored=whole.mirrored)
         return part if len(part.points(self._points[index])) >= _FEWEST else whole
 
-    def _render(self, path: list[tuple[int, View]], size_hw: tuple[int, int], colours: Colours | None) -> Clip:
-        pictures = [view.picture(_image(self._paths[index]), size_hw) for index, view in path]
-        counts = [count_fixations(view.points(self._points[index]), size_hw) for index, view in path]
-        densities = [blurred(count, BLUR / view.width) for count, (_, view) in zip(counts, path, strict=True)]
+    def _render(self, path: list[Shot], size_hw: tuple[int, int], colours: Colours | None) -> Clip:
+        pictures = [shot.view.picture(_image(self._paths[shot.video]), size_hw) for shot in path]
+        counts = [count_fixations(shot.view.points(self._points[shot.video]), size_hw) for shot in path]
+        densities = [blurred(count, BLUR / shot.view.width) for count, shot in zip(counts, path, strict=True)]
         return Clip(
             np.stack([colours(picture) if colours else picture for picture in pictures]),
             np.stack(densities),
             np.stack(counts),
             np.array([count.any() for count in counts], np.float32),
+            tuple(path),
         )
 
     def seen(self, index: int) -> Iterator[Seen]:

@@ -19,7 +19,7 @@ from salema.runtime.files.image_file import decode_file
 from salema.runtime.run.dataset_layouts import FrameFolder, list_videos
 from salema.runtime.video.video_reader import VideoReader
 from salema.runtime.wording import counted, listed
-from salema.training.data.clip import Clip, Seen
+from salema.training.data.clip import Clip, Seen, Shot
 from salema.training.data.targets import BLUR, blurred, count_fixations, peaked
 from salema.training.data.views import Colours, View, random_view
 
@@ -53,7 +53,7 @@ class Videos:
         end: int | None,
         say: Callable[[str], None],
     ) -> None:
-        self.name = dataset
+        self.name = self.layout = dataset
         known = list_truth(dataset, truth or source, start, end)
         listed_videos = list_videos(dataset, source, source, "", start=start, end=end)
         self._videos = [video for video in listed_videos if video_key(dataset, video.name) in known]
@@ -75,23 +75,28 @@ class Videos:
         chosen._truth = [self._truth[index] for index in indices]  # noqa: SLF001 - a copy of our own
         return chosen
 
+    def maps_of(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """See `GazeSet`."""
+        return self.names[index], tuple(path.stem for path in self._videos[index].frames)
+
     def clip(
         self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None
     ) -> Clip:
         """See `GazeSet`."""
         view = View() if rng is None else random_view(rng, _LEAST)
         colours = None if rng is None else Colours(rng)
-        pictures, densities, counts = [], [], []
+        pictures, densities, counts, shots = [], [], [], []
         for number, frame in islice(self._frames(index, start), frames):
             picture = view.picture(frame, size_hw)
             pictures.append(colours(picture) if colours else picture)
             density, count = self._targets(self._truth[index].get(number), view, size_hw)
             densities.append(density)
             counts.append(count)
+            shots.append(Shot(index, number, view))
         if not pictures:
             raise VideoError(f"{self.names[index]}: ends before frame {start + 1}; its header says more")
         weights = np.array([density.any() for density in densities], np.float32)
-        return Clip(np.stack(pictures), np.stack(densities), np.stack(counts), weights)
+        return Clip(np.stack(pictures), np.stack(densities), np.stack(counts), weights, tuple(shots))
 
     def seen(self, index: int) -> Iterator[Seen]:
         """See `GazeSet`."""
