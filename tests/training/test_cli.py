@@ -63,6 +63,7 @@ def test_wrong_options_end_in_one_sentence(cli, tmp_path, monkeypatch, options, 
         (("--arch", "salema0r"), "--arch salema0r: layer 0 changes the shape of what enters it"),
         (("--arch", "salgan", "--alpha", "0.2"), "--alpha 0.2: is the coefficient of an average, and SalGAN has none"),
         (("--resume",), "holds no run; leave it out"),
+        (("--teacher", "."), "holds no predictions of other"),
         (("--alpha", "2"), "--alpha 2: not 'learned', and not a number in (0, 1]"),
     ],
 )

@@ -2,18 +2,24 @@
 
 import json
 import threading
+from fractions import Fraction
 
+import cv2
 import pytest
 import torch
 
 from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
 from salema.export.weights.checkpoints import load_checkpoint
+from salema.training.data.photographs import Photographs
+from salema.training.initial import choose_start
 from salema.training.log import read_log
+from salema.training.network import ClipNetwork
 from salema.training.options import DataOptions, NetworkOptions, RunOptions
 from salema.training.recipes import Recipe
 from salema.training.run import Request, train
 from salema.training.trainer import TrainingError
+from salema.training.validation import run_video
 
 SIZE_HW = (48, 64)
 PLAIN = {"half_size": 0.0, "augment": False, "average": 0.0, "warmup": 0}
@@ -142,6 +148,22 @@ def test_a_student_learns_its_teachers_maps(photographs, learned, tmp_path):
     losses = [record["loss"] for record in steps(tmp_path / "run")]
     assert losses[-1] < 0.5 * losses[0]
     assert scores(tmp_path / "run")[-1]["nss"] > 2
+
+
+def test_maps_on_disk_teach_what_the_network_that_made_them_does(photographs, learned, tmp_path):
+    architecture, weights, alpha = choose_start(str(learned[0] / "last.pt"), "auto", Fraction(1), 0, lambda _: None)
+    network, gaze = ClipNetwork(architecture, weights, alpha, 1.0, 0.0), Photographs(photographs)
+    for index, name in enumerate(gaze.names):
+        (tmp_path / "maps" / name).mkdir(parents=True)
+        ((_, grey),) = run_video(network, gaze, SIZE_HW, index)
+        cv2.imwrite(str(tmp_path / f"maps/{name}/0001.png"), grey)
+    for name, teacher in (("network", learned[0] / "last.pt"), ("disk", tmp_path / "maps")):
+        wise = {"teacher": str(teacher), "teacher_share": 0.7}
+        run(photographs, tmp_path / name, epochs=2, network=wise)
+    pairs = list(zip(steps(tmp_path / "network"), steps(tmp_path / "disk"), strict=True))
+    assert all(one["loss"] == pytest.approx(other["loss"], rel=1e-2) for one, other in pairs)
+    run(photographs, tmp_path / "alone", epochs=2)
+    assert steps(tmp_path / "alone")[0]["loss"] != pytest.approx(pairs[0][1]["loss"], rel=2e-2)
 
 
 @pytest.mark.parametrize("arch", ["salgan", "salema7r", "salema7+54", "salclstm30", "salclstm56", "salclstm30r"])
