@@ -21,6 +21,7 @@ from torch import Tensor
 
 from salema.export.weights.architecture import CONVS, ENCODER_END, KINDS, LAST_CONV, Architecture, Hint
 from salema.export.weights.archives import MOST_WEIGHT_BYTES, check_arrays, check_unfolded
+from salema.export.weights.eight_bits import unpacked
 from salema.runtime.errors import CheckpointError, SalemaError, reason
 from salema.runtime.files.bounded_files import check_file
 from salema.runtime.files.whole_files import write_bytes
@@ -183,7 +184,7 @@ def _read_safetensors(path: Path) -> Contents:
     with safe_open(str(path), framework="pt") as file:
         values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - the file is no dict
         text = (file.metadata() or {}).get(_STATED_KEY)
-    return _read_stated(_by_published_key(path, values), text)
+    return _read_stated(_by_published_key(path, unpacked(values)), text)
 
 
 def _read_lasagne(path: Path) -> Contents:

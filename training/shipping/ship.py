@@ -1,24 +1,31 @@
-"""Makes a run's best checkpoint the weights that ship: FP16 safetensors in export/weights/shipped/.
+"""Makes a run's best checkpoint the weights that ship: safetensors in export/weights/shipped/, in FP16 or in 8 bits.
 
-Usage: python -m salema.training.shipping.ship RUN NAME
+Usage: python -m salema.training.shipping.ship RUN NAME [--eight-bits]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from salema.export.weights.architecture import choose_architecture
 from salema.export.weights.checkpoint_files import save_safetensors
 from salema.export.weights.checkpoints import SHIPPED, load_checkpoint
+from salema.export.weights.eight_bits import packed
 from salema.runtime.errors import CheckpointError, UsageError, exit_on_error
 from salema.runtime.files.whole_files import make_folder
 from salema.runtime.wording import listed
 from salema.training.state import BEST
 
 
-def ship(run: Path, name: str, folder: Path = SHIPPED) -> Path:
-    """Writes a run's best checkpoint as `NAME.safetensors`: weights in FP16, a learned alpha in FP32 as it is.
+def ship(run: Path, name: str, folder: Path = SHIPPED, *, eight_bits: bool = False) -> Path:
+    """Writes a run's best checkpoint as `NAME.safetensors`, a learned alpha in FP32 as it is.
+
+    Args:
+        run: folder of the run.
+        name: of the weights.
+        folder: where to write.
+        eight_bits: stores weights in 8 bits (`export/weights/eight_bits.py`), not in FP16.
 
     Raises:
         UsageError: the name is no bare word.
@@ -30,22 +37,26 @@ def ship(run: Path, name: str, folder: Path = SHIPPED) -> Path:
     checkpoint = load_checkpoint(str(run / BEST))
     architecture, _ = choose_architecture(checkpoint.kind, checkpoint.hint, "auto", (), None)
     # Bare keys, which the reader knows: they make the header 364 bytes shorter, and nano less than a megabyte.
-    halves = {key.removeprefix("salgan."): value.half() for key, value in checkpoint.weights.items()}
-    broken = [key for key, value in halves.items() if not value.isfinite().all()]
+    bare = {key.removeprefix("salgan."): value for key, value in checkpoint.weights.items()}
+    stored = packed(bare) if eight_bits else {key: value.half() for key, value in bare.items()}
+    broken = [key for key, value in stored.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError(f"{run / BEST}: {listed(broken)}: too large for FP16; train with more --weight-decay")
     make_folder(folder)
     path = folder / f"{name}.safetensors"
-    save_safetensors(path, halves, checkpoint.learned_alpha, architecture, trained=True)
+    save_safetensors(path, stored, checkpoint.learned_alpha, architecture, trained=True)
     return path
 
 
 def main() -> None:
     """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("name", help="of the weights, such as nano")
+    parser.add_argument("--eight-bits", action="store_true", help="store weights in 8 bits")
+    given = parser.parse_args()
     with exit_on_error("ship"):
-        if len(sys.argv) != 3:  # noqa: PLR2004 - itself, RUN, NAME
-            raise UsageError("give the folder of a run and a name: python -m salema.training.shipping.ship RUN nano")
-        path = ship(Path(sys.argv[1]), sys.argv[2])
+        path = ship(given.run, given.name, eight_bits=given.eight_bits)
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 

@@ -10,6 +10,7 @@ import torch
 from salema.export.weights.architecture import CONVS, Architecture
 from salema.export.weights.checkpoint_files import save_safetensors
 from salema.export.weights.checkpoints import load_checkpoint
+from salema.export.weights.eight_bits import packed
 from salema.export.weights.seeded import seeded_state_dict
 from salema.runtime.errors import CheckpointError
 
@@ -22,7 +23,7 @@ def weights():
 MUTATIONS = 150
 
 
-@pytest.mark.parametrize("form", ["zip", "legacy", "npz", "npz compressed", "safetensors"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "npz", "npz compressed", "safetensors", "safetensors in 8 bits"])
 def test_damage_anywhere_is_one_sentence(tmp_path, form):
     """Bytes overwritten, bits flipped, ranges cut out, at random places: it loads, or says that it can't."""
     arrays = seeded_state_dict("salema", 64)
@@ -33,7 +34,8 @@ def test_damage_anywhere_is_one_sentence(tmp_path, form):
             save(file, *[arrays[f"salgan.{index}.{part}"] for index in CONVS for part in ("weight", "bias")])
     else:
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        if form == "safetensors":
+        if form.startswith("safetensors"):
+            tensors = packed(tensors) if "8" in form else tensors
             save_safetensors(path, tensors, None, Architecture("salema", (30,)), trained=True)
         else:
             torch.save({"state_dict": tensors}, path, _use_new_zipfile_serialization=form == "zip")
