@@ -1,14 +1,16 @@
 """What a lower precision costs shipped weights: FP16, BF16 and INT8 in every form against FP32, by `salema-eval`.
 
-On the photographs that `salema-train` validates on, each a video of one frame. INT8 is calibrated on what is named. Its
-weights have 8 bits or 7, as the CPU needs, so FILE.json has a record for each CPU.
-Usage: python -m salema.training.shipping.precisions --src DIR --calib VIDEO|FOLDER FILE.json
+On the photographs that `salema-train` validates on, each a video of one frame; and on clips, where its maps are held
+against those of FP32. INT8 is calibrated on what is named. Its weights have 8 bits or 7, as the CPU needs, so FILE.json
+has a record for each CPU.
+Usage: python -m salema.training.shipping.precisions --src DIR --calib VIDEO|FOLDER [--clip VIDEO]... FILE.json
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from salema.export.options import ExportOptions
 from salema.export.weights.checkpoints import shipped_names
 from salema.runtime import load
 from salema.runtime.errors import SalemaError
+from salema.training.shipping.clips import BLOCK, FRAMES, clips_table, compare_clips, run_clips
 from salema.training.shipping.commands import parser_of, run, split
 from salema.training.shipping.lay_out import lay_out
 
@@ -62,22 +65,28 @@ def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
     return {name: record["difference"]["over_videos"][name] for name in METRICS}
 
 
-def measure(name: str, source: Path, calib: str, folder: Path) -> dict[str, Any]:
-    """Measures every form of shipped weights; what an export or this CPU refuses is told in its place."""
+def measure(name: str, source: Path, clips: Sequence[Path], calib: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """Measures every form of shipped weights; what an export or this CPU refuses is told in its place.
+
+    Returns:
+        `photographs`: the differences of scores by form; `clips`: how alike the maps are, by form.
+    """
     export(name, folder / "fp32", {}, calib)
     predict(folder / "fp32", "onnxruntime", source, folder / "fp32-maps")
-    forms: dict[str, Any] = {}
+    expected = run_clips(folder / "fp32", "onnxruntime", clips)
+    found: dict[str, dict[str, Any]] = {"photographs": {}, "clips": {}}
     for number, (form, (options, backend)) in enumerate(FORMS.items()):
         model, maps = folder / f"{number}", folder / f"{number}-maps"
         try:
             export(name, model, options, calib)
             load(model, backend=backend).close()
         except SalemaError as error:
-            forms[form] = {"refused": str(error)}
+            found["photographs"][form] = found["clips"][form] = {"refused": str(error)}
             continue
         predict(model, backend, source, maps)
-        forms[form] = compare(source, folder / "fp32-maps", maps)
-    return forms
+        found["photographs"][form] = compare(source, folder / "fp32-maps", maps)
+        found["clips"][form] = compare_clips(run_clips(model, backend, clips), expected)
+    return found
 
 
 def table(forms: dict[str, Any]) -> str:
@@ -97,17 +106,26 @@ def main() -> None:
     """Measures all weights that ship, and writes JSON."""
     parser = parser_of(__doc__)
     parser.add_argument("--calib", required=True, help="what INT8 is calibrated on")
+    parser.add_argument("--clip", type=Path, action="append", required=True, help="a video; give it several times")
     parser.add_argument("file", metavar="FILE.json")
     chosen = parser.parse_args()
     _, held_out = split(chosen.src)
     with tempfile.TemporaryDirectory() as folder:
         lay_out(held_out, Path(folder) / "photographs")
         found = {
-            name: measure(name, Path(folder) / "photographs", chosen.calib, Path(folder) / name)
+            name: measure(name, Path(folder) / "photographs", chosen.clip, chosen.calib, Path(folder) / name)
             for name in shipped_names()
         }
-    print("\n\n".join(table(forms) for forms in found.values()))
-    write_by_cpu({"photographs": len(held_out.names), "against": "FP32, ONNX Runtime", "forms": found})
+    record: dict[str, Any] = {
+        "photographs": len(held_out.names),
+        "against": "FP32, ONNX Runtime",
+        "forms": {name: each["photographs"] for name, each in found.items()},
+        "clips": {"videos": [clip.name for clip in chosen.clip], "frames": FRAMES, "block": BLOCK},
+        "forms_on_clips": {name: each["clips"] for name, each in found.items()},
+    }
+    for name in found:
+        print(f"{name}\n{table(record['forms'][name])}\n\n{clips_table(record['forms_on_clips'][name])}\n")
+    write_by_cpu(record)
 
 
 if __name__ == "__main__":
