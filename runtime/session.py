@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -40,6 +40,8 @@ class Session(Protocol):
     """The library and its version, the device, and how it computes there, for people."""
     reason: str
     """Why `auto` chose this backend and no other; empty if the user named the backend."""
+    keeps_states: bool
+    """Whether states stay valid after a later step; if not, only those of the last step are."""
 
     @property
     def computes_in(self) -> str:
@@ -74,6 +76,14 @@ class Session(Protocol):
         """Copies states to the host as `{name: [N, C, H, W]}`."""
         ...
 
+    def gather(self, rows: Sequence[tuple[States, int]]) -> States:
+        """Puts streams of different states together; those states are not changed.
+
+        Args:
+            rows: for each stream of the result, the states that hold it, and its place among their streams.
+        """
+        ...
+
     def close(self) -> None:
         """Frees the model."""
         ...
@@ -84,13 +94,14 @@ class Session(Protocol):
 
 
 class OpenModel:
-    """What all sessions share. States are float32 arrays, unless a session overrides `from_host` and `to_host`."""
+    """What all sessions share. States are float32 arrays, unless a session overrides `from_host` and `values_of`."""
 
     spec: ModelSpec
     backend: str
     device: str
     runs_on: str
     reason = ""
+    keeps_states = True
     is_open = True
 
     @property
@@ -119,7 +130,20 @@ class OpenModel:
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
         """See `Session.to_host`."""
-        return {state.name: value.copy() for state, value in zip(self.spec.states, states, strict=True)}
+        return {state.name: self.values_of(value).copy() for state, value in zip(self.spec.states, states, strict=True)}
+
+    def gather(self, rows: Sequence[tuple[States, int]]) -> States:
+        """See `Session.gather`."""
+        kept = {
+            state.name: np.stack([self.values_of(states[index])[row] for states, row in rows])
+            for index, state in enumerate(self.spec.states)
+        }
+        return self.from_host(kept)
+
+    def values_of(self, state: Any) -> NDArray[np.float32]:
+        """Returns one state's values `[N, C, H, W]` on the host; may be a view of the session's memory."""
+        values: NDArray[np.float32] = state
+        return values
 
     def close(self) -> None:
         """See `Session.close`."""

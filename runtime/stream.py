@@ -80,10 +80,9 @@ class SaliencyStream:
             raise UsageError(f"reset({stream}): there are streams 0 to {self._streams - 1}")
         self._first[stream] = True
         if self.spec.coefficient is None:  # an LSTM starts from zeros; for an EMA, mix = 1 is enough
-            arrays = {name: array.copy() for name, array in self._session.to_host(self._states).items()}
-            for array in arrays.values():
-                array[stream] = 0
-            self._states = self._session.from_host(arrays)
+            empty = self._session.from_host(self._zeros())
+            rows = [(empty if row == stream else self._states, row) for row in range(self._streams)]
+            self._states = self._session.gather(rows)
 
     def step(self, frame: NDArray[np.uint8], elapsed: float = 1) -> NDArray[np.float32]:
         """Takes the next frame, BGR `(h, w, 3)` of any size; returns its raw sigmoid map `(H, W)` at network size.

@@ -136,9 +136,10 @@ class OpenVinoSession(OpenModel):
         self.check_open()
         return tuple(_tensor(np.asarray(arrays[state.name], np.float32)) for state in self.spec.states)
 
-    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
-        """See `Session.to_host`."""
-        return {state.name: value.data.copy() for state, value in zip(self.spec.states, states, strict=True)}
+    def values_of(self, state: Any) -> NDArray[np.float32]:
+        """See `OpenModel.values_of`."""
+        values: NDArray[np.float32] = state.data
+        return values
 
     def close(self) -> None:
         """See `Session.close`."""

@@ -137,9 +137,10 @@ class OrtSession(OpenModel):
             values.append(value)
         return tuple(values)
 
-    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
-        """See `Session.to_host`."""
-        return {state.name: value.numpy().copy() for state, value in zip(self.spec.states, states, strict=True)}
+    def values_of(self, state: Any) -> NDArray[np.float32]:
+        """See `OpenModel.values_of`."""
+        values: NDArray[np.float32] = state.numpy()
+        return values
 
     def abort(self) -> None:
         """See `AbortableSession.abort`."""

@@ -6,9 +6,8 @@ the addresses it is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,12 @@ from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.gpu.left_open import close_at_exit
 from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
 from salema.runtime.gpu.step_engine import StepEngine
+from salema.runtime.gpu.step_graphs import StepGraphs
 from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob
 from salema.runtime.postprocess import Look, Pictures
 from salema.runtime.session import OpenModel, States
 
 STATE_SCHEMES = ("ping-pong", "copy")
-_MOST_GRAPHS = 8
 
 
 class DeviceSession(OpenModel):
@@ -32,9 +31,7 @@ class DeviceSession(OpenModel):
 
     A step reads its states from one piece of memory and writes them to another. The handles decide which two: a piece
     is free again once nobody holds its handle, so a stream that keeps only its newest state swaps two pieces
-    ("ping-pong"). Each order of two pieces has its own graph. The first step in an order runs without a graph. It is
-    the warm-up that TensorRT needs before recording, and its result is used like any other, so that no extra run
-    touches a state.
+    ("ping-pong"). Each order of two pieces has its own graph.
 
     An engine that updates its states in place has one piece and one graph. With `state_scheme="copy"` there are two
     fixed pieces and one graph, which ends with a copy from one piece to the other; this is kept to measure it against
@@ -66,15 +63,15 @@ class DeviceSession(OpenModel):
         self._memory: StateMemory | None = StateMemory(device, engine.spec)
         scheme = "in-place" if engine.updates_in_place else state_scheme
         self._fixed: dict[int, tuple[Buffer, Buffer]] | None = None if scheme == "ping-pong" else {}
+        self.keeps_states = self._fixed is None
         self._streams = self._steps = 0
         self._tensors: dict[str, HostTensor] = {}
         self._picture_job: PictureJob | None = None
-        self._warm: set[object] = set()
-        self._recorded: dict[object, Any] = {}
+        self._graphs = StepGraphs(device)
         close_at_exit(self)
         with device.active():
-            self._graphs = graphs and engine.capturable(device.stream)
-        how = "CUDA graphs" if self._graphs else "no CUDA graphs" + (", it can't be recorded" if graphs else "")
+            self._graphs.are_used = graphs and engine.capturable(device.stream)
+        how = "CUDA graphs" if self._graphs.are_used else "no CUDA graphs" + ", it can't be recorded" * graphs
         self.backend, self.device = backend, device.name
         self.runs_on = f"{runs_on}, {how}, {scheme} states"
 
@@ -87,7 +84,7 @@ class DeviceSession(OpenModel):
     @property
     def graphs_recorded(self) -> int:
         """How many graphs are recorded: one for each order of the states' memory."""
-        return len(self._recorded)
+        return len(self._graphs)
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
@@ -168,12 +165,27 @@ class DeviceSession(OpenModel):
             del staging  # see from_host
         return arrays
 
+    def gather(self, rows: Sequence[tuple[States, int]]) -> States:
+        """See `Session.gather`.
+
+        Raises:
+            UsageError: states are not this session's.
+        """
+        memory = self._open_memory()
+        handles = [(self._checked(states), row) for states, row in rows]
+        streams = len(rows) if self.spec.states else 0
+        with self._device.active():
+            after = memory.lend(memory.take(streams), streams, self._steps)
+            for place, (before, row) in enumerate(handles):
+                memory.copy_stream(after, place, before, row)
+        return (after,)
+
     def close(self) -> None:
         """See `Session.close`."""
         if not self.is_open:
             return
         with self._device.active():
-            self._forget_graphs()
+            self._graphs.forget()
             self._free_tensors()
             self._open_memory().close()
             self._engine.close()
@@ -201,7 +213,7 @@ class DeviceSession(OpenModel):
     def _job_for(self, source_hw: tuple[int, int], look: Look, *, raw: bool) -> PictureJob:
         """Returns the job for frames of this size. Another size or look replaces the job and drops the graphs."""
         if self._picture_job is None or self._picture_job.key != (source_hw, look, raw):
-            self._forget_graphs()
+            self._graphs.forget()
             old, self._picture_job = self._picture_job, None  # so that nobody uses the old job if the new one fails
             if old is not None:
                 old.free()
@@ -238,19 +250,12 @@ class DeviceSession(OpenModel):
         return source, target
 
     def _run(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
-        order = (source.address, target.address, job.key)
-        if order not in self._recorded:
+        def bind() -> None:
             for name, offset in self._open_memory().offsets(self._streams).items():
                 self._engine.bind(f"{name}_in", source.address + offset)
                 self._engine.bind(f"{name}_out", target.address + offset)
-            if not (self._graphs and order in self._warm):
-                self._work(source, target, job)
-                self._warm.add(order)
-                return
-            if len(self._recorded) == _MOST_GRAPHS:
-                del self._recorded[next(iter(self._recorded))]
-            self._recorded[order] = self._device.capture(lambda: self._work(source, target, job))
-        self._device.launch(self._recorded[order])
+
+        self._graphs.run((source.address, target.address, job.key), bind, lambda: self._work(source, target, job))
 
     def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
         """Enqueues one whole step. A graph records this."""
@@ -273,7 +278,7 @@ class DeviceSession(OpenModel):
                 f" --batch-profile {min(least, streams)} {streams} {max(most, streams)}"
             )
         self._streams = 0  # in case something below fails
-        self._forget_graphs()
+        self._graphs.forget()
         self._free_tensors()
         self._engine.set_batch(streams)
         for name, (_, *rest) in self.spec.tensor_shapes.items():
@@ -283,10 +288,6 @@ class DeviceSession(OpenModel):
                 self._tensors[name] = tensor
                 self._engine.bind(name, tensor.address)
         self._streams = streams
-
-    def _forget_graphs(self) -> None:
-        self._recorded.clear()
-        self._warm.clear()
 
     def _free_tensors(self) -> None:
         old, self._picture_job = self._picture_job, None

@@ -64,6 +64,14 @@ class StateMemory:
             buffer.free()
         self._all.clear()
 
+    def copy_stream(self, target: DeviceStates, place: int, source: DeviceStates, row: int) -> None:
+        """Enqueues a copy of one stream's states, from `row` of `source` to `place` of `target`."""
+        starts, ends = self.offsets(source.streams), self.offsets(target.streams)
+        for state in self._states:
+            nbytes = _nbytes(state.shape_chw)
+            start = source.buffer.address + starts[state.name] + row * nbytes
+            self._device.copy(target.buffer.address + ends[state.name] + place * nbytes, start, nbytes)
+
     def nbytes(self, streams: int) -> int:
         """Returns the size of a piece in bytes."""
         return sum(_aligned_bytes((streams, *state.shape_chw)) for state in self._states)
