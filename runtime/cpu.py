@@ -43,6 +43,14 @@ def threads_for(threads: int | None) -> int:
     return threads
 
 
+def threads_each(threads: int | None, jobs: int) -> int | None:
+    """Returns the threads of each of several networks that run side by side: the number given, or a share of the cores.
+
+    None stands for all cores, as in `threads_for`.
+    """
+    return threads if threads is not None or jobs == 1 else max(1, usable_cores() // jobs)
+
+
 def threads_shown(threads: int) -> str:
     """Returns `1 thread`, `2 threads` and so on."""
     return f"{threads} thread{'s' * (threads > 1)}"

@@ -183,7 +183,8 @@ def _as_if_tried(folder):
     if file.exists():
         backends = [name for name in installed() if name != "ncnn" or read_metadata(file, FORM_KEY)]
         times_ms = {name: 1.0 if name == "onnxruntime" else 1000.0 for name in backends}
-        Record(folder, read_spec(file), backends, usable_cores()).keep(Trial(times_ms))
+        for threads in {1, usable_cores()}:  # with --jobs each of several networks gets one core, where there are two
+            Record(folder, read_spec(file), backends, threads).keep(Trial(times_ms))
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Threads of the network on the CPU [default: one for each core it may use]."),
+        typer.Option(metavar="N", help="Threads of each network on the CPU [default: the cores it may use, divided by --jobs]."),
     ] = None,
     retune: Annotated[
         bool, typer.Option("--retune", help="Try again which backend is the fastest on this CPU (--backend auto).")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from salema.runtime.cli.frame_bar import FrameBar
 from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run_report import Report, report_dataset
+from salema.runtime.cpu import threads_each
 from salema.runtime.output.map_size import MapSize, check_map_size
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
@@ -62,7 +63,7 @@ def run_over_sources(
     """
     to_stderr = any(outputs.csv_to_stdout for _, outputs in planned)
     report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
-    open_stream = Announced(opening)
+    open_stream = Announced(_shared(opening, jobs, len(planned)))
     with stop_requested() as stop, FrameBar(len(planned)) as bar:
         for source, outputs, result in run_sources(
             planned,
@@ -80,6 +81,11 @@ def run_over_sources(
             if strict and report.has_failed:
                 stop.set()  # running sources are finished early, and their outputs kept
     report.exit(strict=strict)
+
+
+def _shared(opening: Opening, jobs: int, videos: int | None = None) -> Opening:
+    """Divides the cores among the networks that will be open at a time, unless the user gave the threads of each."""
+    return replace(opening, threads=threads_each(opening.threads, min(jobs, videos or jobs)))
 
 
 def run_over_dataset(
@@ -100,7 +106,7 @@ def run_over_dataset(
     """
     check_dataset(choice.dataset, naming=choice.naming, start=choice.start, end=choice.end)
     check_map_size(map_size)
-    with Announced(opening) as open_stream:
+    with Announced(_shared(opening, jobs)) as open_stream:
         videos = list_videos(
             *(choice.dataset, choice.source, choice.target, open_stream.ahead().weights),
             naming=choice.naming,
