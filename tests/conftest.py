@@ -39,6 +39,7 @@ LONG = (
     *("kernels/ops/test_sanitizers.py", "benchmarks/gpu/test_rehearsal.py", "export/int8/test_to_int8.py"),
     *("benchmarks/peers/test_peers.py", "export/int8/test_ncnn.py", "test_package.py", "test_nothing_sent.py"),
     *("export/graph/test_models.py", "kernels/device/test_host_driver.py", "kernels/ops/test_ema.py"),
+    "runtime/fleet/test_fleet.py",
 )
 
 

@@ -139,7 +139,7 @@ class Record:
     def __init__(self, folder: Path, spec: ModelSpec, backends: list[str], threads: int) -> None:
         self._file = folder / RECORD_FILE
         self._model = hashlib.sha256(spec.to_json().encode()).hexdigest()
-        self._key = _machine(backends, threads)
+        self._key = machine_kind(backends, threads)
         self.note = ""
         self._entries = self._read()
 
@@ -183,7 +183,7 @@ def _times(step_ms: Mapping[str, Any]) -> dict[str, float]:
     return times
 
 
-def _machine(backends: list[str], threads: int) -> str:
+def machine_kind(backends: list[str], threads: int) -> str:
     """Returns what a trial depends on: the CPU, the threads and the versions."""
     cpu = f"{cpu_fact('model name')} {cpu_fact('cpu family')}/{cpu_fact('model')}"
     versions = ", ".join(f"{backend} {_version(backend)}" for backend in backends)

@@ -80,6 +80,11 @@ class Announced:
         if not self.description:
             self.description = stream.description
             tell(f"{stream.spec.architecture} {stream.spec.precision}, {stream.description}")
-            if not stream.spec.trained:
-                tell(f"note: {stream.spec.weights} weights are untrained; the maps show that it runs, nothing more")
+            tell_if_untrained(stream.spec)
         return stream
+
+
+def tell_if_untrained(spec: ModelSpec) -> None:
+    """Prints a note if a model's weights are not trained."""
+    if not spec.trained:
+        tell(f"note: {spec.weights} weights are untrained; the maps show that it runs, nothing more")

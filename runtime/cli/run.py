@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +17,9 @@ from salema.runtime.run.stage_threads import is_something_left
 # Options that go with --dataset, and those that need it.
 _WITH_DATASET = {
     *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
-    *("threads", "retune", "map_size", "jobs", "strict", "json_"),
+    *("threads", "retune", "map_size", "jobs", "strict", "json_", "ray"),
 }
-_DATASET_ONLY = {"src", "dst", "start", "end", "naming", "resume"}
+_DATASET_ONLY = {"src", "dst", "start", "end", "naming", "resume", "ray"}
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -110,7 +110,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Threads of each network on the CPU [default: the cores it may use, divided by --jobs]."),
+        typer.Option(metavar="N", help="Threads of each network on the CPU [default: the cores, shared by --jobs]."),
     ] = None,
     retune: Annotated[
         bool, typer.Option("--retune", help="Try again which backend is the fastest on this CPU (--backend auto).")
@@ -125,8 +125,12 @@ def run(
             " folders of images)."
         ),
     ] = None,
-    src: Annotated[Path | None, typer.Option(help="With --dataset: its folder.", readable=False)] = None,
-    dst: Annotated[Path | None, typer.Option(help="With --dataset: folder for the predictions.")] = None,
+    src: Annotated[
+        str | None, typer.Option(metavar="DIR", help="With --dataset: its folder, or a URL (s3://).")
+    ] = None,
+    dst: Annotated[
+        str | None, typer.Option(metavar="DIR", help="With --dataset: folder or URL for the predictions.")
+    ] = None,
     start: Annotated[int | None, typer.Option(help="With --dataset DHF1K: least number of a video.")] = None,
     end: Annotated[int | None, typer.Option(help="With --dataset DHF1K: greatest number of a video.")] = None,
     naming: Annotated[
@@ -135,6 +139,15 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="With --dataset: skip videos that this model has finished.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="With --dataset: run on a Ray cluster: HOST:PORT, or this machine's cores (local) [default: the one"
+            " that runs here, or RAY_ADDRESS].",
+            show_default=False,
+        ),
+    ] = None,
     recover: Annotated[
         Path | None,
         typer.Option(
@@ -170,16 +183,16 @@ def run(
             if src is None or dst is None:
                 raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR")
             from salema.runtime.cli.run_modes import DatasetChoice, run_over_dataset
+            from salema.runtime.files.remote_path import as_path
 
-            run_over_dataset(
-                DatasetChoice(dataset, src, dst, naming, start, end),
-                opening,
-                jobs=jobs or 1,
-                resume=resume,
-                map_size=map_size,  # type: ignore[arg-type] # it checks it
-                strict=strict,
-                as_json=json_,
-            )
+            choice = DatasetChoice(dataset, as_path(src), as_path(dst), naming, start, end)
+            how: dict[str, Any] = {"resume": resume, "map_size": map_size, "strict": strict, "as_json": json_}
+            if ray is not None:
+                from salema.runtime.cli.ray_mode import run_over_cluster
+
+                run_over_cluster(choice, opening, ray, jobs=jobs, **how)
+            else:
+                run_over_dataset(choice, opening, jobs=jobs or 1, **how)
             return
         refuse_others(context, {*context.params} - _DATASET_ONLY, "for --dataset only")
         from salema.runtime.cli.run_modes import run_over_sources
@@ -216,7 +229,7 @@ def run(
 
 def main() -> None:
     """Runs the command."""
-    run_app(app, "salema-run")
+    run_app(app, "salema-run", {"--ray": "auto"})
 
 
 def main_of_process() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from salema.runtime.cli.frame_bar import FrameBar
 from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run_report import Report, report_dataset
 from salema.runtime.cpu import threads_each
+from salema.runtime.files.remote_path import is_remote
 from salema.runtime.output.map_size import MapSize, check_map_size
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
 from salema.runtime.run.dataset import run_dataset
-from salema.runtime.run.dataset_layouts import check_dataset, list_videos
+from salema.runtime.run.dataset_layouts import FrameFolder, check_dataset, list_videos
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.videos import run_sources
 from salema.runtime.sources.selection import Selection
@@ -33,6 +35,23 @@ class DatasetChoice:
     naming: str
     start: int | None
     end: int | None
+
+    def check(self) -> None:
+        """Refuses what is wrong whatever the folders hold.
+
+        Raises:
+            UsageError: see `check_dataset`.
+        """
+        check_dataset(self.dataset, naming=self.naming, start=self.start, end=self.end)
+
+    def videos(self, weights: str) -> list[FrameFolder]:
+        """Lists the videos.
+
+        Raises:
+            VideoError: there are none.
+        """
+        places, numbers = (self.source, self.target), (self.start, self.end)
+        return list_videos(self.dataset, *places, weights, naming=self.naming, start=numbers[0], end=numbers[1])
 
 
 def recover_outputs(folder: Path) -> None:
@@ -88,6 +107,12 @@ def _shared(opening: Opening, jobs: int, videos: int | None = None) -> Opening:
     return replace(opening, threads=threads_each(opening.threads, min(jobs, videos or jobs)))
 
 
+def bar_of(videos: Sequence[FrameFolder]) -> FrameBar:
+    """Returns the progress bar of a dataset."""
+    is_known = not any(video.film and is_remote(video.film) for video in videos)
+    return FrameBar(len(videos), sum(len(video.frames) for video in videos) if is_known else None)
+
+
 def run_over_dataset(
     choice: DatasetChoice,
     opening: Opening,
@@ -104,16 +129,11 @@ def run_over_dataset(
         SalemaError: an option is wrong, there is no video to run, or the model can't be opened.
         SystemExit: a video failed, or the run was interrupted.
     """
-    check_dataset(choice.dataset, naming=choice.naming, start=choice.start, end=choice.end)
+    choice.check()
     check_map_size(map_size)
     with Announced(_shared(opening, jobs)) as open_stream:
-        videos = list_videos(
-            *(choice.dataset, choice.source, choice.target, open_stream.ahead().weights),
-            naming=choice.naming,
-            start=choice.start,
-            end=choice.end,
-        )
-        with stop_requested() as stop, FrameBar(len(videos), sum(len(video.frames) for video in videos)) as bar:
+        videos = choice.videos(open_stream.ahead().weights)
+        with stop_requested() as stop, bar_of(videos) as bar:
             summary = run_dataset(
                 videos,
                 open_stream,

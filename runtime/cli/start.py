@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from io import TextIOWrapper
+from itertools import zip_longest
 from typing import cast
 
 import typer
@@ -16,19 +18,34 @@ from salema.runtime.telling import tell
 _ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
-def run_app(app: typer.Typer, program: str) -> None:
-    """Runs a command on this process's arguments; always ends with SystemExit, with code 2 for a wrong option."""
+def run_app(app: typer.Typer, program: str, implied: Mapping[str, str] | None = None) -> None:
+    """Runs a command on this process's arguments; always ends with SystemExit, with code 2 for a wrong option.
+
+    Args:
+        app: the command.
+        program: its name.
+        implied: the values of options that may go without one, by option: Typer 0.28 knows no such options.
+    """
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     with signals_taken(to_the_end=True):
-        code = _run(app, program)
+        code = _run(app, program, _completed(sys.argv[1:], implied or {}))
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _run(app: typer.Typer, program: str) -> object:
+def _completed(arguments: list[str], implied: Mapping[str, str]) -> list[str]:
+    """Gives its implied value to each option that has none: that ends the command, or stands before another option."""
+    whole = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
+        is_bare = argument in implied and following.startswith("-")
+        whole.append(f"{argument}={implied[argument]}" if is_bare else argument)
+    return whole
+
+
+def _run(app: typer.Typer, program: str, arguments: list[str]) -> object:
     with exit_on_error(program):  # --help is printed before the command's own exit_on_error begins
         try:
-            code = app(prog_name=program, standalone_mode=False)
+            code = app(arguments, prog_name=program, standalone_mode=False)
         except _ClickUsageError as error:
             wrong = cast("typer.BadParameter", error)
             command = wrong.ctx.command_path if wrong.ctx else program

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import ModelError
+from salema.runtime.files.remote_path import as_path
 from salema.runtime.files.whole_files import sha256_of, write_bytes
 from salema.runtime.spec import salema_version
 from salema.runtime.wording import counted
@@ -209,7 +210,7 @@ def source_facts(source: Source) -> dict[str, Any]:
         return frames_facts(source.images)
     if source.kind != "video":
         return {"kind": source.kind, "name": source.shown}
-    return video_facts(Path(source.given))
+    return video_facts(as_path(source.given))
 
 
 def video_facts(path: Path) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from salema.runtime.errors import SalemaError
+from salema.runtime.files.remote_path import is_remote
 from salema.runtime.output.map_size import MapSize
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import NAME, read_provenance
 from salema.runtime.run.dataset_layouts import FrameFolder
 from salema.runtime.run.pipeline import run_provenance
+from salema.runtime.run.remote_videos import run_at_home
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.summary import Summary
 from salema.runtime.run.videos import run_jobs, run_source
@@ -21,7 +23,34 @@ from salema.runtime.sources.selection import Selection
 from salema.runtime.stream import SaliencyStream
 
 _PNG_END = b"IEND\xaeB\x60\x82"
-_Result = Summary | Literal["skipped"] | None
+Outcome = Summary | Literal["skipped"] | SalemaError | OSError | None
+"""What became of a video; None if it was stopped before it began."""
+
+
+class Told(Protocol):
+    """Takes what a run tells while it goes on, from any thread."""
+
+    def frames(self, count: int) -> None:
+        """Takes the number of frames done since the last call."""
+
+    def note(self, sentence: str) -> None:
+        """Takes a sentence for the user."""
+
+    def again(self, video: str, why: str) -> None:
+        """Takes why a video that has all its maps is run again."""
+
+
+class RunAll(Protocol):
+    """Runs videos, here or elsewhere; yields each as it ends."""
+
+    def __call__(
+        self, videos: Sequence[FrameFolder], work: VideoWork, told: Told, stop: threading.Event
+    ) -> Iterator[tuple[FrameFolder, Outcome]]:
+        """Runs them until `stop` is set.
+
+        Raises:
+            SalemaError: the model can't be opened, or there is nowhere to run.
+        """
 
 
 @dataclass(frozen=True)
@@ -67,9 +96,9 @@ def run_dataset(
         videos: the videos.
         open_stream: opens the model, once for each job. The state is reset for each video.
         jobs: how many videos run at a time.
-        resume: skip a video if all its maps are whole and its `salema.json` names the same frames and model.
-        map_size: one of `MAP_SIZES`: `network`, as published, or each frame's own.
-        strict: whether the first video that fails ends the run.
+        resume: see `VideoWork`.
+        map_size: see `VideoWork`.
+        strict: see `run_everywhere`, as for the others.
         stop: once set, ends the run after the frames that are being processed.
         progress: called with the numbers of videos and frames done since the last call.
         notify: called with a sentence if a video with all its maps is run again.
@@ -77,20 +106,73 @@ def run_dataset(
     Raises:
         SalemaError: the model can't be opened.
     """
-    work = _Work(resume, map_size, stop or threading.Event(), progress or (lambda *_: None), notify)
-    results = list[tuple[str, _Result | SalemaError | OSError]]()
-    is_stopped = False
-    for video, result in run_jobs(videos, open_stream, work, jobs):
+
+    def run_all(
+        videos: Sequence[FrameFolder], work: VideoWork, told: Told, stop: threading.Event
+    ) -> Iterator[tuple[FrameFolder, Outcome]]:
+        return run_jobs(videos, open_stream, lambda video, stream: work(video, stream, told, stop), jobs)
+
+    work = VideoWork(resume, map_size)
+    return run_everywhere(videos, run_all, work, strict=strict, stop=stop, progress=progress, notify=notify)
+
+
+def run_everywhere(
+    videos: Sequence[FrameFolder],
+    run_all: RunAll,
+    work: VideoWork,
+    *,
+    strict: bool = False,
+    stop: threading.Event | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> DatasetSummary:
+    """Runs videos and sums up.
+
+    Args:
+        videos: the videos.
+        run_all: runs them.
+        work: how each is run.
+        strict: whether the first video that fails ends the run.
+        stop: once set, ends the run after the frames that are being processed.
+        progress: called with the numbers of videos and frames done since the last call; frames that are to be done
+            again, as their worker died, are taken back.
+        notify: called with a sentence if a video with all its maps is run again.
+
+    Raises:
+        SalemaError: see `RunAll`.
+    """
+    stop, progress = stop or threading.Event(), progress or (lambda *_: None)
+    results, told, is_stopped = list[tuple[str, Outcome]](), _Told(progress, notify), False
+    for video, result in run_all(videos, work, told, stop):
         results.append((video.name, result))
-        if isinstance(result, Summary) and result.ended_by is None:
-            work.progress(1, 0)
-        if strict and _failure(result) is not None and not work.stop.is_set():
+        if result == "skipped":
+            progress(1, len(video.frames))
+        elif isinstance(result, Summary) and result.ended_by is None:
+            progress(1, 0)
+        if strict and _failure(result) is not None and not stop.is_set():
             is_stopped = True
-            work.stop.set()
-    return _summed_up(results, work, len(videos), is_stopped=is_stopped)
+            stop.set()
+    is_interrupted = stop.is_set() and not is_stopped
+    return _summed_up(results, told, len(videos), is_interrupted=is_interrupted, is_stopped=is_stopped)
 
 
-def _failure(result: _Result | SalemaError | OSError) -> str | None:
+class _Told:
+    """See `Told`."""
+
+    def __init__(self, progress: Callable[[int, int], None], notify: Callable[[str], None]) -> None:
+        self._progress, self.note = progress, notify
+        self.runs_again: dict[str, str] = {}
+
+    def frames(self, count: int) -> None:
+        self._progress(0, count)
+
+    def again(self, video: str, why: str) -> None:
+        if why not in self.runs_again.values():  # say it once, not for every video
+            self.note(f"{video} has all its maps, but {why}; it is run again, as are others like it")
+        self.runs_again[video] = why
+
+
+def _failure(result: Outcome) -> str | None:
     """Returns why a video failed, or None."""
     if isinstance(result, Summary):
         return result.error
@@ -98,45 +180,54 @@ def _failure(result: _Result | SalemaError | OSError) -> str | None:
 
 
 def _summed_up(
-    results: Sequence[tuple[str, _Result | SalemaError | OSError]], work: _Work, count: int, *, is_stopped: bool
+    results: Sequence[tuple[str, Outcome]], told: _Told, count: int, *, is_interrupted: bool, is_stopped: bool
 ) -> DatasetSummary:
     failed = {name: why for name, result in results if (why := _failure(result)) is not None}
     runs = [result for _, result in results if isinstance(result, Summary) and result.error is None]
     whole = [run for run in runs if run.ended_by is None]
     skipped = sum(result == "skipped" for _, result in results)
-    is_interrupted = work.stop.is_set() and not is_stopped and len(whole) + skipped + len(failed) < count
+    is_interrupted = is_interrupted and len(whole) + skipped + len(failed) < count
     frames, notes = sum(run.frames for run in runs), tuple(note for run in whole for note in run.notes)
-    return DatasetSummary(len(whole), skipped, frames, failed, is_interrupted, is_stopped, work.again, notes)
+    again = told.runs_again
+    return DatasetSummary(len(whole), skipped, frames, failed, is_interrupted, is_stopped, again, notes)
 
 
-@dataclass
-class _Work:
-    """Runs a video, unless its maps are there already."""
+@dataclass(frozen=True)
+class VideoWork:
+    """How each video is run, unless its maps are there already.
+
+    Attributes:
+        resume: skip a video if all its maps are whole and its `salema.json` names the same frames and model.
+        map_size: one of `MAP_SIZES`: `network`, as published, or each frame's own.
+    """
 
     resume: bool
     map_size: MapSize
-    stop: threading.Event
-    progress: Callable[[int, int], None]
-    notify: Callable[[str], None]
-    again: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, video: FrameFolder, stream: SaliencyStream) -> _Result:
-        """Returns what was done; None if it was stopped before it began."""
-        outputs = Outputs(maps=video.folder, map_size=self.map_size, map_name=video.map_name)
-        if self.resume and not self.stop.is_set() and is_finished(video):
-            differs = _difference(video, stream, outputs)
+    def __call__(self, video: FrameFolder, stream: SaliencyStream, told: Told, stop: threading.Event) -> Outcome:
+        """Runs it until `stop` is set.
+
+        Raises:
+            SalemaError: see `run_source` and `run_at_home`.
+        """
+        if self.resume and not stop.is_set() and is_finished(video):
+            differs = _difference(video, stream, self._outputs(video))
             if not differs:
-                self.progress(1, len(video.frames))
                 return "skipped"
-            if differs not in self.again.values():  # say it once, not for every video
-                self.notify(f"{video.name} has all its maps, but {differs}; it is run again, as are others like it")
-            self.again[video.name] = differs
-        return run_source(
-            *(stream, video.source, outputs, Selection(), RunOptions()),
-            stop=self.stop,
-            progress=lambda frames: self.progress(0, frames),
-            notify=self.notify,
-        )
+            told.again(video.name, differs)
+
+        def run(local: FrameFolder) -> Summary | None:
+            return run_source(
+                *(stream, local.source, self._outputs(local), Selection(), RunOptions()),
+                stop=stop,
+                progress=told.frames,
+                notify=told.note,
+            )
+
+        return None if stop.is_set() else run_at_home(video, run)
+
+    def _outputs(self, video: FrameFolder) -> Outputs:
+        return Outputs(maps=video.folder, map_size=self.map_size, map_name=video.map_name)
 
 
 def _difference(video: FrameFolder, stream: SaliencyStream, outputs: Outputs) -> str:
@@ -152,14 +243,17 @@ def _difference(video: FrameFolder, stream: SaliencyStream, outputs: Outputs) ->
 
 
 def is_finished(video: FrameFolder) -> bool:
-    """Whether every map of a video exists and ends as a PNG does.
+    """Whether every map of a video exists and ends as a PNG does. What is at a URL was sent whole, or not at all.
 
     The header of a video file may give a wrong number of frames. A finished run has recorded the right one.
     """
     count = len(video.maps)
     if video.film and (made := read_provenance(video.folder)) is not None and made.complete:
         count = made.frames
-    return all(_is_whole(video.folder / video.map_name(number)) for number in range(1, count + 1))
+    names = [video.map_name(number) for number in range(1, count + 1)]
+    if is_remote(video.folder):
+        return set(names) <= {path.name for path in video.folder.iterdir()}
+    return all(_is_whole(video.folder / name) for name in names)
 
 
 def _is_whole(path: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.files.natural import by_name
+from salema.runtime.files.remote_path import is_remote
 from salema.runtime.sources.source import IMAGES, VIDEOS, Source
 
 DATASETS = ("DHF1K", "Hollywood-2", "UCF-sports", "other")
@@ -113,7 +114,7 @@ def list_videos(
     videos = [named(naming, path.name, frames) for path, frames in images if frames]
     if not videos and dataset == "DHF1K" and films:
         wanted = (film for film in _films(source) if is_wanted(film.stem, start, end))
-        videos = [replace(named(naming, film.stem, _film_frames(film)), film=film) for film in wanted]
+        videos = [replace(named(naming, film.stem, film_frames(film)), film=film) for film in wanted]
     if not videos:
         raise VideoError(f"{root}: holds none of the {dataset} videos asked for (expected: {_PLACES[dataset]})")
     return videos
@@ -143,8 +144,13 @@ def _films(source: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.suffix.lower() in VIDEOS and path.is_file()]
 
 
-def _film_frames(film: Path) -> tuple[Path, ...]:
-    """Returns the names a video's frames would have as images; one if it can't be read: its run will report that."""
+def film_frames(film: Path) -> tuple[Path, ...]:
+    """Returns the names a video's frames would have as images; one if it can't be read: its run will report that.
+
+    One also for a video at a URL, which is counted when it is fetched.
+    """
+    if is_remote(film):
+        return (film / _COUNTED.format(1),)
     from salema.runtime.video.video_reader import VideoReader  # noqa: PLC0415 - scoring maps needs no PyAV
 
     try:

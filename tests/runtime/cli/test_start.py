@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from salema.runtime.cli.start import _completed
+
 COMMANDS = [
     "salema.benchmarks.speed.cli",
     "salema.benchmarks.scores.cli",
@@ -43,3 +45,19 @@ def test_with_stderr_closed_stdout_holds_no_error():
     code = "import sys; sys.stderr = None; from salema.runtime.cli.run import main; main()"
     ran = subprocess.run([sys.executable, "-c", code, "--nonsense"], stdout=-1, text=True)
     assert (ran.returncode, ran.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "whole"),
+    [
+        ("--ray", "--ray=auto"),
+        ("--ray --jobs 2", "--ray=auto --jobs 2"),
+        ("--jobs 2 --ray", "--jobs 2 --ray=auto"),
+        ("--ray host:1 --json", "--ray host:1 --json"),
+        ("--ray=host:1", "--ray=host:1"),
+        ("v.mp4", "v.mp4"),
+        ("", ""),
+    ],
+)
+def test_an_option_that_may_go_without_a_value_gets_the_implied_one(given, whole):
+    assert _completed(given.split(), {"--ray": "auto"}) == whole.split()

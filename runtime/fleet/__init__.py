@@ -1,0 +1,1 @@
+"""Videos on the machines of a Ray cluster. Ray is imported only when a cluster is asked for."""

@@ -1,0 +1,75 @@
+"""A Ray cluster of several nodes on this machine, whose workers can be killed."""
+
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+# Each of these is Ray's own, and said by it while it works as it should.
+RAY_WARNINGS = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::FutureWarning")
+
+
+@contextmanager
+def nodes_started(*cores):
+    """Starts a node for each number of cores; yields the cluster, whose processes end with the context."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = r"[\s\S]*"
+    from ray.cluster_utils import Cluster
+
+    settings = {"include_dashboard": False, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0], **settings})
+    try:
+        for count in cores[1:]:
+            cluster.add_node(num_cpus=count, object_store_memory=100 << 20)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def workers_of(cluster):
+    """The processes that hold our workers, by their node."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in cluster.list_all_nodes()}
+    found = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                title = (process / "cmdline").read_bytes()
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            if parent in raylets and title.startswith(b"ray::Worker"):
+                found[int(process.name)] = raylets[parent]
+    return found
+
+
+@contextmanager
+def meanwhile(work):
+    """Runs a function in a thread while the context lasts, and raises what it raised."""
+    failures = []
+
+    def guarded():
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    yield
+    thread.join(60)
+    assert not failures, failures
+
+
+def wait_for(condition, seconds=60):
+    """Returns the first true value that a function gives."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "what was waited for has not come"
+        time.sleep(0.005)
+    return value
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
