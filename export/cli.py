@@ -16,8 +16,9 @@ from salema.runtime.telling import tell
 
 if TYPE_CHECKING:
     from salema.export.exporter import Result
+    from salema.export.serving.emit import Emitted
 
-_WITH_FROM = {"from_", "engine", "json_", *(field.name for field in fields(EngineOptions))}
+_WITH_FROM = {"from_", "emit", "engine", "json_", *(field.name for field in fields(EngineOptions))}
 _WITH_INT8 = {"calib", "calib_frames", "float_layers", "sensitivity"}
 _NOT_FOR_TENSORRT = {
     **dict.fromkeys(("onnxruntime", "openvino"), "TensorRT can't read that"),  # it has no unsigned activations
@@ -55,13 +56,35 @@ def export(
                 "give either --weights FILE to export a checkpoint, or --from DIR to build the engine of an export"
             )
         if request.from_ is not None:
-            _check_from(context, request.from_, engine)
-            built = build_chosen(request.from_, engine, engine_options, tell, required=True)
-            report(None, built, as_json=json_)
+            _check_from(context, request.from_, engine, request.emit)
+            if request.emit is not None:
+                report(None, (), _emit(request.from_, request.emit, engine, engine_options), as_json=json_)
+            else:
+                report(None, build_chosen(request.from_, engine, engine_options, tell, required=True), as_json=json_)
         elif request.weights is not None:
             _check_int8(context, int8=request.int8)
             options = replace(options, precision=request.precision)
-            _export_and_build(request.weights, request.output, options, engine, engine_options, as_json=json_)
+            if request.emit is not None:
+                _export_and_emit(request, request.emit, options, engine, engine_options, as_json=json_)
+            else:
+                _export_and_build(request.weights, request.output, options, engine, engine_options, as_json=json_)
+
+
+def _export_and_emit(
+    request: Request, target: str, options: ExportOptions, engine: str, engine_options: EngineOptions, *, as_json: bool
+) -> None:
+    from salema.export.cli_report import report
+    from salema.export.serving.emit import check_emit
+
+    check_emit(target, engine, engine_options, options.batch, split=options.split)
+    result = _export(str(request.weights), request.output, options)
+    report(result, (), _emit(request.output, target, engine, engine_options), as_json=as_json)
+
+
+def _emit(folder: Path, target: str, engine: str, options: EngineOptions) -> Emitted:
+    from salema.export.serving.emit import emit
+
+    return emit(folder, target, engine, options, tell)
 
 
 def _export_and_build(
@@ -100,10 +123,10 @@ def _check_int8(context: typer.Context, *, int8: bool) -> None:
             raise UsageError(f"{option} goes with --int8; add that, or leave it out")
 
 
-def _check_from(context: typer.Context, folder: Path, engine: str) -> None:
+def _check_from(context: typer.Context, folder: Path, engine: str, emit: str | None) -> None:
     from salema.runtime.model_folder import MODEL_FILE, PART_FILES
 
-    if engine == "none":
+    if engine == "none" and emit is None:
         raise UsageError("--from DIR --engine none leaves nothing to do; leave one of them out")
     if folder.is_file() and folder.name not in {MODEL_FILE, *PART_FILES}:
         raise UsageError(f"--from {folder}: not {MODEL_FILE} or the folder that holds it")

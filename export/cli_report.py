@@ -14,16 +14,20 @@ if TYPE_CHECKING:
     from salema.export.exporter import Result
     from salema.export.graph.verify import Report
     from salema.export.int8.to_int8 import Int8Report
+    from salema.export.serving.emit import Emitted
 
 
-def report(result: Result | None, built: tuple[Built, ...], *, as_json: bool) -> None:
-    """Prints the export, if there was one, and the engines that were built, for people or as JSON."""
+def report(result: Result | None, built: tuple[Built, ...], emitted: Emitted | None = None, *, as_json: bool) -> None:
+    """Prints the export and what was written for a server, if any, and the engines, for people or as JSON."""
     if as_json:
-        print(json.dumps({**_model_record(result), "engines": [_engine_record(engine) for engine in built]}))
+        server = {emitted.target: [str(path) for path in emitted.paths]} if emitted else {}
+        engines = [_engine_record(engine) for engine in built]
+        print(json.dumps({**_model_record(result), "engines": engines, "server": server}))
         return
     if result is not None and result.int8 is not None and result.int8.sensitivity:
         _print_sensitivity(result.int8)
-    for rows in (_model_rows(result) if result else {}, *map(_engine_rows, built)):
+    written = {emitted.target: ", ".join(map(str, emitted.paths))} if emitted else {}
+    for rows in (_model_rows(result) if result else {}, *map(_engine_rows, built), written):
         for name, value in rows.items():
             show(f"{name:<17} {value}")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ from salema.runtime.backends.ncnn_form import NcnnForm, ncnn_weights, read_form
 from salema.runtime.backends.ort_session import OrtSession
 from salema.runtime.backends.ort_split_session import OrtSplitSession
 from salema.runtime.errors import MissingDependencyError, OutputError, UsageError
-from salema.runtime.files.whole_files import check_writable, make_folder, written_aside
+from salema.runtime.files.whole_files import check_writable, made_folder, written_aside
 from salema.runtime.model_folder import MODEL_FILE, NCNN_FILES, PART_FILES
 from salema.runtime.output.recovery import remove_unfinished
 from salema.runtime.session import Session
@@ -83,7 +83,9 @@ def export_model(weights: str, folder: Path, options: ExportOptions, say: Callab
         check_runtime(options.for_)
     names = PART_FILES if options.split else (MODEL_FILE, *(NCNN_FILES if options.for_ == "ncnn" else ()))
     paths = tuple(folder / name for name in names)
-    with _folder(folder), ExitStack() as stack:
+    with made_folder(folder), ExitStack() as stack:
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"{folder}: can't write into this folder; choose another with -o")
         for note in remove_unfinished(folder):
             say(note)
         aside = [stack.enter_context(written_aside(path)) for path in paths]
@@ -261,19 +263,3 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint, architecture: Architec
         reference_fps=DEFAULT_FPS if options.reference_fps is None else options.reference_fps,
     )
     return spec, model
-
-
-@contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    """Makes the folder and its parents; after an error, removes those that it made."""
-    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
-    make_folder(folder)
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: can't write into this folder; choose another with -o")
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # something else is in it by now
-            for place in fresh:
-                place.rmdir()
-        raise

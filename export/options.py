@@ -42,9 +42,18 @@ class Request:
         typer.Option(
             "--from",
             metavar="DIR",
-            help="Exported folder to build an engine in, instead of --weights; only --engine and the options after it"
-            " go with it.",
+            help="Exported folder to build an engine in, instead of --weights; only --emit, --engine and the options"
+            " after that go with it.",
             readable=False,
+        ),
+    ] = None
+    emit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SERVER",
+            help="Also write, beside a model with --batch dynamic, what a server takes: triton (a model repository),"
+            " deepstream (nvinferserver's configuration). It runs ONNX Runtime, or with --engine tensorrt an engine.",
+            show_default=False,
         ),
     ] = None
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("salema-model")

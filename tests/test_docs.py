@@ -34,6 +34,8 @@ SUBCOMMANDS = {"salema-bench": ("report", "cost"), "salema-eval": ("pack",)}
 SMALL = {"salema-export": ("--imgsz", *map(str, SIZE_HW)), "salema-bench": ("--duration", "0.01")}
 REASONS = {
     "needs DHF1K's 300 test videos",
+    "needs DeepStream",
+    "needs Triton",
     "needs a GPU",
     "needs a Jetson",
     "needs a camera or a stream",

@@ -35,6 +35,24 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"{path}: can't make this folder ({reason(error)}); choose another place") from error
 
 
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Makes a folder and its parents, unless they exist; after an error, removes those that it made.
+
+    Raises:
+        OutputError: it can't be made.
+    """
+    fresh = [place for place in (path, *path.parents) if not place.exists()]
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # something else is in it by now
+            for place in fresh:
+                place.rmdir()
+        raise
+
+
 def check_writable(path: Path) -> None:
     """Refuses a file that can't be written. Called before long work, so that the work is not lost.
 

@@ -1,0 +1,1 @@
+"""What servers take: a Triton model repository, DeepStream's configuration."""
