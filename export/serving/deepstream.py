@@ -11,7 +11,15 @@ from salema.export.serving.triton import tensor
 from salema.runtime.spec import ModelSpec
 
 CONFIG_FILE = "nvinferserver.txt"
-_SUPER = 3  # NvBufSurfTransformInter_Algo2; on the GPU it averages areas, as INTER_AREA does
+_PREPROCESS = {
+    "network_format": Name("IMAGE_FORMAT_BGR"),
+    "tensor_order": Name("TENSOR_ORDER_NHWC"),
+    "tensor_name": "frame",
+    "maintain_aspect_ratio": 0,
+    "frame_scaling_hw": Name("FRAME_SCALING_HW_GPU"),
+    "frame_scaling_filter": 3,  # NvBufSurfTransformInter_Algo2; on the GPU it averages areas, as INTER_AREA does
+    "normalize": {"scale_factor": 1.0},  # the mean is taken off in the graph
+}
 
 
 def model_config(spec: ModelSpec, name: str, platform: str) -> str:
@@ -51,15 +59,7 @@ def nvinferserver_config(spec: ModelSpec, name: str, root: str) -> str:
                 "model_repo": {"root": root, "log_level": 1, "strict_model_config": True},
             }
         },
-        "preprocess": {
-            "network_format": Name("IMAGE_FORMAT_BGR"),
-            "tensor_order": Name("TENSOR_ORDER_NHWC"),
-            "tensor_name": "frame",
-            "maintain_aspect_ratio": 0,
-            "frame_scaling_hw": Name("FRAME_SCALING_HW_GPU"),
-            "frame_scaling_filter": _SUPER,
-            "normalize": {"scale_factor": 1.0},  # the mean is taken off in the graph
-        },
+        "preprocess": _PREPROCESS,
         "postprocess": {"other": {}},
         **({"lstm": {"loops": loops}} if loops else {}),
     }
