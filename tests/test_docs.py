@@ -40,6 +40,7 @@ REASONS = {
     "needs a Jetson",
     "needs a camera or a stream",
     "needs a camera, a stream or FFmpeg",
+    "serves until it is stopped",
     "sets up a virtual environment",
     "takes half an hour",
     "takes hours",

@@ -16,7 +16,15 @@ from synthetic import write_dataset
 from test_rooms import NOT_IN_WHEEL, ROOT
 
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/py.typed"))
-COMMANDS = ("salema-bench", "salema-doctor", "salema-eval", "salema-export", "salema-run", "salema-train")
+COMMANDS = (
+    "salema-bench",
+    "salema-doctor",
+    "salema-eval",
+    "salema-export",
+    "salema-run",
+    "salema-serve",
+    "salema-train",
+)
 LEFT_OUT = {"benchmarks/results", *(name.removeprefix("salema.").replace(".", "/") for name in NOT_IN_WHEEL)}
 
 pytestmark = pytest.mark.slow

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from salema.runtime.cli.options import refuse_others
-from salema.runtime.cli.start import run_app
+from salema.runtime.cli.start import run_app, run_process
 from salema.runtime.errors import UsageError, exit_on_error
-from salema.runtime.run.stage_threads import is_something_left
 
 # Options that go with --dataset, and those that need it.
 _WITH_DATASET = {
@@ -233,15 +230,5 @@ def main() -> None:
 
 
 def main_of_process() -> None:
-    """Runs the command, and ends the process at once if a thread still hangs waiting for a camera or stream.
-
-    Such a thread can't be ended, and OpenCV aborts if it wakes up while Python exits.
-    """
-    try:
-        main()
-    except SystemExit as end:
-        if is_something_left():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
-        raise
+    """Runs the command; see `run_process`."""
+    run_process(main)

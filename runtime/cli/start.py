@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import TextIOWrapper
 from itertools import zip_longest
 from typing import cast
@@ -11,6 +12,7 @@ from typing import cast
 import typer
 
 from salema.runtime.errors import exit_on_error
+from salema.runtime.run.stage_threads import is_something_left
 from salema.runtime.stopping import signals_taken
 from salema.runtime.telling import tell
 
@@ -31,6 +33,21 @@ def run_app(app: typer.Typer, program: str, implied: Mapping[str, str] | None = 
     with signals_taken(to_the_end=True):
         code = _run(app, program, _completed(sys.argv[1:], implied or {}))
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def run_process(main: Callable[[], None]) -> None:
+    """Runs a command's `main`, and ends the process at once if a thread still hangs waiting for a camera or stream.
+
+    Such a thread can't be ended, and OpenCV aborts if it wakes up while Python exits.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if is_something_left():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 def _completed(arguments: list[str], implied: Mapping[str, str]) -> list[str]:

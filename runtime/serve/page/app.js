@@ -1,0 +1,355 @@
+// The page of salema-serve: it shows the server's sources, and sends the visitor's camera or file. No library.
+
+const ASKED = 2; // results asked for, or frames sent, before the first of them is answered
+const SENT_SIDE = 640; // pixels; the network sees less
+const LONGEST_WAIT_MS = 5000;
+const POLL_MS = 2000;
+
+const find = (selector, within = document) => within.querySelector(selector);
+const look = find("#look");
+const news = find("#news");
+const sockets = new Set();
+
+function say(sentence) {
+  if (news.textContent !== sentence) news.textContent = sentence;
+}
+
+function settings() {
+  const chosen = Object.fromEntries(new FormData(look));
+  return { type: "settings", ...chosen, opacity: Number(chosen.opacity) };
+}
+
+// The length of the header (uint32, little-endian), the header in JSON, the payload.
+function unpack(buffer) {
+  const size = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
+  return [header, new Blob([new Uint8Array(buffer, 4 + size)], { type: header.mime })];
+}
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// A WebSocket that is opened again when it is lost, until it is closed from here.
+class Connection {
+  constructor(path, { opened = () => {}, answered, refused = say }) {
+    Object.assign(this, { path, opened, answered, refused, waitMs: 500, isWanted: true });
+    sockets.add(this);
+    this.open();
+  }
+
+  open() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}${this.path}`);
+    this.socket = socket;
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      this.tell(settings());
+      this.opened();
+    };
+    socket.onmessage = ({ data }) => {
+      this.waitMs = 500;
+      say("");
+      if (typeof data === "string") this.refused(JSON.parse(data).error, JSON.parse(data).frame);
+      else this.answered(...unpack(data));
+    };
+    socket.onclose = ({ reason }) => {
+      if (!this.isWanted) return;
+      say(`${reason || "The connection is lost"}; trying again.`);
+      if (!document.hidden) this.openLater();
+    };
+  }
+
+  openLater() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.isWanted && this.open(), this.waitMs);
+    this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
+  }
+
+  get isOpen() {
+    return this.socket.readyState === WebSocket.OPEN;
+  }
+
+  tell(message) {
+    if (this.isOpen) this.socket.send(JSON.stringify(message));
+  }
+
+  close() {
+    this.isWanted = false;
+    clearTimeout(this.timer);
+    sockets.delete(this);
+    this.socket.close();
+  }
+}
+
+// A picture with its name, its speed, and its buttons.
+class Panel {
+  constructor(place, name) {
+    this.name = name;
+    this.figure = find("#panel").content.firstElementChild.cloneNode(true);
+    this.canvas = find("canvas", this.figure);
+    find(".name", this.figure).textContent = name;
+    this.canvas.setAttribute("aria-label", `Saliency of ${name}`);
+    find(".save-picture", this.figure).onclick = () =>
+      this.canvas.toBlob((blob) => save(blob, `${name}.jpg`), "image/jpeg", 0.95);
+    find(".save-map", this.figure).onclick = () => this.connection.tell({ type: "settings", form: "png" });
+    place.append(this.figure);
+  }
+
+  // Takes a result. While one is being drawn, only the newest of the others is kept.
+  async show(header, payload) {
+    if (header.form === "png") {
+      this.connection.tell({ type: "settings", form: "jpeg" });
+      save(payload, `${this.name}_map.png`);
+      return;
+    }
+    this.waiting = [header, payload];
+    if (this.isDrawing) return;
+    this.isDrawing = true;
+    while (this.waiting) {
+      const [facts, picture] = this.waiting;
+      this.waiting = null;
+      await this.draw(facts, picture);
+    }
+    this.isDrawing = false;
+  }
+
+  async draw(facts, picture) {
+    const bitmap = await createImageBitmap(picture);
+    if (this.canvas.width !== bitmap.width) this.canvas.width = bitmap.width;
+    if (this.canvas.height !== bitmap.height) this.canvas.height = bitmap.height;
+    this.canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    bitmap.close();
+    this.canvas.dataset.frame = facts.frame;
+    find(".speed", this.figure).textContent =
+      `${facts.fps.toFixed(1)} fps, ${facts.latency_p50_ms.toFixed(0)} ms` +
+      ` (99 %: ${facts.latency_p99_ms.toFixed(0)} ms), ${facts.dropped} dropped`;
+  }
+
+  state(text) {
+    const place = find(".state", this.figure);
+    if (place.textContent !== text) place.textContent = text;
+  }
+}
+
+function watch({ number, name }) {
+  const panel = new Panel(find("#sources"), name);
+  const ask = () => panel.connection.tell({ type: "next" });
+  panel.connection = new Connection(`/api/sources/${number}/live`, {
+    opened: () => Array.from({ length: ASKED }, ask),
+    answered: (header, payload) => {
+      ask();
+      panel.show(header, payload);
+    },
+  });
+  return panel;
+}
+
+// The visitor's camera or file: frames go out, and each result is shown as it comes.
+class Own {
+  constructor(name) {
+    this.panel = new Panel(find("#own"), name);
+    this.small = document.createElement("canvas");
+    this.sent = this.answered = 0;
+    this.connection = this.panel.connection = new Connection("/api/stream", {
+      opened: () => {
+        this.sent = this.answered = 0;
+        this.still?.();
+      },
+      answered: (header, payload) => {
+        this.answered = header.frame;
+        this.panel.show(header, payload);
+      },
+      refused: (sentence, frame) => {
+        this.answered = frame;
+        say(sentence);
+      },
+    });
+  }
+
+  // Sends what an image or video shows now.
+  async send(picture, width, height) {
+    const share = Math.min(1, SENT_SIDE / Math.max(width, height));
+    this.small.width = Math.max(1, Math.round(width * share));
+    this.small.height = Math.max(1, Math.round(height * share));
+    this.small.getContext("2d").drawImage(picture, 0, 0, this.small.width, this.small.height);
+    const blob = await new Promise((done) => this.small.toBlob(done, "image/jpeg", 0.9));
+    if (!blob || !this.connection.isOpen) return;
+    this.sent += 1;
+    this.connection.socket.send(blob);
+  }
+
+  image(bitmap) {
+    this.still = () => {
+      this.connection.tell({ type: "reset" });
+      this.send(bitmap, bitmap.width, bitmap.height);
+    };
+    if (this.connection.isOpen) this.still();
+  }
+
+  video(video) {
+    this.element = video;
+    video.addEventListener("seeked", () => this.anew()); // also where a loop begins again
+    const next = () => {
+      if (this.isOver) return;
+      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(frame);
+      else requestAnimationFrame(frame);
+    };
+    const frame = async () => {
+      const isFree = this.connection.isOpen && this.sent - this.answered < ASKED;
+      if (isFree && video.videoWidth) await this.send(video, video.videoWidth, video.videoHeight);
+      next();
+    };
+    next();
+  }
+
+  anew() {
+    this.connection.tell({ type: "reset" });
+  }
+
+  close() {
+    this.isOver = true;
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.element?.pause();
+    if (this.url) URL.revokeObjectURL(this.url);
+    this.connection.close();
+    this.panel.figure.remove();
+  }
+}
+
+let own = null;
+
+function begin(name) {
+  end();
+  own = new Own(name);
+  for (const id of ["#stop", "#anew"]) find(id).hidden = false;
+  return own;
+}
+
+function end() {
+  own?.close();
+  own = null;
+  say("");
+  for (const id of ["#stop", "#anew", "#cameras"]) find(id).hidden = true;
+}
+
+function newVideo() {
+  return Object.assign(document.createElement("video"), { muted: true, playsInline: true, loop: true });
+}
+
+const WHY_NO_CAMERA = {
+  NotAllowedError: "The browser may not use the camera; allow it in the address bar.",
+  NotFoundError: "No camera was found; connect one, or choose a file.",
+  NotReadableError: "The camera can't be read; another program may be using it.",
+};
+
+async function useCamera(deviceId) {
+  if (!navigator.mediaDevices?.getUserMedia) {
+    say("Browsers give a camera to pages over https or from localhost only; choose a file, or see --certificate.");
+    return;
+  }
+  const wanted = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "user" };
+  end();
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { ...wanted, width: SENT_SIDE }, audio: false });
+  } catch (error) {
+    say(WHY_NO_CAMERA[error.name] || `The camera can't be used (${error.message}).`);
+    return;
+  }
+  const mine = begin("your camera");
+  mine.stream = stream;
+  const video = newVideo();
+  video.srcObject = stream;
+  await video.play();
+  mine.video(video);
+  listCameras(stream.getVideoTracks()[0].getSettings().deviceId);
+}
+
+async function listCameras(chosen) {
+  const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
+  const options = cameras.map(({ deviceId, label }) => new Option(label, deviceId, false, deviceId === chosen));
+  find("#cameras select").replaceChildren(...options);
+  find("#cameras").hidden = cameras.length < 2;
+}
+
+async function useFile(file) {
+  const mine = begin(file.name);
+  if (file.type.startsWith("image/")) {
+    const bitmap = await createImageBitmap(file).catch(() => null);
+    if (bitmap) mine.image(bitmap);
+    else say(`This browser can't read ${file.name}.`);
+    return;
+  }
+  const video = newVideo();
+  mine.url = video.src = URL.createObjectURL(file);
+  video.onerror = () => say(`This browser can't play ${file.name}.`);
+  await video.play().catch(() => {});
+  mine.video(video);
+}
+
+function listenToLook() {
+  look.addEventListener("submit", (event) => event.preventDefault());
+  look.addEventListener("input", () => {
+    look.elements.shown.value = `${Math.round(100 * look.elements.opacity.value)} %`;
+    for (const connection of sockets) connection.tell(settings());
+    own?.still?.();
+  });
+}
+
+function listenToOwn() {
+  find("#camera").onclick = () => useCamera();
+  find("#cameras select").onchange = ({ target }) => useCamera(target.value);
+  find("#file").onchange = ({ target }) => target.files[0] && useFile(target.files[0]).then(() => (target.value = ""));
+  find("#anew").onclick = () => own?.anew();
+  find("#stop").onclick = end;
+  const place = document.body;
+  place.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    find("#own").classList.add("over");
+  });
+  place.addEventListener("dragleave", () => find("#own").classList.remove("over"));
+  place.addEventListener("drop", (event) => {
+    event.preventDefault();
+    find("#own").classList.remove("over");
+    if (event.dataTransfer.files[0]) useFile(event.dataTransfer.files[0]);
+  });
+}
+
+async function status() {
+  const answer = await fetch("/api/status");
+  if (answer.status === 401) location.reload();
+  return answer.json();
+}
+
+async function start() {
+  const facts = await status();
+  for (const [name, values, chosen] of [
+    ["view", facts.views, "overlay"],
+    ["colormap", facts.colormaps, "jet"],
+    ["normalise", facts.normalisations, "frame"],
+  ]) {
+    look.elements[name].replaceChildren(...values.map((value) => new Option(value, value, false, value === chosen)));
+  }
+  const untrained = facts.trained ? "" : " (untrained: its maps say nothing)";
+  find("#facts").textContent = `${facts.model}${untrained}, ${facts.backend}`;
+  listenToLook();
+  listenToOwn();
+  const panels = facts.sources.map(watch);
+  find("#sources").hidden = !panels.length;
+  const poll = async () => {
+    if (document.hidden) return;
+    const { sources } = await status();
+    sources.forEach(({ state, problem }, number) => panels[number]?.state(problem || (state === "playing" ? "" : state)));
+  };
+  if (panels.length) setInterval(() => poll().catch(() => {}), POLL_MS);
+  document.addEventListener("visibilitychange", () => {
+    for (const connection of sockets) if (!document.hidden && connection.socket.readyState > 1) connection.openLater();
+  });
+}
+
+start().catch((error) => say(`The server does not answer (${error.message}); load the page again.`));

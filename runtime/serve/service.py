@@ -1,0 +1,187 @@
+"""What one server has: the model's places, its sources, its clients, its limits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salema.runtime.cpu import usable_cores
+from salema.runtime.errors import SalemaError
+from salema.runtime.serve.guard import Guard
+from salema.runtime.serve.limits import Limits
+from salema.runtime.serve.measures import CLIENTS, IMAGES, Metrics, Pace
+from salema.runtime.serve.places import Places
+from salema.runtime.serve.results import Result
+from salema.runtime.serve.source_streams import SourceStream
+from salema.runtime.serve.streams import ClientStream, Stream
+from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
+from salema.runtime.spec import ModelSpec
+
+_POLL_S = 0.1
+
+
+class FullError(SalemaError):
+    """All places are taken."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model's facts, and where it runs, for people."""
+
+    spec: ModelSpec
+    description: str
+
+
+class Service:
+    """One server's streams.
+
+    Args:
+        model: the model's facts.
+        places: where streams run.
+        limits: how much is taken.
+        guard: who may ask.
+        notify: takes sentences for the one who runs the server.
+
+    Attributes:
+        sources: what it plays itself, in order.
+        workers: threads that decode and encode.
+    """
+
+    def __init__(
+        self, model: Model, places: Places, limits: Limits, guard: Guard, notify: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.model, self.limits, self.guard = model, limits, guard
+        self.metrics = Metrics(model.spec.weights, model.description)
+        self.sources: list[SourceStream] = []
+        self.workers = ThreadPoolExecutor(usable_cores() + 1, "work")
+        self._places, self._notify = places, notify
+        self._lock = threading.Lock()
+        self._clients: set[ClientStream] = set()
+        self._streams = self._viewers = 0
+        self._is_over = False
+
+    def add_source(self, source: Source, selection: Selection) -> None:
+        """Begins to play a source."""
+        stream = self._stream(source.name)
+        added = SourceStream(source, stream, selection, self._notify)
+        self.metrics.source_up.labels(source.name).set_function(lambda: float(added.state == "playing"))
+        self.sources.append(added)
+        added.start()
+
+    def wait_for_sources(self, stop: threading.Event) -> None:
+        """Waits until one source plays, or all have failed, or for a stop.
+
+        Raises:
+            SalemaError: all have failed.
+        """
+        while self.sources and not stop.is_set():
+            if any(source.state in {"playing", "ended"} for source in self.sources):
+                return
+            if all(source.settled.is_set() for source in self.sources):
+                raise SalemaError("; ".join(source.problem for source in self.sources))
+            stop.wait(_POLL_S)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it gives maps: of one source, if it has sources."""
+        return not self._is_over and (not self.sources or any(source.state == "playing" for source in self.sources))
+
+    def open_client(self) -> ClientStream:
+        """Takes a place for a client that sends frames; it closes the stream.
+
+        Raises:
+            FullError: all places are taken.
+        """
+        self._take_stream()
+        try:
+            client = ClientStream(self._stream(CLIENTS), self.limits.queue, self._give_back_stream)
+        except BaseException:
+            self._give_back_stream()
+            raise
+        with self._lock:
+            self._clients.add(client)
+        return client
+
+    def forget(self, client: ClientStream) -> None:
+        """Closes a client's stream."""
+        client.close()
+        with self._lock:
+            self._clients.discard(client)
+
+    def step_image(self, decode: Callable[[], NDArray[np.uint8]], arrived_s: float) -> Result:
+        """Returns the result of one image by itself; blocks.
+
+        Raises:
+            FullError: all places are taken.
+            SalemaError: it can't be decoded, or the model failed.
+        """
+        self._take_stream()
+        try:
+            stream = self._stream(IMAGES)
+            try:
+                return stream.step(decode(), 1, arrived_s, starts_anew=True)
+            finally:
+                stream.close()
+        finally:
+            self._give_back_stream()
+
+    @contextmanager
+    def viewing(self) -> Iterator[None]:
+        """Counts one who watches a source.
+
+        Raises:
+            FullError: there are too many.
+        """
+        with self._lock:
+            if self._viewers >= self.limits.max_viewers:
+                self.metrics.refused.labels("viewers").inc()
+                raise FullError(f"{self._viewers} clients watch already; try again later (--max-viewers)")
+            self._viewers += 1
+            self.metrics.viewers.set(self._viewers)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._viewers -= 1
+                self.metrics.viewers.set(self._viewers)
+
+    def stop(self) -> None:
+        """Ends all streams, so that connections end; does not wait."""
+        self._is_over = True
+        for source in self.sources:
+            source.stop()
+        with self._lock:
+            clients = list(self._clients)
+        for client in clients:
+            client.latest.end()
+            client.close()
+
+    def close(self) -> None:
+        """Ends all streams and threads, and waits a moment for them."""
+        self.stop()
+        for source in self.sources:
+            source.close()
+        self.workers.shutdown(cancel_futures=True)
+
+    def _stream(self, label: str) -> Stream:
+        return Stream(self._places.take(), Pace(self.metrics, label), self.limits.picture_side)
+
+    def _take_stream(self) -> None:
+        with self._lock:
+            if self._streams >= self.limits.max_streams or self._is_over:
+                self.metrics.refused.labels("streams").inc()
+                raise FullError(f"{self._streams} clients send frames already; try again later (--max-streams)")
+            self._streams += 1
+            self.metrics.streams.set(self._streams)
+
+    def _give_back_stream(self) -> None:
+        with self._lock:
+            self._streams -= 1
+            self.metrics.streams.set(self._streams)

@@ -1,0 +1,198 @@
+"""What one client may not do: each limit, and what the others notice of it."""
+
+import http.client
+import json
+import socket as sockets
+import struct
+import time
+import zlib
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+from serving import HOST, image_of, jpeg, result, serving, settings
+from websockets.exceptions import ConnectionClosed
+
+from salema.runtime.errors import UsageError
+from salema.runtime.serve.limits import Limits
+
+RESET = json.dumps({"type": "reset"})
+NEXT = json.dumps({"type": "next"})
+
+
+def closed_with(socket, timeout=10):
+    """The code and reason with which the server closes a WebSocket; results before it are passed over."""
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            socket.recv(timeout)
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def until(true, timeout_s=10):
+    deadline = time.monotonic() + timeout_s
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert true()
+
+
+@pytest.fixture(scope="module")
+def tight(model, small_clip):
+    limits = Limits(max_mb=0.1, max_megapixels=0.5, max_fps=10, max_streams=2, max_viewers=2, idle_s=1)
+    with serving(model, small_clip, limits=limits) as one:
+        yield one
+
+
+@pytest.mark.parametrize("name", list(Limits.__dataclass_fields__))
+def test_a_limit_is_above_nothing(name):
+    for value in (0, -1, float("nan"), float("inf"), 1e7):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*give a number above 0"):
+            Limits(**{name: value})
+
+
+def test_a_message_too_large_ends_its_connection_only(tight, disc):
+    with tight.connect() as socket, tight.connect() as other:
+        socket.send(bytes(100_001))
+        assert closed_with(socket)[0] == 1009
+        other.send(jpeg(disc[0]))
+        assert result(other)[0]["frame"] == 1
+
+
+def test_an_upload_too_large_is_refused_by_what_it_says_or_by_what_it_is(tight):
+    assert tight.ask("/api/image", "POST", b"", Content_Length="100001").status == 413
+    answer = tight.ask("/api/image", "POST", iter([bytes(60_000)] * 2), Transfer_Encoding="chunked")
+    assert (answer.status, answer.json["detail"]) == (413, "more than 100000 bytes (--max-mb)")
+
+
+def bomb():
+    """A PNG of 100 kB at most that unfolds to 64000x64000 pixels, by its header."""
+    head = struct.pack(">IIBBBBB", 64000, 64000, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(64001))), (b"IEND", b"")]
+    whole = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        whole += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return whole
+
+
+def test_pixels_are_counted_before_they_are_unfolded(tight):
+    with tight.connect() as socket:
+        for data in (bomb(), jpeg(np.zeros((800, 800, 3), np.uint8))):
+            socket.send(data)
+            error = result(socket)[0]["error"]
+            assert error.endswith("; 0.5 megapixels are the most")
+        socket.send(settings(bgr_hw=(800, 800)))
+        code, reason = closed_with(socket)
+        assert (code, reason[:22]) == (1003, "bgr_hw [800, 800]: giv")
+    assert tight.ask("/api/image", "POST", bomb()).status == 422
+
+
+def test_frames_beyond_the_rate_are_dropped_and_counted(tight, disc):
+    frame = jpeg(disc[0])
+    with tight.connect() as socket:
+        for _ in range(35):
+            socket.send(frame)
+        time.sleep(0.5)
+        socket.send(frame)
+        header = result(socket)[0]
+        while header["frame"] < 36:
+            header = result(socket)[0]
+    assert header["frames"] + header["dropped"] == 36
+    assert header["frames"] <= 17  # a second's worth at once, and those of half a second
+    assert 'salema_dropped_frames_total{reason="rate",stream="clients"}' in tight.ask("/metrics").body.decode()
+
+
+def test_a_flood_is_read_no_faster_than_allowed(tight, disc):
+    """Forty messages at once, forty a second after that: the rest waits with the client."""
+    with tight.connect() as socket:
+        start = time.monotonic()
+        for _ in range(79):
+            socket.send(RESET)
+        socket.send(jpeg(disc[0]))
+        assert result(socket)[0]["frame"] == 1
+        assert time.monotonic() - start > 0.8
+
+
+def test_images_beyond_the_rate_are_refused(tight, disc):
+    answers = [tight.ask("/api/image", "POST", jpeg(disc[0])) for _ in range(16)]
+    refused = next(answer for answer in answers if answer.status != 200)
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+    assert refused.json["detail"] == "more than 10 images a second; send fewer"
+    assert [answer.status for answer in answers[:8]] == [200] * 8
+
+
+def test_places_are_given_back(tight, disc):
+    time.sleep(1)  # the images of the test before
+    with tight.connect() as one, tight.connect() as other:
+        for socket in (one, other):
+            socket.send(jpeg(disc[0]))
+            result(socket)
+        with tight.connect() as third:
+            assert closed_with(third) == (1013, "2 clients send frames already; try again later (--max-streams)")
+        answer = tight.ask("/api/image", "POST", jpeg(disc[0]))
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    until(lambda: tight.service.metrics.streams._value.get() == 0)
+    assert tight.ask("/api/image", "POST", jpeg(disc[0])).status == 200
+
+
+def test_viewers_are_counted(tight):
+    with ExitStack() as stack:
+        sockets_ = [stack.enter_context(tight.connect("/api/sources/0/live")) for _ in range(2)]
+        for socket in sockets_:
+            socket.send(NEXT)
+            result(socket)
+        with tight.connect("/api/sources/0/live") as third:
+            assert closed_with(third) == (1013, "2 clients watch already; try again later (--max-viewers)")
+        assert tight.ask("/api/sources/0/mjpeg").status == 503
+    until(lambda: tight.service.metrics.viewers._value.get() == 0)
+
+
+@pytest.mark.parametrize("path", ["/api/stream", "/api/sources/0/live"])
+def test_a_silent_client_is_let_go(tight, path):
+    with tight.connect(path) as socket:
+        assert closed_with(socket) == (1008, "nothing for 1 s (--idle-s)")
+
+
+def test_an_upload_that_stops_is_given_up(tight):
+    connection = http.client.HTTPConnection(HOST, tight.port, timeout=20)
+    connection.putrequest("POST", "/api/image")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders()
+    connection.send(b"some of it")
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["detail"]) == (408, "the body did not come within 1 s")
+    connection.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT"])
+def test_a_request_that_never_ends_is_cut_off(tight, sent):
+    with sockets.create_connection((HOST, tight.port), timeout=10) as raw:
+        raw.sendall(sent)
+        with pytest.raises(ConnectionResetError):
+            while raw.recv(65536):
+                pass
+            raise ConnectionResetError  # closed in order, which is as good
+
+
+def test_a_slow_client_gets_the_newest_and_not_all(model):
+    """It sends 200 frames and reads nothing: pictures are lost, and the last that it reads is the newest."""
+    frame = jpeg(np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8))
+    narrow = sockets.socket()
+    narrow.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 1 << 14)
+    with serving(model, limits=Limits(max_fps=1000)) as one:
+        narrow.connect((HOST, one.port))
+        with one.connect(sock=narrow, max_queue=1) as socket:
+            for _ in range(200):
+                socket.send(frame)
+                time.sleep(0.005)
+            time.sleep(0.5)
+            numbers, sizes = [], []
+            while not numbers or numbers[-1] < 200:
+                header, payload = result(socket)
+                numbers.append(header["frame"])
+                sizes.append(len(payload))
+                assert image_of(payload).shape == (360, 640, 3)
+        metrics = one.ask("/metrics").body.decode()
+    (stepped,) = [float(line.split()[1]) for line in metrics.splitlines() if line.startswith("salema_frames_total")]
+    assert stepped > 60  # the network has gone on
+    assert numbers == sorted(numbers)
+    assert sum(sizes) < 1.5e6  # what the buffers held: no more has waited
+    assert len(numbers) < 30

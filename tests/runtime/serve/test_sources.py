@@ -1,0 +1,183 @@
+"""The server's own sources: their maps, their pictures, who watches them, and their losses."""
+
+import http.client
+import itertools
+import json
+import re
+import time
+
+import av
+import cv2
+import numpy as np
+import pytest
+from rtsp import RtspServer
+from serving import HOST, image_of, raw_map, result, serving, settings
+from videos import write_clip
+
+from salema.export.weights.seeded import moving_disc
+from salema.runtime import load
+from salema.runtime.postprocess import Look, render, to_grey
+from salema.runtime.sources.selection import Selection
+
+NEXT = json.dumps({"type": "next"})
+
+
+@pytest.fixture(scope="module")
+def frames(small_clip):
+    with av.open(str(small_clip)) as container:
+        return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+
+
+@pytest.fixture(scope="module")
+def expected(model, frames):
+    with load(model) as stream:
+        return [stream.step(frame) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def whole(model, small_clip):
+    """A server that runs every frame of its source, in a loop."""
+    with serving(model, small_clip, selection=Selection(every_frame=True)) as one:
+        yield one
+
+
+def test_every_frame_has_the_map_of_a_run_and_the_loop_begins_anew(whole, expected):
+    """What is watched skips frames where the viewer is late; each result has its frame's number."""
+    seen = set()
+    with whole.connect("/api/sources/0/live") as socket:
+        socket.send(settings(form="float16"))
+        while len(seen) < len(expected):
+            socket.send(NEXT)
+            header, payload = result(socket)
+            index = (header["frame"] - 1) % len(expected)
+            assert header["starts_anew"] == (index == 0)
+            np.testing.assert_allclose(raw_map(header, payload), expected[index], rtol=2**-11)
+            seen.add(index)
+    (facts,) = whole.ask("/api/status").json["sources"]
+    assert facts["dropped"] == 0
+    assert facts["fps"] == pytest.approx(25, abs=3)  # as it plays
+
+
+def test_snapshots_are_the_newest_result(whole, frames, expected):
+    for query, check in {
+        "map": lambda body, index: np.testing.assert_array_equal(image_of(body), to_grey(expected[index])),
+        "map?form=float16": lambda body, index: np.testing.assert_allclose(
+            np.frombuffer(body, "<f2").reshape(64, 96), expected[index], rtol=2**-11
+        ),
+        "picture?colormap=hot&opacity=0.7": lambda body, index: _is_like(
+            image_of(body), render(frames[index], to_grey(expected[index]), Look(colormap="hot", opacity=0.7))
+        ),
+        "picture?opacity=0": lambda body, index: _is_like(image_of(body), frames[index]),
+    }.items():
+        answer = whole.ask(f"/api/sources/0/{query}")
+        assert answer.status == 200
+        check(answer.body, (int(answer.headers["X-Frame"]) - 1) % len(expected))
+
+
+def _is_like(image, wanted):
+    assert cv2.PSNR(image, wanted) > 25
+
+
+def parts(port, query, count):
+    """Reads so many pictures of a MJPEG stream as a browser does: by their lengths."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=20)
+    connection.request("GET", f"/api/sources/0/mjpeg{query}")
+    answer = connection.getresponse()
+    assert answer.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=salema"
+    for _ in range(count):
+        assert answer.readline() == b"--salema\r\n"
+        assert answer.readline() == b"Content-Type: image/jpeg\r\n"
+        size = int(re.fullmatch(rb"Content-Length: (\d+)\r\n", answer.readline())[1])
+        assert answer.readline() == b"\r\n"
+        yield image_of(answer.read(size))
+        assert answer.readline() == b"\r\n"
+    connection.close()
+
+
+def test_mjpeg_gives_picture_after_picture(whole, frames, expected):
+    wanted = [render(frame, to_grey(raw), Look("side-by-side")) for frame, raw in zip(frames, expected, strict=True)]
+    found = [
+        max(range(len(wanted)), key=lambda index: cv2.PSNR(image, wanted[index]))
+        for image in parts(whole.port, "?view=side-by-side", 8)
+    ]
+    steps = [(after - before) % len(wanted) for before, after in itertools.pairwise(found)]
+    assert all(1 <= step <= 4 for step in steps)  # the order of the clip; a late reader gets fewer
+    deadline = time.monotonic() + 10
+    while whole.service.metrics.viewers._value.get() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert whole.service.metrics.viewers._value.get() == 0
+
+
+def test_a_viewer_gets_the_newest_and_no_queue(whole):
+    """Ten asks at once, of which some are too many, and a pause: what is asked for then is the newest."""
+    with whole.connect("/api/sources/0/live") as socket:
+        for _ in range(10):
+            socket.send(NEXT)
+        time.sleep(1)
+        early = []
+        with pytest.raises(TimeoutError):
+            while True:
+                early.append(result(socket, 0.3)[0]["frame"])
+        now = whole.service.sources[0].stream.latest.item.number
+        socket.send(NEXT)
+        late = result(socket)[0]["frame"]
+    assert early == sorted(set(early))
+    assert 4 <= len(early) <= 6  # four asks wait, and one or two are being answered
+    assert early[-1] - early[0] < 15
+    assert now <= late <= now + 3
+    assert late > early[-1] + 10
+
+
+def test_a_new_look_is_drawn_anew_where_a_source_stands_still(model, tmp_path):
+    """A source that has ended keeps its last picture, for those who come."""
+    path = write_clip(tmp_path / "one.mp4", moving_disc(1, 64, 96))
+    with serving(model, path, selection=Selection(fps=1)) as one, one.connect("/api/sources/0/live") as socket:
+        shown = set()
+        for opacity in (0, 1):
+            socket.send(settings(opacity=opacity))
+            socket.send(NEXT)
+            shown.add(result(socket)[1])
+        assert len(shown) == 2
+
+
+def test_a_slow_network_drops_frames_of_a_source(model, small_clip):
+    with serving(model, small_clip) as one:
+        place = one.service.sources[0].stream._place
+        step = place.step
+        place.step = lambda frame: time.sleep(0.15) or step(frame)
+        time.sleep(2)
+        facts = one.ask("/api/status").json["sources"][0]
+    assert facts["dropped"] > 10
+    assert facts["fps"] < 15
+    assert facts["latency_p50_ms"] < 400  # the newest each time: no queue grows
+
+
+def test_a_lost_camera_comes_back(model):
+    server = RtspServer(moving_disc(8, 64, 96))
+    try:
+        with serving(model, server.url) as one:
+            facts = one.ask("/api/status").json["sources"][0]
+            assert (facts["state"], facts["source"]) == ("playing", server.url.replace("user:secret@", ""))
+            server.cut_off()
+            deadline = time.monotonic() + 20
+            while not any("back after" in note for note in one.notes) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            number = one.service.sources[0].stream.latest.item.number
+            while one.service.sources[0].stream.latest.item.number == number and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert one.ask("/api/status").json["sources"][0]["state"] == "playing"
+            assert "lost after" in one.notes[0]
+            assert not any("secret" in note for note in one.notes)
+    finally:
+        server.close()
+
+
+def test_of_several_sources_one_may_fail(model, small_clip, tmp_path):
+    with serving(model, tmp_path / "missing.mp4", small_clip) as one:
+        broken, good = one.ask("/api/status").json["sources"]
+        assert (broken["state"], broken["problem"]) == ("lost", f"{tmp_path / 'missing.mp4'}: no such video file")
+        assert good["state"] == "playing"
+        assert one.ask("/api/sources/0/picture").status == 503
+        assert one.ask("/api/sources/1/picture").status == 200
+        assert one.ask("/readyz").status == 200
+        assert one.notes == [broken["problem"]]
