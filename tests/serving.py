@@ -13,10 +13,10 @@ from websockets.sync.client import connect
 from salema.runtime import load
 from salema.runtime.serve.guard import Guard
 from salema.runtime.serve.limits import Limits
-from salema.runtime.serve.places import Places
 from salema.runtime.serve.protocol import unpacked
 from salema.runtime.serve.server import listen, serve
 from salema.runtime.serve.service import Model, Service
+from salema.runtime.serve.streams import Places
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from importlib.resources import files
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
@@ -18,7 +19,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.postprocess import COLORMAPS, NORMALISATIONS, VIEWS, Look, Normalise, View
 from salema.runtime.serve.guard import COOKIE, COOKIE_AGE_S
-from salema.runtime.serve.pages import PAGES
 from salema.runtime.serve.protocol import decoded
 from salema.runtime.serve.results import MIME, Form, Result
 from salema.runtime.serve.service import FullError, Service
@@ -30,6 +30,17 @@ _BOUNDARY = "salema"
 _IMAGE_BODY: dict[str, Any] = {
     "requestBody": {"content": {kind: {} for kind in ("image/jpeg", "image/png", "image/webp")}}
 }
+
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_NAMES = ("index.html", "login.html", "app.js", "style.css", "icon.svg")
+
+
+def _read(name: str) -> tuple[str, bytes]:
+    return _KINDS[name.rpartition(".")[2]], files("salema.runtime.serve").joinpath("page", name).read_bytes()
+
+
+PAGES: Mapping[str, tuple[str, bytes]] = {name: _read(name) for name in _NAMES}
+"""The media type and the content of each file, by its name."""
 
 
 class RequestError(SalemaError):

@@ -1,10 +1,12 @@
-"""A frame's result, and the forms in which it is sent."""
+"""A frame's result, the forms in which it is sent, and the newest one of a stream."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
-from typing import Literal, get_args
+from contextlib import suppress
+from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 import cv2
 import numpy as np
@@ -72,3 +74,69 @@ def made_smaller(image_bgr: NDArray[np.uint8], most_side: int) -> NDArray[np.uin
         return image_bgr
     size_wh = (max(round(width * share), 1), max(round(height * share), 1))
     return np.asarray(cv2.resize(image_bgr, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+class Numbered(Protocol):
+    """Something with a number that grows."""
+
+    @property
+    def number(self) -> int:
+        """Its number, from 1."""
+        ...
+
+
+T = TypeVar("T", bound=Numbered)
+
+
+class Latest(Generic[T]):
+    """The newest item. Items that nobody took in time are gone: nothing is queued for a slow reader."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._item: T | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._is_over = False
+
+    @property
+    def item(self) -> T | None:
+        """The newest item, if there is one."""
+        return self._item
+
+    def put(self, item: T) -> None:
+        """Replaces the item, and wakes those who wait for it."""
+        with self._lock:
+            self._item = item
+            self._wake()
+
+    def end(self) -> None:
+        """Says that no more items come."""
+        with self._lock:
+            self._is_over = True
+            self._wake()
+
+    async def after(self, number: int) -> T | None:
+        """Waits for an item with a greater number, and returns the newest; None once no more come."""
+        while True:
+            with self._lock:
+                if self._item is not None and self._item.number > number:
+                    return self._item
+                if self._is_over:
+                    return None
+                waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting.add(waiting)
+            try:
+                await waiting
+            finally:
+                with self._lock:
+                    self._waiting.discard(waiting)
+
+    def _wake(self) -> None:
+        for waiting in self._waiting:
+            with suppress(RuntimeError):  # its loop is closed
+                waiting.get_loop().call_soon_threadsafe(_resolve, waiting)
+        self._waiting.clear()
+
+
+def _resolve(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -13,9 +13,9 @@ from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.errors import UsageError, reason
 from salema.runtime.serve.guard import Guard, check_origins, check_token_for, read_token
 from salema.runtime.serve.limits import Limits
-from salema.runtime.serve.places import Places
 from salema.runtime.serve.server import Tls, addresses_of, listen, serve
 from salema.runtime.serve.service import Model, Service
+from salema.runtime.serve.streams import Places
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 from salema.runtime.stopping import stop_requested

@@ -8,18 +8,26 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
 
 from salema.runtime.errors import SalemaError, UsageError, reason
-from salema.runtime.serve.app import build_app
+from salema.runtime.serve.api import PAGES, Api, answer_error
+from salema.runtime.serve.guard import App, Gate
+from salema.runtime.serve.protocol import first_fault
 from salema.runtime.serve.service import Service
+from salema.runtime.serve.sockets import Sockets
 
 _SEND_BUFFER_BYTES = 1 << 18  # what the kernel keeps for a slow client: a few pictures, not some seconds of them
 _POLL_S, _GRACE_S, _JOIN_S = 0.1, 3, 8
 _MORE_CONNECTIONS = 64
+_OPEN = frozenset({"/", "/login", *(f"/static/{name}" for name in PAGES if not name.endswith(".html"))})
 _WEBSOCKET: Any = object()
 
 
@@ -96,6 +104,23 @@ def _address_error(host: str, port: int, error: OSError) -> SalemaError:
     return AddressError(f"--host {host} --port {port}: {reason(error)}")
 
 
+def build_app(service: Service) -> App:
+    """Returns the application, with its guard around it."""
+    # The pages of the documentation would ask other hosts for their scripts.
+    app = FastAPI(title="salema", version=version("salema"), docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_exception_handler(SalemaError, answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_wrong_query)
+    Api(service).add_to(app)
+    sockets = Sockets(service)
+    app.add_api_websocket_route("/api/stream", sockets.stream)
+    app.add_api_websocket_route("/api/sources/{number}/live", sockets.live)
+    return Gate(app, service.guard, _OPEN, lambda why: service.metrics.refused.labels(why).inc())
+
+
+async def _answer_wrong_query(_: Request, error: Any) -> Response:
+    return JSONResponse({"detail": first_fault(error.errors())}, 422)
+
+
 class _Sweep:
     """Closes connections that have not sent a whole request for too long: uvicorn would wait for ever."""
 
@@ -125,30 +150,7 @@ def serve(service: Service, sockets: list[socket.socket], stop: threading.Event,
     Raises:
         SalemaError: the server ended by itself.
     """
-    limits = service.limits
-    sweep = _Sweep(limits.idle_s)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build_app(service),
-            http="h11",
-            ws="websockets-sansio",
-            ws_max_size=limits.max_bytes,
-            ws_per_message_deflate=False,  # pictures don't get smaller
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            limit_concurrency=2 * (limits.max_streams + limits.max_viewers) + _MORE_CONNECTIONS,
-            callback_notify=sweep,
-            timeout_notify=1,
-            timeout_graceful_shutdown=_GRACE_S,
-            ssl_certfile=None if tls is None else str(tls.certificate),
-            ssl_keyfile=None if tls is None else str(tls.key),
-        )
-    )
-    sweep.connections = lambda: tuple(server.server_state.connections)
+    server = _server(service, tls)
     # In a thread, where uvicorn leaves signals alone: they are this process's own.
     thread = threading.Thread(target=server.run, args=(sockets,), daemon=True, name="server")
     thread.start()
@@ -160,3 +162,30 @@ def serve(service: Service, sockets: list[socket.socket], stop: threading.Event,
     thread.join(_JOIN_S)
     if ended:
         raise SalemaError("the server ended by itself; run it again")
+
+
+def _server(service: Service, tls: Tls | None) -> uvicorn.Server:
+    limits = service.limits
+    sweep = _Sweep(limits.idle_s)
+    config = uvicorn.Config(
+        build_app(service),
+        http="h11",
+        ws="websockets-sansio",
+        ws_max_size=limits.max_bytes,
+        ws_per_message_deflate=False,  # pictures don't get smaller
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        limit_concurrency=2 * (limits.max_streams + limits.max_viewers) + _MORE_CONNECTIONS,
+        callback_notify=sweep,
+        timeout_notify=1,
+        timeout_graceful_shutdown=_GRACE_S,
+        ssl_certfile=None if tls is None else str(tls.certificate),
+        ssl_keyfile=None if tls is None else str(tls.key),
+    )
+    server = uvicorn.Server(config)
+    sweep.connections = lambda: tuple(server.server_state.connections)
+    return server

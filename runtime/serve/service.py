@@ -16,10 +16,9 @@ from salema.runtime.errors import SalemaError
 from salema.runtime.serve.guard import Guard
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.measures import CLIENTS, IMAGES, Metrics, Pace
-from salema.runtime.serve.places import Places
 from salema.runtime.serve.results import Result
 from salema.runtime.serve.source_streams import SourceStream
-from salema.runtime.serve.streams import ClientStream, Stream
+from salema.runtime.serve.streams import ClientStream, Places, Stream
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source
 from salema.runtime.spec import ModelSpec
