@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+
+from salema.runtime.serve.cli import app
 
 ROOT = Path(__file__).parents[1]
 IMAGES = sorted((ROOT / "deploy/docker").glob("*.Dockerfile"))
@@ -90,6 +93,8 @@ def test_the_unit_gives_the_camera_little():
     assert "WatchdogSec" not in service
     assert "--token-file ${CREDENTIALS_DIRECTORY}/token" in service["ExecStart"]
     assert service["LoadCredential"].startswith("token:")
+    known = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
+    assert set(re.findall(r"--[\w-]+", service["ExecStart"])) <= known
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

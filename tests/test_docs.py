@@ -39,6 +39,7 @@ REASONS = {
     "needs a GPU",
     "needs a Jetson",
     "needs a camera or a stream",
+    "needs a container builder",
     "needs a camera, a stream or FFmpeg",
     "serves until it is stopped",
     "sets up a virtual environment",
