@@ -28,8 +28,8 @@ def nodes_started(*cores):
         cluster.shutdown()
 
 
-def workers_of(cluster):
-    """The processes that hold our workers, by their node."""
+def workers_of(cluster, title_start=b"ray::Worker"):
+    """The processes that hold our workers, by their node; or those that do other work of Ray's."""
     raylets = {node.all_processes["raylet"][0].process.pid: node for node in cluster.list_all_nodes()}
     found = {}
     for process in Path("/proc").iterdir():
@@ -39,7 +39,7 @@ def workers_of(cluster):
                 parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
                 continue
-            if parent in raylets and title.startswith(b"ray::Worker"):
+            if parent in raylets and title.startswith(title_start):
                 found[int(process.name)] = raylets[parent]
     return found
 

@@ -1,6 +1,7 @@
 """Every command in a home of its own, where no network is: nothing is looked up, and nothing is left behind."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ MAINS = {
     "salema-run": "salema.runtime.cli.run:main_of_process",
     "salema-train": "salema.training.cli:main",
 }
+# Ray's own look-ups as it starts: this machine's address, and whether it is a cloud's. Usage reports are off.
+RAY = {f"getaddrinfo {name}" for name in ("8.8.8.8", "2001:4860:4860::8888", socket.gethostname())}
+RAY |= {f"getaddrinfo {name}" for name in ("169.254.169.254", "metadata.google.internal")}
 PLOT = [".cache", ".config"]  # Matplotlib's list of fonts, with --plot; docs/cpu.md says so
 
 
@@ -81,6 +85,7 @@ def commands(exported, clip, folder):
         "run": ("salema-run", clip, "--model", ours, "--backend", "onnxruntime"),
         "run in OpenVINO": ("salema-run", clip, "--model", ours, "--backend", "openvino"),
         "run in ncnn": ("salema-run", clip, "--model", exported(for_="ncnn"), "--backend", "ncnn"),
+        "run on Ray": ("salema-run", *on_dataset, "--dst", folder / "maps", "--model", ours, "--ray", "local"),
         "eval": ("salema-eval", *on_dataset, "--model", ours, "--plot", "plot.png"),
         "export": (
             *("salema-export", "--weights", WEIGHTS, "--imgsz", *SIZE_HW, "--save-weights", "w.safetensors"),
@@ -99,7 +104,7 @@ def commands(exported, clip, folder):
 
 NAMES = (
     *("doctor", "run", "run in OpenVINO", "run in ncnn", "eval"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("export", "bench", "train")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("run on Ray", "export", "bench", "train")),
 )
 
 
@@ -110,7 +115,7 @@ def test_every_command_keeps_to_itself(alone, exported, small_clip, tmp_path, na
     assert {command for command, *_ in made.values()} == set(MAINS)
     command, *arguments = made[name]
     reached, left = alone(start(command), *arguments)
-    assert reached == []
+    assert set(reached) <= (RAY if "--ray" in arguments else set())
     assert left == (PLOT if "--plot" in arguments or name == "train" else [])
 
 

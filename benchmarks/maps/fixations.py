@@ -86,6 +86,7 @@ class OtherFixations:
         first: Collection[str] = (),
         read: Callable[[str, int], Places | None] | None = None,
     ) -> None:
+        self._given = places, protocol, seed, first, read
         self._places, self._protocol, self._seed, self._first = places, protocol, seed, first
         self._read_one = read
         self._known = {
@@ -96,6 +97,9 @@ class OtherFixations:
         self._of_video = functools.lru_cache(_KEPT_VIDEOS)(self._for_video_or_none)
         self._of_all = functools.lru_cache(_KEPT_VIDEOS)(self._for_all)
         self._read_once = functools.lru_cache(_KEPT_FRAMES)(self._read_drawn)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # its caches can't be pickled
+        return OtherFixations, self._given
 
     def at(self, video: str, index: int, size_hw: tuple[int, int]) -> NDArray[Any] | None:
         """Returns how often each place was fixated in other frames, int32 `(H, W)`; None if that is not known.

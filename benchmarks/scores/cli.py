@@ -66,6 +66,14 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is sampled.")] = 0,
     backend: Annotated[str, typer.Option(help="With --model: as for salema-run.")] = "auto",
     device: Annotated[str, typer.Option(help="With --model: as for salema-run.")] = "auto",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="With --pred: score on a Ray cluster, as for salema-run [default: the one that runs here].",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Score saliency maps against where people looked: AUC-Judd, shuffled AUC, NSS, CC, SIM, KL and AUC-Borji."""
     with exit_on_error(_PROGRAM, "give fewer --jobs"), ExitStack() as opened:
@@ -82,11 +90,12 @@ def evaluate(
         from salema.benchmarks.scores.scoring import draws_beyond, whole_videos
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
+        if ray is not None:
+            from salema.benchmarks.scores.ray_workers import cluster_workers, seen_by_all
+
+            pred, compare, truth_root = seen_by_all(pred, compare, truth_root)
         _check_numbers(start, end)
-        if published and (dataset, protocol) != ("DHF1K", "salema"):
-            raise UsageError(
-                "--published: the paper's rows are of --dataset DHF1K with --protocol salema; leave it out"
-            )
+        _check_rows(dataset, protocol, published=published)
         chosen, write = find_protocol(protocol, dataset or ""), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
         truth = list_truth(dataset or "", truth_root, **numbers)
@@ -101,6 +110,8 @@ def evaluate(
         if against_published:
             check_published(dataset or "", protocol, whole_videos(sources, truth))
         how = {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere, "strict": strict}
+        if ray is not None:
+            how |= cluster_workers(ray, jobs, [*places, truth_root], opened)
         models = _score(sources, truth, how)
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         try:
@@ -174,6 +185,11 @@ def _check(
 def _check_numbers(start: int | None, end: int | None) -> None:
     if start is not None and end is not None and start > end:
         raise UsageError("--start is greater than --end: no video to score")
+
+
+def _check_rows(dataset: str | None, protocol: str, *, published: bool) -> None:
+    if published and (dataset, protocol) != ("DHF1K", "salema"):
+        raise UsageError("--published: the paper's rows are of --dataset DHF1K with --protocol salema; leave it out")
 
 
 def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
@@ -274,4 +290,4 @@ def main() -> None:
     # Before NumPy is imported: its threads would have nothing to do, and keep `workers.can_fork` from being true.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     keep_freed_memory()
-    run_app(app, _PROGRAM)
+    run_app(app, _PROGRAM, {"--ray": "auto"})

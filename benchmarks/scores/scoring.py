@@ -18,7 +18,7 @@ from salema.benchmarks.maps.predictions import MapSource, Matched, PredictedMaps
 from salema.benchmarks.metrics.protocols import METRICS, Protocol, score_frame
 from salema.benchmarks.scores.failures import Failures
 from salema.benchmarks.scores.results import DatasetScores, VideoScores
-from salema.benchmarks.scores.workers import Workers, can_fork, working
+from salema.benchmarks.scores.workers import PROCESSES, THREADS, Pool, Workers, can_fork, working
 from salema.runtime.errors import MapError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def score_dataset(
     everywhere: Mapping[str, VideoTruth] | None = None,
     strict: bool = True,
     progress: Callable[[int], None] = lambda _: None,
+    pool: Pool | None = None,
 ) -> list[DatasetScores]:
     """Scores one model's maps, or several models' on the frames that all of them have.
 
@@ -57,20 +58,19 @@ def score_dataset(
         everywhere: the ground truth that shuffled AUC may draw from, by `video_key`; None for `truth`.
         strict: whether the first file that can't be read is an error; if not, its frame is left out for every model.
         progress: called with the number of frames read or scored since the last call.
+        pool: the workers, if `jobs` is above 1; None for processes where they are safe and pay, else threads.
 
     Raises:
-        MapError: a map is unreadable or not what it is taken for, with `strict` or if nothing else can be scored; or
-            the models have no frame in common.
+        MapError: a map is no map, with `strict` or if nothing else can be scored; or no frame is common to all models.
         VideoError: a frame can't be read, with `strict`.
         ModelError: a model gave NaN or infinity.
     """
     keys = _keys_in_common(sources, truth)
     everywhere, failures = everywhere or truth, Failures(strict=strict)
-    workers = partial(_workers, failures=failures, progress=progress, forked=jobs > 1 and _pays_to_fork(sources, truth))
+    workers = partial(_workers, failures=failures, progress=progress, pool=pool or _usual_pool(sources, truth, jobs))
     read = partial(_read, everywhere=everywhere, failures=failures)
     places = _read_all(keys, truth, partial(workers, read), jobs, failures)
-    drawn_from = places if protocol.other_frames is None else _with_unread(places, everywhere)
-    others = OtherFixations(drawn_from, protocol, seed, first=truth, read=read)
+    others = OtherFixations(_with_unread(places, everywhere, protocol), protocol, seed, first=truth, read=read)
     score = partial(_score, truth=truth, places=places, others=others, protocol=protocol, seed=seed)
     with workers(partial(_attempt, failures, score), jobs) as scorers:
         models = _score_together(sources, keys, truth, scorers, failures)
@@ -100,25 +100,23 @@ def draws_beyond(protocol: Protocol, truth: Mapping[str, VideoTruth]) -> bool:
     return not protocol.per_video or known <= protocol.other_frames
 
 
-def _pays_to_fork(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth]) -> bool:
-    return (
-        all(isinstance(source, PredictedMaps) for source in sources)  # a model runs here
-        and frame_count(sources, truth) >= _FORKED_FROM
-        and can_fork()
-    )
+def _usual_pool(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth], jobs: int) -> Pool:
+    if jobs == 1 or not all(isinstance(source, PredictedMaps) for source in sources):  # a model runs here
+        return THREADS
+    return PROCESSES if frame_count(sources, truth) >= _FORKED_FROM and can_fork() else THREADS
 
 
 def _workers(
-    work: Callable[..., Any], jobs: int, failures: Failures, progress: Callable[[int], None], *, forked: bool
+    work: Callable[..., Any], jobs: int, failures: Failures, progress: Callable[[int], None], pool: Pool
 ) -> AbstractContextManager[Workers]:
-    return working(partial(_all_of, work, failures, forked=forked), jobs, progress, forked=forked)
+    return working(partial(_all_of, work, failures, is_apart=pool.is_apart), jobs, progress, pool)
 
 
 def _all_of(
-    work: Callable[..., Any], failures: Failures, frames: Iterable[Iterable[Any]], *, forked: bool
+    work: Callable[..., Any], failures: Failures, frames: Iterable[Iterable[Any]], *, is_apart: bool
 ) -> tuple[list[Any], dict[tuple[str, int], str]]:
     """Works on each of these frames; returns the results, and the failures if this is a worker process."""
-    return [work(*frame) for frame in frames], failures.handed_over() if forked else {}
+    return [work(*frame) for frame in frames], failures.handed_over() if is_apart else {}
 
 
 def _results(done: Future[Any], failures: Failures) -> list[Any]:
@@ -164,8 +162,10 @@ def _attempt(
 
 
 def _with_unread(
-    places: Mapping[str, Sequence[Places | None]], everywhere: Mapping[str, VideoTruth]
-) -> dict[str, Sequence[Places | Path | None]]:
+    places: Mapping[str, Sequence[Places | None]], everywhere: Mapping[str, VideoTruth], protocol: Protocol
+) -> Mapping[str, Sequence[Places | Path | None]]:
+    if protocol.other_frames is None:
+        return places
     return {
         key: places[key] if key in places else [frame.fixation for frame in video.frames]
         for key, video in everywhere.items()

@@ -14,7 +14,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,22 +67,37 @@ class Workers:
             raise self._failure[0]
 
 
+@dataclass(frozen=True)
+class Pool:
+    """A kind of workers.
+
+    Attributes:
+        opened: opens it for a function and a number of jobs; yields what submits arguments.
+        at_a_time: how many frames to submit together.
+        is_apart: whether they are other processes, where what the function changes is not seen here.
+    """
+
+    opened: Callable[[Callable[..., Any], int], AbstractContextManager[Callable[..., Future[Any]]]]
+    at_a_time: int = 1
+    is_apart: bool = False
+
+
 @contextmanager
-def working(work: Callable[..., Any], jobs: int, progress: Callable[[int], None], *, forked: bool) -> Iterator[Workers]:
+def working(work: Callable[..., Any], jobs: int, progress: Callable[[int], None], pool: Pool) -> Iterator[Workers]:
     """Yields workers for a function. Its errors are raised where a result is taken, or at the end.
 
     Args:
         work: called with the arguments that are submitted.
         jobs: how many at a time; with 1 the work is done in the call that submits it.
         progress: called from any thread with the number of frames done since the last call.
-        forked: whether to use processes; arguments and results must then be picklable, the function need not be.
+        pool: which workers. For `PROCESSES` arguments and results must be picklable, the function need not be.
 
     Raises:
         MemoryError: a process was killed.
     """
-    pool = _at_once if jobs == 1 else _processes if forked else _threads
-    with pool(work, jobs) as start:
-        workers = Workers(start, jobs * _AHEAD, progress, at_a_time=_FRAMES_A_JOB if pool is _processes else 1)
+    pool = AT_ONCE if jobs == 1 else pool
+    with pool.opened(work, jobs) as start:
+        workers = Workers(start, jobs * _AHEAD, progress, at_a_time=pool.at_a_time)
         yield workers
     workers.check()
 
@@ -147,3 +163,7 @@ def _begin(work: Callable[..., Any]) -> None:
 
 def _do(*arguments: object) -> Any:
     return _work[0](*arguments)
+
+
+AT_ONCE, THREADS = Pool(_at_once), Pool(_threads)
+PROCESSES = Pool(_processes, _FRAMES_A_JOB, is_apart=True)

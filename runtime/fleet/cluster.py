@@ -247,11 +247,9 @@ def _begin(ray: Any, address: str, options: dict[str, Any]) -> None:
     except (ConnectionError, TimeoutError) as error:
         raise BackendError(_none(f"can't connect to {address} ({reason(error).splitlines()[0]})")) from None
     except RuntimeError as error:
-        if "ersion" not in str(error):
-            raise
-        mine = f"Ray {ray.__version__} and Python {sys.version.split()[0]}"
-        told = " ".join(str(error).split())
-        raise BackendError(f"--ray {address}: the cluster has other versions than {mine} here ({told})") from None
+        told, mine = " ".join(str(error).split()), f"Ray {ray.__version__} and Python {sys.version.split()[0]}"
+        why = f"the cluster has other versions than {mine} here" if "ersion" in told else "can't begin"
+        raise BackendError(f"--ray {address}: {why} ({told})") from None
     except ValueError as error:  # `ray://` without its package
         raise UsageError(f"--ray {address}: {reason(error).splitlines()[0]}") from None
 

@@ -90,14 +90,14 @@ def test_failures_in_worker_processes_are_told_as_in_one_process(tmp_path):
 
 BEGUN = """
 import os, sys, time
-from salema.benchmarks.scores.workers import working
+from salema.benchmarks.scores.workers import PROCESSES, working
 from salema.runtime.errors import exit_on_error
 def work(number):
     os.write(1, b"%d\\n" % os.getpid())
     time.sleep({seconds})
 def print_nothing(frames):
     pass
-with exit_on_error("program", "give fewer --jobs"), working(work, 2, print_nothing, forked=True) as workers:
+with exit_on_error("program", "give fewer --jobs"), working(work, 2, print_nothing, PROCESSES) as workers:
     futures = [workers.submit(1, number) for number in range(2)]
     for future in futures:
         future.result()

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from frame_folders import names_under, numbered, write_frames
+from object_store import empty_bucket, keys_for, object_server, objects
 from ray_cluster import RAY_WARNINGS, kill, meanwhile, nodes_started, wait_for, workers_of
 
 from salema.runtime.cli.run import main
@@ -19,8 +21,12 @@ OUT = "seeded-16_predictions"
 
 @pytest.fixture(scope="module")
 def cluster():
-    with nodes_started(1, 1) as started:
-        yield started
+    """Two nodes of a core, which find an S3 server."""
+    with object_server() as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in keys_for(address).items():
+            patch.setenv(name, value)
+        with nodes_started(1, 1) as started:
+            yield started
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +125,26 @@ def test_ctrl_c_leaves_no_half_file_and_the_next_run_goes_on(cli, cluster, optio
     assert (made["complete"], made["why_incomplete"]) == (False, "interrupted")
     assert cli(main, *arguments, "--resume").code == 0
     assert contents(tmp_path) == expected
+
+
+def test_a_dataset_in_an_object_store(cli, cluster, model, tmp_path):
+    files = empty_bucket("data")
+    for place, name in enumerate("ab"):
+        write_frames(tmp_path / "src" / name, numbered(4), seed=place)
+        for path in (tmp_path / "src" / name).iterdir():
+            files.pipe_file(f"data/src/{name}/{path.name}", path.read_bytes())
+    options = ("--dataset", "other", "--model", model, "--backend", "onnxruntime", "--threads", 1)
+    assert cli(main, *options, "--src", tmp_path / "src", "--dst", tmp_path / "dst").code == 0
+    remote = ("--src", "s3://data/src", "--dst", "s3://data/dst", "--ray", cluster.address)
+    ran = cli(main, *options, *remote)
+    assert ran.code == 0, ran.err
+    assert objects(files, "data/dst") == contents(tmp_path / "dst")
+    assert json.loads(cli(main, *options, *remote, "--resume", "--json").out)["skipped"] == 2
+
+
+def test_nothing_is_left_on_the_nodes(cluster):
+    assert list(Path(tempfile.gettempdir()).glob("salema-scratch-*")) == []
+    assert wait_for(lambda: not workers_of(cluster))
 
 
 def test_signals_stay_with_the_command(cluster):

@@ -3,10 +3,10 @@
 import io
 import json
 import re
-import socket
 
 import pytest
 from frame_folders import maps_under, names_under, numbered, write_frames
+from object_store import empty_bucket, keys_for, object_server, objects
 from videos import write_clip
 
 from salema.export.weights.seeded import moving_disc
@@ -20,36 +20,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # moto's ser
 
 @pytest.fixture(scope="module")
 def server():
-    """The address of a server that keeps its objects in memory."""
-    from moto.server import ThreadedMotoServer
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    running.start()
-    yield f"http://127.0.0.1:{port}"
-    running.stop()
+    with object_server() as address:
+        yield address
 
 
 @pytest.fixture
 def store(server, monkeypatch):
     """The file system of an empty bucket, `data`."""
-    import s3fs
-
-    variables = {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in variables.items():
+    for name, value in keys_for(server).items():
         monkeypatch.setenv(name, value)
-    files = s3fs.S3FileSystem(use_listings_cache=False)
-    if files.exists("data"):
-        files.rm("data", recursive=True)
-    files.mkdir("data")
-    return files
+    return empty_bucket("data")
 
 
 @pytest.fixture
@@ -66,10 +46,6 @@ def scratch(tmp_path, monkeypatch):
 def run(cli, model, source, target, *options):
     arguments = ("--src", source, "--dst", target, "--model", model, "--backend", "onnxruntime")
     return cli(main, "--dataset", "other", *arguments, *options)
-
-
-def objects(store, folder):
-    return {path.removeprefix(f"{folder}/"): store.cat_file(path) for path in store.find(folder)}
 
 
 def contents(folder):
