@@ -41,7 +41,7 @@ _HEADERS = (
     ),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with no-referrer, Chromium sends the login form with the origin "null"
     (b"x-content-type-options", b"nosniff"),
 )
 

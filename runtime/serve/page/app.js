@@ -295,7 +295,9 @@ async function useFile(file) {
 function listenToLook() {
   look.addEventListener("submit", (event) => event.preventDefault());
   look.addEventListener("input", () => {
-    look.elements.shown.value = `${Math.round(100 * look.elements.opacity.value)} %`;
+    const shown = `${Math.round(100 * look.elements.opacity.value)} %`;
+    find("#opacity").textContent = shown;
+    look.elements.opacity.setAttribute("aria-valuetext", shown);
     for (const connection of sockets) connection.tell(settings());
     own?.still?.();
   });
