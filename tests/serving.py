@@ -13,10 +13,10 @@ from websockets.sync.client import connect
 from salema.runtime import load
 from salema.runtime.serve.guard import Guard
 from salema.runtime.serve.limits import Limits
+from salema.runtime.serve.places import open_places
 from salema.runtime.serve.protocol import unpacked
 from salema.runtime.serve.server import listen, serve
 from salema.runtime.serve.service import Model, Service
-from salema.runtime.serve.streams import Places
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 
@@ -59,12 +59,13 @@ class Served(NamedTuple):
 def serving(model, *given, limits=None, guard=None, selection=None, port=0):
     """Serves sources; `port` is a free one, unless it is given."""
     limits, notes, stop = limits or Limits(), [], threading.Event()
-    with load(model) as stream:
-        service = Service(
-            Model(stream.spec, stream.description), Places(stream), limits, guard or Guard(), notes.append
-        )
+    sources = find_sources([str(name) for name in given], strict=False)
+    stream = load(model)
+    facts = Model(stream.spec, stream.description)
+    with contextlib.closing(open_places(stream, len(sources) + limits.max_streams, 20)) as places:
+        service = Service(facts, places, limits, guard or Guard(), notes.append)
         sockets = listen(HOST, port, limits.idle_s)
-        for source in find_sources([str(name) for name in given], strict=False):
+        for source in sources:
             service.add_source(source, selection or Selection())
         thread = threading.Thread(target=serve, args=(service, sockets, stop))
         thread.start()

@@ -69,6 +69,9 @@ def serve(
         int | None,
         typer.Option(metavar="N", help="Threads of the network on the CPU [default: one for each core it may use]."),
     ] = None,
+    max_wait_ms: Annotated[
+        float, typer.Option(metavar="MS", help="How long a frame waits for those of other streams to share a batch.")
+    ] = 20,
     limits: Limits,
 ) -> None:
     """Serve a page that shows the saliency of cameras and videos as they come, and an interface for programs."""
@@ -82,8 +85,9 @@ def serve(
             raise ModelError(f"{model}: no such folder; make it with: salema-export --weights nano")
         access = Access(host, port, token_file, tuple(allow_host or ()), tuple(allow_origin or ()))
         selection = Selection(every_frame=every_frame, fps=fps, live=live)
-        opening = Opening(model, backend, device, streams=1, threads=threads)
-        run_server(source or [], selection, opening, access, limits, _tls(certificate, key))
+        opening = Opening(model, backend, device, threads=threads)
+        tls = _tls(certificate, key)
+        run_server(source or [], selection, opening, access, limits, tls, max_wait_ms=max_wait_ms)
 
 
 def check_libraries() -> None:

@@ -9,13 +9,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from salema.runtime.batching.stream_batch import check_max_wait
 from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.errors import UsageError, reason
 from salema.runtime.serve.guard import Guard, check_origins, check_token_for, read_token
 from salema.runtime.serve.limits import Limits
+from salema.runtime.serve.places import open_places
 from salema.runtime.serve.server import Tls, addresses_of, listen, serve
 from salema.runtime.serve.service import Model, Service
-from salema.runtime.serve.streams import Places
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
 from salema.runtime.stopping import stop_requested
@@ -45,13 +46,21 @@ class Access:
 
 
 def run_server(
-    given: Sequence[str], selection: Selection, opening: Opening, access: Access, limits: Limits, tls: Tls | None
+    given: Sequence[str],
+    selection: Selection,
+    opening: Opening,
+    access: Access,
+    limits: Limits,
+    tls: Tls | None,
+    *,
+    max_wait_ms: float,
 ) -> None:
     """Serves sources, and what clients send, until a signal.
 
     Raises:
         SalemaError: an option is wrong, the address is taken, the model can't be opened, or no source can.
     """
+    check_max_wait(max_wait_ms)
     sources = find_sources(given, strict=False)
     guard = access.guard()
     _check_tls(tls)
@@ -59,11 +68,12 @@ def run_server(
     try:
         with stop_requested() as stop:
             announced = Announced(opening)
-            with announced() as stream:
-                model = Model(stream.spec, announced.description)
-                with closing(
-                    Service(model, Places(stream), limits, guard, lambda told: tell(f"note: {told}"))
-                ) as service:
+            stream = announced()
+            model = Model(stream.spec, announced.description)
+            places = open_places(stream, len(sources) + limits.max_streams, max_wait_ms)
+            with closing(places):
+                service = Service(model, places, limits, guard, lambda told: tell(f"note: {told}"))
+                with closing(service):
                     for source in sources:
                         service.add_source(source, selection)
                     service.wait_for_sources(stop)

@@ -16,9 +16,10 @@ from salema.runtime.errors import SalemaError
 from salema.runtime.serve.guard import Guard
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.measures import CLIENTS, IMAGES, Metrics, Pace
+from salema.runtime.serve.places import Places
 from salema.runtime.serve.results import Result
 from salema.runtime.serve.source_streams import SourceStream
-from salema.runtime.serve.streams import ClientStream, Places, Stream
+from salema.runtime.serve.streams import ClientStream, Stream
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source
 from salema.runtime.spec import ModelSpec
@@ -170,7 +171,10 @@ class Service:
         self.workers.shutdown(cancel_futures=True)
 
     def _stream(self, label: str) -> Stream:
-        return Stream(self._places.take(), Pace(self.metrics, label), self.limits.picture_side)
+        place = self._places.take_place(0)
+        if place is None:
+            raise FullError("all places are taken; try again later")
+        return Stream(place, Pace(self.metrics, label), self.limits.picture_side)
 
     def _take_stream(self) -> None:
         with self._lock:

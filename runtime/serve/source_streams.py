@@ -89,7 +89,8 @@ class SourceStream:
                 self._take_all(playback)
             self.state, self.problem = "ended", ""
         except (UsageError, MissingDependencyError) as error:  # it would fail again
-            self._fail(str(error))
+            if not self._stop.is_set():
+                self._fail(str(error))
             return True
         except Exception as error:  # noqa: BLE001 - of whatever library; the other sources go on
             if not self._stop.is_set():
