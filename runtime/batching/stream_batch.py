@@ -23,10 +23,10 @@ _POLL_S = 0.05
 class StreamBatch:
     """Runs independent videos in one batch of one model. Each takes a place, and steps it from its own thread.
 
-    A batch goes when every place that keeps pace has a frame waiting, or when the oldest frame has waited
-    `max_wait_ms`, with what is there. A place keeps pace if its frame came within that time of the map before it: the
-    others wait at most once for a source that stalls or dies, and never for a slow one. A place without a frame in a
-    batch keeps its memory as it is. An error of a step reaches the places whose frames were in it.
+    A batch goes when every place that keeps pace has a frame waiting, or when the oldest frame has waited `max_wait_ms`
+    since the last batch ended, with what is there. A place keeps pace if its frame came within that time of the map
+    before it: the others wait at most once for a source that stalls or dies, and never for a slow one. A place without
+    a frame in a batch keeps its memory as it is. An error of a step reaches the places whose frames were in it.
 
     Args:
         stream: the model, opened for as many streams as there are places; closed with the batch.

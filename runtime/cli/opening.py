@@ -7,7 +7,9 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from salema.runtime import load
+from salema.runtime.batching.stream_batch import StreamBatch
 from salema.runtime.telling import tell
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opening:
-    """Which model is opened, and how; see `salema.runtime.load`."""
+    """Which model is opened, and how; see `salema.runtime.load`.
+
+    With `max_wait_ms` it is opened once, and whoever opens it gets a place of its batch; see `StreamBatch`.
+    """
 
     model: Path
     backend: str = "auto"
@@ -29,6 +34,7 @@ class Opening:
     streams: int | None = None
     threads: int | None = None
     retune: bool = False
+    max_wait_ms: float | None = None
 
 
 class Announced:
@@ -43,6 +49,7 @@ class Announced:
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self._ahead: SaliencyStream | None = None
+        self._batch: StreamBatch | None = None
         self._one_at_a_time = Lock()  # so that the first one's trial is not disturbed, and serves the others
 
     def __enter__(self) -> Self:
@@ -51,6 +58,8 @@ class Announced:
     def __exit__(self, *_: object) -> None:
         if self._ahead is not None:  # no call has taken it
             self._ahead.close()
+        if self._batch is not None:
+            self._batch.close()
 
     def ahead(self) -> ModelSpec:
         """Opens the stream that the next call will return; returns its model's facts."""
@@ -58,13 +67,21 @@ class Announced:
         return self._ahead.spec
 
     def __call__(self) -> SaliencyStream:
-        """Opens it; see `load`."""
+        """Opens it, or takes a place of its batch; see `load`."""
         if self._ahead is not None:
             stream, self._ahead = self._ahead, None
             return stream
         how = self._opening
         with self._one_at_a_time:
-            return self._open(how)
+            if how.max_wait_ms is None:
+                return self._open(how)
+            if self._batch is None:
+                self._batch = StreamBatch(self._open(how), how.max_wait_ms)
+                streams = counted(self._batch.places, "stream")
+                tell(f"{streams} on one model; a frame waits for the others for at most {how.max_wait_ms:g} ms")
+        place = self._batch.take_place()
+        assert place is not None
+        return place
 
     def _open(self, how: Opening) -> SaliencyStream:
         stream = load(

@@ -14,7 +14,7 @@ from salema.runtime.errors import UsageError, exit_on_error
 # Options that go with --dataset, and those that need it.
 _WITH_DATASET = {
     *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
-    *("threads", "retune", "map_size", "jobs", "strict", "json_", "ray"),
+    *("threads", "retune", "map_size", "jobs", "streams", "max_wait_ms", "strict", "json_", "ray"),
 }
 _DATASET_ONLY = {"src", "dst", "start", "end", "naming", "resume", "ray"}
 
@@ -155,10 +155,23 @@ def run(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Videos at a time [default: 1; cameras and streams all at once].")
     ] = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Videos at a time on one model, in one batch (of a model exported with --batch dynamic).",
+            show_default=False,
+        ),
+    ] = None,
+    max_wait_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="With --streams: how long a frame waits for other videos' [default: 20]."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print each summary as a line of JSON.")] = False,
 ) -> None:
     """Lay the saliency of videos over them, with their sound kept, and save maps and numbers; or run a dataset."""
-    with exit_on_error("salema-run", "give fewer --jobs, or a --model exported with a smaller --imgsz"):
+    with exit_on_error("salema-run", "give fewer --jobs or --streams, or a --model exported with a smaller --imgsz"):
         if recover is not None:
             refuse_others(context, {"recover"}, f"not for --recover {recover}, which runs nothing")
             if sources:
@@ -169,12 +182,16 @@ def run(
             return
         if bool(sources) == (dataset is not None):
             raise UsageError("give either sources (a video file, say), or --dataset NAME --src DIR --dst DIR")
+        from salema.runtime.batching.stream_batch import USUAL_WAIT_MS
         from salema.runtime.cli.opening import Opening
+        from salema.runtime.run.videos import check_streams, usual_jobs
 
         if retune and backend != "auto":
             raise UsageError(f"--retune --backend {backend}: only auto tries backends; leave one of them out")
-        streams = None if dataset is None else 1
-        opening = Opening(model, backend, device, cuda_graph, streams, threads, retune)
+        check_streams(streams, max_wait_ms, jobs=jobs, show=show, ray=ray)
+        wait_ms = None if streams is None else USUAL_WAIT_MS if max_wait_ms is None else max_wait_ms
+        batch = streams or (None if dataset is None else 1)
+        opening = Opening(model, backend, device, cuda_graph, batch, threads, retune, wait_ms)
         if dataset is not None:
             refuse_others(context, _WITH_DATASET, f"not for --dataset {dataset}")
             if src is None or dst is None:
@@ -189,14 +206,13 @@ def run(
 
                 run_over_cluster(choice, opening, ray, jobs=jobs, **how)
             else:
-                run_over_dataset(choice, opening, jobs=jobs or 1, **how)
+                run_over_dataset(choice, opening, jobs=streams or jobs or 1, **how)
             return
         refuse_others(context, {*context.params} - _DATASET_ONLY, "for --dataset only")
         from salema.runtime.cli.run_modes import run_over_sources
         from salema.runtime.output.outputs import STDOUT, plan_outputs
         from salema.runtime.postprocess import Look
         from salema.runtime.run.stages import RunOptions
-        from salema.runtime.run.videos import usual_jobs
         from salema.runtime.sources.selection import Selection
         from salema.runtime.sources.source import find_sources
 
@@ -219,7 +235,7 @@ def run(
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
-        how_many = jobs or usual_jobs(named)
+        how_many = streams or jobs or usual_jobs(named)
         planned = list(zip(named, outputs, strict=True))
         run_over_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
 

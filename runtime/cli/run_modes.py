@@ -82,8 +82,8 @@ def run_over_sources(
     """
     to_stderr = any(outputs.csv_to_stdout for _, outputs in planned)
     report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
-    open_stream = Announced(_shared(opening, jobs, len(planned)))
-    with stop_requested() as stop, FrameBar(len(planned)) as bar:
+    opening = _shared(opening, jobs, len(planned))
+    with Announced(opening) as open_stream, stop_requested() as stop, FrameBar(len(planned)) as bar:
         for source, outputs, result in run_sources(
             planned,
             open_stream,
@@ -104,7 +104,8 @@ def run_over_sources(
 
 def _shared(opening: Opening, jobs: int, videos: int | None = None) -> Opening:
     """Divides the cores among the networks that will be open at a time, unless the user gave the threads of each."""
-    return replace(opening, threads=threads_each(opening.threads, min(jobs, videos or jobs)))
+    networks = 1 if opening.max_wait_ms is not None else min(jobs, videos or jobs)
+    return replace(opening, threads=threads_each(opening.threads, networks))
 
 
 def bar_of(videos: Sequence[FrameFolder]) -> FrameBar:

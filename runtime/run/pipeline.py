@@ -76,7 +76,8 @@ def process_video(
 def _check_one_stream(stream: SaliencyStream) -> None:
     if stream.streams != 1:
         raise UsageError(
-            f"the model was exported with --batch {stream.streams}, and a video is one stream; export it with --batch 1"
+            f"the model was exported with --batch {stream.streams}, and a video is one stream; give --streams"
+            f" {stream.streams}, or export it with --batch 1"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
+from salema.runtime.batching.stream_batch import USUAL_WAIT_MS, check_max_wait
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_beside
@@ -27,6 +28,33 @@ def usual_jobs(sources: Sequence[Source]) -> int:
     """Returns the default number of jobs: cameras and streams all at once, files one after the other."""
     live = sum(source.kind in _PACED for source in sources)
     return live + (live < len(sources))
+
+
+def check_streams(
+    streams: int | None, max_wait_ms: float | None, *, jobs: int | None, show: bool, ray: str | None
+) -> None:
+    """Refuses `--streams` with what doesn't go with it.
+
+    Raises:
+        UsageError: it is given with `--jobs` or `--ray`, or above 1 with `--show`; or `--max-wait-ms` is given alone,
+            or is no wait.
+    """
+    if streams is None:
+        if max_wait_ms is not None:
+            raise UsageError(f"--max-wait-ms {max_wait_ms:g}: for --streams only; add that, or leave it out")
+        return
+    if jobs is not None:
+        raise UsageError(
+            f"--streams {streams} --jobs {jobs}: both say how many videos run at a time, --streams on one model and"
+            " --jobs on one each; give one of them"
+        )
+    if ray is not None:
+        raise UsageError(f"--streams {streams} --ray {ray}: a worker runs one video at a time; leave one of them out")
+    if show and streams > 1:
+        raise UsageError(
+            f"--show --streams {streams}: one window at a time, and {streams} sources would run at once; leave one out"
+        )
+    check_max_wait(USUAL_WAIT_MS if max_wait_ms is None else max_wait_ms)
 
 
 def run_sources(

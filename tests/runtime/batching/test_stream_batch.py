@@ -69,6 +69,18 @@ def test_the_others_wait_for_a_stalled_place_once(batch, disc):
     assert 0.9 < waited_s < 1.9
 
 
+def test_places_stay_together_though_a_step_is_longer_than_the_wait(batch, disc, monkeypatch):
+    """A frame that came while a step ran goes with those that the step served, not before them."""
+    two = batch(2, max_wait_ms=200)
+    real = two._stream.session.step
+    monkeypatch.setattr(two._stream.session, "step", lambda *arguments: (time.sleep(0.21), real(*arguments))[1])
+    gate = Gate(two, through=20)
+    places = [two.take_place(), two.take_place()]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda place: ([place.step(disc[0]) for _ in range(6)], place.close()), places))
+    assert gate.places.count([0, 1]) >= 4
+
+
 def test_nobody_waits_for_a_slow_place(batch, disc):
     two = batch(2, max_wait_ms=300)
     a, b = two.take_place(), two.take_place()
