@@ -137,8 +137,7 @@ def load_net(param: str, weights: Iterable[bytes], precision: str = "fp32", thre
     net = ncnn.Net()
     slower = precision == "fp32" and platform.machine().lower() in _X86
     for option in (*_ROUNDING, *(_SLOWER_IN_FP32 if slower else ())):
-        if hasattr(net.opt, option):  # the oldest supported version lacks some
-            setattr(net.opt, option, False)
+        setattr(net.opt, option, False)
     net.opt.num_threads = threads_for(threads)
     return load_into(net, param, weights)
 

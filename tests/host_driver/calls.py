@@ -37,6 +37,14 @@ def set_memory(nbytes):
     _driver.host_driver_set_memory(ctypes.c_size_t(nbytes))
 
 
+def call_in_stream(stream, function):
+    """Puts a function on a stream's work. The function must live as long as a graph may run it.
+
+    Not by cuda-bindings: 13.0 frees its wrapper once the function has run, and a graph runs it again.
+    """
+    assert _driver.cuLaunchHostFunc(ctypes.c_void_p(stream), function, None) == 0
+
+
 def bytes_on_device(address, nbytes):
     """The device's own memory, as its work sees it."""
     reached = _driver.host_driver_reaches(ctypes.c_void_p(address), ctypes.c_size_t(nbytes))

@@ -4,7 +4,7 @@ import ctypes
 
 import numpy as np
 from host_device import HostEngine
-from host_driver.calls import add_fault, bytes_on_device
+from host_driver.calls import add_fault, bytes_on_device, call_in_stream
 
 from salema.kernels.device.cuda import CudaDevice
 from salema.kernels.device.launcher import CudaLauncher
@@ -19,7 +19,7 @@ class Queue:
     recording = None
 
     def __init__(self, device):
-        self._device, self._kept = device, []
+        self._kept = []
         self.stream, self.integrated = device.stream, device.integrated
 
     def put(self, work):
@@ -31,9 +31,7 @@ class Queue:
 
         function = _HostFunction(run)
         self._kept.append(function)  # a graph may run it at any time
-        address = ctypes.cast(function, ctypes.c_void_p).value
-        driver = self._device._driver
-        self._device._check(driver.cuLaunchHostFunc(self.stream, driver.CUhostFn(address), 0))
+        call_in_stream(self.stream, function)
 
     @staticmethod
     def at(address, nbytes):

@@ -14,7 +14,6 @@ LEFT_OUT = "not pytorch_keeps_its_context"  # which is of a real GPU only
 DEVICE = ("kernels/device/test_cuda.py", "host_driver/sessions.py")
 ALL = (*DEVICE, "kernels/test_gpus.py", "kernels/device/test_on_gpu.py", "runtime/gpu/test_on_devices.py")
 ALL += ("benchmarks/gpu/test_kernel_speed.py",)
-ALL += ("benchmarks/gpu/test_kernel_speed.py",)
 
 
 @pytest.mark.parametrize(
