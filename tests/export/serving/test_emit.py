@@ -1,11 +1,15 @@
 import json
+import shutil
 
 import pytest
 from limits import small_files
+from sequence_batcher import read_config
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from salema.export import cli as export_cli
 from salema.export.engine.builder import build_plan
 from salema.export.options import EngineOptions
+from salema.export.serving import emit as emitting
 from salema.export.serving.graphs import looped, sequenced
 from salema.runtime.gpu.trt_library import TENSORRT_RTX, load_library
 from salema.runtime.onnx_metadata import parse_spec
@@ -63,6 +67,23 @@ def test_an_export_that_does_not_suit_is_refused(cli, model, exported, tmp_path)
     assert (ran.code, "no such model" in ran.err) == (1, True)
     ran = cli(export_cli.main, "--from", model, "--engine", "none")
     assert (ran.code, "leaves nothing to do" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize("target", ["triton", "deepstream"])
+def test_an_engine_takes_the_place_of_the_graph(repository, tmp_path, monkeypatch, target):
+    """With TensorRT-RTX in TensorRT's place, which builds without a GPU; its inspector needs one."""
+    monkeypatch.setattr(emitting, "TENSORRT", TENSORRT_RTX)
+    monkeypatch.setattr(emitting, "check_ready", lambda *_: None)
+    monkeypatch.setattr(emitting, "inspect_plan", lambda *_: '{"Layers": []}')
+    shutil.copy(repository() / "model.onnx", tmp_path)
+    emitted = emitting.emit(tmp_path, target, "tensorrt", EngineOptions(targets=("sm89",)), lambda _: None)
+    root = tmp_path / target / ("models/salema" if target == "deepstream" else "salema")
+    assert root / "1/model.plan" in emitted.paths
+    assert (root / "1/model.plan").stat().st_size > 100_000
+    assert not (root / "1/model.onnx").exists()
+    config = read_config(root)
+    assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 8 if target == "triton" else 1)
+    assert config.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
 
 
 def test_a_full_disk_leaves_nothing(cli, repository):
