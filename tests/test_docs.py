@@ -38,6 +38,7 @@ REASONS = {
     "needs Triton",
     "needs a GPU",
     "needs a Jetson",
+    "needs a Ray cluster",
     "needs a camera or a stream",
     "needs a container builder",
     "needs a camera, a stream or FFmpeg",

@@ -78,6 +78,7 @@ class Fleet:
         self._deaths, self._losses = Counter[str](), Counter[str]()
         self._trials, self._runs_on, self._failed_starts = Trials[_Member](), set[str](), 0
         self._quiet_since_s: float | None = None
+        self._has_said_why = False
 
     def __call__(
         self, videos: Sequence[FrameFolder], work: VideoWork, told: Told, stop: threading.Event
@@ -260,8 +261,10 @@ class Fleet:
         self._quiet_since_s = now_s
         if not workers_that_fit(self._cluster, self._size.cores, self._size.gpus):
             raise BackendError(f"no node of the cluster has {counted(self._size.cores, 'CPU')} any more; go on later")
-        free = self._ray.available_resources().get("CPU", 0)
-        self._say(f"no worker is there yet; {free:g} CPUs of the cluster are free")
+        if not self._has_said_why:
+            self._has_said_why = True
+            free = self._ray.available_resources().get("CPU", 0)
+            self._say(f"no worker is there yet; {free:g} CPUs of the cluster are free")
 
     def _close(self) -> None:
         """Ends all workers; idle ones clean up."""

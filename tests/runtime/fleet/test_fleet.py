@@ -13,6 +13,7 @@ from frame_folders import names_under, numbered, write_frames
 from object_store import empty_bucket, keys_for, object_server, objects
 from ray_cluster import RAY_WARNINGS, kill, meanwhile, nodes_started, wait_for, workers_of
 
+from salema.runtime.cli.frame_bar import FrameBar
 from salema.runtime.cli.run import main
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS]
@@ -57,7 +58,10 @@ def contents(folder):
     return {name: (folder / name).read_bytes() for name in names_under(folder)}
 
 
-def test_a_worker_that_is_killed_costs_nothing_but_time(cli, cluster, options, expected, tmp_path):
+def test_a_worker_that_is_killed_costs_nothing_but_time(cli, cluster, options, expected, tmp_path, monkeypatch):
+    told, advance = [], FrameBar.advance
+    monkeypatch.setattr(FrameBar, "advance", lambda bar, *counts: told.append(counts) or advance(bar, *counts))
+
     def killer():
         wait_for((tmp_path / OUT / "b/00020.png").exists)
         workers = wait_for(lambda: workers_of(cluster))
@@ -70,6 +74,8 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(cli, cluster, options, e
     assert "2 workers of 1 core, 2 nodes" in ran.err
     assert "note: a worker died while it ran b; another one runs that from its start" in ran.err
     assert ran.out == f"6 of 6 videos, 600 maps -> {tmp_path}\n"
+    assert [sum(counts) for counts in zip(*told, strict=True)] == [600, 6]  # what is done again is counted once
+    assert min(frames for frames, _ in told) < 0
     assert contents(tmp_path) == expected
     again = cli(main, *options, "--dst", tmp_path, "--ray", cluster.address, "--resume", "--json")
     assert json.loads(again.out)["skipped"] == 6
