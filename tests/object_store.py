@@ -30,6 +30,7 @@ def empty_bucket(name):
     """Makes a bucket, or empties it; returns the file system."""
     import s3fs
 
+    s3fs.S3FileSystem.clear_instance_cache()  # those of other servers
     files = s3fs.S3FileSystem(use_listings_cache=False)
     if files.exists(name):
         files.rm(name, recursive=True)

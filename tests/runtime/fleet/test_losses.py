@@ -54,6 +54,17 @@ def test_after_a_stop_nothing_is_run_again(fleet):
     assert (list(fleet._ended), list(fleet._todo)) == ([(VIDEO, None)], [])
 
 
+def test_frames_that_are_done_again_are_taken_back(fleet, monkeypatch):
+    killed, counts = [], []
+    member = SimpleNamespace(actor="actor", kind="", video=VIDEO, frames=7, is_open=True)
+    idle = SimpleNamespace(actor=SimpleNamespace(begin=SimpleNamespace(remote=[].append)), video=None)
+    fleet._ray.kill, fleet._told.frames = killed.append, counts.append
+    fleet._members, fleet._idle = [member, idle], [idle]
+    monkeypatch.setattr(fleet, "_ask_news", lambda _: None)
+    fleet._lost(member, Exception("died"))
+    assert (counts, killed, idle.video, fleet._members) == ([-7], ["actor"], VIDEO, [idle])
+
+
 def test_how_many_workers_fit():
     nodes = [SimpleNamespace(cores=cores, gpus=gpus) for cores, gpus in ((8, 0), (3, 1), (4, 4), (0, 0))]
     cluster = SimpleNamespace(nodes=lambda: nodes)

@@ -1,6 +1,6 @@
 """What a second worker, and a second job, gain on a machine: frames per second of a dataset, in turns.
 
-`python -m salema.benchmarks.studies.fleet_rates MODEL SRC FILE.json`. SRC is a folder of folders of images, and each
+`python -m salema.benchmarks.studies.fleet.rates MODEL SRC FILE.json`. SRC is a folder of folders of images, and each
 worker, and each network of `--jobs`, has one core. Counted are the frames from 40 to 90 % of a run: before, workers
 begin, and after, some have nothing left to do.
 """

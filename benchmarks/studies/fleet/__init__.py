@@ -1,0 +1,1 @@
+"""Measurements of several workers, made by hand."""
