@@ -146,6 +146,7 @@ def measure(folder: Path, names: Sequence[str]) -> dict[str, Any]:
         "protocol": "exact",
         "weights_sha256": {name: load_checkpoint(name).sha256 for name in names},
         "scores": {name: summarise(found) for name, found in rows.items()},
+        "beyond_nano": {name: summarise(rows[name] - rows["nano"]) for name in names if name != "nano"},
     }
 
 
@@ -163,13 +164,25 @@ def _cell(score: dict[str, float]) -> str:
     return f"{score['mean']:.3f} ({score['low']:.3f}-{score['high']:.3f})"
 
 
+def beyond_nano(record: dict[str, Any]) -> str:
+    """Returns the table of others' scores less those of `nano`: means over photographs, paired 95 % intervals."""
+    rows = [f"| | {' | '.join(METRICS[name] for name in SHOWN)} |", "|---" * (len(SHOWN) + 1) + "|"]
+    for name, found in record["beyond_nano"].items():
+        rows.append(f"| `{name}` | {' | '.join(_signed(found[metric]) for metric in SHOWN)} |")
+    return "\n".join(rows)
+
+
+def _signed(difference: dict[str, float]) -> str:
+    return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
+
+
 def main() -> None:
     """Measures, writes JSON and prints the table."""
     parser = parser_of(__doc__)
     parser.add_argument("file", metavar="FILE.json")
     record = measure(parser.parse_args().src, shipped_names())
     write_study(record, timed=False)
-    print(table(record))
+    print(f"{table(record)}\n\n{beyond_nano(record)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from salema.training.shipping.photograph_scores import (
     PEOPLE,
     RESIDUAL,
     Centre,
+    beyond_nano,
     measure,
     spectral_residual,
     summarise,
@@ -52,11 +53,15 @@ def test_the_spectral_residual_finds_what_is_unlike_the_rest():
 
 
 def test_scores_of_plain_photographs(seen_by_three):
-    record = measure(seen_by_three, ["nano"])
+    record = measure(seen_by_three, ["nano", "seeded:16"])
     assert (record["photographs"], record["trained_on"]) == (1, 7)
     nss = {name: found["nss"]["mean"] for name, found in record["scores"].items()}
     assert nss[PEOPLE] > nss["nano"] > nss[CENTRE]
     assert nss[BOTH] != nss[RESIDUAL]
+    beyond = record["beyond_nano"]
+    assert set(beyond) == {"seeded:16"}
+    assert beyond["seeded:16"]["nss"]["mean"] == pytest.approx(nss["seeded:16"] - nss["nano"])
+    assert f"| `seeded:16` | {beyond['seeded:16']['nss']['mean']:+.3f} (" in beyond_nano(record)
     assert set(record["scores"][PEOPLE]) == {"nss", "auc_judd"}
 
 
