@@ -103,10 +103,11 @@ def _cell(difference: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Measures all weights that ship, and writes JSON."""
+    """Measures weights, those that ship if none are named, and writes JSON."""
     parser = parser_of(__doc__)
     parser.add_argument("--calib", required=True, help="what INT8 is calibrated on")
     parser.add_argument("--clip", type=Path, action="append", required=True, help="a video; give it several times")
+    parser.add_argument("--weights", action="append", metavar="NAME", help="as salema-export takes them")
     parser.add_argument("file", metavar="FILE.json")
     chosen = parser.parse_args()
     _, held_out = split(chosen.src)
@@ -114,7 +115,7 @@ def main() -> None:
         lay_out(held_out, Path(folder) / "photographs")
         found = {
             name: measure(name, Path(folder) / "photographs", chosen.clip, chosen.calib, Path(folder) / name)
-            for name in shipped_names()
+            for name in chosen.weights or shipped_names()
         }
     record: dict[str, Any] = {
         "photographs": len(held_out.names),

@@ -9,6 +9,7 @@ from salema.benchmarks.maps.map_files import read_fixations, read_map
 from salema.benchmarks.studies.common import cpu_of, write_by_cpu
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.training.data.photographs import Photographs
+from salema.training.shipping.clips import clips_table
 from salema.training.shipping.lay_out import lay_out
 from salema.training.shipping.precisions import FORMS, compare, table
 
@@ -47,20 +48,32 @@ def test_the_same_maps_differ_by_nothing(laid_out, tmp_path):
 
 @pytest.mark.parametrize("record", RECORDS, ids=cpu_of)
 def test_the_page_has_what_was_measured(record):
-    forms = record["forms"]["nano"]
-    assert set(forms) <= set(FORMS)
     page = (ROOT / "docs/models.md").read_text("utf-8")
-    assert table(forms) in page
     assert cpu_of(record) in page
+    for forms in record["forms"].values():
+        assert set(forms) <= set(FORMS)
+        assert table(forms) in page
+    for forms in record.get("forms_on_clips", {}).values():
+        assert set(forms) <= set(FORMS)
+        assert clips_table(forms) in page
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=cpu_of)
 def test_lower_precisions_cost_less_than_would_call_for_training_with_them(record):
     """Beyond these limits it would pay to train with INT8 in the loop."""
-    known = {form: found for form, found in record["forms"]["nano"].items() if "refused" not in found}
-    assert known
-    assert ("BF16, OpenVINO" in known) == ("avx512_bf16" in record["environment"]["cpu_features"])
-    assert all(found["nss"]["mean"] > -0.01 and found["cc"]["mean"] > -0.005 for found in known.values())
+    for forms in record["forms"].values():
+        known = {form: found for form, found in forms.items() if "refused" not in found}
+        assert known
+        assert ("BF16, OpenVINO" in known) == ("avx512_bf16" in record["environment"]["cpu_features"])
+        assert all(found["nss"]["mean"] > -0.01 and found["cc"]["mean"] > -0.005 for found in known.values())
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=cpu_of)
+def test_maps_of_clips_are_those_of_fp32_to_a_hair_where_nothing_is_rounded(record):
+    for forms in record.get("forms_on_clips", {}).values():
+        for form, found in forms.items():
+            if "refused" not in found:
+                assert found["cc"]["mean"] > (0.9999999 if form.startswith("FP32") else 0.99)
 
 
 def test_a_record_replaces_that_of_its_cpu_only(tmp_path, monkeypatch):
