@@ -35,7 +35,7 @@ def mean_map(networks: Sequence[ClipNetwork], frame: NDArray[np.uint8]) -> NDArr
             found = network(both, None, torch.zeros(2, dtype=torch.int64))[0][:, 0].float().numpy()
         maps += [found[0], found[1, :, ::-1]]
     shares = [values / values.sum(dtype=np.float64) for values in maps]
-    return np.mean(shares, 0).astype(np.float32)
+    return np.asarray(np.mean(shares, 0), np.float32)
 
 
 def write_maps(gaze: GazeSet, networks: Sequence[ClipNetwork], folder: Path) -> None:
