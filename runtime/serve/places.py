@@ -74,43 +74,67 @@ def _places_of(stream: SaliencyStream, count: int, max_wait_ms: float) -> Places
 
 
 class Turns:
-    """Any number of places in a model of one stream, which take turns.
+    """Any number of places in a model of one stream, which take turns: of those that wait, the one least lately served.
+
+    So one that floods the server holds up the others for one step at most.
 
     Args:
         stream: the model, open; closed with the places.
     """
 
     def __init__(self, stream: SaliencyStream) -> None:
-        self._stream, self._turn = stream, threading.Lock()
+        self._stream = stream
+        self._changed = threading.Condition()
+        self._waiting: set[_Turn] = set()
+        self._is_busy = False
         self._last: _Turn | None = None
+        self._served = 0
 
     def take_place(self, timeout_s: float | None = None) -> Place:  # noqa: ARG002
         """See `Places.take_place`; there is always one."""
-        return _Turn(self)
+        with self._changed:
+            return _Turn(self, self._served)
 
     def close(self) -> None:
         """See `Places.close`; waits for the step that is running."""
-        with self._turn:
+        with self._changed:
+            while self._is_busy:
+                self._changed.wait()
             self._stream.close()
 
     def step(self, place: _Turn, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Takes a place's next frame."""
-        with self._turn:
-            own = place.stream or SaliencyStream(self._stream.session)
-            keeps = own.session.keeps_states  # else a step of another place has overwritten what this one holds
-            if not keeps and self._last is not place and place.held is not None:
-                own.restore(place.held)
-            saliency = own.step(frame)
-            place.stream, self._last = own, place
-            place.held = None if keeps else own.snapshot()
-            return saliency
+        """Takes a place's next frame, when it is its turn."""
+        with self._changed:
+            self._waiting.add(place)
+            while self._is_busy or place is not min(self._waiting, key=lambda waiting: waiting.served):
+                self._changed.wait()
+            self._waiting.discard(place)
+            self._is_busy = True
+        try:
+            return self._step(place, frame)
+        finally:
+            with self._changed:
+                self._served += 1
+                place.served = self._served
+                self._is_busy = False
+                self._changed.notify_all()
+
+    def _step(self, place: _Turn, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        own = place.stream or SaliencyStream(self._stream.session)
+        keeps = own.session.keeps_states  # else a step of another place has overwritten what this one holds
+        if not keeps and self._last is not place and place.held is not None:
+            own.restore(place.held)
+        saliency = own.step(frame)
+        place.stream, self._last = own, place
+        place.held = None if keeps else own.snapshot()
+        return saliency
 
 
 class _Turn:
-    """A place of `Turns`. Without a stream of its own its memory is empty."""
+    """A place of `Turns`. Without a stream of its own its memory is empty. A new one is as if it was just served."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, turns: Turns, served: int) -> None:
+        self._turns, self.served = turns, served
         self.stream: SaliencyStream | None = None
         self.held: dict[str, NDArray[np.float32]] | None = None
 
