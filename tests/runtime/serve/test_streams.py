@@ -1,6 +1,8 @@
 """A client's own stream: its maps are those of `load`, its state is its own."""
 
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -132,3 +134,12 @@ def test_the_network_sees_what_salema_run_sees(served, disc, model):
         socket.send(settings(form="float16", bgr_hw=(222, 333)))
         socket.send(large.tobytes())
         np.testing.assert_allclose(raw_map(*result(socket)), wanted, rtol=2**-11)
+
+
+def test_the_client_of_the_documentation(served, disc, expected, monkeypatch):
+    text = (Path(__file__).parents[3] / "docs/serve.md").read_text("utf-8")
+    (code,) = re.findall(r"(?ms)^```py\n(.*?)^```$", text)
+    assert "127.0.0.1:8008" in code
+    scope = {"jpegs": [jpeg(frame) for frame in disc]}
+    exec(code.replace("8008", str(served.port)), scope)
+    np.testing.assert_allclose(scope["saliency"], expected[1][-1], rtol=2**-11)
