@@ -83,6 +83,21 @@ class Pictures:
         return bool(np.isfinite(self.range).all())
 
 
+@dataclass(frozen=True, eq=False)
+class ToDraw:
+    """A source frame, and what is wanted of it.
+
+    Attributes:
+        image_bgr: uint8 `[h, w, 3]` of any size.
+        look: how to draw; its view None for no picture. Running limits are not possible here.
+        raw: whether the raw map is wanted too.
+    """
+
+    image_bgr: NDArray[np.uint8]
+    look: Look
+    raw: bool = False
+
+
 class Normaliser:
     """Chooses the values of a map that become black and white."""
 

@@ -15,7 +15,7 @@ from salema.runtime.spec import ModelSpec
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from salema.runtime.postprocess import Look, Pictures
+    from salema.runtime.postprocess import Pictures, ToDraw
 
 States = tuple[Any, ...]
 """Handles of the backend that made them (OrtValue, device buffer, array), in the order of `spec.states`."""
@@ -169,8 +169,18 @@ class AbortableSession(Protocol):
 class PictureSession(Session, Protocol):
     """A session that also resizes source frames and draws pictures, on the device where the network runs."""
 
-    def step_picture(
-        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], look: Look, *, raw: bool = False
-    ) -> tuple[Pictures, States]:
-        """Runs one step of one stream on a source frame, uint8 BGR `[h, w, 3]`; returns pictures of it."""
+    def step_pictures(
+        self, to_draw: Mapping[int, ToDraw], states: States, mix: NDArray[np.float32]
+    ) -> tuple[dict[int, Pictures], States]:
+        """Runs one step on source frames, and draws pictures of them.
+
+        Args:
+            to_draw: the streams' frames. A stream that is left out steps on the frame that it had before, or on any;
+                what comes of it must be dropped.
+            states: see `Session.step`.
+            mix: `[N]`, see `Session.step`.
+
+        Returns:
+            The pictures of each stream in `to_draw`, and the states after the step, still on the device.
+        """
         ...

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.errors import ModelError, UsageError
-from salema.runtime.postprocess import Look, Pictures
+from salema.runtime.postprocess import Look, Pictures, ToDraw
 from salema.runtime.preprocess import check_frame, to_network_size
 from salema.runtime.session import AbortableSession, PictureSession, Session
 from salema.runtime.spec import ModelSpec
@@ -165,7 +165,8 @@ class SaliencyStream:
             raise UsageError("running limits are not known on the device; use step and salema.runtime.postprocess")
         check_frame(image_bgr)
         mix = self._mix(elapsed)
-        pictures, self._states = session.step_picture(image_bgr, self._states, mix, look, raw=raw)
+        drawn, self._states = session.step_pictures({0: ToDraw(image_bgr, look, raw)}, self._states, mix)
+        pictures = drawn[0]
         self._first[:] = False
         if not self._check_range(*pictures.range) and pictures.saliency is not None:
             np.clip(pictures.saliency, 0, 1, out=pictures.saliency)

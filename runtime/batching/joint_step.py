@@ -7,13 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salema.runtime.session import Session, States
+from salema.runtime.postprocess import ToDraw
+from salema.runtime.session import PictureSession, Session, States
 
-Stepped = tuple[NDArray[np.float32], States]
+Stepped = tuple[Any, States]
+"""A map `[1, H, W]` or `Pictures`, whichever was asked for, and the states after the step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +31,10 @@ class Row:
 
 @dataclass(eq=False)
 class Request:
-    """A place's next frame, uint8 `[H, W, 3]` at network size, and the map and states that come of it."""
+    """A place's next frame, and what comes of it: of uint8 `[H, W, 3]` at network size a map, of `ToDraw` pictures."""
 
     place: int
-    frame: NDArray[np.uint8]
+    frame: NDArray[np.uint8] | ToDraw
     mix: np.float32
     before: Row
     since_s: float = field(default_factory=time.monotonic)
@@ -43,7 +46,7 @@ class JointStep:
     """Steps the places that have a frame, in one batch.
 
     On the CPU a model with a free batch steps these alone. Elsewhere another batch size would cost new graphs or
-    engines: each place has its row, a row without a frame gets a black one, and what comes of that is dropped.
+    engines: each place has its row, a row without a frame gets any, and what comes of that is dropped.
     """
 
     def __init__(self, session: Session, streams: int) -> None:
@@ -51,21 +54,41 @@ class JointStep:
         self._takes_any = session.device == "cpu" and session.spec.batch is None
         self._lock = threading.Lock()
 
+    def groups(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """Divides requests into those that can be one step: maps only, and pictures."""
+        drawn = [request for request in requests if isinstance(request.frame, ToDraw)]
+        plain = [request for request in requests if not isinstance(request.frame, ToDraw)]
+        return [group for group in (plain, drawn) if group]
+
     def step(self, requests: Sequence[Request]) -> list[Stepped]:
-        """Returns each request's map `[1, H, W]` and states."""
-        rows = list(range(len(requests))) if self._takes_any else [request.place for request in requests]
+        """Returns what comes of each request of one group."""
         count = len(requests) if self._takes_any else self._streams
-        first = requests[0].frame
-        frames = np.zeros((count, *first.shape), first.dtype)
+        rows = dict(enumerate(requests)) if self._takes_any else {request.place: request for request in requests}
         mix = np.ones(count, np.float32)
-        for row, request in zip(rows, requests, strict=True):
-            frames[row], mix[row] = request.frame, request.mix
+        for row, request in rows.items():
+            mix[row] = request.mix
         with self._lock:
-            before = self._together({row: request.before for row, request in zip(rows, requests, strict=True)}, count)
-            maps, after = self._session.step(frames, before, mix)
+            before = self._together({row: request.before for row, request in rows.items()}, count)
+            found, after = self._run({row: request.frame for row, request in rows.items()}, before, mix)
             if not self._session.keeps_states:  # a place that misses the next step still needs its own
                 after = self._session.gather([(after, row) for row in range(count)])
-        return [(maps[row : row + 1], (Row(after, row, count),)) for row in rows]
+        return [(found[row], (Row(after, row, count),)) for row in rows]
+
+    def _run(
+        self, frames: Mapping[int, NDArray[np.uint8] | ToDraw], before: States, mix: NDArray[np.float32]
+    ) -> tuple[dict[int, Any], States]:
+        """Steps the frames of one group by their rows; returns what comes of each, and the states after."""
+        to_draw = {row: frame for row, frame in frames.items() if isinstance(frame, ToDraw)}
+        if to_draw:
+            assert isinstance(self._session, PictureSession)
+            return self._session.step_pictures(to_draw, before, mix)
+        spec = self._session.spec
+        whole = np.zeros((len(mix), spec.height, spec.width, 3), np.uint8)
+        for row, frame in frames.items():
+            if not isinstance(frame, ToDraw):
+                whole[row] = frame
+        maps, after = self._session.step(whole, before, mix)
+        return {row: maps[row : row + 1] for row in frames}, after
 
     def to_host(self, held: Row) -> dict[str, NDArray[np.float32]]:
         """Copies one place's states to the host, as `{name: [1, C, H, W]}`."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from salema.runtime.batching.joint_step import JointStep, Request, Row, Stepped
 from salema.runtime.batching.stepper import Stepper
+from salema.runtime.postprocess import Pictures, ToDraw
 from salema.runtime.session import OpenModel, Session, States
 
 
@@ -64,3 +65,20 @@ class PlaceSession(OpenModel):
         if self.is_open:
             super().close()
             self._leave()
+
+
+class PicturePlaceSession(PlaceSession):
+    """A `PictureSession`, where the batch's session is one: the pictures of all places are drawn in one step."""
+
+    def step_pictures(
+        self, to_draw: Mapping[int, ToDraw], states: States, mix: NDArray[np.float32]
+    ) -> tuple[dict[int, Pictures], States]:
+        """See `PictureSession.step_pictures`, for one stream; waits as `step` does.
+
+        Raises:
+            UsageError: the place or its batch is closed.
+            BackendError: the step was aborted.
+        """
+        self.check_open()
+        pictures, after = self._stepper.step(Request(self._place, to_draw[0], mix[0], states[0]))
+        return {0: pictures}, after

@@ -92,15 +92,17 @@ class Stepper:
         requests = self._next_requests()
         if not requests:
             return False
-        try:
-            results = self._joint.step(requests)
-        except BaseException as error:  # noqa: BLE001 - `step` raises it where the frames came from
-            self._served(requests)
-            for request in requests:
-                request.done.set_exception(error)
-        else:
-            self._served(requests)
-            for request, result in zip(requests, results, strict=True):
+        results: list[tuple[Request, Stepped | BaseException]] = []
+        for group in self._joint.groups(requests):
+            try:
+                results += zip(group, self._joint.step(group), strict=True)
+            except BaseException as error:  # noqa: BLE001, PERF203 - `step` raises it where the frames came from
+                results += [(request, error) for request in group]
+        self._served(requests)
+        for request, result in results:
+            if isinstance(result, BaseException):
+                request.done.set_exception(result)
+            else:
                 request.done.set_result(result)
         return True
 

@@ -7,9 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 from salema.runtime.batching.joint_step import JointStep
-from salema.runtime.batching.place_session import PlaceSession
+from salema.runtime.batching.place_session import PicturePlaceSession, PlaceSession
 from salema.runtime.batching.stepper import Stepper
 from salema.runtime.errors import UsageError
+from salema.runtime.session import PictureSession
 from salema.runtime.stream import SaliencyStream
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class StreamBatch:
     def take_place(self, timeout_s: float | None = None, stop: threading.Event | None = None) -> SaliencyStream | None:
         """Waits for a free place; returns it as a stream of one video, with an empty memory.
 
-        Its `step` and `infer` block until the batch that holds the frame has run. Its `abort` ends that wait, and
-        leaves the others alone. Its `close` frees the place.
+        Its `step`, `infer` and, on a GPU, `picture` block until the batch that holds the frame has run. Its `abort`
+        ends that wait, and leaves the others alone. Its `close` frees the place.
 
         Args:
             timeout_s: how long to wait; None for as long as it takes.
@@ -82,7 +83,8 @@ class StreamBatch:
                     return None
                 self._changed.wait(left_s)
             place = self._free.pop(0)
-        session = PlaceSession(self._stream.session, self._joint, self._stepper, place, lambda: self._leave(place))
+        kind = PicturePlaceSession if isinstance(self._stream.session, PictureSession) else PlaceSession
+        session = kind(self._stream.session, self._joint, self._stepper, place, lambda: self._leave(place))
         return SaliencyStream(session, 1, self._stream.model)
 
     def close(self) -> None:

@@ -19,8 +19,8 @@ from salema.runtime.gpu.left_open import close_at_exit
 from salema.runtime.gpu.state_memory import DeviceStates, StateMemory
 from salema.runtime.gpu.step_engine import StepEngine
 from salema.runtime.gpu.step_graphs import StepGraphs
-from salema.runtime.gpu.step_io import FrameJob, HostTensor, PictureJob
-from salema.runtime.postprocess import Look, Pictures
+from salema.runtime.gpu.step_io import FrameJob, PictureJobs, StepTensors
+from salema.runtime.postprocess import Pictures, ToDraw
 from salema.runtime.session import OpenModel, States
 
 STATE_SCHEMES = ("ping-pong", "copy")
@@ -65,8 +65,7 @@ class DeviceSession(OpenModel):
         self._fixed: dict[int, tuple[Buffer, Buffer]] | None = None if scheme == "ping-pong" else {}
         self.keeps_states = self._fixed is None
         self._streams = self._steps = 0
-        self._tensors: dict[str, HostTensor] = {}
-        self._picture_job: PictureJob | None = None
+        self._tensors = StepTensors(device, launcher)
         self._graphs = StepGraphs(device)
         close_at_exit(self)
         with device.active():
@@ -106,31 +105,23 @@ class DeviceSession(OpenModel):
             maps = self._tensors["saliency"].array[:, 0].copy()
         return maps, (after,)
 
-    def step_picture(
-        self, image_bgr: NDArray[np.uint8], states: States, mix: NDArray[np.float32], look: Look, *, raw: bool = False
-    ) -> tuple[Pictures, States]:
-        """Runs one step of one stream on a source frame, and draws pictures of it, all on the device.
-
-        Args:
-            image_bgr: uint8 `[h, w, 3]` of any size.
-            states: see `Session.step`.
-            mix: float32 `[1]`, see `Session.step`.
-            look: how to draw; its view None for no picture. Running limits are not possible here.
-            raw: whether to return the raw map too.
+    def step_pictures(
+        self, to_draw: Mapping[int, ToDraw], states: States, mix: NDArray[np.float32]
+    ) -> tuple[dict[int, Pictures], States]:
+        """See `PictureSession.step_pictures`; all of it is one graph.
 
         Raises:
-            UsageError: the states are not this session's, or of several streams.
+            UsageError: the states are not this session's, or of another number of streams.
             BackendError: the device failed.
         """
         before = self._checked(states)
-        if before.streams not in {1, 0}:
-            raise UsageError(f"a picture is of one stream, and these states are of {before.streams}")
+        if before.streams not in {len(mix), 0}:
+            raise UsageError(f"pictures of {len(mix)} streams asked for, and these states are of {before.streams}")
         with self._device.active():
-            self._set_batch(1)
-            job = self._job_for((image_bgr.shape[0], image_bgr.shape[1]), look, raw=raw)
-            job.source.array[:] = image_bgr
+            self._set_batch(len(mix))
+            job = self._tensors.pictures(to_draw, self._graphs.forget)
             after = self._step(before, mix, job)
-            return job.result(), (after,)
+            return job.results(to_draw), (after,)
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""
@@ -186,7 +177,7 @@ class DeviceSession(OpenModel):
             return
         with self._device.active():
             self._graphs.forget()
-            self._free_tensors()
+            self._tensors.free()
             self._open_memory().close()
             self._engine.close()
             self._launcher.close()
@@ -210,17 +201,7 @@ class DeviceSession(OpenModel):
             raise UsageError("this model keeps the states of the last step only; use to_host to keep earlier ones")
         return handle
 
-    def _job_for(self, source_hw: tuple[int, int], look: Look, *, raw: bool) -> PictureJob:
-        """Returns the job for frames of this size. Another size or look replaces the job and drops the graphs."""
-        if self._picture_job is None or self._picture_job.key != (source_hw, look, raw):
-            self._graphs.forget()
-            old, self._picture_job = self._picture_job, None  # so that nobody uses the old job if the new one fails
-            if old is not None:
-                old.free()
-            self._picture_job = PictureJob(self._device, self._launcher, self._tensors, source_hw, look, raw=raw)
-        return self._picture_job
-
-    def _step(self, before: DeviceStates, mix: NDArray[np.float32], job: FrameJob | PictureJob) -> DeviceStates:
+    def _step(self, before: DeviceStates, mix: NDArray[np.float32], job: FrameJob | PictureJobs) -> DeviceStates:
         """Runs the step, waits for it, and returns the states after it."""
         memory = self._open_memory()
         if "mix" in self._tensors:
@@ -249,7 +230,7 @@ class DeviceSession(OpenModel):
             self._device.copy(source.address, before.buffer.address, source.nbytes)
         return source, target
 
-    def _run(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
+    def _run(self, source: Buffer, target: Buffer, job: FrameJob | PictureJobs) -> None:
         def bind() -> None:
             for name, offset in self._open_memory().offsets(self._streams).items():
                 self._engine.bind(f"{name}_in", source.address + offset)
@@ -257,7 +238,7 @@ class DeviceSession(OpenModel):
 
         self._graphs.run((source.address, target.address, job.key), bind, lambda: self._work(source, target, job))
 
-    def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJob) -> None:
+    def _work(self, source: Buffer, target: Buffer, job: FrameJob | PictureJobs) -> None:
         """Enqueues one whole step. A graph records this."""
         if "mix" in self._tensors:
             self._tensors["mix"].upload()
@@ -279,20 +260,8 @@ class DeviceSession(OpenModel):
             )
         self._streams = 0  # in case something below fails
         self._graphs.forget()
-        self._free_tensors()
+        self._tensors.free()
         self._engine.set_batch(streams)
-        for name, (_, *rest) in self.spec.tensor_shapes.items():
-            if name in {"frame", "mix", "saliency"}:
-                shape = (streams, *(n or 0 for n in rest))
-                tensor = HostTensor(self._device, shape, np.uint8 if name == "frame" else np.float32)
-                self._tensors[name] = tensor
-                self._engine.bind(name, tensor.address)
+        for name, address in self._tensors.allocate(self.spec, streams).items():
+            self._engine.bind(name, address)
         self._streams = streams
-
-    def _free_tensors(self) -> None:
-        old, self._picture_job = self._picture_job, None
-        if old is not None:
-            old.free()
-        for tensor in self._tensors.values():
-            tensor.free()
-        self._tensors.clear()

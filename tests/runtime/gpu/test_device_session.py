@@ -10,7 +10,7 @@ from salema.export.weights.seeded import moving_disc
 from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import UsageError
 from salema.runtime.gpu.device_session import DeviceSession
-from salema.runtime.postprocess import Look
+from salema.runtime.postprocess import Look, ToDraw
 from salema.runtime.stream import SaliencyStream
 
 MIX = np.full(1, 0.1, np.float32)
@@ -173,8 +173,8 @@ def test_a_refused_call_keeps_the_graphs(host, exported, disc):
         for frames in (disc[:1], disc[:3], disc[:2, :32]):
             with pytest.raises(UsageError, match="expected"):
                 session.step(frames, states, np.ones(len(frames), np.float32))
-        with pytest.raises(UsageError, match="a picture is of one stream, and these states are of 2"):
-            session.step_picture(disc[0], states, mix, look)
+        with pytest.raises(UsageError, match="pictures of 1 streams asked for, and these states are of 2"):
+            session.step_pictures({0: ToDraw(disc[0], look)}, states, mix)
         assert session.graphs_recorded == 2
 
 

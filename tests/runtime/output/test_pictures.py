@@ -13,7 +13,7 @@ from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.output.outputs import Outputs
-from salema.runtime.postprocess import VIEWS, Look, Normaliser, render, to_grey, to_levels
+from salema.runtime.postprocess import VIEWS, Look, Normaliser, ToDraw, render, to_grey, to_levels
 from salema.runtime.run.pipeline import process_video
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.session import PictureSession
@@ -176,15 +176,15 @@ def test_nan_is_seen(exported, on_device):
 
 def test_maps_outside_0_to_1_are_seen(on_device, monkeypatch):
     stream, _, session = on_device()
-    step_picture = session.step_picture
+    step_pictures = session.step_pictures
 
     def scaled(by):
-        def step(*arguments, **options):
-            made, states = step_picture(*arguments, **options)
+        def step(*arguments):
+            (made,), states = (part.values() if isinstance(part, dict) else part for part in step_pictures(*arguments))
             high = made.range[1]
-            return replace(made, range=(0, by), saliency=made.saliency * np.float32(by / high)), states
+            return {0: replace(made, range=(0, by), saliency=made.saliency * np.float32(by / high))}, states
 
-        monkeypatch.setattr(session, "step_picture", step)
+        monkeypatch.setattr(session, "step_pictures", step)
 
     with stream:
         scaled(1.5)
@@ -208,14 +208,14 @@ def test_frames_are_checked(on_device, model):
             SaliencyStream(plain).picture(np.zeros((4, 4, 3), np.uint8), Look("map"))
 
 
-def test_of_several_streams_there_are_no_pictures(exported, on_device):
+def test_a_stream_of_several_draws_no_pictures(exported, on_device):
     _, _, session = on_device(exported(batch=None))
     with session:
         stream = SaliencyStream(session, 2)
         assert not stream.draws_pictures
         states = session.from_host({"ema30": np.zeros((2, 32, 4, 6), np.float32)})
-        with pytest.raises(UsageError, match="a picture is of one stream, and these states are of 2"):
-            session.step_picture(np.zeros((8, 8, 3), np.uint8), states, np.ones(1, np.float32), Look(None))
+        with pytest.raises(UsageError, match="pictures of 1 streams asked for, and these states are of 2"):
+            session.step_pictures({0: ToDraw(np.zeros((8, 8, 3), np.uint8), Look())}, states, np.ones(1, np.float32))
 
 
 @pytest.mark.usefixtures("steady_x264")

@@ -43,8 +43,8 @@ def test_a_device_that_draws_makes_the_same_maps(videos, model, monkeypatch):
     expected = maps_of(videos)
     device, drawn = HostDevice(integrated=False), []
     session = DeviceSession(open_host(model, device), device, QueuedLauncher(device), "host")
-    step = session.step_picture
-    monkeypatch.setattr(session, "step_picture", lambda *args, **options: drawn.append(1) or step(*args, **options))
+    step = session.step_pictures
+    monkeypatch.setattr(session, "step_pictures", lambda *args: drawn.append(1) or step(*args))
     for path in videos[0].maps:
         path.unlink()
     assert run_dataset(videos, lambda: SaliencyStream(session)).failed == {}
