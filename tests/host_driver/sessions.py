@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from constant_engine import SIZE_HW
 from host_driver.calls import kernels_run, set_integrated, set_memory
-from host_driver.constants import SALIENCY, open_constants, step_and_check
+from host_driver.constants import SALIENCY, open_constants, states_after, step_and_check
 from host_driver.engine import open_engine
 from runs import arrays_of
 
@@ -20,6 +20,7 @@ from salema.export.weights.seeded import moving_disc
 from salema.kernels.device.cuda import CudaDevice
 from salema.kernels.errors import BackendError
 from salema.runtime.backends.opening import open_session
+from salema.runtime.batching.stream_batch import StreamBatch
 from salema.runtime.cli.run import main
 from salema.runtime.gpu import trt_session
 from salema.runtime.gpu.device_session import DeviceSession
@@ -113,6 +114,28 @@ def test_pictures_on_a_gpu_that_shares_the_hosts_memory():
             pictures = stream.picture(frame, Look("map"))
             np.testing.assert_array_equal(pictures.image_bgr, render(frame, to_grey(SALIENCY), Look("map")))
     set_integrated(False)
+
+
+def test_places_of_a_batch_draw_from_threads_of_their_own():
+    """Each has its own size; they share one engine, whose step and all pictures are recorded together."""
+    session, looks = open_constants(), [Look("overlay"), Look("map"), Look(None)]
+
+    def run(batch, number):
+        rng, look = np.random.default_rng(number), looks[number]
+        with batch.take_place() as place:
+            for state in states_after(8):
+                frame = rng.integers(0, 256, (48 + 30 * number, 64, 3), dtype=np.uint8)
+                pictures = place.picture(frame, look)
+                np.testing.assert_array_equal(pictures.grey, to_grey(SALIENCY))
+                if look.view is not None:
+                    np.testing.assert_array_equal(pictures.image_bgr, render(frame, pictures.grey, look))
+                np.testing.assert_array_equal(place.snapshot()["ema30"][0], state)
+                del pictures
+
+    with StreamBatch(SaliencyStream(session, 3), 5000) as batch, ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(run, batch, number) for number in range(3)]:
+            done.result()
+        assert session.graphs_recorded == 1
 
 
 def in_threads(work, count=1):
