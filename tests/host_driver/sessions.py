@@ -135,7 +135,7 @@ def test_places_of_a_batch_draw_from_threads_of_their_own():
     with StreamBatch(SaliencyStream(session, 3), 5000) as batch, ThreadPoolExecutor(3) as pool:
         for done in [pool.submit(run, batch, number) for number in range(3)]:
             done.result()
-        assert session.graphs_recorded == 1
+        assert 1 <= session.graphs_recorded <= 3  # one for each set of places that had come
 
 
 def in_threads(work, count=1):
