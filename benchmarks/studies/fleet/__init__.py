@@ -1,1 +1,1 @@
-"""Measurements of several workers, made by hand."""
+"""Measurements of several workers, and of several videos at a time, made by hand."""
