@@ -1,4 +1,4 @@
-# Two commands do all set-up: `make demo` and `make test`. Each makes .venv if it is not there.
+# `make demo`, `make serve` and `make test` each make .venv if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -7,11 +7,19 @@ STUBS := .cache/stubs/tensorrt_bindings/tensorrt.pyi
 PYSALIENCY := .cache/pysaliency-0.2.22
 HOST_DRIVER := .cache/host-driver/made
 
-.PHONY: demo test wheel lint links docs clips gpu-check train-nano clean
+.PHONY: demo serve test wheel lint links docs clips gpu-check train-nano clean
 
 # The main job on the weights that ship and a natural clip, into demo-output/.
 demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py
+
+# The weights that ship, in a browser, over the visitor's camera or file: at the address that it prints. ARGS goes to
+# salema-serve: make serve ARGS="--source clip.mp4".
+serve: $(INSTALLED) salema-model/model.onnx
+	$(BIN)/salema-serve $(ARGS)
+
+salema-model/model.onnx: | $(INSTALLED)
+	$(BIN)/salema-export --weights nano
 
 # All tests, as many files side by side as there are cores, in tests/conftest.py's order. ARGS goes to pytest: make test ARGS="-k video -x".
 test: $(INSTALLED) clips $(PYSALIENCY) $(HOST_DRIVER)
