@@ -26,7 +26,7 @@ from salema.runtime.batching.stream_batch import StreamBatch
 from salema.runtime.cpu import threads_each
 from salema.runtime.stream import SaliencyStream
 
-ROUNDS, SECONDS, WARM_UP = 20, 0.3, 3
+ROUNDS, SECONDS, WARM_UP = 12, 0.3, 3
 COUNTS = (2, 4)
 ALONE = "one video alone"
 
