@@ -38,11 +38,13 @@ class Case:
     Attributes:
         streams: how many videos at a time.
         fps: frames per second of all videos together, in each turn.
+        cpu_ms: CPU time per frame in each turn, on all cores; other programs hardly change it.
         step_ms: how long each step's caller waited for its map.
     """
 
     streams: int
     fps: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
 
 
@@ -55,8 +57,9 @@ def measure(model: Path, backend: str, rounds: int = ROUNDS, seconds: float = SE
             _run(its, 0.0)
         for _ in range(rounds):
             for name, its in streams.items():
-                fps, step_ms = _run(its, seconds)
+                fps, cpu_ms, step_ms = _run(its, seconds)
                 cases[name].fps.append(fps)
+                cases[name].cpu_ms.append(cpu_ms)
                 cases[name].step_ms += step_ms
     return cases
 
@@ -85,14 +88,15 @@ def _in_a_batch(model: Path, backend: str, count: int) -> Iterator[list[Saliency
         yield [opened.enter_context(place) for place in places if place is not None]
 
 
-def _run(streams: list[SaliencyStream], seconds: float) -> tuple[float, list[float]]:
-    """Steps each video in a thread of its own; returns frames per second in all, and each step's ms.
+def _run(streams: list[SaliencyStream], seconds: float) -> tuple[float, float, list[float]]:
+    """Steps each video in a thread of its own; returns frames per second in all, CPU ms per frame, and each step's ms.
 
     The first steps of each video don't count.
     """
     spec = streams[0].spec
     frames = moving_disc(WARM_UP, spec.height, spec.width)
-    is_warm = Barrier(len(streams))
+    starts_cpu_s: list[float] = []
+    is_warm = Barrier(len(streams), lambda: starts_cpu_s.append(time.process_time()))
 
     def video(stream: SaliencyStream) -> tuple[float, list[float]]:
         for frame in frames:
@@ -107,18 +111,22 @@ def _run(streams: list[SaliencyStream], seconds: float) -> tuple[float, list[flo
 
     with ThreadPoolExecutor(len(streams)) as pool:
         results = list(pool.map(video, streams))
-    return sum(fps for fps, _ in results), [ms for _, times_ms in results for ms in times_ms]
+    step_ms = [ms for _, times_ms in results for ms in times_ms]
+    cpu_ms = 1e3 * (time.process_time() - starts_cpu_s[0]) / len(step_ms)
+    return sum(fps for fps, _ in results), cpu_ms, step_ms
 
 
 def compared(cases: dict[str, Case]) -> dict[str, dict[str, float]]:
-    """Sums up: fps in all, its ratio to one video alone in the same turn with quartiles, and a step's p50 and p99."""
-    alone = cases[ALONE].fps
+    """Sums up each case: medians over the turns, and their ratios to one video alone in the same turn."""
+    alone, alone_cpu = cases[ALONE].fps, cases[ALONE].cpu_ms
     summed = {}
     for name, case in cases.items():
         ratios = [fps / base for fps, base in zip(case.fps, alone, strict=True)]
         low, median, high = np.percentile(ratios, (25, 50, 75))
         p50, p99 = np.percentile(case.step_ms, (50, 99))
         numbers = {"fps": statistics.median(case.fps), "ratio": median, "ratio_low": low, "ratio_high": high}
+        numbers["cpu_ms"] = statistics.median(case.cpu_ms)
+        numbers["cpu_ratio"] = statistics.median(ms / base for ms, base in zip(case.cpu_ms, alone_cpu, strict=True))
         summed[name] = {key: float(value) for key, value in (numbers | {"p50_ms": p50, "p99_ms": p99}).items()}
     return summed
 
@@ -131,7 +139,8 @@ def main() -> None:
         found[backend] = compared(measure(Path(model), backend))
         for name, case in found[backend].items():
             rate = f"{case['fps']:.1f} fps, {case['ratio']:.2f} x ({case['ratio_low']:.2f} to {case['ratio_high']:.2f})"
-            print(f"{backend}, {name}: {rate}, step {case['p50_ms']:.1f} ms, p99 {case['p99_ms']:.1f} ms")
+            cpu = f"{case['cpu_ms']:.1f} ms of CPU a frame, {case['cpu_ratio']:.2f} x"
+            print(f"{backend}, {name}: {rate}, {cpu}, step {case['p50_ms']:.1f} ms, p99 {case['p99_ms']:.1f} ms")
     with load(model, backend=backends[0], device="cpu", streams=1) as stream:
         facts = {"weights": stream.spec.weights, "precision": stream.spec.precision, "height": stream.spec.height}
         facts["width"] = stream.spec.width

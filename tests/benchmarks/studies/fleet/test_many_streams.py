@@ -15,14 +15,17 @@ def test_every_case_runs_in_every_turn(exported):
     for case in cases.values():
         assert len(case.fps) == 2
         assert min(case.fps) > 0
+        assert min(case.cpu_ms) > 0
         assert len(case.step_ms) >= 2 * case.streams
 
 
 def test_rates_are_compared_within_a_turn():
-    found = compared({ALONE: Case(1, [10, 20, 40], [1.0]), "2": Case(2, [20, 40, 40], [*range(1, 101)])})
+    cases = {ALONE: Case(1, [10, 20, 40], [8, 8, 4], [1.0]), "2": Case(2, [20, 40, 40], [4, 4, 4], [*range(1, 101)])}
+    found = compared(cases)
     assert found["2"]["ratio"] == 2
     assert found["2"]["ratio_low"] == 1.5
     assert found["2"]["fps"] == 40
     assert found["2"]["p50_ms"] == pytest.approx(50.5)
     assert found["2"]["p99_ms"] == pytest.approx(99.01)
+    assert (found["2"]["cpu_ms"], found["2"]["cpu_ratio"]) == (4, 0.5)
     assert found[ALONE]["ratio"] == 1
