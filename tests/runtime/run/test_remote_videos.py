@@ -110,11 +110,12 @@ def test_a_video_file_is_read_too(cli, model, store, scratch, tmp_path):
     assert "1 was finished before" in cli(main, *again, "--resume").out
 
 
-def test_what_fails_sends_nothing_and_is_told_by_its_url(cli, model, store, uploaded, scratch):
-    store.pipe_file("data/src/a/0002.png", b"no image")
+@pytest.mark.parametrize("frame", ["0001.png", "0002.png"])  # before the first map, and after it
+def test_what_fails_sends_nothing_and_is_told_by_its_url(cli, model, store, uploaded, scratch, frame):
+    store.pipe_file(f"data/src/a/{frame}", b"no image")
     ran = run(cli, model, "s3://data/src", "s3://data/dst")
     assert ran.code == 1
-    assert "salema-run: a: s3://data/src/a/0002.png: can't be read as an image" in ran.err
+    assert f"salema-run: a: s3://data/src/a/{frame}: can't be read as an image" in ran.err
     assert "1 of 2 videos, 3 maps" in ran.out
     assert {name.partition("/")[0] for name in store.find("data/dst")} == {"data"}
     assert not store.exists(f"data/dst/{OUT}/a")
