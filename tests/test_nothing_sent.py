@@ -21,6 +21,7 @@ MAINS = {
     "salema-eval": "salema.benchmarks.scores.cli:main",
     "salema-export": "salema.export.cli:main",
     "salema-run": "salema.runtime.cli.run:main_of_process",
+    "salema-serve": "salema.runtime.serve.cli:main_of_process",
     "salema-train": "salema.training.cli:main",
 }
 # Ray's own look-ups as it starts: this machine's address, and whether it is a cloud's. Usage reports are off.
@@ -70,6 +71,10 @@ def start(command):
     code = f"import sys; from {module} import {function} as main; sys.argv[0] = {command!r}; main()"
     quick = {
         "salema-bench": "from salema.benchmarks.machine import rates; rates._LEAST_S, rates._CPU_SIZE = 0.01, 256; ",
+        "salema-serve": (  # once it serves it is stopped
+            "import os, threading; from salema.runtime.serve import running; "
+            "running.show = lambda _: threading.Timer(1, os.kill, (os.getpid(), 15)).start(); "
+        ),
         "salema-export": "from salema.export.int8 import to_int8; to_int8.STEPS = 60; ",
     }
     return quick.get(command, "") + code
@@ -86,6 +91,7 @@ def commands(exported, clip, folder):
         "run in OpenVINO": ("salema-run", clip, "--model", ours, "--backend", "openvino"),
         "run in ncnn": ("salema-run", clip, "--model", exported(for_="ncnn"), "--backend", "ncnn"),
         "run on Ray": ("salema-run", *on_dataset, "--dst", folder / "maps", "--model", ours, "--ray", "local"),
+        "serve": ("salema-serve", "--source", clip, "--model", ours, "--port", 0),
         "eval": ("salema-eval", *on_dataset, "--model", ours, "--plot", "plot.png"),
         "export": (
             *("salema-export", "--weights", WEIGHTS, "--imgsz", *SIZE_HW, "--save-weights", "w.safetensors"),
@@ -103,7 +109,7 @@ def commands(exported, clip, folder):
 
 
 NAMES = (
-    *("doctor", "run", "run in OpenVINO", "run in ncnn", "eval"),
+    *("doctor", "run", "run in OpenVINO", "run in ncnn", "serve", "eval"),
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("run on Ray", "export", "bench", "train")),
 )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from limits import script
 from rtsp import RtspServer
-from serving import HOST, TOKEN, jpeg
+from serving import HOST, TOKEN, jpeg, result, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -217,3 +217,23 @@ def test_over_https(model, disc, tmp_path):
         connection.close()
         process.send_signal(signal.SIGTERM)
         assert ended(process)[0] == 0
+
+
+def test_a_restart_with_clients_attached(model, small_clip, disc):
+    """A second server takes the port at once, while the first one's connections are still known to the system."""
+    with serving(model, small_clip) as one, one.connect() as first, one.connect("/api/sources/0/live") as watching:
+        first.send(jpeg(disc[0]))
+        result(first)
+        watching.send('{"type": "next"}')
+        result(watching)
+        one.stop.set()
+        for client in (first, watching):
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    client.recv(10)
+            assert closed.value.rcvd.code == 1012  # "service restart": come again
+        port = one.port
+    with serving(model, small_clip, port=port) as two, two.connect() as again:
+        again.send(jpeg(disc[0]))
+        header, _ = result(again)
+        assert (header["frame"], header["starts_anew"]) == (1, True)
