@@ -104,7 +104,7 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
             for feed in feeds(session, run):
                 calibrator.collect_data(_One(feed))
         calibrated = calibrator.compute_data()
-    ranges = {name: _ends(calibrated[name].range_value) for name in calibrated}  # ONNX Runtime 1.18 has no items()
+    ranges = {name: _ends(data.range_value) for name, data in calibrated.items()}
     layers = layers_of(onnx.load(model))
     entering = {layer: ranges[node.input[0]] for layer, node in layers.items()}
     return entering | {leaving(layer): ranges[node.output[0]] for layer, node in [*layers.items()][:-1]}
