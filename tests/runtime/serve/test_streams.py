@@ -2,16 +2,19 @@
 
 import json
 import re
+import threading
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from serving import image_of, jpeg, raw_map, result, settings
+from serving import image_of, jpeg, raw_map, result, serving, settings
 
 from salema.runtime import load
 from salema.runtime.postprocess import Look, render, to_grey, to_levels
 from salema.runtime.preprocess import to_network_size
+from salema.runtime.serve.limits import Limits
 
 RESET = json.dumps({"type": "reset"})
 
@@ -143,3 +146,33 @@ def test_the_client_of_the_documentation(served, disc, expected, monkeypatch):
     scope = {"jpegs": [jpeg(frame) for frame in disc]}
     exec(code.replace("8008", str(served.port)), scope)
     np.testing.assert_allclose(scope["saliency"], expected[1][-1], rtol=2**-11)
+
+
+def test_a_reset_outlives_the_frames_that_are_dropped_or_refused(model, disc, expected):
+    """The place is busy while frames come; the first one after the reset is lost, and the next begins anew."""
+    with serving(model, limits=Limits(max_fps=1000)) as one, one.connect() as socket:
+        socket.send(settings(form="float16", bgr_hw=(64, 96)))
+        socket.send(disc[3].tobytes())
+        assert result(socket)[0]["starts_anew"]
+        (client,) = one.service._clients
+        place, busy = client._stream._place, threading.Event()
+        step = place.step
+        place.step = lambda frame: busy.wait(10) and step(frame)
+        for message in (disc[2].tobytes(), RESET, b"no frame"):
+            socket.send(message)
+            time.sleep(0.1)
+        for frame in disc[:2]:  # the first of them drops the refused one, and is dropped
+            socket.send(frame.tobytes())
+        time.sleep(0.2)
+        busy.set()
+        assert (result(socket)[0]["frame"], client._count) == (2, 5)
+        header, payload = result(socket)
+        assert (header["frame"], header["starts_anew"], header["dropped"]) == (5, True, 2)
+        socket.send(RESET)
+        socket.send(b"no frame")
+        assert "error" in result(socket)[0]
+        for index in (0, 1):
+            socket.send(disc[index].tobytes())
+            header, payload = result(socket)
+            assert header["starts_anew"] == (index == 0)
+            np.testing.assert_allclose(raw_map(header, payload), expected[0][index], rtol=2**-11)
