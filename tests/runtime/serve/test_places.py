@@ -19,7 +19,9 @@ from salema.runtime.stream import SaliencyStream
 
 def on_host_device(folder):
     device = HostDevice()
-    return SaliencyStream(DeviceSession(open_host(folder, device), device, QueuedLauncher(device), "host"))
+    return SaliencyStream(
+        DeviceSession(open_host(folder, device), device, QueuedLauncher(device), "host", state_scheme="copy")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,9 @@ def expected(model, disc):
 
 @pytest.mark.parametrize("opened", [load, on_host_device], ids=["keeps states", "overwrites states"])
 def test_places_take_turns_in_a_model_of_one_stream(model, disc, expected, opened):
-    with closing(open_places(opened(model), 3, 20)) as places:
+    stream = opened(model)
+    assert stream.session.keeps_states == (opened is load)
+    with closing(open_places(stream, 3, 20)) as places:
         one, two, three = (places.take_place(0) for _ in range(3))
         for place, index in [(one, 0), (two, 0), (two, 1), (one, 1), (three, 0), (one, 2), (two, 2), (three, 1)]:
             np.testing.assert_allclose(place.step(disc[index]), expected[index], atol=1e-6)

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import re
+import threading
 import time
 
 import av
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from rtsp import RtspServer
 from serving import HOST, image_of, raw_map, result, serving, settings
-from videos import write_clip
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
@@ -128,16 +128,26 @@ def test_a_viewer_gets_the_newest_and_no_queue(whole):
     assert late > early[-1] + 10
 
 
-def test_a_new_look_is_drawn_anew_where_a_source_stands_still(model, tmp_path):
-    """A source that has ended keeps its last picture, for those who come."""
-    path = write_clip(tmp_path / "one.mp4", moving_disc(1, 64, 96))
-    with serving(model, path, selection=Selection(fps=1)) as one, one.connect("/api/sources/0/live") as socket:
-        shown = set()
-        for opacity in (0, 1):
+def test_a_new_look_is_drawn_anew_where_a_source_stands_still(model, small_clip):
+    """The network hangs: no new frame comes, and what is there is drawn once more for each look."""
+    with serving(model, small_clip) as one, one.connect("/api/sources/0/live") as socket:
+        place, goes_on = one.service.sources[0].stream._place, threading.Event()
+        step = place.step
+        place.step = lambda frame: goes_on.wait(20) and step(frame)
+        time.sleep(0.3)
+        shown = {}
+        for opacity in (0, 1, 0):
             socket.send(settings(opacity=opacity))
             socket.send(NEXT)
-            shown.add(result(socket)[1])
-        assert len(shown) == 2
+            header, payload = result(socket, 5)
+            shown[opacity] = payload
+        assert header["frame"] == one.service.sources[0].stream.latest.item.number
+        assert shown[0] != shown[1]
+        socket.send(NEXT)
+        with pytest.raises(TimeoutError):
+            socket.recv(0.3)  # the same look again: nothing new
+        goes_on.set()
+        assert result(socket)[0]["frame"] > header["frame"]
 
 
 def test_a_slow_network_drops_frames_of_a_source(model, small_clip):
