@@ -2,36 +2,29 @@
 
 `python -m salema.benchmarks.studies.ncnn_choices FP32_DIR INT8_DIR FILE.json`.
 It times steps of the exported files, as they are and with one choice undone, in turns: how Winograd's forms are chosen,
-and how the first layer is computed. ncnn reads once, when it is loaded, how long waiting threads spin: so each setting
-of that runs in its own processes, also in turns.
+and how the first layer is computed.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from salema.benchmarks.speed.harness import compare, time_ms
+from salema.benchmarks.speed.harness import compare
 from salema.benchmarks.studies.common import write_study
 from salema.export.weights.seeded import moving_disc
-from salema.runtime import load
 from salema.runtime.backends.ncnn_form import ncnn_weights, read_form
 from salema.runtime.backends.ncnn_session import load_net, to_mat
 from salema.runtime.model_folder import MODEL_FILE
 from salema.runtime.onnx_metadata import read_spec
 
-ROUNDS, PROCESSES, STEPS = 15, 6, 12
-SPINS = {"0.1 ms": {}, "none": {"OMP_WAIT_POLICY": "passive"}, "3 ms, libgomp's own": {"GOMP_SPINCOUNT": "300000"}}
+ROUNDS = 15
 _SIZES, _FIRST = r" -23330=\S+", " 31=96"
 
 
@@ -74,46 +67,14 @@ def _stepper(folder: Path, text: str, precision: str) -> Callable[[], NDArray[np
     return step
 
 
-def spinning(folder: Path, processes: int = PROCESSES, steps: int = STEPS) -> dict[str, list[float]]:
-    """Returns the median ms of a step in each process, by how long waiting threads spin."""
-    medians_ms: dict[str, list[float]] = {name: [] for name in SPINS}
-    plain = {name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
-    command = [sys.executable, "-m", __name__ if __name__ != "__main__" else "salema.benchmarks.studies.ncnn_choices"]
-    for _ in range(processes):
-        for name, setting in SPINS.items():
-            ran = subprocess.run(  # noqa: S603 - this module
-                [*command, str(folder), str(steps)],
-                env={**plain, **setting},
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            medians_ms[name].append(float(ran.stdout))
-    return medians_ms
-
-
-def _median_step_ms(folder: Path, steps: int) -> float:
-    with load(folder, backend="ncnn", device="cpu") as stream:
-        frames = moving_disc(1, stream.spec.height, stream.spec.width)
-        times = [time_ms(partial(stream.infer, frames)) for _ in range(steps + 2)]
-    return statistics.median(times[2:])
-
-
 def main() -> None:
-    """Measures, prints and writes JSON; with a folder and a number N, prints the median ms of N steps."""
-    if len(sys.argv) == 3:  # noqa: PLR2004 - started by `spinning`
-        print(_median_step_ms(Path(sys.argv[1]), int(sys.argv[2])))
-        return
+    """Measures, prints and writes JSON."""
     fp32, int8 = map(Path, sys.argv[1:3])
     compared = compare(choices(fp32, int8), "fp32", ROUNDS)
     for name, timing in compared.items():
         quartiles = f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}"
         print(f"{name}: {timing.median_ms:.1f} ms, {timing.ratio:.2f} x ({quartiles})")
-    spins = spinning(fp32)
-    for name, times in spins.items():
-        print(f"spinning {name}: {statistics.median(times):.0f} ms ({min(times):.0f} to {max(times):.0f})")
-    timings = {name: asdict(timing) for name, timing in compared.items()}
-    write_study({"rounds": ROUNDS, "spinning_ms": spins, "timings": timings})
+    write_study({"rounds": ROUNDS, "timings": {name: asdict(timing) for name, timing in compared.items()}})
 
 
 if __name__ == "__main__":

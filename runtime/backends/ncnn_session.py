@@ -23,12 +23,11 @@ from salema.runtime.errors import BackendError, MissingDependencyError, reason
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
 
-# ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 3 ms: beside
-# decoding, encoding or other programs, a step then took two to three times the CPU time, and was slower. With these
-# values they wait busily for 0.1 ms, 10 000 turns of GCC's libgomp. Without any busy waiting a step alone is slower:
-# 297 ms instead of 270 (benchmarks/results/ncnn_choices.json: 2 cores of a Zen 3). A whole run, tried by hand, is as
-# fast with either.
-_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
+# ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 300 000 turns
+# of GCC's libgomp, some ms, which other programs lack. Of two processes side by side with `nano`, a step then took
+# 138 ms; 91 with 10 000 turns, 18 with 1 000, 13 with 300; one alone 12. At full width 300 are as fast alone as any
+# (benchmarks/results/ncnn_waiting.json: 2 cores of a Zen 5).
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
 _is_chosen = not _WAITING.keys().isdisjoint(os.environ)  # by the user
 if not _is_chosen:
     os.environ.update(_WAITING)

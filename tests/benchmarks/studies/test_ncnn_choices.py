@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from salema.benchmarks.studies.ncnn_choices import SPINS, choices, spinning
+from salema.benchmarks.studies.ncnn_choices import choices
 from salema.runtime.backends.ncnn_session import load_net
 from salema.runtime.metrics import cc
 
@@ -25,9 +25,3 @@ def test_an_undone_choice_changes_the_time_and_not_the_map(plain, monkeypatch):
     for found in maps.values():
         assert cc(found, maps["fp32"]) > 0.999999
         assert np.abs(found - maps["fp32"]).max() < 1e-4
-
-
-def test_each_way_to_wait_runs_in_a_process_of_its_own(plain):
-    found = spinning(plain, processes=1, steps=2)
-    assert {name: len(times) for name, times in found.items()} == dict.fromkeys(SPINS, 1)
-    assert all(0 < times[0] < 60_000 for times in found.values())
