@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def report(result: Result | None, built: tuple[Built, ...], emitted: Emitted | None = None, *, as_json: bool) -> None:
     """Prints the export and what was written for a server, if any, and the engines, for people or as JSON."""
     if as_json:
-        server = {emitted.target: [str(path) for path in emitted.paths]} if emitted else {}
+        server = {"server": {emitted.target: [str(path) for path in emitted.paths]}} if emitted else {}
         engines = [_engine_record(engine) for engine in built]
-        print(json.dumps({**_model_record(result), "engines": engines, "server": server}))
+        print(json.dumps({**_model_record(result), "engines": engines, **server}))
         return
     if result is not None and result.int8 is not None and result.int8.sensitivity:
         _print_sensitivity(result.int8)

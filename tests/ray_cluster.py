@@ -18,11 +18,13 @@ def nodes_started(*cores):
     os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = r"[\s\S]*"
     from ray.cluster_utils import Cluster
 
+    before = signal.getsignal(signal.SIGTERM)
     settings = {"include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0], **settings})
     try:
         for count in cores[1:]:
             cluster.add_node(num_cpus=count, object_store_memory=100 << 20)
+        signal.signal(signal.SIGTERM, before)  # each node sets a handler, which would outlive it
         yield cluster
     finally:
         cluster.shutdown()

@@ -250,6 +250,8 @@ def _begin(ray: Any, address: str, options: dict[str, Any]) -> None:
         told, mine = " ".join(str(error).split()), f"Ray {ray.__version__} and Python {sys.version.split()[0]}"
         why = f"the cluster has other versions than {mine} here" if "ersion" in told else "can't begin"
         raise BackendError(f"--ray {address}: {why} ({told})") from None
+    except OSError as error:  # a socket's path is too long where TMPDIR is
+        raise BackendError(f"--ray {address}: can't begin ({reason(error)}); set TMPDIR to a short path") from None
     except ValueError as error:  # `ray://` without its package
         raise UsageError(f"--ray {address}: {reason(error).splitlines()[0]}") from None
 

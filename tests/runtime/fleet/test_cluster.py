@@ -31,6 +31,8 @@ def dead():
 def test_where_no_cluster_runs_the_sentence_says_how_to_start_one(cli, arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # Ray looks through the machine's processes, and finds clusters that other tests have started.
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     for bare in (("--ray",), ("--ray", "--resume")):
         ran = cli(main, *arguments, *bare)
         assert ran.code == 1
@@ -39,6 +41,16 @@ def test_where_no_cluster_runs_the_sentence_says_how_to_start_one(cli, arguments
             " start --head, or take this machine's cores with: --ray local\n"
         )
     assert not (tmp_path / "dst").exists()
+
+
+def test_a_folder_for_sockets_whose_path_is_too_long_is_told(cli, arguments, tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    ran = cli(main, *arguments, "--ray", "local")
+    assert ran.code == 1
+    assert ran.err.endswith("; set TMPDIR to a short path\n")
+    assert not list(long.iterdir())
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ OUT = "seeded-16_predictions"
 
 
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    """Where the nodes make temporary folders."""
-    return tmp_path_factory.mktemp("scratch")
+def scratch():
+    """Where the nodes make temporary folders. A socket's path has 107 bytes at most: not pytest's folder."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
