@@ -183,7 +183,7 @@ def connected(address: str = AUTO) -> Iterator[Cluster]:
         UsageError: the address names nothing.
         BackendError: no cluster runs there, or it runs another version of Ray or Python.
     """
-    ray = _import_ray()
+    ray = import_ray()
     with ExitStack() as stack:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address == LOCAL:
@@ -199,7 +199,12 @@ def connected(address: str = AUTO) -> Iterator[Cluster]:
         yield Cluster(ray)
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Imports Ray, after its settings, which it reads once.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     # Ray reports how clusters are used to its makers, unless this is set where a cluster is started.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # It prints paragraphs about each worker that dies, whatever `log_to_driver` says. We say it in a sentence.

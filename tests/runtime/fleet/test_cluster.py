@@ -7,7 +7,7 @@ import pytest
 from ray_cluster import RAY_WARNINGS
 
 from salema.runtime.cli.run import main
-from salema.runtime.fleet.cluster import Shared
+from salema.runtime.fleet.cluster import Shared, import_ray
 from salema.runtime.spec import salema_version
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS]
@@ -31,6 +31,7 @@ def dead():
 def test_where_no_cluster_runs_the_sentence_says_how_to_start_one(cli, arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    import_ray()  # with its settings, which it reads once
     # Ray looks through the machine's processes, and finds clusters that other tests have started.
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     for bare in (("--ray",), ("--ray", "--resume")):
