@@ -24,10 +24,10 @@ def nodes_started(*cores):
     try:
         for count in cores[1:]:
             cluster.add_node(num_cpus=count, object_store_memory=100 << 20)
-        signal.signal(signal.SIGTERM, before)  # each node sets a handler, which would outlive it
         yield cluster
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)  # each node has set a handler, which would outlive it
 
 
 def workers_of(cluster, title_start=b"ray::Worker"):

@@ -155,19 +155,23 @@ def test_a_reset_outlives_the_frames_that_are_dropped_or_refused(model, disc, ex
         socket.send(disc[3].tobytes())
         assert result(socket)[0]["starts_anew"]
         (client,) = one.service._clients
-        place, busy = client._stream._place, threading.Event()
+        place, entered, gate = client._stream._place, threading.Event(), threading.Semaphore(0)
         step = place.step
-        place.step = lambda frame: busy.wait(10) and step(frame)
-        for message in (disc[2].tobytes(), RESET, b"no frame"):
-            socket.send(message)
-            time.sleep(0.1)
-        for frame in disc[:2]:  # the first of them drops the refused one, and is dropped
-            socket.send(frame.tobytes())
-        time.sleep(0.2)
-        busy.set()
-        assert (result(socket)[0]["frame"], client._count) == (2, 5)
+        place.step = lambda frame: entered.set() or (gate.acquire(timeout=10) and step(frame))
+        socket.send(disc[2].tobytes())
+        assert entered.wait(10)
+        for message in (RESET, b"no frame", *(frame.tobytes() for frame in disc[:2])):
+            socket.send(message)  # the first of the frames drops the refused one, and is dropped
+        until = time.monotonic() + 10
+        while client._count < 5 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert client._count == 5
+        gate.release()
+        assert result(socket)[0]["frame"] == 2
+        gate.release()
         header, payload = result(socket)
         assert (header["frame"], header["starts_anew"], header["dropped"]) == (5, True, 2)
+        place.step = step
         socket.send(RESET)
         socket.send(b"no frame")
         assert "error" in result(socket)[0]
