@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from salema.benchmarks.cli_options import refuse_before_command
+from salema.runtime.cli.options import DeviceOption
 from salema.runtime.cli.start import run_app
 from salema.runtime.errors import UsageError, exit_on_error
 from salema.runtime.telling import show, tell
@@ -46,7 +47,7 @@ def bench(
     ] = None,
     batch: Annotated[list[str] | None, typer.Option(metavar="N,...", help="Streams per step [default: 1].")] = None,
     duration: Annotated[float, typer.Option(metavar="SECONDS", help="For each case.")] = 10,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
+    device: DeviceOption = "auto",
     weights: Annotated[
         str | None,
         typer.Option(help="Checkpoint the model was exported from, for peers; not needed for seeded ones."),

@@ -24,10 +24,10 @@ from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
 
 # ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 300 000 turns
-# of GCC's libgomp, some ms, which other programs lack. Of two processes side by side with `nano`, a step then took
-# 138 ms; 91 with 10 000 turns, 18 with 1 000, 13 with 300; one alone 12. At full width 300 are as fast alone as any
-# (benchmarks/results/ncnn_waiting.json: 2 cores of a Zen 5).
-_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
+# of GCC's libgomp, some ms, which other programs lack. With 1 000, a step of `nano` takes 7.3 ms alone, and 18 beside
+# another process of it; with 10 000 turns 6.9 and 82, with 300 9.2 and 13. At full width it takes 103 and 220 ms, with
+# 10 000 102 and 256, by default 103 and 339 (benchmarks/results/ncnn_waiting.json: 2 cores of a Zen 5).
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 _is_chosen = not _WAITING.keys().isdisjoint(os.environ)  # by the user
 if not _is_chosen:
     os.environ.update(_WAITING)

@@ -11,6 +11,14 @@ import typer
 
 from salema.runtime.errors import UsageError
 
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, tensorrt, tensorrt-rtx, onnxruntime, onnxruntime-tensorrt, ncnn, openvino or openvino-bf16."
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")]
+
 
 def typed_options(context: typer.Context) -> dict[str, str]:
     """Returns the first long name of each option on the command line, by its parameter's name."""

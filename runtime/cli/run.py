@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salema.runtime.cli.options import refuse_others
+from salema.runtime.cli.options import BackendOption, DeviceOption, refuse_others
 from salema.runtime.cli.start import run_app, run_process
 from salema.runtime.errors import UsageError, exit_on_error
 
@@ -98,13 +98,8 @@ def run(
             help="With --time-aware: frame rate at which the model's coefficient applies [default: the model's]."
         ),
     ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="auto, tensorrt, tensorrt-rtx, onnxruntime, onnxruntime-tensorrt, ncnn, openvino or openvino-bf16."
-        ),
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="Threads of each network on the CPU [default: the cores, shared by --jobs]."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salema.runtime.cli.options import takes_options
+from salema.runtime.cli.options import BackendOption, DeviceOption, takes_options
 from salema.runtime.cli.start import run_app, run_process
 from salema.runtime.errors import MissingDependencyError, ModelError, UsageError, exit_on_error
 from salema.runtime.serve.limits import Limits
@@ -58,13 +58,8 @@ def serve(
     ] = False,
     fps: Annotated[float, typer.Option(help="Frames per second of folders of images.")] = 25,
     live: Annotated[bool, typer.Option("--live", help="Treat URLs without a length as live.")] = False,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="auto, tensorrt, tensorrt-rtx, onnxruntime, onnxruntime-tensorrt, ncnn, openvino or openvino-bf16."
-        ),
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N for GPU number N.")] = "auto",
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="Threads of the network on the CPU [default: one for each core it may use]."),

@@ -175,6 +175,10 @@ def test_another_thread_may_take_memory_while_this_one_records():
 
     with device.active():
         buffer = device.allocate(512)
+        host, _ = device.allocate_host(512, mapped=False)
+        host[:] = np.arange(512) // 2
+        device.upload(buffer.address, host)
+        device.synchronize()
 
         def work():
             in_threads(take)
@@ -182,7 +186,10 @@ def test_another_thread_may_take_memory_while_this_one_records():
 
         graph = device.capture(work)
         device.launch(graph)
+        device.download(host, buffer.address)
         device.synchronize()
+        np.testing.assert_array_equal(host, np.tile(np.arange(256, 512) // 2, 2))
+        del host
         del graph
         buffer.free()
     device.close()

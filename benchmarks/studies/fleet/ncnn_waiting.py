@@ -20,8 +20,8 @@ from salema.benchmarks.studies.common import write_by_cpu
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 
-ROUNDS, SECONDS, WARM_UP = 4, 1.5, 3
-TURNS = (0, 300, 1_000, 3_000, 10_000, 300_000)
+ROUNDS, SECONDS, WARM_UP = 3, 1.0, 3
+TURNS = (0, 300, 1_000, 10_000, 300_000)
 """The last is libgomp's own."""
 _NAMES = {1: "alone", 2: "two side by side"}
 _MODULE = "salema.benchmarks.studies.fleet.ncnn_waiting"
