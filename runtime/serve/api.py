@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from aiolimiter import AsyncLimiter
 from anyio import fail_after
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -18,10 +17,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.postprocess import COLORMAPS, NORMALISATIONS, VIEWS, Look, Normalise, View
-from salema.runtime.serve.guard import COOKIE, COOKIE_AGE_S
+from salema.runtime.serve.guard import COOKIE, COOKIE_AGE_S, Receive, Scope, Send
 from salema.runtime.serve.protocol import decoded
 from salema.runtime.serve.results import MIME, Form, Result
-from salema.runtime.serve.service import FullError, Service
+from salema.runtime.serve.service import Service, limiter
 from salema.runtime.serve.source_streams import SourceStream
 
 _MOST_LOGIN_BYTES = 4096
@@ -61,12 +60,24 @@ def look_of(
 Looks = Annotated[Look, Depends(look_of)]
 
 
+class _Watched(StreamingResponse):
+    """A source's pictures; who gets them is counted for as long as they are sent."""
+
+    def __init__(self, service: Service, parts: AsyncIterator[bytes], media_type: str) -> None:
+        super().__init__(parts, media_type=media_type)
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._service.viewing():
+            await super().__call__(scope, receive, send)
+
+
 class Api:
     """The HTTP routes of a service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._limiter_of = functools.lru_cache(1024)(lambda _: AsyncLimiter(service.limits.max_fps, 1))
+        self._limiter_of = functools.lru_cache(1024)(lambda _: limiter(service.limits.max_fps))
 
     def add_to(self, app: Any) -> None:
         """Adds the routes to a FastAPI application."""
@@ -144,44 +155,44 @@ class Api:
 
     async def picture(self, number: int, look: Looks) -> Response:
         """Gives a source's newest picture, as JPEG."""
-        return await self._encoded(self._newest(number), "jpeg", look)
+        with self._service.viewing():
+            return await self._encoded(self._newest(number), "jpeg", look)
 
     async def map(self, number: int, look: Looks, form: Form = "png") -> Response:
         """Gives a source's newest map: its levels as PNG, or raw as float16, row by row."""
         if form == "jpeg":
             raise UsageError("form=jpeg: a map is png or float16; for the picture there is /picture")
-        return await self._encoded(self._newest(number), form, look)
+        with self._service.viewing():
+            return await self._encoded(self._newest(number), form, look)
 
     async def mjpeg(self, number: int, look: Looks) -> Response:
         """Gives a source's pictures one after the other, for an <img>; those who read slowly get fewer."""
-        source = self._source(number)
-        kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-        with self._service.viewing():  # refused here if there are too many; counted while the parts are sent
-            return StreamingResponse(self._parts(source, look), media_type=kind)
+        parts = self._parts(self._service.source(number), look)
+        return _Watched(self._service, parts, media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
     async def image(self, request: Request, look: Looks, form: Form = "jpeg") -> Response:
         """Gives the result of one image (JPEG, PNG or WebP), by itself: as a picture, a map or raw."""
         arrived_s = time.monotonic()
-        limiter = self._limiter_of(request.client.host if request.client else "")
-        if not limiter.has_capacity():
+        pace = self._limiter_of(request.client.host if request.client else "")
+        if not pace.has_capacity():
             raise RequestError(429, f"more than {self._service.limits.max_fps:g} images a second; send fewer")
-        await limiter.acquire()
-        data = await self._body(request, self._service.limits.max_bytes)
-        decode = functools.partial(decoded, data, self._service.limits)
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._service.workers, self._service.step_image, decode, arrived_s)
-        return await self._encoded(result, form, look)
+        await pace.acquire()
+        with self._service.sending():
+            data = await self._body(request, self._service.limits.max_bytes)
+            decode = functools.partial(decoded, data, self._service.limits)
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self._service.steppers, self._service.step_image, decode, arrived_s)
+            return await self._encoded(result, form, look)
 
     async def _parts(self, source: SourceStream, look: Look) -> AsyncIterator[bytes]:
         yield f"--{_BOUNDARY}\r\n".encode()
         number = 0
-        with self._service.viewing():
-            while (result := await source.stream.latest.after(number)) is not None:
-                assert isinstance(result, Result)
-                number = result.number
-                picture = await self._run(result, "jpeg", look)
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                yield head.encode() + picture + f"\r\n--{_BOUNDARY}\r\n".encode()  # browsers wait for the boundary
+        while (result := await source.stream.latest.after(number)) is not None:
+            assert isinstance(result, Result)
+            number = result.number
+            picture = await self._run(result, "jpeg", look)
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+            yield head.encode() + picture + f"\r\n--{_BOUNDARY}\r\n".encode()  # browsers wait for the boundary
 
     async def _run(self, result: Result, form: Form, look: Look) -> bytes:
         loop = asyncio.get_running_loop()
@@ -192,14 +203,8 @@ class Api:
         facts = {"X-Frame": str(result.number), "X-Map-Height": str(height), "X-Map-Width": str(width)}
         return Response(await self._run(result, form, look), media_type=MIME[form], headers=facts)
 
-    def _source(self, number: int) -> SourceStream:
-        sources = self._service.sources
-        if not 0 <= number < len(sources):
-            raise RequestError(404, f"source {number}: there are {len(sources)}, from 0 on")
-        return sources[number]
-
     def _newest(self, number: int) -> Result:
-        source = self._source(number)
+        source = self._service.source(number)
         result = source.stream.latest.item
         if not isinstance(result, Result):
             raise RequestError(503, source.problem or f"source {number} has given no frame yet")
@@ -225,9 +230,7 @@ class Api:
 
 async def answer_error(_: Request, error: Exception) -> Response:
     """Answers with the sentence of one of our errors."""
-    status = getattr(error, "status", 503 if isinstance(error, FullError) else 500)
-    if isinstance(error, UsageError | VideoError):
-        status = 422
+    status = getattr(error, "status", 422 if isinstance(error, UsageError | VideoError) else 500)
     again = {"Retry-After": "1"} if status in {429, 503} else None
     return JSONResponse({"detail": str(error)}, status, again)
 

@@ -39,7 +39,9 @@ _HEADERS = (
             b" connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
     ),
+    (b"cache-control", b"no-store"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),  # those of other sites go by CORS
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
     (b"referrer-policy", b"same-origin"),  # with no-referrer, Chromium sends the login form with the origin "null"
     (b"x-content-type-options", b"nosniff"),
@@ -142,6 +144,18 @@ def check_origins(origins: Iterable[str]) -> frozenset[str]:
     return frozenset(origin.lower() for origin in origins)
 
 
+def check_hosts(hosts: Iterable[str]) -> frozenset[str]:
+    """Returns names of this server in lower case, without their ports.
+
+    Raises:
+        UsageError: one is no name.
+    """
+    for host in hosts:
+        if not _host_name(host):
+            raise UsageError(f"--allow-host {host}: give a name, such as camera.example")
+    return frozenset(map(_host_name, hosts))
+
+
 def _host_name(host: str) -> str:
     """Returns a `Host` header without its port and brackets, in lower case."""
     match = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(:\d{1,5})?", host.strip().lower())
@@ -170,8 +184,6 @@ class Gate:
 
     def __init__(self, app: App, guard: Guard, open_paths: frozenset[str], refused: Callable[[str], None]) -> None:
         self._app, self._guard, self._open_paths, self._refused = app, guard, open_paths | PROBES, refused
-        policy = b"cross-origin" if guard.origins else b"same-origin"
-        self._headers = [*_HEADERS, (b"cross-origin-resource-policy", policy), (b"cache-control", b"no-store")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -215,7 +227,7 @@ class Gate:
         async def wrapped(message: MutableMapping[str, Any]) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 given = {name.lower() for name, _ in message.get("headers", ())}
-                more = [pair for pair in self._headers if pair[0] not in given]
+                more = [pair for pair in _HEADERS if pair[0] not in given]
                 message["headers"] = [*message.get("headers", ()), *more]
             await send(message)
 

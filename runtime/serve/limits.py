@@ -24,7 +24,8 @@ class Limits:
     max_mb: Annotated[float, typer.Option(metavar="MB", help="Most megabytes of one message or upload.")] = 16
     max_megapixels: Annotated[float, typer.Option(metavar="N", help="Most megapixels of one frame.")] = 16
     max_fps: Annotated[
-        float, typer.Option(metavar="N", help="Frames a second of one client; it drops those that come beyond.")
+        float,
+        typer.Option(metavar="N", help="Frames a second of one client; of more, the newest waits."),
     ] = 30
     max_streams: Annotated[int, typer.Option(metavar="N", help="Clients that send frames, at a time.")] = 8
     max_viewers: Annotated[int, typer.Option(metavar="N", help="Clients that watch a source, at a time.")] = 32
@@ -33,7 +34,7 @@ class Limits:
     ] = 1
     idle_s: Annotated[float, typer.Option(metavar="S", help="Seconds after which a silent client is let go.")] = 60
     picture_side: Annotated[
-        int, typer.Option(metavar="PIXELS", help="Longest side of a picture; larger frames are made smaller.")
+        int, typer.Option(metavar="PIXELS", help="Longest side of a frame in a picture; larger ones are made smaller.")
     ] = 1280
 
     def __post_init__(self) -> None:

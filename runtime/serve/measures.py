@@ -19,7 +19,11 @@ _BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 class Metrics:
-    """The Prometheus metrics of one server. Clients share a label, so that they can't make ever more of them."""
+    """The Prometheus metrics of one server. Clients share a label, so that they can't make ever more of them.
+
+    Attributes:
+        last_map_s: when the last map of any stream came, by `time.monotonic`.
+    """
 
     def __init__(self, model: str, backend: str) -> None:
         self.registry = CollectorRegistry()
@@ -35,6 +39,7 @@ class Metrics:
         self.streams = Gauge("salema_client_streams", "Clients that send frames.", **own)
         self.viewers = Gauge("salema_viewers", "Clients that watch a source.", **own)
         self.source_up = Gauge("salema_source_up", "1 while a source gives frames.", ["stream"], **own)
+        self.last_map_s = -math.inf
 
     def text(self) -> bytes:
         """Returns all metrics as Prometheus reads them."""
@@ -55,6 +60,7 @@ class Pace:
         """Counts a frame that went through the network."""
         self._metrics.frames.labels(self._label).inc()
         self._metrics.latency.labels(self._label).observe(latency_s)
+        self._metrics.last_map_s = time.monotonic()
         with self._lock:
             self._frames += 1
             self._times_s.append(time.monotonic())

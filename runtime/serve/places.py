@@ -93,6 +93,7 @@ class Turns:
     def take_place(self, timeout_s: float | None = None) -> Place:  # noqa: ARG002
         """See `Places.take_place`; there is always one."""
         with self._changed:
+            self._served += 1  # of two that are as late, each would wait for the other
             return _Turn(self, self._served)
 
     def close(self) -> None:
@@ -124,6 +125,7 @@ class Turns:
         keeps = own.session.keeps_states  # else a step of another place has overwritten what this one holds
         if not keeps and self._last is not place and place.held is not None:
             own.restore(place.held)
+        self._last = None  # a step that fails may have overwritten it too
         saliency = own.step(frame)
         place.stream, self._last = own, place
         place.held = None if keeps else own.snapshot()

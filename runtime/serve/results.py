@@ -19,10 +19,11 @@ FORMS: tuple[Form, ...] = get_args(Form)
 """The picture as JPEG; the map in levels as PNG; the raw map `(H, W)`, little-endian float16, row by row."""
 MIME: Mapping[Form, str] = {"jpeg": "image/jpeg", "png": "image/png", "float16": "application/octet-stream"}
 _JPEG_QUALITY = 85
+_MOST_KEPT = 8  # encodings of one result
 
 
 class Result:
-    """A frame and its map. Those who want the same form share the encoding.
+    """A frame and its map. Those who want the same form share the encoding, while it is among the last few.
 
     Attributes:
         number: the frame's number in its stream, from 1.
@@ -53,6 +54,8 @@ class Result:
         key = (form, look)
         with self._encoding:
             if key not in self._encoded:
+                if len(self._encoded) == _MOST_KEPT:
+                    del self._encoded[next(iter(self._encoded))]
                 self._encoded[key] = self._encode(form, look)
             return self._encoded[key]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from salema.runtime.batching.stream_batch import check_max_wait
 from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.errors import UsageError, reason
-from salema.runtime.serve.guard import Guard, check_origins, check_token_for, read_token
+from salema.runtime.serve.guard import Guard, check_hosts, check_origins, check_token_for, read_token
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.places import open_places
 from salema.runtime.serve.server import Tls, addresses_of, listen, serve
@@ -41,8 +42,10 @@ class Access:
         """
         token = None if self.token_file is None else read_token(self.token_file)
         check_token_for(self.host, [str(address[0]) for _, address in addresses_of(self.host, self.port)], token)
-        names = {"localhost", self.host, socket.gethostname(), *self.hosts}
-        return Guard(token, frozenset(name.lower() for name in names), check_origins(self.origins))
+        own = socket.gethostname()
+        names = {"localhost", self.host, own, f"{own.partition('.')[0]}.local"}  # mDNS has the last one
+        known = frozenset(name.lower() for name in names) | check_hosts(self.hosts)
+        return Guard(token, known, check_origins(self.origins))
 
 
 def run_server(
@@ -78,7 +81,7 @@ def run_server(
                         service.add_source(source, selection)
                     service.wait_for_sources(stop)
                     if not stop.is_set():
-                        show(_url(access.host, sockets[0], tls))
+                        _show_address(access.host, sockets[0], tls)
                     serve(service, sockets, stop, tls)
     finally:
         for one in sockets:
@@ -96,6 +99,10 @@ def _check_tls(tls: Tls | None) -> None:
         ) from error
 
 
-def _url(host: str, listening: socket.socket, tls: Tls | None) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'http' if tls is None else 'https'}://{shown}:{listening.getsockname()[1]}/"
+def _show_address(host: str, listening: socket.socket, tls: Tls | None) -> None:
+    address, port = listening.getsockname()[:2]
+    is_any = ipaddress.ip_address(address).is_unspecified
+    scheme, name = "http" if tls is None else "https", "localhost" if is_any else host
+    show(f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}/")
+    if is_any:
+        tell(f"note: others reach it at {scheme}://{socket.gethostname()}:{port}/, or by this machine's IP address")

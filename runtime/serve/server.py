@@ -15,11 +15,15 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from salema.runtime.errors import SalemaError, UsageError, reason
 from salema.runtime.serve.api import PAGES, Api, answer_error
-from salema.runtime.serve.guard import App, Gate
+from salema.runtime.serve.guard import App, Gate, Receive, Scope, Send
 from salema.runtime.serve.protocol import first_fault
 from salema.runtime.serve.service import Service
 from salema.runtime.serve.sockets import Sockets
@@ -27,6 +31,8 @@ from salema.runtime.serve.sockets import Sockets
 _SEND_BUFFER_BYTES = 1 << 18  # what the kernel keeps for a slow client: a few pictures, not some seconds of them
 _POLL_S, _GRACE_S, _JOIN_S = 0.1, 3, 8
 _MORE_CONNECTIONS = 64
+_MOST_UNKNOWN_BYTES = 1 << 19  # one read, of which a token may be the start
+_MOST_PARTS = 10_000
 _OPEN = frozenset({"/", "/login", *(f"/static/{name}" for name in PAGES if not name.endswith(".html"))})
 _WEBSOCKET: Any = object()
 
@@ -114,7 +120,30 @@ def build_app(service: Service) -> App:
     sockets = Sockets(service)
     app.add_api_websocket_route("/api/stream", sockets.stream)
     app.add_api_websocket_route("/api/sources/{number}/live", sockets.live)
-    return Gate(app, service.guard, _OPEN, lambda why: service.metrics.refused.labels(why).inc())
+    gate = Gate(_telling(app, service), service.guard, _OPEN, lambda why: service.metrics.refused.labels(why).inc())
+    # Outside, as browsers ask without a token whether they may send one.
+    return CORSMiddleware(
+        gate,
+        allow_origins=service.guard.origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization",),
+        expose_headers=("X-Frame", "X-Map-Height", "X-Map-Width"),
+    )
+
+
+def _telling(app: App, service: Service) -> App:
+    """Returns the application, whose own failures are told: uvicorn's log, which has paths of requests, is not kept."""
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except (ClientDisconnect, WebSocketDisconnect):
+            raise
+        except Exception as error:
+            service.tell_failure(f"a request failed: {type(error).__name__} ({reason(error)})")
+            raise
+
+    return told
 
 
 async def _answer_wrong_query(_: Request, error: Any) -> Response:
@@ -126,16 +155,30 @@ class _Sweep:
 
     def __init__(self, idle_s: float) -> None:
         self._idle_s = idle_s
-        self._since_s: dict[Any, float] = {}
+        self._since_s: dict[tuple[Any, Any], float] = {}  # of each connection, and its last request
         self.connections: Callable[[], Iterable[Any]] = tuple
 
     async def __call__(self) -> None:
         now_s = time.monotonic()
-        waiting = [one for one in self.connections() if _waits_for_request(one)]
+        waiting = [(one, one.cycle) for one in self.connections() if _waits_for_request(one)]
         self._since_s = {one: self._since_s.get(one, now_s) for one in waiting}
-        for one, since_s in self._since_s.items():
+        for (one, _), since_s in self._since_s.items():
             if now_s - since_s > self._idle_s:
                 one.transport.abort()
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Holds little of one who has not shown the token, and no message in endless parts."""
+
+    _unknown_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if not (hasattr(self, "scope") and self.scope["state"].get("known")):
+            self._unknown_bytes += len(data)
+        if self._unknown_bytes > _MOST_UNKNOWN_BYTES or len(self.frames) > _MOST_PARTS:
+            self.transport.abort()
+        else:
+            super().data_received(data)
 
 
 def _waits_for_request(connection: Any) -> bool:
@@ -170,7 +213,7 @@ def _server(service: Service, tls: Tls | None) -> uvicorn.Server:
     config = uvicorn.Config(
         build_app(service),
         http="h11",
-        ws="websockets-sansio",
+        ws=_WebSocket,
         ws_max_size=limits.max_bytes,
         ws_per_message_deflate=False,  # pictures don't get smaller
         log_config=None,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from aiolimiter import AsyncLimiter
 from numpy.typing import NDArray
 
 from salema.runtime.cpu import usable_cores
-from salema.runtime.errors import SalemaError
+from salema.runtime.errors import SalemaError, UsageError, reason
 from salema.runtime.serve.guard import Guard
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.measures import CLIENTS, IMAGES, Metrics, Pace
@@ -25,10 +28,19 @@ from salema.runtime.sources.source import Source
 from salema.runtime.spec import ModelSpec
 
 _POLL_S = 0.1
+_MOST_TOLD = 100  # different failures
 
 
 class FullError(SalemaError):
     """All places are taken."""
+
+    status = 503
+
+
+class NoSourceError(UsageError):
+    """There is no source of this number."""
+
+    status = 404
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,12 @@ class Model:
 
     spec: ModelSpec
     description: str
+
+
+def limiter(rate: float) -> AsyncLimiter:
+    """Returns a limit of so many a second, also of less than one."""
+    most = max(rate, 1)
+    return AsyncLimiter(most, most / rate)
 
 
 class Service:
@@ -51,7 +69,9 @@ class Service:
 
     Attributes:
         sources: what it plays itself, in order.
-        workers: threads that decode and encode.
+        workers: threads that encode.
+        steppers: threads that step single images.
+        is_over: whether it is being stopped.
     """
 
     def __init__(
@@ -61,11 +81,14 @@ class Service:
         self.metrics = Metrics(model.spec.weights, model.description)
         self.sources: list[SourceStream] = []
         self.workers = ThreadPoolExecutor(usable_cores() + 1, "work")
+        self.steppers = ThreadPoolExecutor(limits.max_streams, "image")
         self._places, self._notify = places, notify
         self._lock = threading.Lock()
         self._clients: set[ClientStream] = set()
         self._streams = self._viewers = 0
-        self._is_over = False
+        self._told: set[str] = set()
+        self._failed_s = -math.inf
+        self.is_over = False
 
     def add_source(self, source: Source, selection: Selection) -> None:
         """Begins to play a source."""
@@ -74,6 +97,16 @@ class Service:
         self.metrics.source_up.labels(source.name).set_function(lambda: float(added.state == "playing"))
         self.sources.append(added)
         added.start()
+
+    def source(self, number: int) -> SourceStream:
+        """Returns a source.
+
+        Raises:
+            NoSourceError: there are fewer.
+        """
+        if not 0 <= number < len(self.sources):
+            raise NoSourceError(f"source {number}: there are {len(self.sources)}, from 0 on")
+        return self.sources[number]
 
     def wait_for_sources(self, stop: threading.Event) -> None:
         """Waits until one source plays, or all have failed, or for a stop.
@@ -90,8 +123,18 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it gives maps: of one source, if it has sources."""
-        return not self._is_over and (not self.sources or any(source.state == "playing" for source in self.sources))
+        """Whether it gives maps: of one source, if it has sources; not after a failure until the next map."""
+        if self.is_over or self._failed_s > self.metrics.last_map_s:
+            return False
+        return not self.sources or any(source.state == "playing" for source in self.sources)
+
+    def tell_failure(self, why: str) -> None:
+        """Tells the one who runs the server of a failure of the server's own, once of each kind."""
+        with self._lock:
+            if why in self._told or len(self._told) >= _MOST_TOLD:
+                return
+            self._told.add(why)
+        self._notify(why)
 
     def open_client(self) -> ClientStream:
         """Takes a place for a client that sends frames; it closes the stream.
@@ -101,7 +144,7 @@ class Service:
         """
         self._take_stream()
         try:
-            client = ClientStream(self._stream(CLIENTS), self.limits.queue, self._give_back_stream)
+            client = ClientStream(self._stream(CLIENTS), self.limits.queue, self._client_ended)
         except BaseException:
             self._give_back_stream()
             raise
@@ -115,22 +158,34 @@ class Service:
         with self._lock:
             self._clients.discard(client)
 
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Counts one who sends a single image, which `step_image` then takes.
+
+        Raises:
+            FullError: all places are taken.
+        """
+        self._take_stream()
+        try:
+            yield
+        finally:
+            self._give_back_stream()
+
     def step_image(self, decode: Callable[[], NDArray[np.uint8]], arrived_s: float) -> Result:
         """Returns the result of one image by itself; blocks.
 
         Raises:
-            FullError: all places are taken.
             SalemaError: it can't be decoded, or the model failed.
         """
-        self._take_stream()
+        image_bgr = decode()
         try:
-            stream = self._stream(IMAGES)
-            try:
-                return stream.step(decode(), 1, arrived_s, starts_anew=True)
-            finally:
-                stream.close()
-        finally:
-            self._give_back_stream()
+            with closing(self._stream(IMAGES)) as stream:
+                return stream.step(image_bgr, 1, arrived_s, starts_anew=True)
+        except FullError:
+            raise
+        except Exception as error:
+            self._failed(reason(error))
+            raise
 
     @contextmanager
     def viewing(self) -> Iterator[None]:
@@ -154,7 +209,7 @@ class Service:
 
     def stop(self) -> None:
         """Ends all streams, so that connections end; does not wait."""
-        self._is_over = True
+        self.is_over = True
         for source in self.sources:
             source.stop()
         with self._lock:
@@ -168,7 +223,8 @@ class Service:
         self.stop()
         for source in self.sources:
             source.close()
-        self.workers.shutdown(cancel_futures=True)
+        for pool in (self.steppers, self.workers):
+            pool.shutdown(cancel_futures=True)
 
     def _stream(self, label: str) -> Stream:
         place = self._places.take_place(0)
@@ -178,7 +234,7 @@ class Service:
 
     def _take_stream(self) -> None:
         with self._lock:
-            if self._streams >= self.limits.max_streams or self._is_over:
+            if self._streams >= self.limits.max_streams or self.is_over:
                 self.metrics.refused.labels("streams").inc()
                 raise FullError(f"{self._streams} clients send frames already; try again later (--max-streams)")
             self._streams += 1
@@ -188,3 +244,13 @@ class Service:
         with self._lock:
             self._streams -= 1
             self.metrics.streams.set(self._streams)
+
+    def _client_ended(self, failure: str) -> None:
+        self._give_back_stream()
+        if failure:
+            self._failed(failure)
+
+    def _failed(self, why: str) -> None:
+        if not self.is_over:  # else the step was ended from here
+            self._failed_s = time.monotonic()
+            self.tell_failure(f"a frame of a client failed: {why}")

@@ -8,20 +8,21 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from aiolimiter import AsyncLimiter
-from anyio import create_task_group, fail_after, move_on_after
+from anyio import CancelScope, create_task_group, fail_after, move_on_after
 from fastapi import WebSocket
+from fastapi.responses import JSONResponse
 from starlette.websockets import WebSocketDisconnect
 
 from salema.runtime.errors import SalemaError, UsageError
 from salema.runtime.serve.protocol import Message, Settings, decoded, packed, read_message
 from salema.runtime.serve.results import MIME, Result
-from salema.runtime.serve.service import FullError, Service
-from salema.runtime.serve.streams import ClientStream, Refusal, Stream
+from salema.runtime.serve.service import FullError, Service, limiter
+from salema.runtime.serve.streams import ClientStream, Refusal, Sent, Stream
 
-_POLICY, _UNSUPPORTED, _FAILED, _TRY_LATER, _RESTART = 1008, 1003, 1011, 1013, 1012  # RFC 6455, and IANA's list
+_ENDED, _POLICY, _UNSUPPORTED, _FAILED, _TRY_LATER, _RESTART = 1000, 1008, 1003, 1011, 1013, 1012  # RFC 6455, IANA
 _MOST_REASON_BYTES = 123
 _TOKEN_WAIT_S, _CLOSE_WAIT_S = 10.0, 2.0
+_MOST_UNKNOWN = 16  # connections that have not shown the token yet
 _MOST_ASKED = 4  # results that a viewer may ask for ahead
 _FLOOD = 4  # of messages so many times as frames are allowed, those beyond are not even read
 _T = TypeVar("_T")
@@ -40,9 +41,10 @@ class Sockets:
 
     def __init__(self, service: Service) -> None:
         self._service, self._limits = service, service.limits
+        self._unknown = 0
 
     async def stream(self, websocket: WebSocket) -> None:
-        """Takes frames, and gives the result of each, or of the newest: one stream, with its own state."""
+        """Takes frames, and gives the result of each, or of a later one: one stream, with its own state."""
         await self._session(websocket, partial(self._stream, websocket))
 
     async def live(self, websocket: WebSocket, number: int) -> None:
@@ -50,8 +52,13 @@ class Sockets:
         await self._session(websocket, partial(self._live, websocket, number))
 
     async def _session(self, websocket: WebSocket, work: Callable[[], Awaitable[None]]) -> None:
+        if self._unknown >= _MOST_UNKNOWN and not websocket.scope["state"]["known"]:
+            self._service.metrics.refused.labels("token").inc()
+            why = "too many wait to show their token; send it in a header, or try again later"
+            await websocket.send_denial_response(JSONResponse({"detail": why}, 503, {"Retry-After": "1"}))
+            return
         await websocket.accept()
-        code, why = 1000, ""
+        code, why = _ENDED, ""
         try:
             await self._admit(websocket)
             await work()
@@ -65,7 +72,7 @@ class Sockets:
             code, why = _FAILED, str(error)
         except WebSocketDisconnect:
             return
-        if code != 1000:  # noqa: PLR2004
+        if code != _ENDED:
             self._service.metrics.refused.labels(f"websocket {code}").inc()
         reason = why.encode()[:_MOST_REASON_BYTES].decode("utf-8", "ignore")
         with suppress(WebSocketDisconnect, RuntimeError), move_on_after(_CLOSE_WAIT_S):
@@ -73,36 +80,43 @@ class Sockets:
 
     async def _admit(self, websocket: WebSocket) -> None:
         """Waits for the token, unless the handshake brought it."""
-        if websocket.scope["state"]["known"]:
+        state = websocket.scope["state"]
+        if state["known"]:
             return
+        self._unknown += 1
         try:
             with fail_after(_TOKEN_WAIT_S):
                 data = await _received(websocket)
+            if not self._is_token(data):
+                await asyncio.sleep(0.5)
+                raise _EndError(_POLICY, "token: wrong, or missing")
+            state["known"] = True
         except TimeoutError:
             raise _EndError(_POLICY, "token: none came") from None
-        message = read_message(data) if isinstance(data, str) else None
-        if message is None or message.type != "token" or not self._service.guard.is_token(message.token or ""):
-            await asyncio.sleep(0.5)
-            raise _EndError(_POLICY, "token: wrong, or missing")
+        finally:
+            self._unknown -= 1
+
+    def _is_token(self, data: bytes | str) -> bool:
+        with suppress(UsageError):
+            message = read_message(data) if isinstance(data, str) else None
+            return message is not None and message.type == "token" and self._service.guard.is_token(message.token or "")
+        return False
 
     async def _stream(self, websocket: WebSocket) -> None:
         client = self._service.open_client()
         try:
-            session = _Session(websocket, self._service)
-            await _first_of(partial(self._take_frames, session, client), partial(self._give_results, session, client))
+            session, rate = _Session(websocket, self._service), _Rate(client, self._limits.max_fps)
+            take, give = partial(self._take_frames, session, client, rate), partial(self._give_results, session, client)
+            await _first_of(take, rate.run, give)
         finally:
             self._service.forget(client)
 
-    async def _take_frames(self, session: _Session, client: ClientStream) -> None:
-        pace = AsyncLimiter(self._limits.max_fps, 1)
+    async def _take_frames(self, session: _Session, client: ClientStream, rate: _Rate) -> None:
         while True:
             data = await session.receive()
             if isinstance(data, bytes):
-                if not pace.has_capacity():
-                    client.leave_out()
-                    continue
-                await pace.acquire()
-                client.offer(partial(decoded, data, self._limits, session.settings.bgr_hw))
+                decode = partial(decoded, data, self._limits, session.settings.bgr_hw)
+                await rate.offer(client.arrived(decode))
             elif data.type == "reset":
                 client.reset()
             else:
@@ -118,13 +132,45 @@ class Sockets:
         raise _EndError(_RESTART, "the server stops")
 
     async def _live(self, websocket: WebSocket, number: int) -> None:
-        if not 0 <= number < len(self._service.sources):
-            raise UsageError(f"source {number}: there are {len(self._service.sources)}, from 0 on")
+        source = self._service.source(number)
+        viewer = _Viewer(source.stream)
         with self._service.viewing():
             session = _Session(websocket, self._service)
-            source = self._service.sources[number]
-            viewer = _Viewer(source.stream)
             await _first_of(partial(viewer.take_asks, session), partial(viewer.give_results, session))
+        if self._service.is_over:
+            raise _EndError(_RESTART, "the server stops")
+        raise _EndError(_ENDED, source.problem or "the source has ended")
+
+
+class _Rate:
+    """Offers frames to a stream at a client's rate. Of those that come too soon the newest waits: it is answered."""
+
+    def __init__(self, client: ClientStream, max_fps: float) -> None:
+        self._client, self._limiter = client, limiter(max_fps)
+        self._late: Sent | None = None
+        self._is_late = asyncio.Event()
+
+    async def offer(self, frame: Sent) -> None:
+        """Takes a frame; never waits."""
+        if self._late is not None:
+            self._late = frame.instead_of(self._late)
+            self._client.pace.drop(1, "rate")
+        elif self._limiter.has_capacity():
+            await self._limiter.acquire()
+            self._client.offer(frame)
+        else:
+            self._late = frame
+            self._is_late.set()
+
+    async def run(self) -> None:
+        """Offers the frames that wait, when they may go."""
+        while True:
+            await self._is_late.wait()
+            await self._limiter.acquire()
+            frame, self._late = self._late, None
+            self._is_late.clear()
+            assert frame is not None
+            self._client.offer(frame)
 
 
 class _Viewer:
@@ -133,6 +179,7 @@ class _Viewer:
     def __init__(self, stream: Stream) -> None:
         self._stream, self._asked, self._number = stream, asyncio.Semaphore(0), 0
         self._open = 0
+        self._waiting = CancelScope()
 
     async def take_asks(self, session: _Session) -> None:
         while True:
@@ -142,6 +189,7 @@ class _Viewer:
             if data.type == "settings":
                 session.change(data)
                 self._number = 0  # so that a picture that stands still is drawn anew
+                self._waiting.cancel()
             elif data.type == "next" and self._open < _MOST_ASKED:
                 self._open += 1
                 self._asked.release()
@@ -149,12 +197,18 @@ class _Viewer:
     async def give_results(self, session: _Session) -> None:
         while True:
             await self._asked.acquire()
-            result = await self._stream.latest.after(self._number)
+            result = await self._newer()
             if result is None:
-                raise _EndError(_RESTART, "the source has ended, or the server stops")
+                return
             self._number = result.number
             self._open -= 1
             await session.give(result, self._stream.pace.summary())
+
+    async def _newer(self) -> Result | Refusal | None:
+        """Waits for a result that was not given yet, in the look of now; None once no more come."""
+        while True:
+            with CancelScope() as self._waiting:
+                return await self._stream.latest.after(self._number)
 
 
 class _Session:
@@ -163,7 +217,7 @@ class _Session:
     def __init__(self, websocket: WebSocket, service: Service) -> None:
         self._websocket, self._service = websocket, service
         self.settings = Settings()
-        self._flood = AsyncLimiter(_FLOOD * service.limits.max_fps, 1)
+        self._flood = limiter(_FLOOD * max(service.limits.max_fps, 1))
 
     async def receive(self) -> bytes | Message:
         """Returns the next message: a frame's bytes, or what a text says."""
@@ -208,6 +262,8 @@ class _Session:
                 return await work
         except TimeoutError:
             raise _EndError(_POLICY, f"nothing for {self._service.limits.idle_s:g} s (--idle-s)") from None
+        except RuntimeError:  # uvicorn's, where it has closed the connection itself, as after a message too large
+            raise WebSocketDisconnect(1006) from None
 
 
 async def _received(websocket: WebSocket) -> bytes | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from salema.runtime.sources.frames import Frame
 from salema.runtime.sources.live import Losses, Newest
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.selection import Selection
-from salema.runtime.sources.source import Source
+from salema.runtime.sources.source import Source, find_sources
 
 State = Literal["opening", "playing", "lost", "ended"]
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
@@ -51,9 +52,8 @@ class SourceStream:
         self._notify = notify
         self._every_frame, self._stop = selection.every_frame, threading.Event()
         # Frames are dropped here and not by Playback, so that each has its time of arrival.
-        loop = 0 if source.repeatable else 1
-        self._selection = replace(selection, every_frame=True, reconnects=_ALWAYS, loop=loop)
-        self._number = 0
+        self._selection = replace(selection, every_frame=True, reconnects=_ALWAYS)
+        self._number, self._lost_s, self._state_lock = 0, -math.inf, threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True, name=SOURCE_THREAD)
 
     def start(self) -> None:
@@ -77,15 +77,18 @@ class SourceStream:
                 before = self._number
                 if self._play_once():
                     return
+                wait_s = _FIRST_WAIT_S if self._number > before else wait_s
                 self._stop.wait(wait_s)
-                wait_s = _FIRST_WAIT_S if self._number > before else min(2 * wait_s, _LONGEST_WAIT_S)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         finally:
             self.stream.close()
 
     def _play_once(self) -> bool:
         """Plays the source until it ends or is lost; returns whether it is over."""
         try:
-            with Playback(self.source, self._selection, self._stop, self._lost) as playback:
+            self._find()
+            selection = replace(self._selection, loop=0 if self.source.repeatable else 1)
+            with Playback(self.source, selection, self._stop, self._lost) as playback:
                 self._take_all(playback)
             self.state, self.problem = "ended", ""
         except (UsageError, MissingDependencyError) as error:  # it would fail again
@@ -97,6 +100,13 @@ class SourceStream:
                 self._fail(str(error) if isinstance(error, SalemaError) else reason(error))
             return self._stop.is_set()
         return True
+
+    def _find(self) -> None:
+        """Looks again for a source that was not there."""
+        if self.source.problem:
+            found = find_sources([self.source.given], strict=False)
+            if len(found) == 1:
+                self.source = replace(found[0], name=self.source.name)
 
     def _take_all(self, playback: Playback) -> None:
         losses = Losses()
@@ -113,7 +123,7 @@ class SourceStream:
             self.stream.pace.drop(losses.dropped - dropped, "busy")
             dropped = losses.dropped
             self.stream.latest.put(result)
-            self._playing()
+            self._playing(frame.arrived_s)
 
     def _in_real_time(self, playback: Playback) -> Iterator[Frame]:
         """Yields the frames of files when they are due."""
@@ -125,12 +135,17 @@ class SourceStream:
                 return
             yield frame
 
-    def _playing(self) -> None:
-        self.state, self.problem = "playing", ""
+    def _playing(self, arrived_s: float) -> None:
+        # In the step's thread, `_lost` in the reader's: a frame that came before a loss says nothing of now.
+        with self._state_lock:
+            if arrived_s > self._lost_s:
+                self.state, self.problem = "playing", ""
         self.settled.set()
 
     def _lost(self, sentence: str) -> None:
-        self.state, self.problem = "lost", sentence
+        with self._state_lock:
+            self._lost_s = time.monotonic()
+            self.state, self.problem = "lost", sentence
         self._notify(sentence)
 
     def _fail(self, sentence: str) -> None:

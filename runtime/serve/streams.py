@@ -96,6 +96,10 @@ class Sent:
     arrived_s: float
     starts_anew: bool
 
+    def instead_of(self, dropped: Sent) -> Sent:
+        """Returns this frame, which takes over the reset of one before it that is dropped."""
+        return replace(self, starts_anew=True) if dropped.starts_anew else self
+
 
 class ClientStream:
     """The frames that one client sends. Of those that wait, the oldest is dropped once there are too many.
@@ -103,13 +107,13 @@ class ClientStream:
     Args:
         stream: its place; closed at the end.
         queue: how many frames may wait.
-        ended: called in the stream's thread, once its place is free.
+        ended: called in the stream's thread, once its place is free, with why it ended if it failed.
 
     Attributes:
         failure: why it ended, if it failed.
     """
 
-    def __init__(self, stream: Stream, queue: int, ended: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, queue: int, ended: Callable[[str], None]) -> None:
         self._stream, self._queue, self._ended = stream, queue, ended
         self._changed = threading.Condition()
         self._waiting: deque[Sent] = deque()
@@ -119,28 +123,25 @@ class ClientStream:
         self.failure = ""
         threading.Thread(target=self._run, daemon=True, name="client").start()
 
-    def offer(self, decode: Callable[[], NDArray[np.uint8]]) -> None:
-        """Takes a frame; never blocks."""
+    def arrived(self, decode: Callable[[], NDArray[np.uint8]]) -> Sent:
+        """Counts a frame that came, and returns it; `offer` takes it."""
         with self._changed:
             self._count += 1
-            frame = Sent(decode, self._count, time.monotonic(), self._starts_anew)
-            self._starts_anew = False
+            starts_anew, self._starts_anew = self._starts_anew, False
+            return Sent(decode, self._count, time.monotonic(), starts_anew)
+
+    def offer(self, frame: Sent) -> None:
+        """Takes a frame; never blocks."""
+        with self._changed:
             self._waiting.append(frame)
             if len(self._waiting) > self._queue:
                 dropped = self._waiting.popleft()
                 self.pace.drop(1, "busy")
-                if dropped.starts_anew:
-                    self._waiting[0] = replace(self._waiting[0], starts_anew=True)
+                self._waiting[0] = self._waiting[0].instead_of(dropped)
             self._changed.notify()
 
-    def leave_out(self) -> None:
-        """Counts a frame that came too soon after the others."""
-        with self._changed:
-            self._count += 1
-        self.pace.drop(1, "rate")
-
     def reset(self) -> None:
-        """Empties the memory before the next frame that is offered."""
+        """Empties the memory before the next frame that arrives."""
         with self._changed:
             self._starts_anew = True
 
@@ -158,7 +159,7 @@ class ClientStream:
             self.failure = reason(error)
         finally:
             self._stream.close()
-            self._ended()
+            self._ended(self.failure)
 
     def _answer(self, frame: Sent) -> Result | Refusal:
         self._still_to_reset = self._still_to_reset or frame.starts_anew

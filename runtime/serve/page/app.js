@@ -4,6 +4,10 @@ const ASKED = 2; // results asked for, or frames sent, before the first of them 
 const SENT_SIDE = 640; // pixels; the network sees less
 const LONGEST_WAIT_MS = 5000;
 const POLL_MS = 2000;
+const SILENT_MS = 5000; // of a server that has no more to say
+const ENDED = 1000; // codes with which the server closes: a source is over
+const POLICY = 1008; // the token is wrong, or nothing was sent for --idle-s
+const UNANSWERED = "The server does not answer; trying again.";
 
 const find = (selector, within = document) => within.querySelector(selector);
 const look = find("#look");
@@ -12,6 +16,10 @@ const sockets = new Set();
 
 function say(sentence) {
   if (news.textContent !== sentence) news.textContent = sentence;
+}
+
+function unsay(sentence) {
+  if (news.textContent === sentence) say("");
 }
 
 function settings() {
@@ -34,10 +42,11 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// A WebSocket that is opened again when it is lost, until it is closed from here.
+// A WebSocket that is opened again when it is lost, until it is closed from here. It rests, and is opened again once it
+// is woken, where its source is over, and where `rests` says that nothing is to be sent.
 class Connection {
-  constructor(path, { opened = () => {}, answered, refused = say }) {
-    Object.assign(this, { path, opened, answered, refused, waitMs: 500, isWanted: true });
+  constructor(path, { opened = () => {}, answered, refused = () => {}, ended = say, rests = () => false }) {
+    Object.assign(this, { path, opened, answered, refused, ended, rests, form: "jpeg", said: "", waitMs: 500, isWanted: true });
     sockets.add(this);
     this.open();
   }
@@ -46,28 +55,64 @@ class Connection {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}${this.path}`);
     this.socket = socket;
+    this.isResting = false;
+    this.heardMs = performance.now();
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      this.tell(settings());
+      this.tellLook();
       this.opened();
     };
-    socket.onmessage = ({ data }) => {
-      this.waitMs = 500;
-      say("");
-      if (typeof data === "string") this.refused(JSON.parse(data).error, JSON.parse(data).frame);
-      else this.answered(...unpack(data));
-    };
-    socket.onclose = ({ reason }) => {
-      if (!this.isWanted) return;
-      say(`${reason || "The connection is lost"}; trying again.`);
-      if (!document.hidden) this.openLater();
-    };
+    socket.onmessage = ({ data }) => this.hear(data);
+    socket.onclose = ({ code, reason }) => this.isWanted && this.lost(code, reason);
+  }
+
+  hear(data) {
+    this.waitMs = 500;
+    this.heardMs = performance.now();
+    if (typeof data === "string") {
+      const { error, frame } = JSON.parse(data);
+      this.say(error);
+      this.refused(frame);
+    } else {
+      this.say("");
+      this.answered(...unpack(data));
+    }
+  }
+
+  lost(code, reason) {
+    if (code === POLICY && reason.startsWith("token")) location.reload(); // the cookie has ended: it asks for the token
+    this.isResting = code === ENDED || (code === POLICY && this.rests());
+    if (code === ENDED) this.ended(reason);
+    this.say(code === ENDED || code === POLICY ? "" : `${reason || "The connection is lost"}; trying again.`);
+    if (!this.isResting && !document.hidden) this.openLater();
+  }
+
+  // Says a sentence in place of its last one, and takes that back if no other is there.
+  say(sentence) {
+    if (sentence) say(sentence);
+    else if (this.said) unsay(this.said);
+    this.said = sentence;
   }
 
   openLater() {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.isWanted && this.open(), this.waitMs);
     this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
+  }
+
+  // Opens it at once, if it is closed.
+  wake() {
+    if (this.socket.readyState !== WebSocket.CLOSED) return;
+    clearTimeout(this.timer);
+    this.open();
+  }
+
+  // Gives up a socket that says nothing: where a machine loses its power, nobody closes it.
+  renew() {
+    if (this.socket.readyState > WebSocket.OPEN || performance.now() - this.heardMs < SILENT_MS) return;
+    this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+    this.openLater();
   }
 
   get isOpen() {
@@ -78,10 +123,15 @@ class Connection {
     if (this.isOpen) this.socket.send(JSON.stringify(message));
   }
 
+  tellLook() {
+    this.tell({ ...settings(), form: this.form });
+  }
+
   close() {
     this.isWanted = false;
     clearTimeout(this.timer);
     sockets.delete(this);
+    this.say("");
     this.socket.close();
   }
 }
@@ -94,17 +144,31 @@ class Panel {
     this.canvas = find("canvas", this.figure);
     find(".name", this.figure).textContent = name;
     this.canvas.setAttribute("aria-label", `Saliency of ${name}`);
-    find(".save-picture", this.figure).onclick = () =>
-      this.canvas.toBlob((blob) => save(blob, `${name}.jpg`), "image/jpeg", 0.95);
-    find(".save-map", this.figure).onclick = () => this.connection.tell({ type: "settings", form: "png" });
+    this.button(".save-picture", () => this.canvas.toBlob((blob) => save(blob, `${name}.jpg`), "image/jpeg", 0.95));
+    this.button(".save-map", () => this.askMap());
     place.append(this.figure);
+  }
+
+  button(kind, pressed) {
+    const button = find(kind, this.figure);
+    button.setAttribute("aria-label", `${button.textContent} of ${this.name}`);
+    button.onclick = pressed;
+  }
+
+  // Has the next result given as a map, for once; `again` sends what stands still once more.
+  askMap() {
+    this.connection.form = "png";
+    this.connection.tellLook();
+    this.connection.wake();
+    this.again?.();
   }
 
   // Takes a result. While one is being drawn, only the newest of the others is kept.
   async show(header, payload) {
     if (header.form === "png") {
-      this.connection.tell({ type: "settings", form: "jpeg" });
-      save(payload, `${this.name}_map.png`);
+      if (this.connection.form === "png") save(payload, `${this.name}_map.png`);
+      this.connection.form = "jpeg";
+      this.connection.tellLook();
       return;
     }
     this.waiting = [header, payload];
@@ -113,7 +177,7 @@ class Panel {
     while (this.waiting) {
       const [facts, picture] = this.waiting;
       this.waiting = null;
-      await this.draw(facts, picture);
+      await this.draw(facts, picture).catch(({ message }) => this.connection.say(`A picture can't be shown (${message}).`));
     }
     this.isDrawing = false;
   }
@@ -145,6 +209,7 @@ function watch({ number, name }) {
       ask();
       panel.show(header, payload);
     },
+    ended: (reason) => panel.state(reason),
   });
   return panel;
 }
@@ -164,10 +229,10 @@ class Own {
         this.answered = header.frame;
         this.panel.show(header, payload);
       },
-      refused: (sentence, frame) => {
+      refused: (frame) => {
         this.answered = frame;
-        say(sentence);
       },
+      rests: () => Boolean(this.still),
     });
   }
 
@@ -188,6 +253,7 @@ class Own {
       this.connection.tell({ type: "reset" });
       this.send(bitmap, bitmap.width, bitmap.height);
     };
+    this.panel.again = this.still;
     if (this.connection.isOpen) this.still();
   }
 
@@ -234,7 +300,17 @@ function end() {
   own?.close();
   own = null;
   say("");
-  for (const id of ["#stop", "#anew", "#cameras"]) find(id).hidden = true;
+  for (const element of ["#stop", "#anew", "#cameras"].map((id) => find(id))) {
+    if (element.contains(document.activeElement)) find("#camera").focus();
+    element.hidden = true;
+  }
+}
+
+// Ends what is shown, if it still is, and says why.
+function giveUp(mine, why) {
+  if (own !== mine) return;
+  end();
+  say(why);
 }
 
 function newVideo() {
@@ -263,18 +339,30 @@ async function useCamera(deviceId) {
   }
   const mine = begin("your camera");
   mine.stream = stream;
+  const [track] = stream.getVideoTracks();
+  track.onended = () => giveUp(mine, "The camera has stopped; connect it again, or choose a file.");
   const video = newVideo();
   video.srcObject = stream;
-  await video.play();
+  try {
+    await video.play();
+  } catch (error) {
+    giveUp(mine, `The camera can't be shown (${error.message}).`);
+    return;
+  }
   mine.video(video);
-  listCameras(stream.getVideoTracks()[0].getSettings().deviceId);
+  await listCameras(track.getSettings().deviceId);
 }
 
 async function listCameras(chosen) {
   const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
   const options = cameras.map(({ deviceId, label }) => new Option(label, deviceId, false, deviceId === chosen));
   find("#cameras select").replaceChildren(...options);
-  find("#cameras").hidden = cameras.length < 2;
+  find("#cameras").hidden = !own?.stream || cameras.length < 2;
+}
+
+async function changeCamera({ target }) {
+  await useCamera(target.value);
+  if (!find("#cameras").hidden) target.focus(); // it was hidden meanwhile
 }
 
 async function useFile(file) {
@@ -282,12 +370,12 @@ async function useFile(file) {
   if (file.type.startsWith("image/")) {
     const bitmap = await createImageBitmap(file).catch(() => null);
     if (bitmap) mine.image(bitmap);
-    else say(`This browser can't read ${file.name}.`);
+    else giveUp(mine, `This browser can't read ${file.name}.`);
     return;
   }
   const video = newVideo();
   mine.url = video.src = URL.createObjectURL(file);
-  video.onerror = () => say(`This browser can't play ${file.name}.`);
+  video.onerror = () => giveUp(mine, `This browser can't play ${file.name}.`);
   await video.play().catch(() => {});
   mine.video(video);
 }
@@ -298,14 +386,17 @@ function listenToLook() {
     const shown = `${Math.round(100 * look.elements.opacity.value)} %`;
     find("#opacity").textContent = shown;
     look.elements.opacity.setAttribute("aria-valuetext", shown);
-    for (const connection of sockets) connection.tell(settings());
+    for (const connection of sockets) {
+      connection.tellLook();
+      connection.wake();
+    }
     own?.still?.();
   });
 }
 
 function listenToOwn() {
   find("#camera").onclick = () => useCamera();
-  find("#cameras select").onchange = ({ target }) => useCamera(target.value);
+  find("#cameras select").onchange = changeCamera;
   find("#file").onchange = ({ target }) => target.files[0] && useFile(target.files[0]).then(() => (target.value = ""));
   find("#anew").onclick = () => own?.anew();
   find("#stop").onclick = end;
@@ -323,9 +414,26 @@ function listenToOwn() {
 }
 
 async function status() {
-  const answer = await fetch("/api/status");
+  const answer = await fetch("/api/status", { signal: AbortSignal.timeout(SILENT_MS) });
   if (answer.status === 401) location.reload();
   return answer.json();
+}
+
+async function poll(panels) {
+  let facts;
+  try {
+    facts = await status();
+  } catch {
+    say(UNANSWERED);
+    for (const connection of sockets) connection.renew();
+    return;
+  }
+  unsay(UNANSWERED);
+  facts.sources.forEach(({ state, problem }, number) => {
+    const panel = panels[number];
+    panel?.state(problem || (state === "playing" ? "" : state));
+    if (state === "playing" && panel?.connection.isResting) panel.connection.wake();
+  });
 }
 
 async function start() {
@@ -343,14 +451,10 @@ async function start() {
   listenToOwn();
   const panels = facts.sources.map(watch);
   find("#sources").hidden = !panels.length;
-  const poll = async () => {
-    if (document.hidden) return;
-    const { sources } = await status();
-    sources.forEach(({ state, problem }, number) => panels[number]?.state(problem || (state === "playing" ? "" : state)));
-  };
-  if (panels.length) setInterval(() => poll().catch(() => {}), POLL_MS);
+  setInterval(() => document.hidden || poll(panels), POLL_MS);
   document.addEventListener("visibilitychange", () => {
-    for (const connection of sockets) if (!document.hidden && connection.socket.readyState > 1) connection.openLater();
+    if (document.hidden) return;
+    for (const connection of sockets) if (connection.socket.readyState > 1 && !connection.isResting) connection.openLater();
   });
 }
 

@@ -20,6 +20,8 @@ from websockets.sync.client import connect
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.serve import cli as serve_cli
 from salema.runtime.serve.cli import main
+from salema.runtime.serve.running import Access, _show_address
+from salema.runtime.serve.server import listen
 
 
 @contextmanager
@@ -138,6 +140,7 @@ WRONG = {
     ("--host", "192.0.2.1", "--token-file", "token"): "--host 192.0.2.1: no address of this machine (",
     ("--host", "0.0.0.0"): "--host 0.0.0.0: others can reach it, so it wants a token; make one with: python3 -c",
     ("--token-file", "missing"): "--token-file missing: can't be read; make one with: python3 -c",
+    ("--allow-host", "http://camera"): "--allow-host http://camera: give a name, such as camera.example",
     ("--allow-origin", "example.org"): "--allow-origin example.org: give scheme and host, such as https://",
     ("--certificate", "token"): "--certificate and --key go together; give both, or neither",
     ("--certificate", "token", "--key", "token"): "--certificate token --key token: can't be used (",
@@ -237,3 +240,23 @@ def test_a_restart_with_clients_attached(model, small_clip, disc):
         again.send(jpeg(disc[0]))
         header, _ = result(again)
         assert (header["frame"], header["starts_anew"]) == (1, True)
+
+
+def test_the_address_that_is_printed_can_be_opened(capsys):
+    for host, shown in (("127.0.0.1", HOST), ("localhost", "localhost"), ("0.0.0.0", "localhost")):
+        (opened, *_) = sockets = listen(host, 0, 1)
+        port = opened.getsockname()[1]
+        _show_address(host, opened, None)
+        for one in sockets:
+            one.close()
+        out, err = capsys.readouterr()
+        assert out == f"http://{shown}:{port}/\n"
+        assert (f"http://{socket.gethostname()}:{port}/" in err) == (host == "0.0.0.0")
+
+
+def test_names_of_the_server():
+    guard = Access(HOST, 0, None, ("Camera.example:8443",), ()).guard()
+    name = socket.gethostname()
+    for host in ("camera.example", "camera.example:8008", "localhost", name, f"{name.partition('.')[0]}.local:8008"):
+        assert guard.is_known_host(host)
+    assert not guard.is_known_host("other.local")

@@ -6,6 +6,7 @@ import logging
 import socket as sockets
 import string
 import time
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -155,7 +156,8 @@ def test_named_hosts_and_origins_are_let_in(model, disc):
     with serving(model, guard=guard) as one:
         assert one.ask("/api/status", Host="Camera.example:443").status == 200
         answer = one.ask("/api/image", "POST", jpeg(disc[0]), Origin="https://dash.example")
-        assert (answer.status, answer.headers["Cross-Origin-Resource-Policy"]) == (200, "cross-origin")
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, "https://dash.example")
+        assert "X-Frame" in answer.headers["Access-Control-Expose-Headers"]
         assert one.ask("/api/image", "POST", jpeg(disc[0]), Origin="http://dash.example").status == 403
 
 
@@ -169,6 +171,38 @@ def test_every_answer_has_the_headers_of_a_careful_page(served):
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert headers["Server"] is None
+
+
+def test_a_browser_that_asks_for_another_site_is_told_which_may(model):
+    """It asks without the token, before it sends one."""
+    guard = Guard(TOKEN, origins=check_origins(["https://dash.example"]))
+    wanted = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization,content-type"}
+    with serving(model, guard=guard) as one:
+        answer = one.ask("/api/image", "OPTIONS", Origin="https://dash.example", **wanted)
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, "https://dash.example")
+        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+        answer = one.ask("/api/image", "OPTIONS", Origin="https://evil.example", **wanted)
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (400, None)
+        for origin, told in (("https://dash.example", "https://dash.example"), ("https://evil.example", None)):
+            answer = one.ask("/api/status", Origin=origin)
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (401, told)
+
+
+def test_those_who_have_not_shown_the_token_are_few_and_say_little(model):
+    with serving(model, guard=Guard(TOKEN)) as one, ExitStack() as stack:
+        with one.connect() as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.send(bytes(600_000))
+                socket.recv(10)
+            assert closed.value.rcvd is None  # cut off, and not after it was read
+        for _ in range(16):
+            stack.enter_context(one.connect())
+        with pytest.raises(InvalidStatus) as refused:
+            one.connect()
+        assert (refused.value.response.status_code, refused.value.response.headers["Retry-After"]) == (503, "1")
+        with one.connect(additional_headers=bearer(TOKEN)) as socket:
+            socket.send(bytes(600_000))
+            assert "error" in result(socket)[0]
 
 
 TRICKS = (

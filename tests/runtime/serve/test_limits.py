@@ -1,20 +1,28 @@
 """What one client may not do: each limit, and what the others notice of it."""
 
+import asyncio
 import http.client
 import json
 import socket as sockets
 import struct
+import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from serving import HOST, image_of, jpeg, result, serving, settings
 from websockets.exceptions import ConnectionClosed
 
+from salema.runtime.cpu import usable_cores
 from salema.runtime.errors import UsageError
+from salema.runtime.postprocess import Look
 from salema.runtime.serve.limits import Limits
+from salema.runtime.serve.results import Result
+from salema.runtime.serve.server import _Sweep
 
 RESET = json.dumps({"type": "reset"})
 NEXT = json.dumps({"type": "next"})
@@ -142,6 +150,8 @@ def test_viewers_are_counted(tight):
         with tight.connect("/api/sources/0/live") as third:
             assert closed_with(third) == (1013, "2 clients watch already; try again later (--max-viewers)")
         assert tight.ask("/api/sources/0/mjpeg").status == 503
+        assert tight.ask("/api/sources/0/picture").status == 503
+        assert tight.ask("/api/sources/0/map").status == 503
     until(lambda: tight.service.metrics.viewers._value.get() == 0)
 
 
@@ -196,3 +206,71 @@ def test_a_slow_client_gets_the_newest_and_not_all(model):
     assert numbers == sorted(numbers)
     assert sum(sizes) < 1.5e6  # what the buffers held: no more has waited
     assert len(numbers) < 30
+
+
+def test_of_frames_that_come_too_soon_the_last_is_answered(tight, disc):
+    """So a page that waits for it goes on. It takes over the reset of those between."""
+    with tight.connect() as socket:
+        for number in range(1, 15):
+            if number == 12:
+                socket.send(RESET)
+            socket.send(jpeg(disc[0]))
+        while (header := result(socket, 5)[0])["frame"] < 14:
+            pass
+        assert (header["frames"] + header["dropped"], header["starts_anew"]) == (14, True)
+
+
+def test_less_than_one_frame_a_second(model, disc):
+    with serving(model, limits=Limits(max_fps=0.2)) as one, one.connect() as socket:
+        socket.send(jpeg(disc[0]))
+        assert result(socket)[0]["frame"] == 1
+        assert one.ask("/api/image", "POST", jpeg(disc[0])).status == 200
+        assert one.ask("/api/image", "POST", jpeg(disc[0])).json["detail"] == (
+            "more than 0.2 images a second; send fewer"
+        )
+
+
+def test_images_hold_up_no_picture_and_those_beyond_are_refused_unread(model, small_clip, disc):
+    count, goes_on = usable_cores() + 1, threading.Event()
+    limits = Limits(max_streams=count, max_fps=100)
+    with serving(model, small_clip, limits=limits) as one, ThreadPoolExecutor(count) as pool:
+        step = one.service.step_image
+        one.service.step_image = lambda *image: goes_on.wait(20) and step(*image)
+        answers = [pool.submit(one.ask, "/api/image", "POST", jpeg(disc[0])) for _ in range(count)]
+        until(lambda: one.service.metrics.streams._value.get() == count)
+        assert one.ask("/api/sources/0/picture?opacity=0.1").status == 200
+        connection = http.client.HTTPConnection(HOST, one.port, timeout=5)
+        connection.putrequest("POST", "/api/image")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders()  # and no body
+        assert connection.getresponse().status == 503
+        connection.close()
+        goes_on.set()
+        assert [answer.result().status for answer in answers] == [200] * count
+
+
+def test_encodings_of_a_result_are_few():
+    levels = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    edges = dict.fromkeys(("frame", "running", "none"), (np.float32(0), np.float32(1)))
+    one = Result(1, np.zeros((8, 8, 3), np.uint8), levels, edges, starts_anew=True, latency_ms=1)
+    made = [one.encoded("jpeg", Look(opacity=share / 100)) for share in range(20)]
+    assert len(one._encoded) == 8
+    assert one.encoded("jpeg", Look(opacity=0.19)) is made[-1]
+    assert one.encoded("jpeg", Look(opacity=0)) == made[0]
+
+
+class _Connection(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
+def test_a_connection_is_idle_only_from_its_last_request_on(monkeypatch):
+    """Sweeps that all fall between requests do not cut off a client that goes on asking."""
+    now, sweep, ended = [0.0], _Sweep(5), []
+    monkeypatch.setattr("salema.runtime.serve.server.time", SimpleNamespace(monotonic=lambda: now[0]))
+    one = _Connection(cycle=None, transport=SimpleNamespace(abort=lambda: ended.append(now[0])))
+    sweep.connections = lambda: [one]
+    for now[0] in range(1, 20):
+        if now[0] <= 10:
+            one.cycle = _Connection(response_complete=True)  # another request, answered since the last sweep
+        asyncio.run(sweep())
+    assert ended[0] == 16

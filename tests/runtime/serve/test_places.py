@@ -10,7 +10,7 @@ from host_device import HostDevice, QueuedLauncher, open_host
 from serving import raw_map, result, serving, settings
 
 from salema.runtime import load
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.places import open_places
@@ -121,3 +121,31 @@ def test_of_those_that_wait_the_one_least_lately_served_is_next(model, disc):
     assert max(waited) <= 2  # the step that runs, and the count of it that comes late
     counts = [order.count(name) for name in "abc"]
     assert max(counts) - min(counts) <= 2
+
+
+def test_no_two_places_are_as_late(model):
+    """Else each of two could wait for the other."""
+    with closing(open_places(load(model), 3, 20)) as places:
+        assert len({places.take_place(0).served for _ in range(3)}) == 3
+
+
+def test_a_step_that_fails_takes_no_other_place_with_it(model, disc, expected):
+    """Where steps overwrite states, what the last place held there is gone too."""
+    stream = on_host_device(model)
+    step = stream.session.step
+
+    def fail(*arguments):
+        step(*arguments)
+        raise BackendError("the GPU is lost")
+
+    with closing(open_places(stream, 2, 20)) as places:
+        one, two = places.take_place(0), places.take_place(0)
+        one.step(disc[0])
+        two.step(disc[0])
+        one.step(disc[1])
+        stream.session.step = fail
+        with pytest.raises(BackendError, match="the GPU is lost"):
+            two.step(disc[1])
+        stream.session.step = step
+        for place, index in [(one, 2), (two, 1)]:
+            np.testing.assert_allclose(place.step(disc[index]), expected[index], atol=1e-6)

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import re
+import shutil
 import statistics
 import threading
 import time
@@ -14,11 +15,15 @@ import numpy as np
 import pytest
 from rtsp import RtspServer
 from serving import HOST, image_of, raw_map, result, serving, settings
+from websockets.exceptions import ConnectionClosed
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.postprocess import Look, render, to_grey
+from salema.runtime.serve import source_streams
+from salema.runtime.serve.source_streams import SourceStream
 from salema.runtime.sources.selection import Selection
+from salema.runtime.sources.source import Source
 
 NEXT = json.dumps({"type": "next"})
 
@@ -148,6 +153,9 @@ def test_a_new_look_is_drawn_anew_where_a_source_stands_still(model, small_clip)
         socket.send(NEXT)
         with pytest.raises(TimeoutError):
             socket.recv(0.3)  # the same look again: nothing new
+        socket.send(settings(opacity=1))
+        assert result(socket, 5)[1] == shown[1]  # and what was asked for is in the new look
+        socket.send(NEXT)
         goes_on.set()
         assert result(socket)[0]["frame"] > header["frame"]
 
@@ -193,3 +201,50 @@ def test_of_several_sources_one_may_fail(model, small_clip, tmp_path):
         assert one.ask("/api/sources/1/picture").status == 200
         assert one.ask("/readyz").status == 200
         assert one.notes == [broken["problem"]]
+
+
+def test_a_file_that_comes_later_is_found(model, small_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(source_streams, "_FIRST_WAIT_S", 0.05)
+    with serving(model, tmp_path / "late.mp4", small_clip) as one:
+        late = one.service.sources[0]
+        assert late.settled.wait(10)
+        assert (late.state, late.problem) == ("lost", f"{tmp_path / 'late.mp4'}: no such video file")
+        shutil.copy(small_clip, tmp_path / "part")
+        (tmp_path / "part").rename(tmp_path / "late.mp4")
+        deadline = time.monotonic() + 10
+        while late.state != "playing" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert (late.state, late.problem, late.source.name) == ("playing", "", "late")
+
+
+def test_a_source_that_is_over_ends_its_watchers_and_a_server_that_stops_says_come_again(
+    model, small_clip, monkeypatch
+):
+    monkeypatch.setenv("PATH", "")
+    with serving(model, "videotestsrc ! autovideosink", small_clip) as one:
+        over = one.service.sources[0]
+        assert over.settled.wait(10)
+        with one.connect("/api/sources/0/live") as socket, one.connect("/api/sources/1/live") as other:
+            socket.send(NEXT)
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(10)
+            assert closed.value.rcvd.code == 1000
+            assert over.problem.startswith(closed.value.rcvd.reason)
+            assert "gst-launch" in closed.value.rcvd.reason
+            one.stop.set()
+            other.send(NEXT)
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    other.recv(10)
+            assert closed.value.rcvd.code == 1012
+
+
+def test_a_frame_from_before_a_loss_does_not_end_it(served):
+    stream = served.service.sources[0].stream
+    one = SourceStream(Source("camera", "0", "camera0"), stream, Selection(), lambda _: None)
+    before_s = time.monotonic()
+    one._lost("camera0: lost")
+    one._playing(before_s)
+    assert (one.state, one.problem) == ("lost", "camera0: lost")
+    one._playing(time.monotonic())
+    assert (one.state, one.problem) == ("playing", "")

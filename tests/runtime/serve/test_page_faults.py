@@ -1,0 +1,69 @@
+"""The page where something is amiss: too fast, too silent, too far."""
+
+import time
+
+import cv2
+from pages import face, needs_chromium, pixels, wait_for_frame
+from playwright.sync_api import expect
+from serving import HOST, image_of, serving
+
+from salema.runtime.serve.limits import Limits
+
+pytestmark = needs_chromium
+
+
+def wait_until(page, true):
+    deadline = time.monotonic() + 15
+    while not true() and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert true()
+
+
+def test_a_still_image_follows_the_slider_to_its_end_and_then_rests(opened, model, tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), face(0.5))
+    with serving(model, limits=Limits(max_fps=5, idle_s=1.5)) as one:
+        page = opened(one)
+        page.locator("#file").set_input_files(tmp_path / "face.png")
+        wait_for_frame(page)
+        for opacity in (0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0):  # more than a second's worth
+            page.locator("[name=opacity]").fill(str(opacity))
+        wait_until(page, lambda: cv2.PSNR(pixels(page), face(0.5)) > 25)  # the frame alone
+        wait_until(page, lambda: one.service.metrics.streams._value.get() == 0)  # it was silent for too long
+        page.wait_for_timeout(1200)
+        expect(page.locator("#news")).to_be_empty()
+        assert one.service.metrics.streams._value.get() == 0  # it does not come again for nothing
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save map of face.png").click()
+        assert image_of(download.value.path().read_bytes()).ndim == 2
+        page.locator("[name=view]").select_option("side-by-side")
+        page.wait_for_function("() => document.querySelector('canvas').width === 640")
+
+
+def test_a_sentence_stays_beside_a_source_that_plays(opened, served, tmp_path):
+    (tmp_path / "words.png").write_bytes(b"no image")
+    cv2.imwrite(str(tmp_path / "face.png"), face(0.5))
+    page = opened(served)
+    wait_for_frame(page, 1)
+    page.locator("#file").set_input_files(tmp_path / "words.png")
+    expect(page.locator("#news")).to_have_text("This browser can't read words.png.")
+    wait_for_frame(page, int(page.locator("canvas").first.get_attribute("data-frame")) + 5)
+    expect(page.locator("#news")).to_have_text("This browser can't read words.png.")
+    page.locator("#file").set_input_files(tmp_path / "face.png")
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#camera")).to_be_focused()
+
+
+def test_a_server_that_does_not_answer_is_told(browser, served):
+    """The browser notes each request that fails as an error, so the page is opened here."""
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"http://{HOST}:{served.port}/")
+        wait_for_frame(page, 1)
+        context.set_offline(True)  # an open WebSocket goes on
+        expect(page.locator("#news")).to_have_text("The server does not answer; trying again.")
+        context.set_offline(False)
+        expect(page.locator("#news")).to_be_empty()
+    finally:
+        context.close()
