@@ -15,6 +15,7 @@ except ImportError:  # Windows, where nothing is removed for others
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = "salema-scratch-"
+_NO_LOCKS = -1
 
 
 @contextmanager
@@ -38,32 +39,38 @@ def sweep() -> None:
     """Removes the folders that killed processes of this user have left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         lock = _lock(folder)
-        if fcntl is not None and lock is not None:
+        if lock is not None and lock != _NO_LOCKS:  # else it may be in use
             shutil.rmtree(folder, ignore_errors=True)
         _unlock(lock)
 
 
 def _lock(folder: Path) -> int | None:
-    """Returns a handle that holds the folder until it is closed or the process ends; None if another one holds it."""
-    lock: int | None = -1
+    """Returns a handle that holds the folder until it is closed or the process ends.
+
+    None if another process holds it or it can't be opened, and `_NO_LOCKS` where there are no locks.
+    """
+    lock: int | None = _NO_LOCKS
     if fcntl is not None:
         lock = _flocked(folder)
     return lock
 
 
 def _flocked(folder: Path) -> int | None:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
+    try:  # no link, nor a FIFO, which would be waited for
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:  # it is gone, or another user's
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(handle)
         return None
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return _NO_LOCKS
     return handle
 
 
 def _unlock(lock: int | None) -> None:
-    if lock is not None and lock >= 0:
+    if lock is not None and lock != _NO_LOCKS:
         os.close(lock)

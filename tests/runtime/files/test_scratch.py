@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,3 +38,23 @@ with scratch_folder() as folder:
         assert list(tmp_path.iterdir()) == [mine]
         with scratch_folder() as other:
             assert set(tmp_path.iterdir()) == {mine, other}
+
+
+def test_a_fifo_or_a_link_of_such_a_name_is_left_alone(tmp_path):
+    (tmp_path / "kept").mkdir()
+    os.mkfifo(tmp_path / "salema-scratch-fifo")
+    (tmp_path / "salema-scratch-link").symlink_to(tmp_path / "kept")
+    before = set(tmp_path.iterdir())
+    with scratch_folder():
+        pass
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_where_there_are_no_locks_it_works_and_nothing_is_swept(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with scratch_folder() as mine, scratch_folder() as other:
+        assert set(tmp_path.iterdir()) == {mine, other}
+    assert list(tmp_path.iterdir()) == []
