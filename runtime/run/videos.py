@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
 from typing import TypeVar
 
 from salema.runtime.batching.stream_batch import USUAL_WAIT_MS, check_max_wait
@@ -142,15 +143,17 @@ def run_jobs(
         jobs: how many items at a time.
 
     Raises:
-        SalemaError: the model can't be opened for the first job.
+        SalemaError: the model can't be opened, as often as there are jobs.
     """
-    opened = [open_stream()]
+    opened = list[SaliencyStream]()
     try:
+        for _ in range(max(1, min(jobs, len(items)))):  # before any item is taken, which a failure would lose
+            opened.append(open_stream())
         if jobs == 1:
             for item in items:
                 yield item, _attempt(work, item, opened[0])
         else:
-            yield from _side_by_side(items, open_stream, opened, work, jobs)
+            yield from _side_by_side(items, opened, work)
     finally:
         for stream in opened:
             stream.close()
@@ -164,25 +167,19 @@ def _attempt(work: Callable[..., _Result], *arguments: object) -> _Result | Sale
 
 
 def _side_by_side(
-    items: Sequence[_Item],
-    open_stream: Callable[[], SaliencyStream],
-    opened: list[SaliencyStream],
-    work: Callable[[_Item, SaliencyStream], _Result],
-    jobs: int,
+    items: Sequence[_Item], opened: Sequence[SaliencyStream], work: Callable[[_Item, SaliencyStream], _Result]
 ) -> Iterator[tuple[_Item, _Result | SalemaError | OSError]]:
-    own, spare, lock = threading.local(), list(opened), threading.Lock()
+    own, spare = threading.local(), SimpleQueue[SaliencyStream]()
+    for stream in opened:
+        spare.put(stream)
+
+    def begin() -> None:
+        own.stream = spare.get()
 
     def run(item: _Item) -> _Result:
-        if not hasattr(own, "stream"):
-            with lock:
-                if spare:
-                    own.stream = spare.pop()
-                else:
-                    own.stream = open_stream()
-                    opened.append(own.stream)
         return work(item, own.stream)
 
-    with ThreadPoolExecutor(jobs, "video") as pool:
+    with ThreadPoolExecutor(len(opened), "video", begin) as pool:
         futures = {pool.submit(_attempt, run, item): item for item in items}
         try:
             for future in as_completed(futures):
