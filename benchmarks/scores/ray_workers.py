@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from salema.benchmarks.scores.workers import Pool
-from salema.runtime.errors import BackendError, UsageError
+from salema.runtime.errors import BackendError, UsageError, reason
 from salema.runtime.fleet.cluster import connected
 
 _FRAMES_A_JOB = 64  # a second of work: to give a task to another machine takes milliseconds
@@ -43,7 +43,8 @@ def cluster_workers(address: str, jobs: int | None, paths: Sequence[Path], opene
         raise BackendError("--ray: no node of the cluster has a CPU")
     cluster.check(nodes, paths)
     cores = sum(int(node.cores) for node in nodes)
-    pool = Pool(partial(_tasks, cluster.ray), _FRAMES_A_JOB, is_apart=True)
+    # All that is submitted may run at once, so --jobs is kept by submitting no more.
+    pool = Pool(partial(_tasks, cluster.ray), _FRAMES_A_JOB, is_apart=True, ahead=1)
     return {"jobs": max(2, jobs or cores), "pool": pool}  # 1 would be this process
 
 
@@ -69,12 +70,28 @@ def _settle(
         future.set_result(done.result())
     elif isinstance(error, ray.exceptions.RayTaskError):
         future.set_exception(error.cause)
+    elif not isinstance(error, _lost_with_a_worker(ray)):
+        future.set_exception(_no_answer(error))
     elif len(frames) > 1:
-        _Gathered(future, [start([frame]) for frame in frames])
+        try:
+            _Gathered(future, [start([frame]) for frame in frames])
+        except Exception as failure:  # noqa: BLE001 - the future would be waited for in vain
+            future.set_exception(_no_answer(failure))
     else:
         key, index, *_ = frames[0]
         why = f"{key}: frame {index + 1} was given up: its worker died {_MOST_RETRIES + 1} times"
         future.set_result(([None], {(key, index): why}))
+
+
+def _lost_with_a_worker(ray: Any) -> tuple[type[Exception], ...]:
+    """Returns the errors that tell that a worker or its node was lost."""
+    known = ray.exceptions
+    of_node = known.NodeDiedError, known.LocalRayletDiedError, known.ObjectLostError
+    return known.WorkerCrashedError, known.OutOfMemoryError, *of_node
+
+
+def _no_answer(error: BaseException) -> BackendError:
+    return BackendError(f"--ray: the cluster gives no more answers ({reason(error)}); look at it with: ray status")
 
 
 class _Gathered:

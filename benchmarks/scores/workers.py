@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 
 _FRAMES_A_JOB = 8  # for a process: handing over a job takes a tenth of a millisecond
-_AHEAD = 4  # jobs per worker that may wait
+_AHEAD = 4  # jobs per worker: some wait
 _DIE_WITH_PARENT = 1  # of prctl(2)
 
 
@@ -75,11 +75,13 @@ class Pool:
         opened: opens it for a function and a number of jobs; yields what submits arguments.
         at_a_time: how many frames to submit together.
         is_apart: whether they are other processes, where what the function changes is not seen here.
+        ahead: how many jobs per worker are submitted at a time, those that run included.
     """
 
     opened: Callable[[Callable[..., Any], int], AbstractContextManager[Callable[..., Future[Any]]]]
     at_a_time: int = 1
     is_apart: bool = False
+    ahead: int = _AHEAD
 
 
 @contextmanager
@@ -97,7 +99,7 @@ def working(work: Callable[..., Any], jobs: int, progress: Callable[[int], None]
     """
     pool = AT_ONCE if jobs == 1 else pool
     with pool.opened(work, jobs) as start:
-        workers = Workers(start, jobs * _AHEAD, progress, at_a_time=pool.at_a_time)
+        workers = Workers(start, jobs * pool.ahead, progress, at_a_time=pool.at_a_time)
         yield workers
     workers.check()
 

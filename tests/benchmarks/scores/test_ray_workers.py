@@ -13,6 +13,8 @@ from salema.benchmarks.maps.fixations import OtherFixations, Places
 from salema.benchmarks.metrics.protocols import find_protocol
 from salema.benchmarks.scores import ray_workers
 from salema.benchmarks.scores.cli import main
+from salema.runtime.errors import BackendError
+from salema.runtime.fleet.cluster import import_ray
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS]
 
@@ -57,31 +59,19 @@ def test_maps_that_a_model_makes_are_refused(cli, data):
     assert "--ray scores maps on disk: write them with salema-run --dataset --ray, and give --pred" in ran.err
 
 
-class CrashedError(Exception):
-    pass
-
-
-class FakeRay:
-    """Ray's exceptions."""
-
-    class exceptions:  # noqa: N801
-        class RayTaskError(Exception):
-            def __init__(self, cause):
-                self.cause = cause
-
-
 def settled(frames, kills):
     """What becomes of frames some of which kill their worker; and how often tasks were started."""
+    ray = import_ray()
     started = []
 
     def start(some):
         started.append(list(some))
         future, done = Future(), Future()
         if any(frame in kills for frame in some):
-            done.set_exception(CrashedError())
+            done.set_exception(ray.exceptions.WorkerCrashedError())
         else:
             done.set_result(([index for _, index in some], {}))
-        ray_workers._settle(FakeRay, future, some, start, done)
+        ray_workers._settle(ray, future, some, start, done)
         return future
 
     return start(frames).result(timeout=1), started
@@ -97,10 +87,34 @@ def test_of_frames_that_kill_their_worker_the_others_are_scored():
 
 
 def test_what_a_task_raises_is_raised_here():
+    ray = import_ray()
     future, done = Future(), Future()
-    done.set_exception(FakeRay.exceptions.RayTaskError(ValueError("no map")))
-    ray_workers._settle(FakeRay, future, [("v", 0), ("v", 1)], None, done)
+    done.set_exception(ray.exceptions.RayTaskError("_do", "Traceback", ValueError("no map"), "worker", 1, "10.0.0.1"))
+    ray_workers._settle(ray, future, [("v", 0), ("v", 1)], None, done)
     with pytest.raises(ValueError, match="no map"):
+        future.result(timeout=1)
+
+
+def test_a_cluster_that_is_lost_is_no_dead_worker():
+    ray = import_ray()
+    for error in (ray.exceptions.RaySystemError("the connection was lost"), ConnectionError("gone")):
+        future, done = Future(), Future()
+        done.set_exception(error)
+        ray_workers._settle(ray, future, [("v", 0), ("v", 1)], None, done)
+        with pytest.raises(BackendError, match=r"^--ray: the cluster gives no more answers \(.*(lost|gone)\)"):
+            future.result(timeout=1)
+
+
+def test_a_cluster_that_takes_no_more_tasks_is_not_waited_for():
+    ray = import_ray()
+
+    def refuse(_):
+        raise ConnectionError("gone")
+
+    future, done = Future(), Future()
+    done.set_exception(ray.exceptions.WorkerCrashedError())
+    ray_workers._settle(ray, future, [("v", 0), ("v", 1)], refuse, done)
+    with pytest.raises(BackendError, match="gone"):
         future.result(timeout=1)
 
 

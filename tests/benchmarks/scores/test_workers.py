@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from eval_maps import predict
 from synthetic import write_dataset
+
+from salema.benchmarks.scores.workers import Pool, working
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads do it")
 ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -177,3 +181,23 @@ print(can_fork())
 """
     ran = run(code, data[0].truth)
     assert ran.stdout == "True\n", ran.stderr
+
+
+def test_a_pool_may_take_no_more_jobs_than_its_workers():
+    started = []
+
+    def start(*_):
+        started.append(Future())
+        return started[-1]
+
+    pool = Pool(lambda *_: nullcontext(start), ahead=1)
+    with working(None, 2, lambda _: None, pool) as workers:
+        for _ in range(2):
+            workers.submit(1)
+        assert not workers._room.acquire(blocking=False)
+        started[0].set_result(None)
+        workers.submit(1)
+        assert len(started) == 3
+        assert not workers._room.acquire(blocking=False)
+        for future in started[1:]:
+            future.set_result(None)
