@@ -6,6 +6,7 @@ It needs no salema: pip install 'tritonclient[grpc]' opencv-python
 from __future__ import annotations
 
 import argparse
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def frames_of(video: str) -> Iterator[tuple[np.ndarray, bool]]:
     """Yields a video's frames, and whether each is the last one."""
     capture = cv2.VideoCapture(video)
     is_read, frame = capture.read()
+    if not is_read:
+        raise SystemExit(f"{video}: no such video, or none that OpenCV can read")
     while is_read:
         is_read, following = capture.read()
         yield frame, not is_read
@@ -63,11 +66,12 @@ def main() -> None:
     parser.add_argument("maps", type=Path, help="folder for the maps, 0001.png and so on")
     parser.add_argument("--url", default="localhost:8001", help="the server's gRPC port [default: %(default)s]")
     parser.add_argument("--model", default="salema")
-    parser.add_argument("--sequence", type=int, default=1, help="number of this stream, not 0 [default: %(default)s]")
+    parser.add_argument("--sequence", type=int, help="number of this stream, not 0 [default: a random one]")
     options = parser.parse_args()
     options.maps.mkdir(parents=True, exist_ok=True)
     with triton.InferenceServerClient(options.url) as client:
-        stream = Stream(client, options.model, options.sequence)
+        # A number that no other client has: two of one number would share a memory.
+        stream = Stream(client, options.model, options.sequence or secrets.randbits(62) + 1)
         stream.step(np.zeros((1, 1, 3), np.uint8), last=True)  # the server's first step is slow; a sequence of its own
         for number, (frame, last) in enumerate(frames_of(options.video), 1):
             saliency = stream.step(frame, last=last)

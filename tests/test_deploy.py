@@ -100,11 +100,12 @@ def test_the_unit_gives_the_camera_little():
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_names_versions_of_what_it_uses(path):
     workflow = yaml.safe_load(path.read_text("utf-8"))
-    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    jobs = [job for job in workflow["jobs"].values() if "steps" in job]  # others are whole workflows
+    used = [step["uses"] for job in jobs for step in job["steps"] if "uses" in step]
     assert used
     for action in used:
         assert re.search(r"@(v\d+(\.\d+)*|[0-9a-f]{40})$", action), action
-    assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
+    assert all(job["timeout-minutes"] for job in jobs)
 
 
 def test_a_release_may_do_no_more_than_it_does():
@@ -112,9 +113,17 @@ def test_a_release_may_do_no_more_than_it_does():
     assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` as true
     assert workflow["permissions"] == {}
     assert {name: job["permissions"] for name, job in workflow["jobs"].items()} == {
+        "tests": {"contents": "read"},
         "wheel": {"contents": "read"},
         "pypi": {"id-token": "write"},
         "image": {"contents": "read", "packages": "write"},
+    }
+    assert workflow["jobs"]["tests"]["uses"] == "./.github/workflows/ci.yml"
+    assert {name: job.get("needs") for name, job in workflow["jobs"].items()} == {
+        "tests": None,
+        "wheel": "tests",
+        "pypi": "wheel",
+        "image": "wheel",
     }
     built = {f"{name}.Dockerfile" for name in workflow["jobs"]["image"]["strategy"]["matrix"]["for"]}
     assert built <= {path.name for path in IMAGES}

@@ -51,3 +51,21 @@ def test_a_stream_that_was_idle_starts_anew(repository, frames):
         alone.reset()
         expected += [alone.step(frame) for frame in frames[2:]]
     np.testing.assert_allclose(seen, expected, atol=1e-6)
+
+
+def test_clients_without_a_number_share_no_memory(repository, tmp_path, frames, monkeypatch):
+    cv2.imwrite(str(tmp_path / "0.png"), frames[0])
+    with serving(repository() / "triton/salema") as (url, batcher):
+        arguments = [str(tmp_path / "%d.png"), str(tmp_path / "maps"), "--url", url]
+        monkeypatch.setattr(sys, "argv", [CLIENT, *arguments])
+        for _ in range(2):
+            runpy.run_path(CLIENT, run_name="__main__")
+    assert len(batcher.last_us) == 2
+    assert all(0 < sequence < 1 << 63 for sequence in batcher.last_us)
+
+
+def test_a_video_that_is_none_is_a_sentence(repository, tmp_path, monkeypatch):
+    with serving(repository() / "triton/salema") as (url, _):
+        monkeypatch.setattr(sys, "argv", [CLIENT, "absent.mp4", str(tmp_path / "maps"), "--url", url])
+        with pytest.raises(SystemExit, match=r"^absent\.mp4: no such video, or none that OpenCV can read$"):
+            runpy.run_path(CLIENT, run_name="__main__")
