@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from salema.runtime.cli.opening import Opening, tell_if_untrained
 from salema.runtime.cli.run_modes import DatasetChoice, bar_of
 from salema.runtime.cli.run_report import report_dataset
 from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, UsageError
-from salema.runtime.files.remote_path import is_remote
 from salema.runtime.fleet.cluster import Cluster, connected
-from salema.runtime.fleet.fleet import Fleet, Size, workers_that_fit
+from salema.runtime.fleet.fleet import Fleet
+from salema.runtime.fleet.size import Size, workers_that_fit
 from salema.runtime.fleet.worker import sent_model
-from salema.runtime.model_folder import look_up
+from salema.runtime.gpu.trt_library import KINDS
+from salema.runtime.model_folder import ModelFolder, look_up
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.output.map_size import MapSize, check_map_size
 from salema.runtime.run.dataset import VideoWork, run_everywhere
@@ -25,7 +27,8 @@ from salema.runtime.stopping import stop_requested
 from salema.runtime.telling import tell
 from salema.runtime.wording import counted
 
-_ON_CPU_ONLY = ("ncnn", "openvino", "openvino-bf16")
+_ON_GPU_ONLY = (*KINDS, "onnxruntime-tensorrt")
+_ON_EITHER = ("auto", "onnxruntime")
 
 
 def run_over_cluster(
@@ -48,16 +51,16 @@ def run_over_cluster(
     cores = _checked(choice, opening, map_size)
     model = look_up(opening.model)
     spec = read_spec(model.onnx_files()[0])
-    videos = replace(choice, source=_absolute(choice.source), target=_absolute(choice.target)).videos(spec.weights)
-    work, sent = VideoWork(resume, map_size), {"device": opening.device, "graphs": opening.graphs}
+    everywhere = replace(choice, source=choice.source.absolute(), target=choice.target.absolute())
+    videos, work = everywhere.videos(spec.weights), VideoWork(resume, map_size)
     with connected(address) as cluster:
-        size = _size(cluster, opening, cores, jobs)
+        size = _size(cluster, opening, model, cores, jobs)
         fitting = [node for node in cluster.nodes() if _fit(node.cores, node.gpus, size)]
-        shared = cluster.check(fitting, _seen(videos), _absolute(choice.target))
-        _announce(spec, size, min(size.workers, len(videos)), len(fitting))
-        sent |= {"backend": opening.backend, "threads": cores, "retune": opening.retune}
+        shared = cluster.check(fitting, _seen(videos), everywhere.target)
+        sent = sent_model(model, **_arguments(cluster, opening, size))
+        _announce(spec, cluster, size, min(size.workers, len(videos)), len(fitting))
         with stop_requested() as stop, bar_of(videos) as bar:
-            fleet = Fleet(cluster, size, sent_model(model, **sent), shared, bar.note)
+            fleet = Fleet(cluster, size, sent, shared, bar.note)
             summary = run_everywhere(
                 *(videos, fleet, work),
                 strict=strict,
@@ -77,21 +80,15 @@ def _checked(choice: DatasetChoice, opening: Opening, map_size: MapSize) -> int:
     return threads_for(1 if opening.threads is None else opening.threads)
 
 
-def _absolute(path: Path) -> Path:
-    """Returns a path that means the same in every process."""
-    return path if is_remote(path) else path.absolute()
-
-
 def _seen(videos: Sequence[FrameFolder]) -> list[Path]:
     """Returns files that every node must see: the first of the first video, and the last of the last."""
     return [video.film or video.frames[place] for video, place in ((videos[0], 0), (videos[-1], -1))]
 
 
-def _size(cluster: Cluster, opening: Opening, cores: int, jobs: int | None) -> Size:
-    """Returns how many workers there can be, and what each takes."""
+def _size(cluster: Cluster, opening: Opening, model: ModelFolder, cores: int, jobs: int | None) -> Size:
+    """Returns how many workers are asked for, and what each takes. More than fit wait until nodes are added."""
     nodes = cluster.nodes()
-    may_use_gpu = opening.device != "cpu" and opening.backend not in _ON_CPU_ONLY
-    gpus = int(may_use_gpu and any(node.gpus for node in nodes))
+    gpus = int(_wants_gpu(opening, model) and any(node.gpus for node in nodes))
     if opening.device == "cuda" and not gpus:
         raise BackendError("--device cuda: the cluster has no GPU that Ray knows of")
     fitting = workers_that_fit(cluster, cores, gpus)
@@ -100,15 +97,36 @@ def _size(cluster: Cluster, opening: Opening, cores: int, jobs: int | None) -> S
         raise BackendError(
             f"--threads {cores}: no node of the cluster has {counted(cores, 'CPU')}; the largest has {most:g}"
         )
-    return Size(min(fitting, jobs or fitting), cores, gpus)
+    if gpus and not all(node.gpus for node in nodes):
+        tell("note: nodes without a GPU are not used; --device cpu takes the CPUs of all")
+    return Size(jobs or fitting, cores, gpus)
+
+
+def _wants_gpu(opening: Opening, model: ModelFolder) -> bool:
+    """Whether each worker takes a GPU, so that nodes without one are not used."""
+    if opening.backend == "auto" and opening.device == "auto":
+        return model.is_engine or any(map(model.has_engine, KINDS.values()))
+    return opening.device == "cuda" or (opening.device == "auto" and opening.backend in _ON_GPU_ONLY)
+
+
+def _arguments(cluster: Cluster, opening: Opening, size: Size) -> dict[str, Any]:
+    """Returns the arguments of `load` for each worker: the CPU where Ray has GPUs, and gives it none."""
+    device, has_gpus = opening.device, any(node.gpus for node in cluster.nodes())
+    if has_gpus and not size.gpus and device == "auto" and opening.backend in _ON_EITHER:
+        device = "cpu"
+        tell("note: no GPU is used, as there is no engine; --device cuda takes the nodes with a GPU, and no others")
+    how = {"backend": opening.backend, "device": device, "graphs": opening.graphs}
+    return {**how, "threads": size.cores, "retune": opening.retune}
 
 
 def _fit(cores: float, gpus: float, size: Size) -> bool:
     return cores >= size.cores and gpus >= size.gpus
 
 
-def _announce(spec: ModelSpec, size: Size, workers: int, nodes: int) -> None:
+def _announce(spec: ModelSpec, cluster: Cluster, size: Size, workers: int, nodes: int) -> None:
     each = counted(size.cores, "core") + (" and a GPU" if size.gpus else "")
     where = f"{counted(workers, 'worker')} of {each}, {counted(nodes, 'node')}"
-    tell(f"{spec.architecture} {spec.precision} on Ray: {where}")
+    room = workers_that_fit(cluster, size.cores, size.gpus)
+    waiting = f"; {room} fit now, and the others wait for nodes" if workers > room else ""
+    tell(f"{spec.architecture} {spec.precision} on Ray: {where}{waiting}")
     tell_if_untrained(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -19,6 +20,7 @@ from salema.runtime.cpu import usable_cores
 from salema.runtime.errors import BackendError, MissingDependencyError, OutputError, SalemaError, UsageError, reason
 from salema.runtime.files.remote_path import is_remote
 from salema.runtime.files.whole_files import make_folder
+from salema.runtime.fleet.shared import Shared
 from salema.runtime.spec import salema_version
 
 LOCAL = "local"
@@ -26,47 +28,7 @@ LOCAL = "local"
 AUTO = "auto"
 """The address that RAY_ADDRESS gives, or that of the cluster that runs on this machine."""
 _ANSWER_S, _CHECK_S = 5.0, 120.0
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What every node must find as this machine does.
-
-    Attributes:
-        version: of salema.
-        read: files and folders that are read.
-        written: the folder that results go to, or None.
-        mark: a file in it that shows that it is this folder, and not another one of its name; None once that is known.
-    """
-
-    version: str
-    read: tuple[Path, ...]
-    written: Path | None = None
-    mark: str | None = None
-
-    def missing_here(self) -> str:
-        """Returns what this machine lacks, in words; empty if it lacks nothing."""
-        if (here := salema_version()) != self.version:
-            return f"has salema {here}, and the command was started with {self.version}; install the same version"
-        try:
-            for path in self.read:
-                if not path.exists():
-                    return f"can't see {path}; mount it there too, or name a place by URL, such as s3://bucket/folder"
-            if self.written is not None and not is_remote(self.written):
-                self._try_to_write(self.written)
-        except (SalemaError, OSError) as error:
-            return str(error) if isinstance(error, SalemaError) else reason(error)
-        return ""
-
-    def _try_to_write(self, folder: Path) -> None:
-        if not (folder / (self.mark or "")).exists():
-            raise OutputError(f"can't see {folder}; mount it there too, or name a place by URL")
-        trial = folder / f".salema-{secrets.token_hex(8)}"
-        try:
-            trial.touch()
-            trial.unlink()
-        except OSError as error:
-            raise OutputError(f"can't write to {folder} ({reason(error)})") from error
+_ADDRESS = re.compile(r"\bip[:=] ?([\da-fA-F.:]+[\da-fA-F])")
 
 
 @dataclass(frozen=True)
@@ -113,7 +75,7 @@ class Cluster:
             OutputError: the folder for results can't be written from here.
         """
         mark = None
-        if written is not None and not is_remote(written):
+        if written is not None and not is_remote(written):  # the nodes write to a URL, this machine does not
             make_folder(written)
             mark = f".salema-{secrets.token_hex(8)}"
         shared = Shared(salema_version(), tuple(read), written, mark)
@@ -143,6 +105,8 @@ class Cluster:
     def _answer(self, ref: Any) -> str:
         try:
             return str(self.ray.get(ref))
+        except self.ray.exceptions.RayTaskError as error:
+            return why_not_there(error)
         except self.ray.exceptions.RayError as error:  # a node that was lost just now can't begin: others will do
             return why_not_there(error) if is_without_salema(error) else ""
 
@@ -156,7 +120,25 @@ def why_not_there(error: Exception) -> str:
     """Returns in words why a task or worker could not begin on a node."""
     if is_without_salema(error):
         return f"salema is not installed there; install salema {salema_version()} for the Python that Ray runs in"
-    return f"can't begin ({reason(error).splitlines()[0]})"
+    return f"can't begin ({_last_line(error)})"
+
+
+def node_of(error: Exception) -> str:
+    """Returns the node that one of Ray's errors tells of, in words."""
+    found = _ADDRESS.search(str(error))
+    return f"node {found[1]}" if found else "a node"
+
+
+def node_here() -> str:
+    """Returns this node's `Node.name`."""
+    import ray  # noqa: PLC0415 - here it is installed
+
+    return f"{ray.util.get_node_ip_address()} ({socket.gethostname()})"
+
+
+def _last_line(error: Exception) -> str:
+    """Returns what went wrong: before it Ray tells where, in several lines."""
+    return str(error).strip().rpartition("\n")[2].strip() or type(error).__name__
 
 
 def _missing(shared: Shared) -> str:

@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from salema.runtime.errors import BackendError, SalemaError, VideoError
-from salema.runtime.fleet.cluster import Cluster, Shared, why_not_there
+from salema.runtime.errors import BackendError, SalemaError, UsageError
+from salema.runtime.fleet.cluster import Cluster, node_of, why_not_there
+from salema.runtime.fleet.losses import Losses
+from salema.runtime.fleet.shared import Shared
+from salema.runtime.fleet.size import Size, workers_that_fit
 from salema.runtime.fleet.trials import Trials
-from salema.runtime.fleet.worker import News, Opened, SentModel, Worker
+from salema.runtime.fleet.worker import Looked, News, Opened, SentModel, Worker
 from salema.runtime.run.dataset import Outcome, Told, VideoWork
 from salema.runtime.run.dataset_layouts import FrameFolder
 from salema.runtime.wording import counted
 
-_MOST_DEATHS = 3
-"""How often a video's worker may die: then the video is at fault."""
-_MOST_LOSSES = 10
-"""How often a video may be lost in all: a node that is lost is no video's fault."""
 _MOST_FAILED_STARTS = 3
 _TICK_S, _NEWS_S, _NEWS_A_SECOND = 0.2, 0.5, 200
 _PATIENCE_S, _CLOSE_S = 15.0, 5.0
-
-
-@dataclass(frozen=True)
-class Size:
-    """Which workers there are.
-
-    Attributes:
-        workers: the most at a time.
-        cores: CPUs of each, which its network's threads share.
-        gpus: GPUs of each, 0 or 1.
-    """
-
-    workers: int
-    cores: int
-    gpus: int = 0
 
 
 @dataclass(eq=False)
@@ -47,6 +31,7 @@ class _Member:
 
     actor: Any
     kind: str = ""
+    node: str = ""
     is_there: bool = False
     is_open: bool = False
     video: FrameFolder | None = None
@@ -75,10 +60,10 @@ class Fleet:
         self._idle: list[_Member] = []
         self._todo: deque[FrameFolder] = deque()
         self._ended: deque[tuple[FrameFolder, Outcome]] = deque()
-        self._deaths, self._losses = Counter[str](), Counter[str]()
+        self._losses = Losses()
         self._trials, self._runs_on, self._failed_starts = Trials[_Member](), set[str](), 0
         self._quiet_since_s: float | None = None
-        self._has_said_why = False
+        self._has_said_why, self._left_out = False, list[str]()
 
     def __call__(
         self, videos: Sequence[FrameFolder], work: VideoWork, told: Told, stop: threading.Event
@@ -87,7 +72,7 @@ class Fleet:
 
         Raises:
             BackendError: no worker can run here, or none is left.
-            SalemaError: the first worker can't open the model.
+            SalemaError: no worker can open the model.
         """
         self._work, self._told, self._stop = work, told, stop
         self._todo.extend(videos)
@@ -130,16 +115,17 @@ class Fleet:
             member, then = self._asked.pop(ref)
             try:
                 answer = self._ray.get(ref)
-            except self._ray.exceptions.RayActorError as error:
+            except self._ray.exceptions.RayTaskError:  # a fault of ours, not a lost worker
+                raise
+            except self._ray.exceptions.RayError as error:
                 self._lost(member, error)
             else:
                 then(member, answer)
 
-    def _looked(self, member: _Member, found: tuple[str, str]) -> None:
-        lack, member.kind = found
-        member.is_there = True
-        if lack:  # a node that joined later: the others were checked
-            self._leave_out(member, BackendError(f"a node {lack}"))
+    def _looked(self, member: _Member, found: Looked) -> None:
+        member.kind, member.node, member.is_there = found.kind, found.node, True
+        if found.lack:  # a node that joined later: the others were checked
+            self._leave_out(member, BackendError(f"node {found.node}: {found.lack}"))
             return
         if not self._is_auto or self._trials.may_open(member, member.kind):
             self._open(member)
@@ -152,6 +138,7 @@ class Fleet:
             self._leave_out(member, opened)
             return
         member.is_open, self._failed_starts = True, 0
+        self._tell_left_out()
         for other in self._trials.opened(member, member.kind, opened.trial):
             self._open(other)
         if not self._runs_on:
@@ -165,8 +152,12 @@ class Fleet:
         self._give(member)
 
     def _give(self, member: _Member) -> None:
-        """Gives a worker its next video."""
+        """Gives a worker its next video, unless its node can't fetch any while others can."""
         member.video, member.frames = None, 0
+        others = any(each.is_open and each.node != member.node for each in self._members)
+        if others and self._losses.is_cut_off(member.node):
+            self._leave_out(member, BackendError(f"node {member.node}: it can't fetch its videos, or send their maps"))
+            return
         if not self._todo:
             self._idle.append(member)
             return
@@ -187,10 +178,24 @@ class Fleet:
         for again in news.again:
             self._told.again(*again)
         if news.has_ended:
-            self._ended.append((member.video, news.outcome))
+            self._end(member, member.video, news.outcome)
             self._give(member)
         else:
             self._ask_news(member)
+
+    def _end(self, member: _Member, video: FrameFolder, outcome: Outcome) -> None:
+        """Takes what became of a video; one that could not be fetched is tried once more, by another node perhaps."""
+        if not self._losses.is_missed(video.name, member.node, outcome) or self._stop.is_set():
+            self._ended.append((video, outcome))
+            return
+        self._told.frames(-member.frames)
+        self._told.note(f"{video.name} is tried once more: {outcome}")
+        self._todo.append(video)
+        self._give_idle()
+
+    def _give_idle(self) -> None:
+        while self._todo and self._idle:
+            self._give(self._idle.pop())
 
     def _lost(self, member: _Member, error: Exception) -> None:
         """Takes the video back from a worker that has died or can't be reached, and takes another worker."""
@@ -199,42 +204,57 @@ class Fleet:
         if video is not None:
             self._told.frames(-member.frames)
             self._take_back(video, error)
-        elif not was_open:
-            self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS:
-                raise BackendError(f"{self._failed_starts} workers in turn could not begin: one {why_not_there(error)}")
         if self._stop.is_set():
             return
-        while self._todo and self._idle:
-            self._give(self._idle.pop())
-        if self._todo:
+        if was_open:
+            self._failed_starts = 0
+        else:
+            self._failed_starts += 1
+            self._could_not_begin(f"{node_of(error)}: {why_not_there(error)}")
+        self._give_idle()
+        if self._todo and self._failed_starts < _MOST_FAILED_STARTS:
             self._add()
 
     def _take_back(self, video: FrameFolder, error: Exception) -> None:
         is_of_node = isinstance(error, self._ray.exceptions.ActorUnavailableError) or "node has died" in str(error)
-        self._losses[video.name] += 1
-        self._deaths[video.name] += not is_of_node
+        given_up = self._losses.lost(video.name, str(error), with_node=is_of_node)
         if self._stop.is_set():
             self._ended.append((video, None))
-        elif self._deaths[video.name] >= _MOST_DEATHS or self._losses[video.name] >= _MOST_LOSSES:
-            times = self._losses[video.name]
-            memory = " (out of memory)" if "running low on memory" in str(error) else ""
-            self._ended.append((video, VideoError(f"given up: its worker died {times} times while it ran it{memory}")))
+        elif given_up is not None:
+            self._ended.append((video, given_up))
         else:
             what = "the node of a worker was lost" if is_of_node else "a worker died"
             self._told.note(f"{what} while it ran {video.name}; another one runs that from its start")
             self._todo.appendleft(video)
 
-    def _leave_out(self, member: _Member, error: SalemaError) -> None:
-        """Goes on without a worker, if there are others that work.
+    def _could_not_begin(self, why: str) -> None:
+        """Goes on without a worker that could not begin, if there are others or more are tried.
 
         Raises:
-            SalemaError: there are none.
+            BackendError: there are none.
+        """
+        if self._failed_starts >= _MOST_FAILED_STARTS and not self._members:
+            raise BackendError(f"{self._failed_starts} workers in turn could not begin; {why}")
+        self._tell_left_out(why)
+
+    def _leave_out(self, member: _Member, error: SalemaError) -> None:
+        """Goes on without a worker, if there are others.
+
+        Raises:
+            SalemaError: there are none, or it would be the same for all.
         """
         self._dismiss(member)
-        if not any(each.is_open for each in self._members):
+        if not self._members or isinstance(error, UsageError):
             raise error
-        self._say(f"a worker is left out: {error}")
+        self._tell_left_out(str(error) if member.node in str(error) else f"node {member.node}: {error}")
+
+    def _tell_left_out(self, *why: str) -> None:
+        """Tells once why workers are left out, as soon as one is open: before that it may be the end of the run."""
+        self._left_out += why
+        if any(member.is_open for member in self._members):
+            for sentence in dict.fromkeys(self._left_out):
+                self._say(f"a worker is left out: {sentence}")
+            self._left_out.clear()
 
     def _dismiss(self, member: _Member) -> None:
         self._members.remove(member)
@@ -260,7 +280,7 @@ class Fleet:
             return
         self._quiet_since_s = now_s
         if not workers_that_fit(self._cluster, self._size.cores, self._size.gpus):
-            raise BackendError(f"no node of the cluster has {counted(self._size.cores, 'CPU')} any more; go on later")
+            raise BackendError(f"no node of the cluster has {counted(self._size.cores, 'CPU')} any more; add one")
         if not self._has_said_why:
             self._has_said_why = True
             free = self._ray.available_resources().get("CPU", 0)
@@ -276,8 +296,3 @@ class Fleet:
         self._members.clear()
         self._idle.clear()
         self._asked.clear()
-
-
-def workers_that_fit(cluster: Cluster, cores: int, gpus: int) -> int:
-    """Returns how many workers the nodes that are alive could hold, whatever else they do now."""
-    return sum(int(min([node.cores // cores, *([node.gpus // gpus] if gpus else [])])) for node in cluster.nodes())

@@ -13,9 +13,10 @@ import cv2
 
 from salema.runtime import load
 from salema.runtime.backends.tuning import RECORD_FILE, installed, machine_kind
-from salema.runtime.errors import SalemaError
+from salema.runtime.errors import BackendError, SalemaError, reason
 from salema.runtime.files.scratch import scratch_folder, sweep
-from salema.runtime.fleet.cluster import Shared
+from salema.runtime.fleet.cluster import node_here
+from salema.runtime.fleet.shared import Shared
 from salema.runtime.model_folder import ModelFolder
 from salema.runtime.run.dataset import Outcome, VideoWork
 from salema.runtime.run.dataset_layouts import FrameFolder
@@ -65,6 +66,21 @@ class Opened:
     trial: bytes | None
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What a worker finds on its node.
+
+    Attributes:
+        lack: what the node lacks, in words; empty if it lacks nothing.
+        kind: the node's kind; the trial of `auto` holds for all nodes of a kind.
+        node: its `Node.name`.
+    """
+
+    lack: str
+    kind: str
+    node: str
+
+
 @dataclass
 class News:
     """What a worker has to tell since it was asked last.
@@ -94,9 +110,9 @@ class Worker:
         self._lock, self._news = threading.Lock(), News()
         self._failure: Exception | None = None
 
-    def look(self) -> tuple[str, str]:
-        """Returns what this node lacks, and its kind; the trial of `auto` holds for all nodes of a kind."""
-        return self._shared.missing_here(), machine_kind(installed(), self._threads)
+    def look(self) -> Looked:
+        """Returns what this worker finds before it opens the model."""
+        return Looked(self._shared.missing_here(), machine_kind(installed(), self._threads), node_here())
 
     def open(self, model: SentModel, trial: bytes | None) -> Opened | SalemaError:
         """Opens the model.
@@ -105,6 +121,12 @@ class Worker:
             model: the model.
             trial: the record of a trial on another machine of this kind; None makes one, if the backend is `auto`.
         """
+        try:
+            return self._opened(model, trial)
+        except (OSError, MemoryError) as error:
+            return error if isinstance(error, SalemaError) else _of_node(error)
+
+    def _opened(self, model: SentModel, trial: bytes | None) -> Opened | SalemaError:
         cv2.setNumThreads(self._threads)
         folder = self._open.enter_context(scratch_folder())
         for name, data in {**model.files, **({RECORD_FILE: trial} if trial else {})}.items():
@@ -128,8 +150,10 @@ class Worker:
         outcome: Outcome = None
         try:
             outcome = self._work(video, self._stream[0], self, self._stop)
-        except (SalemaError, OSError) as error:
+        except SalemaError as error:
             outcome = error
+        except (OSError, MemoryError) as error:
+            outcome = _of_node(error)
         except Exception as error:  # noqa: BLE001 - raised where the driver asks
             self._failure = error
         with self._lock:
@@ -168,3 +192,10 @@ class Worker:
         """Closes the model, and removes temporary files, those of killed workers of this node too."""
         self._open.close()
         sweep()
+
+
+def _of_node(error: OSError | MemoryError) -> BackendError:
+    """Returns a fault of this node, such as a full disk, in a sentence that names it."""
+    why = "too little memory" if isinstance(error, MemoryError) else reason(error)
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return BackendError(f"node {node_here()}: {where}{why}")

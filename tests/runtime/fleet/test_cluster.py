@@ -1,4 +1,4 @@
-"""Addresses where no cluster is, and what a node is asked for."""
+"""Addresses where no cluster is."""
 
 import socket
 import sys
@@ -7,8 +7,7 @@ import pytest
 from ray_cluster import RAY_WARNINGS
 
 from salema.runtime.cli.run import main
-from salema.runtime.fleet.cluster import Shared, import_ray
-from salema.runtime.spec import salema_version
+from salema.runtime.fleet.cluster import import_ray
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS]
 
@@ -90,17 +89,3 @@ def test_ray_is_for_a_dataset(cli):
     ran = cli(main, "video.mp4", "--ray")
     assert (ran.code, ran.err) == (2, "salema-run: --ray: for --dataset only; leave it out\n")
 
-
-def test_what_a_node_lacks(tmp_path):
-    (tmp_path / "mark").touch()
-    version, absent = salema_version(), tmp_path / "absent"
-    assert Shared(version, (tmp_path,), tmp_path, "mark").missing_here() == ""
-    assert Shared(version, (tmp_path, absent)).missing_here().startswith(f"can't see {absent}; mount it there too")
-    assert (
-        Shared(version, (), absent).missing_here() == f"can't see {absent}; mount it there too, or name a place by URL"
-    )
-    assert Shared(version, (), tmp_path, "other").missing_here().startswith(f"can't see {tmp_path}; mount it there too")
-    assert (
-        Shared("0.0.1", ()).missing_here().startswith(f"has salema {version}, and the command was started with 0.0.1")
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["mark"]
