@@ -22,6 +22,7 @@ __all__ = [
     "NewerModelError",
     "OutputError",
     "SalemaError",
+    "UnreachableError",
     "UsageError",
     "VerificationError",
     "VideoError",
@@ -51,6 +52,10 @@ class NewerModelError(ModelError):
 
 class VideoError(SalemaError, OSError):
     """A video that is missing, unreadable or empty."""
+
+
+class UnreachableError(VideoError):
+    """A place at a URL that this machine can't reach."""
 
 
 class MapError(SalemaError, ValueError):

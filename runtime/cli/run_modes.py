@@ -134,6 +134,8 @@ def run_over_dataset(
     check_map_size(map_size)
     with Announced(_shared(opening, jobs)) as open_stream:
         videos = choice.videos(open_stream.ahead().weights)
+        if is_remote(choice.target):
+            choice.target.check_writable()
         with stop_requested() as stop, bar_of(videos) as bar:
             summary = run_dataset(
                 videos,

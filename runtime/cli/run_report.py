@@ -140,6 +140,9 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
         tell(f"note: {note}")
     for name, error in summary.failed.items():
         tell(f"salema-run: {name}: {error}")
+    if summary.cut_off:
+        tell(f"salema-run: {summary.cut_off}; go on with --resume")
+        raise SystemExit(1)
     if summary.interrupted:
         tell("salema-run: interrupted; go on with --resume")
         raise SystemExit(INTERRUPTED_EXIT_CODE)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
-from typing import Any, BinaryIO, cast
+from typing import Any, TypeGuard, cast
 
-from salema.runtime.errors import MissingDependencyError, SalemaError, UsageError, VideoError, reason
+from salema.runtime.errors import (
+    MissingDependencyError,
+    OutputError,
+    SalemaError,
+    UnreachableError,
+    UsageError,
+    reason,
+)
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _LOCAL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://)[^/]*:[^/]*@")
+_WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"}
 
 
 def as_path(text: str) -> Path:
@@ -23,27 +33,42 @@ def as_path(text: str) -> Path:
     Raises:
         UsageError: no file system goes by this URL.
         MissingDependencyError: fsspec, or its package for this URL, is not installed.
+        UnreachableError: a server that is connected to at once can't be reached.
     """
-    if not (url := _URL.match(text)):
+    if not _URL.match(text):
         return Path(text)
     if local := _LOCAL.match(text):
         return Path(text[local.end() :])
+    path = _opened(text)[1].rstrip("/")
+    return cast("Path", RemotePath(_Store(text.rstrip("/"), path), path))
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """Returns fsspec's file system for a URL, and the path in it; see `as_path`."""
+    shown, scheme = _LOGIN.sub("", url), url.partition("://")[0]
     try:
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - only URLs need it
+        from fsspec.core import get_filesystem_class, url_to_fs  # noqa: PLC0415 - only URLs need it
     except ImportError:
-        raise MissingDependencyError(f"{text}: needs fsspec; install it with: pip install 'salema[urls]'") from None
+        raise MissingDependencyError(f"{shown}: needs fsspec; install it with: pip install 'salema[urls]'") from None
     try:
-        files, path = url_to_fs(text, use_listings_cache=False)  # others may write there meanwhile
+        get_filesystem_class(scheme)
     except ImportError as error:
-        raise MissingDependencyError(f"{url[0]}: {reason(error)}, on each machine that runs") from None
+        raise MissingDependencyError(f"{scheme}://: {reason(error)}, on each machine that runs") from None
     except ValueError as error:
-        raise UsageError(f"{text}: no file system that fsspec knows ({reason(error)})") from None
-    return cast("Path", RemotePath(files, path.rstrip("/")))
+        raise UsageError(f"{shown}: no file system that fsspec knows ({reason(error)})") from None
+    with remote_errors(shown):
+        found: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)  # others may write there meanwhile
+    return found
 
 
-def is_remote(path: object) -> bool:
+def is_remote(path: object) -> TypeGuard[RemotePath]:
     """Whether a path is a `RemotePath`."""
     return isinstance(path, RemotePath)
+
+
+def location(path: Path | RemotePath) -> str:
+    """Returns what `as_path` takes: for a URL all of it, its password too, so it is for no message."""
+    return path.url if isinstance(path, RemotePath) else str(path)
 
 
 @contextmanager
@@ -51,7 +76,7 @@ def remote_errors(where: object) -> Iterator[None]:
     """Makes one sentence of whatever a file system raises.
 
     Raises:
-        VideoError: the file system raised something.
+        UnreachableError: the file system raised something.
     """
     try:
         yield
@@ -59,22 +84,81 @@ def remote_errors(where: object) -> Iterator[None]:
         raise
     except Exception as error:  # each file system has errors of its own
         why = f"{where}: can't be reached ({reason(error)}); check the URL and this machine's keys"
-        raise VideoError(why) from error
+        raise UnreachableError(why) from error
+
+
+@contextmanager
+def reading(path: Path | RemotePath) -> Iterator[Callable[[int, int], bytes]]:
+    """Yields a function that reads a file's bytes from a start to an end, and at a URL no others.
+
+    An open file of an object store would fetch 50 MB ahead.
+    """
+    if isinstance(path, RemotePath):
+        yield path.read_part
+        return
+    with path.open("rb") as file:
+
+        def read(start: int, end: int) -> bytes:
+            file.seek(start)
+            return file.read(end - start)
+
+        yield read
+
+
+def unlisted(path: Path | RemotePath) -> Path:
+    """Returns a path without what a listing, made elsewhere perhaps, said of it."""
+    return cast("Path", replace(path, entry=None) if isinstance(path, RemotePath) else path)
 
 
 @dataclass(frozen=True)
+class _Store:
+    """A file system, by the URL of a place in it and that place's path.
+
+    Only these go to other machines: each opens it anew, with its own keys.
+    """
+
+    url: str
+    path: str
+
+    @cached_property
+    def files(self) -> Any:
+        return _opened(self.url)[0]
+
+    def __reduce__(self) -> tuple[type[_Store], tuple[str, str]]:
+        return _Store, (self.url, self.path)
+
+
+@dataclass(frozen=True, eq=False)
 class RemotePath:
-    """A file or folder; equal if file system and path are.
+    """A file or folder; equal if the URLs are.
 
     Attributes:
-        files: fsspec's file system.
+        store: the file system.
         path: the path in it, without the protocol.
         entry: what a listing said of it (`type`, `size`); None if it was not listed.
     """
 
-    files: Any
+    store: _Store
     path: str
     entry: tuple[str, int] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    @property
+    def files(self) -> Any:
+        """The file system."""
+        return self.store.files
+
+    @property
+    def url(self) -> str:
+        """The URL with its password, if it has one."""
+        if self.path == self.store.path or self.path.startswith(f"{self.store.path}/"):
+            return f"{self.store.url}{self.path[len(self.store.path) :]}"
+        return str(self.files.unstrip_protocol(self.path))
 
     @cached_property
     def _pure(self) -> PurePosixPath:
@@ -113,7 +197,7 @@ class RemotePath:
         return replace(self, path=f"{self.path}/{name}", entry=None)
 
     def __str__(self) -> str:
-        return str(self.files.unstrip_protocol(self.path))
+        return _LOGIN.sub("", self.url)
 
     def exists(self) -> bool:
         """See `Path`."""
@@ -136,10 +220,10 @@ class RemotePath:
             size = self.entry[1] if self.entry else self.files.size(self.path)
         return SimpleNamespace(st_size=size)
 
-    def open(self, mode: str = "rb") -> BinaryIO:
-        """See `Path`."""
+    def read_part(self, start: int, end: int) -> bytes:
+        """Reads bytes of a file; `end` is beyond `start`, and at most the file's size."""
         with remote_errors(self):
-            return cast("BinaryIO", self.files.open(self.path, mode))
+            return bytes(self.files.cat_file(self.path, start=start, end=end))
 
     def read_text(self, encoding: str) -> str:
         """See `Path`."""
@@ -157,3 +241,29 @@ class RemotePath:
             path = each["name"].rstrip("/")
             if path != self.path:  # some stores keep an empty object for the folder itself
                 yield replace(self, path=path, entry=(each["type"], each["size"] or 0))
+
+    def absolute(self) -> RemotePath:
+        """See `Path`."""
+        return self
+
+    def mkdir(self) -> None:
+        """Makes this folder and its parents where there are folders; a store of objects would make a bucket."""
+        if self.store.url.partition("://")[0].lower() not in _WITHOUT_FOLDERS:
+            self.files.makedirs(self.path, exist_ok=True)
+
+    def check_writable(self) -> None:
+        """Writes a small file to this folder and removes it: before long work, so that the work is not lost.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        trial = self / f".salema-{secrets.token_hex(8)}"
+        try:
+            self.mkdir()
+            self.files.pipe_file(trial.path, b"salema")
+            self.files.rm_file(trial.path)
+        except SalemaError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            advice = "check the URL, and that this machine's keys may write and delete there"
+            raise OutputError(f"{self}: can't be written ({reason(error)}); {advice}") from error

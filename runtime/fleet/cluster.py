@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from salema.runtime.cpu import usable_cores
-from salema.runtime.errors import BackendError, MissingDependencyError, OutputError, SalemaError, UsageError, reason
+from salema.runtime.errors import BackendError, MissingDependencyError, OutputError, UsageError, reason
 from salema.runtime.files.remote_path import is_remote
 from salema.runtime.files.whole_files import make_folder
 from salema.runtime.fleet.shared import Shared
@@ -131,9 +131,7 @@ def node_of(error: Exception) -> str:
 
 def node_here() -> str:
     """Returns this node's `Node.name`."""
-    import ray  # noqa: PLC0415 - here it is installed
-
-    return f"{ray.util.get_node_ip_address()} ({socket.gethostname()})"
+    return f"{import_ray().util.get_node_ip_address()} ({socket.gethostname()})"
 
 
 def _last_line(error: Exception) -> str:

@@ -58,9 +58,14 @@ class MapSink(StackedSink):
     def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
         """See `Sink`."""
         names = {self._name_of(number) for number in range(1, self._count + 1)}
-        others = sum(path.name not in names for path in self._folder.glob("*.png"))
-        more = counted(others, "PNG file")
-        return [f"{self._folder} also holds {more} that this run did not write"] if others else []
+        return others_beside(self._folder, names)
+
+
+def others_beside(folder: Path, names: set[str]) -> list[str]:
+    """Returns a sentence if a folder holds other PNG files than those of these names."""
+    others = sum(path.suffix == ".png" and path.name not in names for path in folder.iterdir())
+    more = counted(others, "PNG file")
+    return [f"{folder} also holds {more} that this run did not write"] if others else []
 
 
 class NpzSink(StackedSink):

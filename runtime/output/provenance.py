@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import ModelError
-from salema.runtime.files.remote_path import as_path
+from salema.runtime.files.remote_path import as_path, reading
 from salema.runtime.files.whole_files import sha256_of, write_bytes
 from salema.runtime.spec import salema_version
 from salema.runtime.wording import counted
@@ -217,7 +217,8 @@ def video_facts(path: Path) -> dict[str, Any]:
     """See `source_facts`."""
     size = digest = None
     with suppress(OSError):
-        size, digest = path.stat().st_size, _sampled(path)
+        size = path.stat().st_size
+        digest = _sampled(path, size)
     return {"kind": "video", "name": path.name, "bytes": size, "sha256_of_samples": digest}
 
 
@@ -230,12 +231,13 @@ def frames_facts(images: Sequence[Path]) -> dict[str, Any]:
     return {"kind": "images", "images": len(images), "sha256_of_names_and_sizes": digest}
 
 
-def _sampled(path: Path) -> str:
+def _sampled(path: Path, size: int) -> str:
     """Hashes a file of up to 64 MiB whole, and of a larger one evenly spaced pieces of 64 MiB in all."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        step = max((path.stat().st_size - _SAMPLE_BYTES) / (_SAMPLES - 1), _SAMPLE_BYTES)
-        for index in range(_SAMPLES):
-            file.seek(round(index * step))
-            digest.update(file.read(_SAMPLE_BYTES))
+    step = max((size - _SAMPLE_BYTES) / (_SAMPLES - 1), _SAMPLE_BYTES)
+    starts = (round(index * step) for index in range(_SAMPLES))
+    with reading(path) as read:
+        for start in starts:
+            if start < size:
+                digest.update(read(start, min(start + _SAMPLE_BYTES, size)))
     return digest.hexdigest()

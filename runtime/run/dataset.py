@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -66,6 +66,7 @@ class DatasetSummary:
         stopped: whether a failure ended the run (`strict`). Videos that were running are unfinished.
         again: with `--resume`, why a video that had all its maps was run again, by the video's name.
         notes: other sentences for the user.
+        cut_off: why the run ended before all videos were done, other than by them; empty if it did not.
     """
 
     videos: int
@@ -76,6 +77,7 @@ class DatasetSummary:
     stopped: bool = False
     again: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cut_off: str = ""
 
 
 def run_dataset(
@@ -139,11 +141,11 @@ def run_everywhere(
         notify: called with a sentence if a video with all its maps is run again.
 
     Raises:
-        SalemaError: see `RunAll`.
+        SalemaError: see `RunAll`, if that is so before any video is done.
     """
     stop, progress = stop or threading.Event(), progress or (lambda *_: None)
-    results, told, is_stopped = list[tuple[str, Outcome]](), _Told(progress, notify), False
-    for video, result in run_all(videos, work, told, stop):
+    results, told, is_stopped, cut_off = list[tuple[str, Outcome]](), _Told(progress, notify), False, list[str]()
+    for video, result in _until_cut_off(run_all(videos, work, told, stop), cut_off):
         results.append((video.name, result))
         if result == "skipped":
             progress(1, len(video.frames))
@@ -153,7 +155,23 @@ def run_everywhere(
             is_stopped = True
             stop.set()
     is_interrupted = stop.is_set() and not is_stopped
-    return _summed_up(results, told, len(videos), is_interrupted=is_interrupted, is_stopped=is_stopped)
+    summary = _summed_up(results, told, len(videos), is_interrupted=is_interrupted, is_stopped=is_stopped)
+    return replace(summary, cut_off="".join(cut_off))
+
+
+def _until_cut_off(
+    ended: Iterator[tuple[FrameFolder, Outcome]], cut_off: list[str]
+) -> Iterator[tuple[FrameFolder, Outcome]]:
+    """Yields what has ended; an error after the first one ends that, and is kept, so that the others are summed up."""
+    has_begun = False
+    try:
+        for each in ended:
+            has_begun = True
+            yield each
+    except SalemaError as error:
+        if not has_begun:
+            raise
+        cut_off.append(str(error))
 
 
 class _Told:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.files.natural import by_name
-from salema.runtime.files.remote_path import is_remote
+from salema.runtime.files.remote_path import is_remote, location
 from salema.runtime.sources.source import IMAGES, VIDEOS, Source
 
 DATASETS = ("DHF1K", "Hollywood-2", "UCF-sports", "other")
@@ -48,7 +48,7 @@ class FrameFolder:
     def source(self) -> Source:
         """The source to play. A video file may hold a few frames more or less than its header says."""
         if self.film is not None:
-            return Source("video", str(self.film), self.name, of_dataset=True)
+            return Source("video", location(self.film), self.name, of_dataset=True)
         return Source("images", str(self.frames[0].parent), self.name, self.frames, of_dataset=True)
 
     @property
@@ -103,7 +103,7 @@ def list_videos(
 
     Raises:
         UsageError: see `check_dataset`.
-        VideoError: the folder doesn't exist, or holds no such video.
+        VideoError: the folder doesn't exist, or holds no such video, or two whose maps would be in one folder.
     """
     check_dataset(dataset, naming=naming, start=start, end=end)
     root = _root(dataset, source)
@@ -117,6 +117,18 @@ def list_videos(
         videos = [replace(named(naming, film.stem, film_frames(film)), film=film) for film in wanted]
     if not videos:
         raise VideoError(f"{root}: holds none of the {dataset} videos asked for (expected: {_PLACES[dataset]})")
+    return _each_in_its_own(videos)
+
+
+def _each_in_its_own(videos: list[FrameFolder]) -> list[FrameFolder]:
+    """Returns the videos; refuses two videos of one number, such as 1 and 0001, or 001.AVI and 001.mp4."""
+    taken: dict[Path, FrameFolder] = {}
+    for video in videos:
+        if (other := taken.setdefault(video.folder, video)) is not video:
+            names = " and ".join(each.film.name if each.film else each.name for each in (other, video))
+            raise VideoError(
+                f"{names}: their maps would be in one folder, {video.folder}; rename or remove one of them"
+            )
     return videos
 
 
@@ -149,8 +161,9 @@ def film_frames(film: Path) -> tuple[Path, ...]:
 
     One also for a video at a URL, which is counted when it is fetched.
     """
+    first = film / _COUNTED.format(1)
     if is_remote(film):
-        return (film / _COUNTED.format(1),)
+        return (first,)
     from salema.runtime.video.video_reader import VideoReader  # noqa: PLC0415 - scoring maps needs no PyAV
 
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from salema.runtime.errors import SalemaError
 from salema.runtime.files.remote_path import is_remote, remote_errors
 from salema.runtime.files.scratch import scratch_folder
+from salema.runtime.output.map_sinks import others_beside
 from salema.runtime.output.provenance import NAME
 from salema.runtime.run.dataset_layouts import FrameFolder, film_frames
 from salema.runtime.run.summary import Summary
@@ -41,7 +42,8 @@ def run_at_home(video: FrameFolder, run: Run) -> Summary | None:
         except SalemaError as error:
             raise type(error)(_renamed(str(error), places)) from error
         if summary is not None and summary.ended_by is None and is_remote(target):
-            _send(local.folder, target)
+            notes = _send(local.folder, target)
+            summary = replace(summary, notes=(*summary.notes, *notes))
         return summary and _with_urls(summary, places)
 
 
@@ -77,13 +79,18 @@ def _fetched(video: FrameFolder, folder: Path) -> FrameFolder:
     return replace(video, film=here[0], frames=frames, maps=maps)
 
 
-def _send(folder: Path, target: Any) -> None:
-    """Sends the maps in a folder, and then their record. An older record goes first: it describes other maps."""
+def _send(folder: Path, target: Any) -> list[str]:
+    """Sends the maps in a folder, and then their record. An older record goes first: it describes other maps.
+
+    Returns:
+        A sentence if other maps are there already, as of an earlier run with more frames.
+    """
     maps = sorted(path for path in folder.iterdir() if path.name != NAME)
     with remote_errors(target):
         record = (target / NAME).path
         if target.files.exists(record):
             target.files.rm_file(record)
-        target.files.makedirs(target.path, exist_ok=True)
+        target.mkdir()
         target.files.put([str(path) for path in maps], [(target / path.name).path for path in maps])
         target.files.put_file(str(folder / NAME), record)
+    return others_beside(target, {path.name for path in maps})

@@ -22,7 +22,8 @@ from typing import Any
 from salema.benchmarks.studies.common import write_by_cpu
 from salema.runtime import load
 from salema.runtime.fleet.cluster import Cluster, connected
-from salema.runtime.fleet.fleet import Fleet, Size
+from salema.runtime.fleet.fleet import Fleet
+from salema.runtime.fleet.size import Size
 from salema.runtime.fleet.worker import sent_model
 from salema.runtime.model_folder import look_up
 from salema.runtime.run.dataset import VideoWork, run_dataset, run_everywhere

@@ -29,7 +29,10 @@ def sized(tmp_path):
 
 def test_a_model_without_an_engine_takes_the_cores_of_all_nodes(sized, capsys):
     assert sized(CPU, GPU) == (Size(12, 1, 0), "cpu")
-    assert "note: no GPU is used, as there is no engine; --device cuda takes the nodes with a GPU" in capsys.readouterr().err
+    assert (
+        "note: no GPU is used, as there is no engine; --device cuda takes the nodes with a GPU"
+        in capsys.readouterr().err
+    )
     assert sized(CPU, GPU, device="cpu") == (Size(12, 1, 0), "cpu")
     assert sized(CPU, CPU) == (Size(8, 1, 0), "auto")
     assert sized(CPU, GPU, backend="ncnn") == (Size(12, 1, 0), "auto")

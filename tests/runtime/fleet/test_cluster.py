@@ -88,4 +88,3 @@ def test_without_ray_the_sentence_says_what_to_install(cli, arguments, monkeypat
 def test_ray_is_for_a_dataset(cli):
     ran = cli(main, "video.mp4", "--ray")
     assert (ran.code, ran.err) == (2, "salema-run: --ray: for --dataset only; leave it out\n")
-

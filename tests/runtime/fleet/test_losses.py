@@ -80,8 +80,9 @@ VIDEO = video("v")
 @pytest.fixture
 def fleet(monkeypatch):
     cluster = SimpleNamespace(ray=Answers(), nodes=list)
-    made = Fleet(cluster, Size(2, 1), SimpleNamespace(arguments={"backend": "ncnn"}), None, lambda text: said.append(text))
-    said = made.said = []
+    said = []
+    made = Fleet(cluster, Size(2, 1), SimpleNamespace(arguments={"backend": "ncnn"}), None, said.append)
+    made.said = said
     counts = made.counts = []
     made._told = SimpleNamespace(note=said.append, frames=counts.append)
     made._work, made._stop = None, threading.Event()
@@ -97,7 +98,8 @@ def member_of(fleet, node="n1", *, is_open=True, runs=None):
 
 
 def answer(fleet, member, given, then):
-    fleet._asked = {given if isinstance(given, Exception) else Given(given): (member, then)}
+    is_raised = isinstance(given, import_ray().exceptions.RayError)
+    fleet._asked = {given if is_raised else Given(given): (member, then)}
     asked, fleet._ask = fleet._ask, lambda *_: None  # what it asks next stays unanswered
     try:
         fleet._take_answers()
@@ -141,7 +143,9 @@ def test_frames_that_are_done_again_are_taken_back(fleet):
 
 
 def test_a_fault_of_ours_is_raised_as_it_is(fleet):
-    fault = raised("RayTaskError", "news", "Traceback ...", KeyError("x"), "worker", 1, "10.0.0.1").as_instanceof_cause()
+    fault = raised(
+        "RayTaskError", "news", "Traceback ...", KeyError("x"), "worker", 1, "10.0.0.1"
+    ).as_instanceof_cause()
     with pytest.raises(KeyError):
         answer(fleet, member_of(fleet, runs=VIDEO), fault, fleet._heard)
 

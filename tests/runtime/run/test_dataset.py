@@ -15,9 +15,11 @@ from salema.runtime import load
 from salema.runtime.cli import opening as cli_opening
 from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run import main
+from salema.runtime.cli.run_report import report_dataset
 from salema.runtime.errors import BackendError, UsageError
-from salema.runtime.run.dataset import is_finished, run_dataset
+from salema.runtime.run.dataset import VideoWork, is_finished, run_dataset, run_everywhere
 from salema.runtime.run.dataset_layouts import list_videos
+from salema.runtime.run.summary import Summary
 from salema.runtime.sources.image_reader import read_image
 
 
@@ -227,3 +229,23 @@ def test_a_model_that_cannot_be_opened_is_one_error(tmp_path):
         run_dataset(videos, refuse, jobs=4)
     with pytest.raises(UsageError, match="not one of"):
         list_videos("nothing", tmp_path, tmp_path, "w")
+
+
+def test_a_run_that_is_cut_off_is_summed_up_first(tmp_path, capsys):
+    for name in "ab":
+        write_frames(tmp_path / "src" / name, numbered(2))
+    videos = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
+
+    def run_all(videos, *_):
+        yield videos[0], Summary(2, 2, 1.0, 2.0, {}, None, 0, 0, 0.0, 0, interrupted=False, error=None)
+        raise BackendError("no node is left")
+
+    summary = run_everywhere(videos, run_all, VideoWork(resume=False, map_size="network"))
+    assert (summary.videos, summary.frames, summary.cut_off) == (1, 2, "no node is left")
+    with pytest.raises(SystemExit) as ended:
+        report_dataset(summary, 2, tmp_path / "dst", as_json=False)
+    assert ended.value.code == 1
+    assert capsys.readouterr() == (
+        f"1 of 2 videos, 2 maps -> {tmp_path}/dst\n",
+        "salema-run: no node is left; go on with --resume\n",
+    )

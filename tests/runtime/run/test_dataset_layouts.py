@@ -105,3 +105,21 @@ def test_videos_are_found_in_testing(tmp_path, inner, dataset):
     (tmp_path / "src/training").mkdir()
     (video,) = list_videos(dataset, tmp_path / "src", tmp_path / "dst", "w")
     assert video.frames == (tmp_path / "src" / inner / "v/images/1.png",)
+
+
+@pytest.mark.parametrize("naming", ["published", "groundtruth"])
+def test_two_videos_of_one_number_are_refused(tmp_path, naming):
+    for name in ("1", "0001", "2"):
+        write_frames(tmp_path / "src/frames" / name, numbered(1))
+    with pytest.raises(
+        VideoError, match=r"^(1 and 0001|0001 and 1): their maps would be in one folder, .*/0001; rename"
+    ):
+        list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w", naming=naming)
+
+
+def test_two_video_files_of_one_number_are_refused(tmp_path):
+    (tmp_path / "src/video").mkdir(parents=True)
+    for name in ("001.AVI", "001.mp4"):
+        (tmp_path / "src/video" / name).touch()
+    with pytest.raises(VideoError, match=r"^001\.AVI and 001\.mp4: their maps would be in one folder"):
+        list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w")
