@@ -79,14 +79,15 @@ gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed)) links
 	touch $@
 
 # The weights that ship, made anew from photographs with fixations in DATA. First single photographs, at half size and
-# whole, then clips made of them, in which the coefficient is learned. The runs are kept in RUN.
+# whole, then clips made of them, in which the coefficient is learned. The runs are kept in RUN: what was begun goes on.
 RUN ?= train-nano
 TRAIN = $(BIN)/salema-train --dataset photographs --src $(DATA) --device cpu
+BEGUN = $(if $(wildcard $(RUN)/$(1)/settings.json),--resume) -o $(RUN)/$(1)
 train-nano: $(INSTALLED)
 	$(if $(DATA),,$(error give the folder of photographs and fixations: make train-nano DATA=osie))
-	$(TRAIN) --width 1/8 --clip-frames 1 --batch 10 --epochs 140 --until 60 --half-size 0.9 --validate-every 5 --seed 1 -o $(RUN)/half
-	$(TRAIN) --init $(RUN)/half/best.pt --clip-frames 1 --batch 10 --epochs 14 --half-size 0 --lr 5e-4 --weight-decay 0.05 --validate-every 2 --seed 2 -o $(RUN)/whole
-	$(TRAIN) --init $(RUN)/whole/best.pt --clip-frames 8 --batch 4 --epochs 2 --half-size 0 --lr 1e-4 --weight-decay 0.05 --average 0.99 --seed 3 -o $(RUN)/clips
+	$(TRAIN) --width 1/8 --clip-frames 1 --batch 10 --epochs 140 --until 60 --half-size 0.9 --validate-every 5 --seed 1 $(call BEGUN,half)
+	$(TRAIN) --init $(RUN)/half/best.pt --clip-frames 1 --batch 10 --epochs 14 --half-size 0 --lr 5e-4 --weight-decay 0.05 --validate-every 2 --seed 2 $(call BEGUN,whole)
+	$(TRAIN) --init $(RUN)/whole/best.pt --clip-frames 8 --batch 4 --epochs 2 --half-size 0 --lr 1e-4 --weight-decay 0.05 --average 0.99 --seed 3 $(call BEGUN,clips)
 	$(BIN)/python -m salema.training.shipping.ship $(RUN)/clips nano
 
 clips: $(INSTALLED)

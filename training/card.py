@@ -15,26 +15,29 @@ from salema.training.trainer import Task
 CARD = "README.md"
 
 
-def write_card(folder: Path, settings: dict[str, Any], task: Task) -> None:
-    """Writes the card of a run that has ended.
+def write_card(folder: Path, settings: dict[str, Any], task: Task, ran: str) -> None:
+    """Writes the card of a run that has ended; `ran` says on what, and how.
 
     Raises:
         OutputError: it can't be written.
     """
     scored = [record for record in read_log(folder) if "scores" in record]
     held_out = len(task.held_out.names) if task.held_out else 0
-    noun = "photograph" if task.gaze.are_photographs else "video"
+    noun, some = "photograph", ""
+    if not task.gaze.are_photographs:
+        noun, some = "video", f", of which one frame in {task.options.score_every} is scored"
     lines = [
         f"# {task.architecture.name}, trained on {task.gaze.name}",
         "",
-        f"- Data: {task.gaze.name}, {counted(len(task.gaze.names), noun)}; validated on {held_out} others.",
+        f"- Data: {task.gaze.name}, {counted(len(task.gaze.names), noun)}; validated on {held_out} others{some}.",
         f"- Recipe: {settings['recipe']}, seed {settings['seed']}.",
         f"- Machine: {_machine()}.",
+        f"- Run: {ran}.",
         "- Weights: " + ", ".join(f"`{name}` (SHA-256 {sha256_of(folder / name)})" for name in _kept(folder)) + ".",
         f"- Export: `salema-export --weights {_kept(folder)[-1]}`.",
         "",
         "Scores on what it was not trained on, by `salema-eval`'s metrics, protocol `exact`, mean over videos.",
-        "The best checkpoint is the one with the greatest NSS among these, so its own scores flatter it.",
+        "The best checkpoint has the greatest NSS of these, at full size where an epoch has it: its own flatter it.",
         "",
         *_table(scored),
         "",
@@ -53,9 +56,13 @@ def _table(scored: list[dict[str, Any]]) -> list[str]:
     if not scored:
         return ["None were taken."]
     names = list(scored[0]["scores"])
-    rows = [[record["epoch"], *(record["scores"][name] for name in names)] for record in scored]
-    body = [f"| {row[0]} | " + " | ".join("" if v is None else f"{v:.4f}" for v in row[1:]) + " |" for row in rows]
-    return [f"| epoch | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *body]
+    rows = []
+    for record in scored:
+        scores = [record["scores"][name] for name in names]
+        size = "x".join(map(str, record.get("size", [])))  # runs begun before did not write it
+        cells = [str(record["epoch"]), size, *("" if v is None else f"{v:.4f}" for v in scores)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return [f"| epoch | size | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|", *rows]
 
 
 def _machine() -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+_LESS_MEMORY = {  # a run goes on with its own batch, clips and size only
+    False: "use a smaller --batch, --clip-frames or --imgsz, or more --accumulate, or --precision bf16",
+    True: "use more --accumulate, or --precision bf16",
+}
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -36,7 +40,7 @@ def train(
     run: RunOptions,
 ) -> None:
     """Train SalEMA, SalGAN or SalCLSTM on videos or photographs with gaze; resumes where it was killed."""
-    with exit_on_error("salema-train", "use a smaller --batch, --clip-frames or --imgsz, or more --accumulate"):
+    with exit_on_error("salema-train", _LESS_MEMORY[run.resume]):
         folder = _train(recipe, given, data, network, run)
         if folder is not None:
             show(f"{folder}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from salema.export.weights.architecture import KINDS, Architecture, Kind, choose_architecture
+from salema.export.weights.architecture import DEFAULT_ALPHA, KINDS, Architecture, Kind, choose_architecture
 from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
 from salema.export.weights.seeded import checkpoint_shapes, seeded_state_dict
 from salema.runtime.errors import CheckpointError, UsageError
+from salema.training.recipes import first_alpha
 
 SEEDED = "seeded"
+_AVERAGED = Architecture("salema", (30,))
 _MULTIPLE = 8
 _FULL = 64  # channels of the first layers
 
@@ -33,10 +37,28 @@ def parse_width(text: str) -> Fraction:
     return width
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a network begins.
+
+    Attributes:
+        architecture: the variant.
+        weights: by published key, without `alpha`.
+        alpha: the average's, before its sigmoid: the checkpoint's own, or where a SalEMA has none that of 0.1, as
+            `salema-export` takes it; None for drawn weights and for those of a generator.
+        sha256: of the checkpoint's file; None for drawn weights.
+    """
+
+    architecture: Architecture
+    weights: dict[str, Tensor]
+    alpha: float | None = None
+    sha256: str | None = None
+
+
 def choose_start(
-    init: str, arch: str, width: Fraction, seed: int, say: Callable[[str], None]
-) -> tuple[Architecture, dict[str, Tensor], float | None]:
-    """Settles what is trained, and from which weights.
+    init: str, arch: str, width: Fraction, seed: int, say: Callable[[str], None], *, averaged: bool = False
+) -> Start:
+    """Settles which network begins, and with which weights.
 
     Args:
         init: `seeded`, or whatever `load_checkpoint` takes. Weights of a generator also begin a ConvLSTM, whose gates
@@ -45,9 +67,7 @@ def choose_start(
         width: share of the channels, for seeded weights.
         seed: of the weights that are drawn.
         say: takes a sentence on each choice.
-
-    Returns:
-        The architecture, weights by published key without `alpha`, and the checkpoint's `alpha`, if it has one.
+        averaged: whether `auto` makes a SalEMA30 of a generator, as the published training does.
 
     Raises:
         UsageError: the options contradict each other.
@@ -55,17 +75,54 @@ def choose_start(
     """
     wanted = None if arch == "auto" else named(arch)
     if init == SEEDED:
-        architecture = wanted or Architecture("salema", (30,))
+        architecture = wanted or _AVERAGED
         say(f"weights       drawn from seed {seed}, {width} of the channels")
-        return architecture, drawn(architecture.kind, width, seed), None
+        return Start(architecture, drawn(architecture.kind, width, seed))
     if width != 1:
         raise UsageError(f"--width {width}: is for --init seeded; a checkpoint has its width, so leave it out")
     checkpoint = load_checkpoint(init)
     say(f"weights       {checkpoint.name}, SHA-256 {checkpoint.sha256}")
+    found, source = choose_architecture(checkpoint.kind, checkpoint.hint, "auto", (), None)
     if wanted is None:
-        wanted, source = choose_architecture(checkpoint.kind, checkpoint.hint, "auto", (), None)
+        wanted = found
+        if averaged and found.kind == "salgan":
+            wanted, source = _AVERAGED, f"{source}: a generator, which gets an average; --arch salgan trains it alone"
         say(f"architecture  {wanted.name} ({source})")
-    return wanted, _fitted(checkpoint, wanted.kind, seed), checkpoint.learned_alpha
+    alpha = checkpoint.learned_alpha
+    if alpha is None and found.kind == "salema" and checkpoint.trained:
+        alpha = math.log(DEFAULT_ALPHA / (1 - DEFAULT_ALPHA))
+    return Start(wanted, _fitted(checkpoint, wanted.kind, seed), alpha, checkpoint.sha256)
+
+
+def choose_alpha(text: str, start: Start, recipe: str) -> tuple[float | None, float]:
+    """Settles the weight of the new frame.
+
+    Args:
+        text: `learned`, or a number in (0, 1] that stays.
+        start: where the network begins.
+        recipe: `paper` or `default`, which says where a learned one begins if `start` does not.
+
+    Returns:
+        The learned one before its sigmoid, or None; and the fixed one, which holds where there is none.
+
+    Raises:
+        UsageError: it is neither, or the network has no average.
+    """
+    is_averaged = start.architecture.kind == "salema"
+    if text == "learned":
+        begins = first_alpha(recipe) if start.alpha is None else start.alpha
+        return (begins if is_averaged else None), DEFAULT_ALPHA
+    try:
+        fixed = float(text)
+    except ValueError:
+        fixed = math.nan
+    if not 0 < fixed <= 1:
+        raise UsageError(f"--alpha {text}: not 'learned', and not a number in (0, 1]")
+    if not is_averaged:
+        raise UsageError(
+            f"--alpha {text}: is the coefficient of an average, and {start.architecture.name} has none; leave it out"
+        )
+    return None, fixed
 
 
 def named(arch: str) -> Architecture:

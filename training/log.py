@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from salema.benchmarks.plotting import new_figure, save_figure
 from salema.runtime.errors import OutputError, reason
+from salema.runtime.files.disk_sync import sync
 
 LOG, CURVES = "log.jsonl", "curves.png"
 _WINDOW = 50  # steps that the curve of the loss averages
@@ -25,7 +27,7 @@ class Log:
         self._path = folder / LOG
         try:
             self._file = self._path.open("a+", encoding="utf-8")
-            self._file.truncate(length)
+            self._file.truncate(min(length, self._path.stat().st_size))  # to a greater length it would add zeros
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise OutputError(f"{self._path}: can't be written ({reason(error)}); choose another place") from error
@@ -47,14 +49,23 @@ class Log:
         except OSError as error:
             raise OutputError(f"{self._path}: can't be written ({reason(error)}); make room, then --resume") from error
 
+    def keep(self) -> None:
+        """Waits until its lines are on the disk, as a state that counts them is to come after them."""
+        with suppress(OSError):  # a file system that can't sync
+            sync(self._path)
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Reads all lines of a run's log."""
-    return [json.loads(line) for line in (folder / LOG).read_text("utf-8").splitlines()]
+    """Reads all lines of a run's log; one that a power cut has broken is left out."""
+    records = []
+    for line in (folder / LOG).read_text("utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return records
 
 
 def draw_curves(folder: Path) -> None:

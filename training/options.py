@@ -34,7 +34,10 @@ class NetworkOptions:
 
     arch: Annotated[
         str,
-        typer.Option(help="auto, salgan, salema30 (any layer; r for residual; 7+54 for two), salclstm30, salclstm56."),
+        typer.Option(
+            help="auto (SalEMA30, or the kind of --init), salgan, salema30 (any layer; r for residual; 7+54 for two),"
+            " salclstm30, salclstm56."
+        ),
     ] = "auto"
     init: Annotated[str, typer.Option(help="Checkpoint to begin with, a URL, nano (it ships), or seeded.")] = "seeded"
     width: Annotated[str, typer.Option(help="Share of the channels of seeded weights, such as 1/8.")] = "1"
@@ -74,3 +77,6 @@ class RunOptions:
     ] = None
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between states to resume from.")] = 200
     validate_every: Annotated[int, typer.Option(min=1, metavar="EPOCHS", help="Epochs between validations.")] = 1
+    score_every: Annotated[
+        int, typer.Option(min=1, metavar="FRAMES", help="In a validation, one frame of a video in so many is scored.")
+    ] = 5

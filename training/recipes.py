@@ -1,5 +1,6 @@
 """Recipes: every choice of a training run that is not about its data, named once; options replace single choices."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from salema.export.weights.architecture import CLSTM56_END, LAYERS, Kind
 from salema.runtime.errors import UsageError
 
+_MORE_THAN_0 = ("lr", "alpha_lr", "clip_norm")
 _RECIPE: Any = None  # an option that was not given: the recipe's own choice holds
 
 
@@ -134,12 +136,21 @@ def choose_recipe(name: str, given: Recipe, dataset: str) -> Recipe:
     for option, known in _CHOICES.items():
         if getattr(recipe, option) not in known:
             raise UsageError(f"--{option} {getattr(recipe, option)}: not one of {', '.join(known)}")
-    for option in ("lr", "alpha_lr", "clip_norm"):
-        if not getattr(recipe, option) > 0:
-            raise UsageError(f"--{option.replace('_', '-')} {getattr(recipe, option):g}: give more than 0")
+    _check_numbers(recipe)
     if not any((recipe.bce, recipe.kld, recipe.cc, recipe.nss)):
         raise UsageError("--bce, --kld, --cc and --nss are all 0: there is nothing to learn; give one of them a weight")
     return recipe
+
+
+def _check_numbers(recipe: Recipe) -> None:
+    for option, value in vars(recipe).items():
+        if not isinstance(value, float):
+            continue
+        name = f"--{option.replace('_', '-')}"
+        if not math.isfinite(value) or value < 0:
+            raise UsageError(f"{name} {value:g}: give a number that is 0 or more")
+        if option in _MORE_THAN_0 and not value:
+            raise UsageError(f"{name} {value:g}: give more than 0")
 
 
 def first_alpha(name: str) -> float:

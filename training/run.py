@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 
-from salema.export.weights.architecture import DEFAULT_ALPHA, MULTIPLE, Architecture
-from salema.runtime.errors import UsageError
+from salema.export.weights.architecture import MULTIPLE
+from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.runtime.output.recovery import remove_unfinished
+from salema.runtime.wording import counted
 from salema.training.card import write_card
 from salema.training.data.choose import choose_data
-from salema.training.data.clip import GazeSet
-from salema.training.data.taught import TaughtMaps
-from salema.training.initial import choose_start, of_arch, parse_width
+from salema.training.data.clip import digest_of
+from salema.training.initial import SEEDED, Start, choose_alpha, choose_start, of_arch, parse_width
 from salema.training.log import draw_curves
 from salema.training.network import ClipNetwork
 from salema.training.options import DataOptions, NetworkOptions, RunOptions
-from salema.training.recipes import Recipe, choose_recipe, first_alpha
-from salema.training.state import BEST, LAST, check_settings, save_checkpoint
-from salema.training.teacher import Teacher
+from salema.training.recipes import Recipe, choose_recipe
+from salema.training.state import BEST, LAST, check_settings, save_checkpoint, sole_run
+from salema.training.teacher import open_teacher
 from salema.training.trainer import Task, Trainer
 from salema.training.validation import means, overlays, validate
 
@@ -69,7 +68,7 @@ def train(request: Request, say: Say, bar: Progressing, stop: threading.Event) -
         request: what to do.
         say: takes a line on each step.
         bar: shows progress.
-        stop: ends the run after the step that is under way.
+        stop: ends the run after the step, or the frame of a validation, that is under way.
 
     Returns:
         The run's folder; None in all processes but the first.
@@ -82,51 +81,83 @@ def train(request: Request, say: Say, bar: Progressing, stop: threading.Event) -
     accelerator = _accelerator(request.run)
     own_say = say if accelerator.is_main_process else lambda _: None
     task, network = _prepare(request, accelerator, own_say)
-    if accelerator.is_main_process:
-        check_settings(folder, settings(request, task), resume=request.run.resume)
-        for note in remove_unfinished(folder):
-            say(note)
-    accelerator.wait_for_everyone()
-    with closing(Trainer(accelerator, network, task, stop)) as trainer:
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            if not request.run.resume:
+                make_folder(folder)
+            stack.enter_context(sole_run(folder))
+            check_settings(folder, settings(request, task), resume=request.run.resume)
+            for note in remove_unfinished(folder):
+                say(note)
+        accelerator.wait_for_everyone()
+        trainer = stack.enter_context(closing(Trainer(accelerator, network, task, stop)))
+        trainer.rehearse()
         while trainer.progress.epoch <= task.last_epoch:
             bar.begun(trainer.progress.epoch, len(trainer.plan(trainer.progress.epoch)), trainer.progress.step)
             trainer.train_epoch(bar.advance)
-            _end_epoch(trainer, accelerator, task, own_say)
-    if not accelerator.is_main_process:
-        return None
-    write_card(folder, settings(request, task), task)
-    return folder
+            _end_epoch(trainer, task, own_say, stop)
+        if accelerator.is_main_process:
+            write_card(folder, settings(request, task), task, _facts(accelerator, request.run))
+    return folder if accelerator.is_main_process else None
 
 
 def _prepare(request: Request, accelerator: Accelerator, say: Say) -> tuple[Task, ClipNetwork]:
     recipe = choose_recipe(request.recipe, request.given, request.data.dataset)
-    if recipe.batch % accelerator.num_processes:
-        raise UsageError(f"--batch {recipe.batch}: must be a multiple of the {accelerator.num_processes} processes")
-    _check_size(request.network.imgsz_hw, recipe)
-    gaze, held_out = choose_data(request.data, say)
+    choices, run = request.network, request.run
+    _check_step(recipe, run, accelerator.num_processes)
+    _check_size(choices.imgsz_hw, recipe)
+    gaze, held_out = choose_data(request.data, say, unlabelled=choices.teacher is not None)
     count = len(held_out.names) if held_out else 0
     say(f"data          {gaze.name}: {len(gaze.names)} to train on, {count} to validate on")
+    start = choose_start(choices.init, choices.arch, parse_width(choices.width), run.seed, say, averaged=True)
+    network = _network(request, recipe, start, say)
+    teacher, teacher_sha256 = None, None
+    if choices.teacher is not None:
+        teacher, teacher_sha256 = open_teacher(choices.teacher, choices.teacher_share, gaze, accelerator.device, say)
+    sources = {
+        "trained_on": digest_of(gaze),
+        "validated_on": digest_of(held_out) if held_out else None,
+        "init_sha256": start.sha256,
+        "teacher_sha256": teacher_sha256,
+    }
+    size_hw = choices.imgsz_hw
+    task = Task(recipe, start.architecture, gaze, held_out, size_hw, run.output, run, teacher, sources)
+    return task, network
+
+
+def _network(request: Request, recipe: Recipe, start: Start, say: Say) -> ClipNetwork:
     choices = request.network
-    architecture, weights, learned = choose_start(
-        choices.init, choices.arch, parse_width(choices.width), request.run.seed, say
-    )
-    alpha, fixed = _alpha(choices.alpha, architecture, learned, request.recipe)
+    if request.given.dropout and start.architecture.kind != "salema":
+        raise UsageError(
+            f"--dropout {request.given.dropout:g}: drops what enters an average, and {start.architecture.name} has"
+            " none; leave it out"
+        )
+    if request.recipe == "paper" and choices.init == SEEDED and not request.given.lr:
+        say(
+            f"note: --recipe paper goes on from trained weights, such as --init SalBCE.pt; at its rate of {recipe.lr:g}"
+            " drawn ones learn next to nothing"
+        )
+    alpha, fixed = choose_alpha(choices.alpha, start, request.recipe)
     try:
-        network = ClipNetwork(architecture, weights, alpha, fixed, recipe.dropout)
+        network = ClipNetwork(start.architecture, start.weights, alpha, fixed, recipe.dropout)
     except UsageError as error:
         raise of_arch(choices.arch, error) from error
-    say(f"network       {architecture.name}, {sum(value.numel() for value in weights.values()):,} parameters")
-    task = Task(
-        recipe,
-        architecture,
-        gaze,
-        held_out,
-        choices.imgsz_hw,
-        request.run.output,
-        request.run,
-        _teacher(choices, gaze, accelerator.device, say),
-    )
-    return task, network
+    count = sum(value.numel() for value in start.weights.values())
+    say(f"network       {start.architecture.name}, {count:,} parameters")
+    if start.architecture.kind == "salema":
+        how = "fixed" if alpha is None else "where it begins to learn"
+        say(f"coefficient   {float(network.coefficient.detach()):.4g} of the new frame, {how}")
+    return network
+
+
+def _check_step(recipe: Recipe, run: RunOptions, processes: int) -> None:
+    if recipe.batch % processes:
+        raise UsageError(f"--batch {recipe.batch}: must be a multiple of the {processes} processes")
+    most = recipe.batch // processes
+    if run.accumulate > most:
+        each = " of each process" if processes > 1 else ""
+        clips = counted(most, "clip")
+        raise UsageError(f"--accumulate {run.accumulate}: a step{each} has {clips}; give {most} or less")
 
 
 def _check_size(size_hw: tuple[int, int], recipe: Recipe) -> None:
@@ -136,52 +167,36 @@ def _check_size(size_hw: tuple[int, int], recipe: Recipe) -> None:
         raise UsageError(f"--imgsz {size_hw[0]} {size_hw[1]}: both must be multiples of {least}{half}")
 
 
-def _alpha(text: str, architecture: Architecture, learned: float | None, recipe: str) -> tuple[float | None, float]:
-    """Settles the coefficient: the learned one before its sigmoid, or None, and the fixed one."""
-    if text == "learned":
-        begins = first_alpha(recipe) if learned is None else learned
-        return (begins if architecture.kind == "salema" else None), DEFAULT_ALPHA
-    try:
-        fixed = float(text)
-    except ValueError:
-        fixed = math.nan
-    if not 0 < fixed <= 1:
-        raise UsageError(f"--alpha {text}: not 'learned', and not a number in (0, 1]")
-    if architecture.kind != "salema":
-        raise UsageError(
-            f"--alpha {text}: is the coefficient of an average, and {architecture.name} has none; leave it out"
-        )
-    return None, fixed
-
-
-def _teacher(choices: NetworkOptions, gaze: GazeSet, device: torch.device, say: Say) -> Teacher | None:
-    if choices.teacher is None:
-        return None
-    if Path(choices.teacher).is_dir():
-        return Teacher(TaughtMaps(Path(choices.teacher), gaze), choices.teacher_share)
-    architecture, weights, learned = choose_start(choices.teacher, "auto", Fraction(1), 0, say)
-    alpha, fixed = _alpha("learned", architecture, learned, "default")
-    network = ClipNetwork(architecture, weights, alpha, fixed, 0.0).eval().requires_grad_(requires_grad=False)
-    return Teacher(network.to(device), choices.teacher_share)
-
-
 def _accelerator(run: RunOptions) -> Accelerator:
     if run.precision not in _PRECISIONS:
         raise UsageError(f"--precision {run.precision}: not one of {', '.join(_PRECISIONS)}")
     if run.device not in {"auto", "cpu", "cuda"}:
         raise UsageError(f"--device {run.device}: not one of auto, cpu, cuda")
-    if run.device == "cuda" and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if run.device == "cuda" and not has_gpu:
         raise UsageError("--device cuda: PyTorch sees no GPU here; leave it out to train on the CPU")
+    if run.precision == "fp16" and (run.device == "cpu" or not has_gpu):
+        raise UsageError("--precision fp16: is for a GPU; take fp32 or bf16 on a CPU")
     return Accelerator(cpu=run.device == "cpu", mixed_precision=_PRECISIONS[run.precision])
 
 
-def _end_epoch(trainer: Trainer, accelerator: Accelerator, task: Task, say: Say) -> None:
+def _facts(accelerator: Accelerator, run: RunOptions) -> str:
+    """Returns what a run ran on, and how, for its card."""
+    device, processes = accelerator.device, accelerator.num_processes
+    return (
+        f"precision {run.precision} on {torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type},"
+        f" {processes} process{'es' if processes > 1 else ''}, each step in {counted(run.accumulate, 'part')},"
+        f" accelerate {version('accelerate')}"
+    )
+
+
+def _end_epoch(trainer: Trainer, task: Task, say: Say, stop: threading.Event) -> None:
     """Scores, saves and shows what an epoch has brought."""
     epoch = trainer.progress.epoch
     is_shown = epoch == task.last_epoch or epoch % task.options.validate_every == 0
-    is_best = is_shown and task.held_out is not None and _score(trainer, accelerator, task, say)
-    if accelerator.is_main_process:
-        tensors = trainer.averaged.published()
+    tensors = trainer.published()
+    is_best = is_shown and task.held_out is not None and _score(trainer, task, say, stop)
+    if trainer.log is not None:
         for name in (LAST, *((BEST,) if is_best else ())):
             save_checkpoint(task.folder / name, epoch, tensors, task.architecture)
         if is_shown:
@@ -190,25 +205,43 @@ def _end_epoch(trainer: Trainer, accelerator: Accelerator, task: Task, say: Say)
     trainer.end_epoch()
 
 
-def _score(trainer: Trainer, accelerator: Accelerator, task: Task, say: Say) -> bool:
-    """Scores the network on what is held out; returns whether it is the best so far, by its NSS (or CC)."""
-    epoch, scores = trainer.progress.epoch, _scores(trainer, accelerator, task)
+def _score(trainer: Trainer, task: Task, say: Say, stop: threading.Event) -> bool:
+    """Scores the network on what is held out; returns whether it is the best so far, by its NSS (or CC).
+
+    Scores of epochs at half size are not held against those at full size: at half they are lower for that alone.
+    """
+    progress = trainer.progress
+    size_hw, scores = trainer.size_at(progress.epoch), _scores(trainer, task, stop)
     if trainer.log is not None:
-        trainer.log.add({"epoch": epoch, "scores": scores})
+        trainer.log.add({"epoch": progress.epoch, "size": list(size_hw), "scores": scores})
         known = (f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
-        say(f"epoch {epoch:<8d}{'  '.join(known)}")
-    score, before = scores["cc"] if scores["nss"] is None else scores["nss"], trainer.progress.best
+        say(f"epoch {progress.epoch:<8d}{'  '.join(known)}")
+    score = scores["cc"] if scores["nss"] is None else scores["nss"]
+    before = progress.best if progress.best_hw in {None, size_hw} else None
     if score is None or (before is not None and score <= before):
         return False
-    trainer.progress.best = score
+    progress.best, progress.best_hw = score, size_hw
     return True
 
 
-def _scores(trainer: Trainer, accelerator: Accelerator, task: Task) -> dict[str, float | None]:
+def _scores(trainer: Trainer, task: Task, stop: threading.Event) -> dict[str, float | None]:
+    """Scores what is held out, shared among the processes.
+
+    Raises:
+        KeyboardInterrupt: one of the processes was stopped.
+        TrainingError: the network gives no numbers.
+    """
     assert task.held_out is not None
-    own = range(accelerator.process_index, len(task.held_out.names), accelerator.num_processes)
-    scored = validate(trainer.averaged, task.held_out, trainer.size_at(trainer.progress.epoch), own)
-    every = dict(gather_object(list(scored.items()))) if accelerator.num_processes > 1 else scored
+    size_hw = trainer.size_at(trainer.progress.epoch)
+    own = range(len(task.held_out.names))[PartialState().process_index :: PartialState().num_processes]
+    try:
+        scored = validate(trainer.averaged, task.held_out, size_hw, own, task.options.score_every, stop)
+    except ModelError as error:
+        raise trainer.failure(str(error)) from error
+    gathered = gather_object([(scored, stop.is_set())])
+    if any(is_stopped for _, is_stopped in gathered):
+        raise KeyboardInterrupt
+    every = {video: score for scores, _ in gathered for video, score in scores.items()}
     return means([every[video] for video in sorted(every)])
 
 
@@ -227,4 +260,5 @@ def settings(request: Request, task: Task) -> dict[str, Any]:
     network = {
         name: list(value) if isinstance(value, tuple) else value for name, value in asdict(request.network).items()
     }
-    return {**data, **network, "recipe": request.recipe, **asdict(task.recipe), "seed": request.run.seed}
+    own = {"recipe": request.recipe, **asdict(task.recipe), "seed": request.run.seed}
+    return {**data, **network, **own, **task.sources}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,21 @@ from torch import Tensor
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.checkpoint_files import stated_as
 from salema.runtime.errors import UsageError
-from salema.runtime.files.whole_files import make_folder, write_bytes
+from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 STATE, LAST, BEST, SETTINGS = "state.pt", "last.pt", "best.pt", "settings.json"
+_MOVED = ("src", "gt", "val", "init", "teacher")  # may lie elsewhere by now: what they hold is compared instead
+_CONTENTS = {
+    "trained_on": "other videos or photographs to train on",
+    "validated_on": "others to validate on",
+    "init_sha256": "another checkpoint for --init",
+    "teacher_sha256": "another --teacher",
+}
 
 
 @dataclass
@@ -29,7 +43,9 @@ class Progress:
         step: how many steps of it are done.
         log_bytes: how long the log was then.
         best: the best NSS on the validation set, or None.
-        states: the temporal states of this process's clips, which the next step goes on from.
+        states: the temporal states of the clips, which the next step goes on from: in memory those of this process's
+            clips, on disk of all, in the order of the step's clips.
+        best_hw: rows and columns of the network at which `best` was reached.
     """
 
     epoch: int = 1
@@ -37,6 +53,7 @@ class Progress:
     log_bytes: int = 0
     best: float | None = None
     states: tuple[Tensor, ...] | None = None
+    best_hw: tuple[int, int] | None = None
 
 
 def save_state(folder: Path, progress: Progress, parts: Mapping[str, Any]) -> None:
@@ -45,7 +62,7 @@ def save_state(folder: Path, progress: Progress, parts: Mapping[str, Any]) -> No
     Raises:
         OutputError: it can't be written.
     """
-    write_bytes(folder / STATE, _packed({"progress": vars(progress), **parts}))
+    _write(folder / STATE, {"progress": vars(progress), **parts})
 
 
 def load_state(folder: Path, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
@@ -64,44 +81,94 @@ def load_state(folder: Path, device: torch.device) -> tuple[Progress, dict[str, 
         raise UsageError(f"{path}: can't be read; begin another run, in another folder") from error
 
 
+def in_step_order(gathered: Tensor, processes: int) -> Tensor:
+    """Puts rows that were gathered process after process in the order of the step's clips.
+
+    Process `r` of `P` has the clips `r`, `r + P`, `r + 2 P`, ...
+    """
+    own = gathered.reshape(processes, -1, *gathered.shape[1:])
+    return own.transpose(0, 1).reshape(gathered.shape)
+
+
 def save_checkpoint(path: Path, epoch: int, tensors: Mapping[str, Tensor], architecture: Architecture) -> None:
     """Writes a checkpoint in the published layout, with its architecture beside it for `salema-export`.
 
     Raises:
         OutputError: it can't be written.
     """
-    write_bytes(path, _packed({"epoch": epoch, "state_dict": dict(tensors), **stated_as(architecture)}))
+    _write(path, {"epoch": epoch, "state_dict": dict(tensors), **stated_as(architecture)})
 
 
 def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """Keeps the settings of a new run, or refuses to go on with others than it was begun with.
 
     Raises:
-        UsageError: the folder holds a run and `resume` is not given, or the reverse; or the settings differ.
+        UsageError: the folder holds a run and `resume` is not given, or the reverse; or the settings differ, or are
+            damaged.
         OutputError: they can't be written.
     """
     path = folder / SETTINGS
-    if path.is_file() != resume:
-        raise UsageError(
-            f"--resume: {folder} holds no run; leave it out, or name the run's folder with -o"
-            if resume
-            else f"-o {folder}: holds a run; go on with it by --resume, or choose another folder"
-        )
-    if not resume:
+    if not resume and any((folder / name).is_file() for name in (STATE, LAST, BEST)):
+        raise UsageError(f"-o {folder}: holds a run; go on with it by --resume, or choose another folder")
+    if not resume:  # a run that has left no state yet, for want of memory say, loses nothing
         make_folder(folder)
         write_bytes(path, json.dumps(settings, indent=1).encode() + b"\n")
         return
-    before = json.loads(path.read_text("utf-8"))
-    changed = sorted(name for name in settings if settings[name] != before.get(name))
-    if changed:
-        name = changed[0]
+    if not path.is_file():
+        raise UsageError(f"--resume: {folder} holds no run; leave it out, or name the run's folder with -o")
+    try:
+        before = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: can't be read; begin another run, in another folder") from error
+    _check_same(folder, before, settings)
+
+
+def _check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+    for name in sorted(set(before) & set(settings) - set(_MOVED)):
+        if settings[name] == before[name]:
+            continue
+        if name in _CONTENTS:
+            raise UsageError(f"--resume: the run in {folder} was begun with {_CONTENTS[name]}; name the same as then")
         raise UsageError(
-            f"--resume: the run in {folder} was begun with {name} {before.get(name)}, not {settings[name]};"
-            " give its own options, or choose another folder"
+            f"--resume: the run in {folder} was begun with {_typed(name, before[name])}, not"
+            f" {_typed(name, settings[name])}; give its own options, or choose another folder"
         )
 
 
-def _packed(content: Mapping[str, Any]) -> bytes:
+def _typed(name: str, value: Any) -> str:
+    """Returns an option with its value, as one types them."""
+    option = "imgsz" if name == "imgsz_hw" else name.replace("_", "-")
+    if value is None or isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}" if value is False else f"no --{option}"
+    return f"--{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Keeps a folder for one run at a time, where the system has locks.
+
+    Raises:
+        UsageError: another process trains in it.
+    """
+    if fcntl is None or not folder.is_dir():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"-o {folder}: another process trains in it; wait for its end, or stop it") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file that a power cut does not lose either."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    return buffer.getvalue()
+    with written_aside(path, durable=True) as aside:
+        aside.write_bytes(buffer.getvalue())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from salema.training.data.batches import Batch
+from salema.training.data.clip import GazeSet
 from salema.training.data.taught import TaughtMaps
+from salema.training.initial import choose_alpha, choose_start
 from salema.training.losses import frame_losses
 from salema.training.network import ClipNetwork
 from salema.training.recipes import Recipe
@@ -58,3 +63,32 @@ class Teacher:
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         scaled: Tensor = (maps - low) / (high - low).clamp(min=1e-8)
         return scaled
+
+
+def open_teacher(
+    source: str, share: float, gaze: GazeSet, device: torch.device, say: Callable[[str], None]
+) -> tuple[Teacher, str | None]:
+    """Opens a teacher: a checkpoint, or a folder of maps.
+
+    Args:
+        source: see `load_checkpoint`; or the folder.
+        share: its share of the loss.
+        gaze: what is trained on; each frame of it must have a map in the folder.
+        device: of the training.
+        say: takes a sentence on the network.
+
+    Returns:
+        The teacher, and the SHA-256 of its checkpoint; None of a folder.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`.
+        MapError: a map is missing.
+    """
+    if Path(source).is_dir():
+        return Teacher(TaughtMaps(Path(source), gaze), share), None
+    start = choose_start(source, "auto", Fraction(1), 0, lambda _: None)
+    alpha, fixed = choose_alpha("learned", start, "default")
+    network = ClipNetwork(start.architecture, start.weights, alpha, fixed, 0.0).eval()
+    what = f", {float(network.coefficient.detach()):.4g} of the new frame" if alpha is not None else ""
+    say(f"teacher       {start.architecture.name}{what}, SHA-256 {start.sha256}")
+    return Teacher(network.requires_grad_(requires_grad=False).to(device), share), start.sha256

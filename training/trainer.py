@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from salema.export.weights.architecture import Architecture
 from salema.runtime.errors import SalemaError
+from salema.runtime.wording import listed
 from salema.training.data.batches import Batch, Batches, load_batches
 from salema.training.data.clip import GazeSet
 from salema.training.data.plan import Step, plan_epoch
@@ -25,7 +27,7 @@ from salema.training.network import ClipNetwork
 from salema.training.optimiser import averaging, forget_gradients, frozen_at, make_optimiser, rate_at, set_rate
 from salema.training.options import RunOptions
 from salema.training.recipes import Recipe
-from salema.training.state import LAST, Progress, load_state, save_state
+from salema.training.state import BEST, LAST, Progress, in_step_order, load_state, save_state
 from salema.training.teacher import Teacher
 
 
@@ -35,7 +37,7 @@ class TrainingError(SalemaError, RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """What a run is to do, all choices made."""
+    """What a run is to do, all choices made; `sources` are what its data, checkpoint and teacher hold, in hashes."""
 
     recipe: Recipe
     architecture: Architecture
@@ -45,6 +47,7 @@ class Task:
     folder: Path
     options: RunOptions
     teacher: Teacher | None = None
+    sources: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def last_epoch(self) -> int:
@@ -114,42 +117,88 @@ class Trainer:
         )
         self._model.train()
         for batch in load_batches(batches, first, self._task.options.workers):
-            self._step(batch, steps, advance)
+            is_stopped = self._step(batch, steps, advance)
             self.progress.step += 1
-            if self._stop.is_set():
+            if is_stopped:
                 self.save()
                 raise KeyboardInterrupt
             if self.progress.step % self._task.options.save_steps == 0:
                 self.save()
+        self.save()  # what comes now, such as a validation, can take long and be stopped
 
     def end_epoch(self) -> None:
         """Goes on to the next epoch, and saves the state."""
         self.progress.epoch, self.progress.step, self.progress.states = self.progress.epoch + 1, 0, None
         self.save()
 
-    def _step(self, batch: Batch, steps: list[Step], advance: Callable[[float], None]) -> None:
+    def rehearse(self) -> None:
+        """Takes the gradients of a step at full size, if that comes only later, and throws them away.
+
+        Raises:
+            MemoryError, RuntimeError: there is not enough memory; better now than after the epochs at half size.
+        """
+        recipe, states = self._task.recipe, self.progress.states
+        size_hw = self.size_at(self._task.last_epoch)
+        if size_hw == self.size_at(self.progress.epoch):
+            return
+        rows = recipe.batch // self._accelerator.num_processes
+        blank = torch.zeros(rows, recipe.clip_frames, *size_hw)
+        nothing, frames = blank[:, :, 0, 0], torch.zeros(*blank.shape, 3, dtype=torch.uint8)
+        taught = blank if self._task.teacher and self._task.teacher.on_disk else None
+        seeds = torch.zeros(rows, dtype=torch.int64)
+        self._model.train()
+        self._backward(Batch(0, frames, blank, blank, nothing, nothing, seeds, goes_on=False, taught=taught))
+        self._optimiser.zero_grad()
+        self.progress.states = states
+
+    def published(self) -> dict[str, Tensor]:
+        """Returns the tensors of a checkpoint.
+
+        Raises:
+            TrainingError: some are no numbers; so they are not written over those of the epoch before.
+        """
+        tensors = self.averaged.published()
+        broken = [key for key, value in tensors.items() if not value.isfinite().all()]
+        if broken:
+            raise self.failure(f"of {listed(broken)} some weights are no numbers")
+        return tensors
+
+    def failure(self, what: str) -> TrainingError:
+        """Returns an error that says what is wrong in this epoch, and how to go on."""
+        kept = next((path for name in (BEST, LAST) if (path := self._task.folder / name).is_file()), None)
+        begin = f" --init {kept} and" if kept else ""
+        return TrainingError(f"epoch {self.progress.epoch}: {what}; begin another run, with{begin} a lower --lr")
+
+    def _step(self, batch: Batch, steps: list[Step], advance: Callable[[float], None]) -> bool:
+        """Trains a step; returns whether some process was asked to stop."""
         done = (self.progress.epoch - 1) * len(steps) + self.progress.step
         share = rate_at(self._task.recipe, done, self._task.recipe.epochs * len(steps))
         set_rate(self._optimiser, share)
         self._optimiser.zero_grad()
         sums = self._backward(batch)
-        loss = float(sums["loss"])
-        if not torch.isfinite(sums["loss"]):
-            raise TrainingError(
-                f"epoch {self.progress.epoch}, step {batch.number + 1}: the loss is {loss} on"
-                f" {self._named(steps[batch.number])}; {self._way_on()}"
-            )
+        is_stopped, loss = bool(sums.pop("stop")), float(sums["loss"])
+        where = f"step {batch.number + 1} on {self._named(steps[batch.number])}"
+        if not math.isfinite(loss):
+            raise self.failure(f"the loss is {loss} in {where}")
         forget_gradients(frozen_at(self.network, self._task.recipe, self.progress.epoch))
-        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._most(steps[batch.number].frames))
+        most = self._most(steps[batch.number].frames)
+        norm = float(self._accelerator.clip_grad_norm_(self._model.parameters(), most))
+        if not math.isfinite(norm) and self._accelerator.scaler is None:  # which skips such a step of FP16
+            raise self.failure(f"the norm of the gradients is {norm} in {where}")
         self._optimiser.step()
         if self._average is not None:
             self._average.update_parameters(self.network)
         if self.log is not None:
-            self.log.add(self._record(batch, sums, float(norm), share))
+            self.log.add(self._record(batch, sums, norm, share))
         advance(loss)
+        return is_stopped
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Takes the gradients of a step, in parts if so wanted; returns the loss and its terms over all processes."""
+        """Takes the gradients of a step, in parts if so wanted.
+
+        Returns:
+            The loss and its terms over all processes; under `stop`, how many of these were asked to stop.
+        """
         count = min(self._task.options.accumulate, len(batch.seeds))
         rows = [slice(len(batch.seeds) * k // count, len(batch.seeds) * (k + 1) // count) for k in range(count)]
         sums: dict[str, Tensor] = {}
@@ -163,6 +212,7 @@ class Trainer:
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach()
             after.append(states)
         self.progress.states = tuple(torch.cat(parts) for parts in zip(*after, strict=True))
+        sums["stop"] = torch.tensor(float(self._stop.is_set()), device=self._accelerator.device)
         return {name: self._accelerator.reduce(loss, "sum") for name, loss in sums.items()}
 
     def _losses(self, batch: Batch, rows: slice) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
@@ -185,11 +235,6 @@ class Trainer:
         recipe = self._task.recipe
         return recipe.clip_norm * (frames if recipe.reduction == "sum" else 1)
 
-    def _way_on(self) -> str:
-        last = self._task.folder / LAST
-        begin = f" --init {last} and" if last.is_file() else ""
-        return f"begin another run, with{begin} a lower --lr"
-
     def _named(self, step: Step) -> str:
         items = [item for item in step.items if item.frames]
         return ", ".join(f"{self._task.gaze.names[item.video]} from frame {item.start + 1}" for item in items)
@@ -206,10 +251,13 @@ class Trainer:
         Raises:
             OutputError: it can't be written.
         """
-        states = self.progress.states
-        whole = None if states is None else tuple(self._accelerator.gather(state).cpu() for state in states)
+        states, processes = self.progress.states, self._accelerator.num_processes
+        whole = None
+        if states is not None:
+            whole = tuple(in_step_order(self._accelerator.gather(state), processes).cpu() for state in states)
         if self.log is None:
             return
+        self.log.keep()
         scaler = self._accelerator.scaler
         parts = {
             "network": self.network.state_dict(),
@@ -217,7 +265,7 @@ class Trainer:
             "average": None if self._average is None else self._average.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        saved = Progress(self.progress.epoch, self.progress.step, self.log.length, self.progress.best, whole)
+        saved = replace(self.progress, log_bytes=self.log.length, states=whole)
         save_state(self._task.folder, saved, parts)
 
     def close(self) -> None:
@@ -234,10 +282,9 @@ class Trainer:
         self._optimiser.load_state_dict(parts["optimiser"])
         if self._average is not None:
             self._average.load_state_dict(parts["average"])
-        if self._accelerator.scaler is not None:
+        if self._accelerator.scaler is not None and parts["scaler"] is not None:  # None: it was begun in FP32
             self._accelerator.scaler.load_state_dict(parts["scaler"])
         if progress.states is not None:
-            own = self._task.recipe.batch // self._accelerator.num_processes
-            first = own * self._accelerator.process_index
-            progress.states = tuple(state[first : first + own] for state in progress.states)
+            rank, processes = self._accelerator.process_index, self._accelerator.num_processes
+            progress.states = tuple(state[rank::processes] for state in progress.states)
         return progress

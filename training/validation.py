@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from salema.benchmarks.metrics.protocols import METRICS, PROTOCOLS, score_frame
+from salema.runtime.errors import ModelError
 from salema.runtime.postprocess import render, to_grey
 from salema.runtime.preprocess import to_network_size
 
@@ -22,7 +24,12 @@ SHOWN = ("nss", "auc_judd", "cc", "sim", "kl")
 
 
 def validate(
-    network: ClipNetwork, gaze: GazeSet, size_hw: tuple[int, int], videos: Sequence[int]
+    network: ClipNetwork,
+    gaze: GazeSet,
+    size_hw: tuple[int, int],
+    videos: Sequence[int],
+    every: int = 1,
+    stop: threading.Event | None = None,
 ) -> dict[int, NDArray[np.float64]]:
     """Scores maps as `salema-eval --protocol exact` does: 8-bit maps, resized to the ground truth.
 
@@ -31,17 +38,25 @@ def validate(
         gaze: what to score on.
         size_hw: rows and columns of the network.
         videos: indices of the videos; each starts anew.
+        every: of a video's frames, all of which are run, one in so many is scored.
+        stop: ends it early; what it then returns lacks videos.
 
     Returns:
         The means over each video's frames `(7,)`, in the order of `METRICS`, NaN where none is known, by its index.
+
+    Raises:
+        ModelError: the network gives NaN or infinity.
+        SalemaError: a file can't be read.
     """
     rng = np.random.default_rng(0)  # draws nothing: the protocol samples nothing
-    scores = {}
+    scores: dict[int, NDArray[np.float64]] = {}
     for video in videos:
-        frames = [
-            score_frame(grey, seen.density, seen.fixated, None, PROTOCOLS["exact"], rng)
-            for seen, grey in run_video(network, gaze, size_hw, video)
-        ]
+        frames = []
+        for number, (seen, grey) in enumerate(run_video(network, gaze, size_hw, video, every)):
+            if stop is not None and stop.is_set():
+                return scores
+            if number % every == 0:
+                frames.append(score_frame(grey, seen.density, seen.fixated, None, PROTOCOLS["exact"], rng))
         scores[video] = _known_mean(np.array(frames))
     return scores
 
@@ -53,14 +68,21 @@ def means(scores: Sequence[NDArray[np.float64]]) -> dict[str, float | None]:
 
 
 def run_video(
-    network: ClipNetwork, gaze: GazeSet, size_hw: tuple[int, int], video: int
+    network: ClipNetwork, gaze: GazeSet, size_hw: tuple[int, int], video: int, every: int = 1
 ) -> Iterator[tuple[Seen, NDArray[np.uint8]]]:
-    """Yields the frames of a video, each with the 8-bit map `(H, W)` that the network gives, state carried."""
+    """Yields the frames of a video, each with the 8-bit map `(H, W)` that the network gives, state carried.
+
+    Raises:
+        ModelError: the network gives NaN or infinity.
+        SalemaError: a file can't be read.
+    """
     was_training, states = network.training, None
     network.eval()
     try:
-        for seen in gaze.seen(video):
+        for seen in gaze.seen(video, every):
             states, saliency = _step(network, seen, size_hw, states)
+            if not np.isfinite(saliency).all():
+                raise ModelError(f"{gaze.names[video]}: the network gives NaN or infinity for it")
             yield seen, to_grey(saliency)
     finally:
         network.train(was_training)

@@ -40,6 +40,8 @@ def test_a_run_from_the_command_line(cli, photographs, tmp_path):
         (("--imgsz", "48", "64"), 2, "--imgsz 48 64: both must be multiples of 32 (half of it must be a multiple too"),
         (("--device", "tpu"), 2, "--device tpu: not one of auto, cpu, cuda"),
         (("--precision", "int4"), 2, "--precision int4: not one of fp32, bf16, fp16"),
+        (("--precision", "fp16", "--device", "cpu"), 2, "--precision fp16: is for a GPU; take fp32 or bf16 on a CPU"),
+        (("--batch", "4", "--accumulate", "5"), 2, "--accumulate 5: a step has 4 clips; give 4 or less"),
     ],
 )
 def test_wrong_options_end_in_one_sentence(cli, tmp_path, monkeypatch, options, code, sentence):
@@ -65,6 +67,7 @@ def test_wrong_options_end_in_one_sentence(cli, tmp_path, monkeypatch, options, 
         (("--resume",), "holds no run; leave it out"),
         (("--teacher", "."), "holds no predictions of other"),
         (("--alpha", "2"), "--alpha 2: not 'learned', and not a number in (0, 1]"),
+        (("--arch", "salgan", "--dropout", "0.5"), "--dropout 0.5: drops what enters an average, and SalGAN has none"),
     ],
 )
 def test_wrong_networks_are_named(cli, photographs, tmp_path, options, sentence):

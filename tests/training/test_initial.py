@@ -7,7 +7,7 @@ from salema.export.weights.architecture import Architecture
 from salema.export.weights.checkpoint_files import save_safetensors
 from salema.export.weights.checkpoints import load_checkpoint
 from salema.runtime.errors import CheckpointError, UsageError
-from salema.training.initial import choose_start, drawn, named, parse_width
+from salema.training.initial import choose_alpha, choose_start, drawn, named, parse_width
 
 
 @pytest.mark.parametrize(("text", "width"), [("1", 1), ("1/8", Fraction(1, 8)), ("0.375", Fraction(3, 8))])
@@ -63,14 +63,14 @@ def generator(tmp_path):
 def test_a_generator_begins_a_salema_or_a_convlstm(generator):
     old = load_checkpoint(str(generator)).weights
     for arch, extra in (("salema30", set()), ("salclstm30", {"Gates.weight", "Gates.bias"})):
-        architecture, weights, learned = choose_start(str(generator), arch, Fraction(1), 0, lambda _: None)
-        assert (architecture.name.lower(), learned) == (arch, None)
-        assert set(weights) - set(old) == extra
-        assert torch.equal(weights["salgan.30.weight"], old["salgan.30.weight"])
+        start = choose_start(str(generator), arch, Fraction(1), 0, lambda _: None)
+        assert (start.architecture.name.lower(), start.alpha) == (arch, None)
+        assert set(start.weights) - set(old) == extra
+        assert torch.equal(start.weights["salgan.30.weight"], old["salgan.30.weight"])
 
 
 def test_a_convlstm_of_56_takes_the_layers_it_has(generator):
-    _, weights, _ = choose_start(str(generator), "salclstm56", Fraction(1), 0, lambda _: None)
+    weights = choose_start(str(generator), "salclstm56", Fraction(1), 0, lambda _: None).weights
     assert "salgan.60.weight" not in weights
     assert weights["final_convs.0.weight"].shape == (8, 16, 3, 3)
 
@@ -86,3 +86,27 @@ def test_a_convlstm_can_not_begin_a_generator(tmp_path):
 def test_a_width_is_for_drawn_weights_alone(generator):
     with pytest.raises(UsageError, match="--width 1/8: is for --init seeded"):
         choose_start(str(generator), "auto", Fraction(1, 8), 0, lambda _: None)
+
+
+def test_training_adds_an_average_to_a_generator(generator):
+    said = []
+    start = choose_start(str(generator), "auto", Fraction(1), 0, said.append, averaged=True)
+    assert start.architecture.name == "SalEMA30"
+    assert choose_alpha("learned", start, "paper")[0] == 0.25
+    assert said[-1].endswith(
+        "SalEMA30 (the file's metadata: a generator, which gets an average; --arch salgan trains it alone)"
+    )
+    assert choose_start(str(generator), "auto", Fraction(1), 0, said.append).architecture.name == "SalGAN"
+
+
+def test_a_salema_without_an_alpha_begins_where_it_is_exported(tmp_path):
+    """At 0.1, the paper's, and not at the recipe's 0.5."""
+    path = tmp_path / "salema.safetensors"
+    save_safetensors(path, load_checkpoint("seeded:8").weights, None, Architecture("salema", (30,)), trained=True)
+    start = choose_start(str(path), "auto", Fraction(1), 0, lambda _: None)
+    assert start.sha256 == load_checkpoint(str(path)).sha256
+    begins, _ = choose_alpha("learned", start, "default")
+    assert torch.tensor(begins).sigmoid().item() == pytest.approx(0.1)
+    assert choose_alpha("0.3", start, "default") == (None, 0.3)
+    drawn_start = choose_start("seeded:8", "auto", Fraction(1), 0, lambda _: None)
+    assert choose_alpha("learned", drawn_start, "default")[0] == 0

@@ -40,6 +40,9 @@ def test_every_choice_of_a_recipe_is_made(name):
         ("default", Recipe(optimiser="sgd"), "--optimiser sgd: not one of adam, adamw"),
         ("default", Recipe(schedule="step"), "--schedule step: not one of constant, cosine"),
         ("default", Recipe(lr=0.0), "--lr 0: give more than 0"),
+        ("default", Recipe(lr=float("inf")), "--lr inf: give a number that is 0 or more"),
+        ("default", Recipe(kld=float("nan")), "--kld nan: give a number that is 0 or more"),
+        ("default", Recipe(weight_decay=-1.0), "--weight-decay -1: give a number that is 0 or more"),
         ("paper", Recipe(bce=0.0), "--bce, --kld, --cc and --nss are all 0"),
     ],
 )

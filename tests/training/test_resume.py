@@ -115,7 +115,7 @@ def test_a_run_goes_on_with_its_own_settings_only(videos, whole, tmp_path):
     assert "holds a run; go on with it by --resume, or choose another folder" in err
     code, err = run(arguments(videos, whole, *PAPER, "--seed", "4", "--resume"))
     assert code == 2
-    assert "was begun with seed 0, not 4" in err
+    assert "was begun with --seed 0, not --seed 4" in err
     code, err = run(arguments(videos, tmp_path, *PAPER, "--resume"))
     assert code == 2
     assert "holds no run" in err

@@ -7,12 +7,13 @@ from fractions import Fraction
 import cv2
 import pytest
 import torch
+from synthetic import write_dataset
 
 from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
 from salema.export.weights.checkpoints import load_checkpoint
 from salema.training.data.photographs import Photographs
-from salema.training.initial import choose_start
+from salema.training.initial import choose_start, drawn
 from salema.training.log import read_log
 from salema.training.network import ClipNetwork
 from salema.training.options import DataOptions, NetworkOptions, RunOptions
@@ -33,7 +34,7 @@ class NoBar:
         pass
 
 
-def run(photographs, folder, said=None, recipe="default", network=None, **choices):
+def run(photographs, folder, said=None, recipe="default", network=None, bar=None, stop=None, data=None, **choices):
     """Trains on the photographs; `run` options and the recipe's choices are told apart by their names."""
     options = {
         name: choices.pop(name)
@@ -43,11 +44,12 @@ def run(photographs, folder, said=None, recipe="default", network=None, **choice
     request = Request(
         recipe,
         Recipe(**{**PLAIN, "clip_frames": 1, "batch": 8, **choices}),
-        DataOptions("photographs", photographs, val=str(photographs)),
+        data or DataOptions("photographs", photographs, val=str(photographs)),
         NetworkOptions(**{"width": "1/8", "imgsz_hw": SIZE_HW, **(network or {})}),
         RunOptions(folder, device="cpu", **options),
     )
-    return train(request, (said if said is not None else []).append, NoBar(), threading.Event())
+    say = (said if said is not None else []).append
+    return train(request, say, bar or NoBar(), stop or threading.Event())
 
 
 def steps(folder):
@@ -79,10 +81,12 @@ def test_eight_photographs_are_learned_by_heart(learned):
 def test_a_run_says_what_it_does_and_leaves_its_card(learned):
     folder, said = learned
     assert said[0] == "data          squares: 8 to train on, 8 to validate on"
+    assert "coefficient   0.5 of the new frame, where it begins to learn" in said
     assert said[-1].startswith("epoch 60      nss ")
     card = (folder / "README.md").read_text()
     assert card.startswith("# SalEMA30, trained on squares")
-    assert "| 60 | " in card
+    assert "| 60 | 48x64 | " in card
+    assert "- Run: precision fp32 on cpu, 1 process, each step in 1 part, accelerate " in card
     assert "| lr | 0.002 |" in card
     assert {"best.pt", "last.pt", "curves.png", "log.jsonl", "settings.json", "state.pt"} <= {
         path.name for path in folder.iterdir()
@@ -120,14 +124,92 @@ def test_parts_of_a_step_add_up_to_it(photographs, tmp_path):
     assert all(one["loss"] == pytest.approx(other["loss"], rel=1e-4) for one, other in pairs)
 
 
-def test_a_loss_that_is_no_number_names_its_clips_and_keeps_the_last_checkpoint(photographs, tmp_path):
+def change_state(folder, change):
+    state = torch.load(folder / "state.pt", weights_only=True)
+    change(state)
+    torch.save(state, folder / "state.pt")
+
+
+def lose_a_number(state):
+    state["network"]["step.salgan.60.bias"].fill_(float("nan"))
+
+
+def grow(state):
+    """Keeps the maps as they are, and makes some gradients too large for a float's square."""
+    network = state["network"]
+    network["step.salgan.58.weight"] *= 1e25
+    network["step.salgan.58.bias"] *= 1e25
+    network["step.salgan.60.weight"] *= 1e-25
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [(lose_a_number, "the loss is nan"), (grow, "the norm of the gradients is (inf|nan)")]
+)
+def test_a_step_without_numbers_names_its_clips_and_keeps_the_checkpoints(photographs, tmp_path, change, what):
     folder = tmp_path / "run"
+    run(photographs, folder, epochs=3, until=1)
+    before = [(folder / name).read_bytes() for name in ("best.pt", "last.pt")]
+    change_state(folder, change)
+    sentence = rf"epoch 2: {what} in step 1 on p0\d from frame 1, .*--init \S*best.pt and a lower --lr$"
+    with pytest.raises(TrainingError, match=sentence):
+        run(photographs, folder, epochs=3, resume=True)
+    assert [(folder / name).read_bytes() for name in ("best.pt", "last.pt")] == before
+
+
+class Stopping(NoBar):
+    """Asks for the end while the last step of an epoch is shown, so that it is met in the validation."""
+
+    def __init__(self):
+        self.stop = threading.Event()
+
+    def advance(self, loss):
+        self.stop.set()
+
+
+def test_a_run_that_is_stopped_in_a_validation_loses_no_step(photographs, tmp_path):
+    run(photographs, tmp_path / "whole", epochs=2)
+    bar = Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        run(photographs, tmp_path / "run", epochs=2, bar=bar, stop=bar.stop)
+    assert len(read_log(tmp_path / "run")) == 1
+    run(photographs, tmp_path / "run", epochs=2, resume=True)
+    assert read_log(tmp_path / "run") == read_log(tmp_path / "whole")
+
+
+def test_a_network_without_numbers_is_no_checkpoint(photographs, tmp_path):
     with pytest.raises(
-        TrainingError,
-        match=r"epoch \d+, step 1: the loss is nan on p0\d from frame 1, .*--init .*last.pt and a lower --lr",
+        TrainingError, match=r"epoch 1: p00: .* NaN or infinity for it; begin another run, with a lower"
     ):
-        run(photographs, folder, epochs=9, lr=1e12)
-    assert load_checkpoint(str(folder / "last.pt")).weights["salgan.0.weight"].isfinite().all()
+        run(photographs, tmp_path / "run", epochs=1, lr=1e12)
+    bar = Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        run(photographs, tmp_path / "other", epochs=1, bar=bar, stop=bar.stop)
+    change_state(tmp_path / "other", lose_a_number)
+    with pytest.raises(TrainingError, match=r"epoch 1: of salgan\.60\.bias some weights are no numbers"):
+        run(photographs, tmp_path / "other", epochs=1, resume=True)
+    assert not list(tmp_path.glob("*/last.pt"))
+
+
+def test_a_step_at_full_size_is_tried_before_those_at_half_size(photographs, tmp_path, monkeypatch):
+    sizes, forward = [], ClipNetwork.forward
+
+    def seen(network, frames, *others):
+        if network.training:
+            sizes.append(tuple(frames.shape[2:4]))
+        return forward(network, frames, *others)
+
+    monkeypatch.setattr(ClipNetwork, "forward", seen)
+    run(photographs, tmp_path / "run", epochs=2, half_size=0.5, network={"imgsz_hw": (64, 64)})
+    assert sizes == [(64, 64), (32, 32), (64, 64)]
+
+
+def test_the_best_epoch_is_one_at_full_size(photographs, tmp_path):
+    choices = {"epochs": 2, "half_size": 0.5, "network": {"imgsz_hw": (64, 64)}}
+    run(photographs, tmp_path / "run", until=1, **choices)
+    change_state(tmp_path / "run", lambda state: state["progress"].update(best=99.0))
+    run(photographs, tmp_path / "run", resume=True, **choices)
+    assert torch.load(tmp_path / "run/best.pt", weights_only=True)["epoch"] == 2
+    assert [record["size"] for record in read_log(tmp_path / "run") if "scores" in record] == [[32, 32], [64, 64]]
 
 
 def test_a_learned_alpha_comes_to_the_one_that_made_the_maps(photographs, tmp_path):
@@ -151,8 +233,9 @@ def test_a_student_learns_its_teachers_maps(photographs, learned, tmp_path):
 
 
 def test_maps_on_disk_teach_what_the_network_that_made_them_does(photographs, learned, tmp_path):
-    architecture, weights, alpha = choose_start(str(learned[0] / "last.pt"), "auto", Fraction(1), 0, lambda _: None)
-    network, gaze = ClipNetwork(architecture, weights, alpha, 1.0, 0.0), Photographs(photographs)
+    start = choose_start(str(learned[0] / "last.pt"), "auto", Fraction(1), 0, lambda _: None)
+    network = ClipNetwork(start.architecture, start.weights, start.alpha, 1.0, 0.0)
+    gaze = Photographs(photographs)
     for index, name in enumerate(gaze.names):
         (tmp_path / "maps" / name).mkdir(parents=True)
         ((_, grey),) = run_video(network, gaze, SIZE_HW, index)
@@ -176,10 +259,34 @@ def test_every_architecture_trains_and_exports(photographs, tmp_path, arch):
     assert settings["arch"] == arch
 
 
-def test_the_papers_recipe_trains_whole_videos(photographs, tmp_path):
-    run(photographs, tmp_path / "run", recipe="paper", epochs=1, batch=1, clip_frames=3)
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gaze")
+    write_dataset(folder, "other", videos=2, frames=5, size_hw=(32, 32))
+    return DataOptions("other", folder, val="2:1")
+
+
+def test_the_papers_recipe_trains_whole_videos(videos, tmp_path):
+    said = []
+    small = {"imgsz_hw": (32, 32)}
+    run(None, tmp_path / "run", said, "paper", small, data=videos, epochs=1, batch=1, clip_frames=2)
+    assert any(line.startswith("note: --recipe paper goes on from trained weights, such as --init") for line in said)
     records = steps(tmp_path / "run")
-    assert len(records) == 8
+    assert len(records) == 3  # clips of 2, 2 and 1 frames
     assert set(records[0]) >= {"loss", "bce", "coefficient"}
     assert "kld" not in records[0]
     assert records[0]["loss"] == pytest.approx(records[0]["bce"])
+
+
+def test_a_thawing_convlstm_trains_its_gates_first(videos, tmp_path):
+    network = {"imgsz_hw": (32, 32), "arch": "salclstm30"}
+    run(None, tmp_path / "run", None, "paper", network, data=videos, epochs=2, batch=1, clip_frames=2, lr=1e-3, until=1)
+    begun = drawn("salclstm30", Fraction(1, 8), 0)
+    for epoch, layers in ((1, set()), (2, {"58", "60"})):
+        after = load_checkpoint(str(tmp_path / "run/last.pt")).weights
+        moved = {key for key, value in after.items() if not torch.equal(value, begun[key])}
+        assert "Gates.weight" in moved
+        assert {key.split(".")[1] for key in moved if key.startswith("salgan.")} == layers
+        if epoch == 1:
+            again = {"epochs": 2, "batch": 1, "clip_frames": 2, "lr": 1e-3, "resume": True}
+            run(None, tmp_path / "run", None, "paper", network, data=videos, **again)

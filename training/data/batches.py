@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from salema.runtime.errors import SalemaError
 from salema.training.data.clip import Clip, GazeSet
 from salema.training.data.plan import Item, Step
 from salema.training.data.taught import TaughtMaps
 
 _FIELDS = ("frames", "density", "fixations")
 _CHANNELS = 3
+
+
+class WorkerError(SalemaError, RuntimeError):
+    """A process that reads ahead has ended before its work."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Batch:
         return replace(self, **changed)
 
 
-class Batches(Dataset[Batch]):
+class Batches(Dataset[Batch | SalemaError]):
     """The steps of an epoch for one of several processes, which share each step's clips evenly."""
 
     def __init__(
@@ -81,14 +86,22 @@ class Batches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | SalemaError:
+        """Returns a step's clips, or why they can't be read: PyTorch changes an error that a worker raises."""
+        try:
+            return self._batch(number)
+        except SalemaError as error:
+            return error
+
+    def _batch(self, number: int) -> Batch:
         step = self._steps[number]
         items = step.items[self._rank :: self._processes]
-        clips = [self._filled(item, step.frames) for item in items]
+        found = [self._clip(item) for item in items]
+        real = torch.tensor([[float(frame < len(clip.frames)) for frame in range(step.frames)] for clip in found])
+        clips = [_filled(clip, step.frames) for clip in found]
         tensors = {
             name: torch.from_numpy(np.stack([getattr(clip, name) for clip in clips])) for name in (*_FIELDS, "weights")
         }
-        real = torch.tensor([[float(frame < item.frames) for frame in range(step.frames)] for item in items])
         seeds = torch.tensor([item.seed for item in items])
         return Batch(number, **tensors, real=real, seeds=seeds, goes_on=step.goes_on, taught=self._maps(clips))
 
@@ -98,25 +111,44 @@ class Batches(Dataset[Batch]):
         maps = [self._taught.of(clip.shots, self._size_hw) if clip.shots else clip.density for clip in clips]
         return torch.from_numpy(np.stack(maps))
 
-    def _filled(self, item: Item, frames: int) -> Clip:
-        """Makes a clip, and repeats its last frame, with weight 0, until it is long enough."""
+    def _clip(self, item: Item) -> Clip:
         if not item.frames:
-            blank = np.zeros((frames, *self._size_hw), np.float32)
-            pixels = np.zeros((*blank.shape, _CHANNELS), np.uint8)
-            return Clip(pixels, blank, blank, np.zeros(frames, np.float32), ())
+            return Clip.nothing(self._size_hw)
         rng = np.random.default_rng(item.seed) if self._augment else None
-        clip = self._gaze.clip(item.video, item.start, item.frames, self._size_hw, rng)
-        missing = frames - len(clip.frames)
-        if not missing:
-            return clip
-        rows = np.r_[: len(clip.frames), [len(clip.frames) - 1] * missing]
-        weights = np.pad(clip.weights, (0, missing))
-        shots = tuple(clip.shots[row] for row in rows)
-        return Clip(clip.frames[rows], clip.density[rows], clip.fixations[rows], weights, shots)
+        return self._gaze.clip(item.video, item.start, item.frames, self._size_hw, rng)
 
 
-def load_batches(batches: Batches, first: int, workers: int) -> DataLoader[Batch]:
-    """Returns the batches from step `first` on, made ahead by worker processes if there are any."""
-    return DataLoader(
-        batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers, pin_memory=False
-    )
+def _filled(clip: Clip, frames: int) -> Clip:
+    """Repeats a clip's last frame, with weight 0, until it is long enough; one without frames shows black."""
+    missing = frames - len(clip.frames)
+    if not missing:
+        return clip
+    weights = np.pad(clip.weights, (0, missing))
+    if not len(clip.frames):
+        blank = np.zeros((frames, *clip.density.shape[1:]), np.float32)
+        return Clip(np.zeros((*blank.shape, _CHANNELS), np.uint8), blank, blank, weights, ())
+    rows = np.r_[: len(clip.frames), [len(clip.frames) - 1] * missing]
+    shots = tuple(clip.shots[row] for row in rows)
+    return Clip(clip.frames[rows], clip.density[rows], clip.fixations[rows], weights, shots)
+
+
+def load_batches(batches: Batches, first: int, workers: int) -> Iterator[Batch]:
+    """Yields the batches from step `first` on, made ahead by worker processes if there are any.
+
+    Raises:
+        SalemaError: a file can't be read.
+        WorkerError: a worker process has ended.
+    """
+    loader = DataLoader(batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers)
+    try:
+        for batch in loader:
+            if isinstance(batch, SalemaError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError(
+            f"--workers {workers}: one of them was ended, probably for want of memory (in containers also of /dev/shm);"
+            " go on with --resume and fewer of them, or 0"
+        ) from error

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from salema.runtime.errors import UsageError
-from salema.runtime.run.dataset_layouts import DATASETS
+from salema.runtime.errors import MapError, UsageError, VideoError
+from salema.runtime.run.dataset_layouts import DATASETS, IN_IMAGES, testing_folder
 from salema.training.data.clip import GazeSet
 from salema.training.data.photographs import Photographs
 from salema.training.data.videos import Videos
@@ -17,13 +17,19 @@ PHOTOGRAPHS = "photographs"
 _TRAINED, _HELD_OUT = (1, 600), "601-700"  # DHF1K's own split
 _EVERY = "14:3"
 _FEWEST = 2
+Say = Callable[[str], None]
 
 
-def choose_data(options: DataOptions, say: Callable[[str], None]) -> tuple[GazeSet, GazeSet | None]:
+def choose_data(options: DataOptions, say: Say, *, unlabelled: bool = False) -> tuple[GazeSet, GazeSet | None]:
     """Opens what is trained on, and what is validated on (None for nothing).
 
+    Args:
+        options: where they lie.
+        say: takes a sentence on what is left out.
+        unlabelled: whether videos without ground truth are trained on too, as a teacher wants them.
+
     Raises:
-        UsageError: an option is wrong, or one is missing.
+        UsageError: an option is wrong, or one is missing, or the videos are those of a test set.
         VideoError, MapError: there are no frames, or no ground truth.
     """
     source = options.src
@@ -32,33 +38,59 @@ def choose_data(options: DataOptions, say: Callable[[str], None]) -> tuple[GazeS
     if options.dataset not in {*DATASETS, PHOTOGRAPHS}:
         raise UsageError(f"--dataset {options.dataset}: not one of {', '.join((*DATASETS, PHOTOGRAPHS))}")
     if options.dataset == "DHF1K":
-        return _dhf1k(source, options, say)
+        return _dhf1k(source, options, say, unlabelled=unlabelled)
     if (options.start, options.end) != (None, None):
         raise UsageError(f"--start and --end number the videos of DHF1K; {options.dataset} has names")
     every = _EVERY if options.val is None else options.val
     elsewhere = Path(every)
     if every == "none" or elsewhere.is_dir():
-        everything = _open(source, options, say)
-        return everything, None if every == "none" else _open(elsewhere, options, say)
+        everything = _trained(source, options, say, unlabelled=unlabelled)
+        return everything, None if every == "none" else _open(elsewhere, _truth_of(elsewhere, options), options, say)
     held_out = _parse_every(every)
-    whole = _open(source, options, say)
+    whole = _trained(source, options, say, unlabelled=unlabelled)
     chosen = [[i for i in range(len(whole.names)) if held_out(i) == is_held] for is_held in (False, True)]
     _check_split(every, chosen)
     return whole.only(chosen[0]), whole.only(chosen[1])
 
 
-def _open(folder: Path, options: DataOptions, say: Callable[[str], None]) -> GazeSet:
+def _truth_of(held_out: Path, options: DataOptions) -> Path | None:
+    return options.gt if held_out == options.src else None
+
+
+def _trained(source: Path, options: DataOptions, say: Say, *, unlabelled: bool) -> GazeSet:
+    truth = None if options.gt is None else _training_folder("--gt", options.dataset, options.gt)
+    return _open(_training_folder("--src", options.dataset, source), truth, options, say, unlabelled=unlabelled)
+
+
+def _training_folder(option: str, dataset: str, folder: Path) -> Path:
+    """Returns the folder of the videos to train on: `<dataset>/training` or `training`, where there is one.
+
+    Elsewhere a dataset's folder means `testing`, of which no network that is scored there may have seen anything.
+    """
+    if dataset not in IN_IMAGES:
+        return folder
+    places = [place for place in (folder / dataset / "training", folder / "training") if place.is_dir()]
+    tested = testing_folder(dataset, folder)
+    if not places and tested != folder:
+        raise UsageError(
+            f"{option} {folder}: holds {tested.relative_to(folder)}, the test set, and no folder"
+            f" {tested.relative_to(folder).with_name('training')}; name the folder of the videos to train on itself"
+        )
+    return places[0] if places else folder
+
+
+def _open(folder: Path, truth: Path | None, options: DataOptions, say: Say, *, unlabelled: bool = False) -> GazeSet:
     if options.dataset == PHOTOGRAPHS:
         return Photographs(folder)
-    return Videos(options.dataset, folder, options.gt if folder == options.src else None, None, None, say)
+    return Videos(options.dataset, folder, truth, None, None, say, unlabelled=unlabelled)
 
 
-def _dhf1k(source: Path, options: DataOptions, say: Callable[[str], None]) -> tuple[GazeSet, GazeSet | None]:
+def _dhf1k(source: Path, options: DataOptions, say: Say, *, unlabelled: bool) -> tuple[GazeSet, GazeSet | None]:
     first = _TRAINED[0] if options.start is None else options.start
     last = _TRAINED[1] if options.end is None else options.end
     if first > last:
         raise UsageError(f"--start {first} is greater than --end {last}: no video to train on")
-    trained = Videos("DHF1K", source, options.gt, first, last, say)
+    trained = Videos("DHF1K", source, options.gt, first, last, say, unlabelled=unlabelled)
     numbers = _HELD_OUT if options.val is None else options.val
     if numbers == "none":
         return trained, None
@@ -68,7 +100,11 @@ def _dhf1k(source: Path, options: DataOptions, say: Callable[[str], None]) -> tu
     low, high = int(match[1]), int(match[2])
     if low <= last and first <= high:
         raise UsageError(f"--val {numbers}: is trained on, as --start {first} --end {last} say; choose others")
-    return trained, Videos("DHF1K", source, options.gt, low, high, say)
+    try:
+        return trained, Videos("DHF1K", source, options.gt, low, high, say)
+    except (MapError, VideoError) as error:
+        default = ", the default," if options.val is None else ""
+        raise type(error)(f"--val {numbers}{default} can't be validated on: {error}; choose others, or none") from error
 
 
 def _parse_every(text: str) -> Callable[[int], bool]:

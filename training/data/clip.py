@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -40,6 +42,12 @@ class Clip:
     fixations: NDArray[np.float32]
     weights: NDArray[np.float32]
     shots: tuple[Shot, ...]
+
+    @classmethod
+    def nothing(cls, size_hw: tuple[int, int]) -> Clip:
+        """Returns a clip of no frames, for networks of a size."""
+        blank = np.zeros((0, *size_hw), np.float32)
+        return cls(np.zeros((*blank.shape, 3), np.uint8), blank, blank, np.zeros(0, np.float32), ())
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class GazeSet(Protocol):
         Args:
             index: which video.
             start: its first frame; frames count from 0.
-            frames: how many; a video that ends before gives fewer.
+            frames: how many; a video that ends before gives fewer, or none.
             size_hw: rows and columns of the network.
             rng: changes the picture as training wants it; None leaves it.
 
@@ -96,9 +104,14 @@ class GazeSet(Protocol):
             SalemaError: a file can't be read.
         """
 
-    def seen(self, index: int) -> Iterator[Seen]:
-        """Yields the frames of a video, in order, to validate on.
+    def seen(self, index: int, every: int = 1) -> Iterator[Seen]:
+        """Yields the frames of a video, in order, to validate on; of each `every`th alone what is known.
 
         Raises:
             SalemaError: a file can't be read.
         """
+
+
+def digest_of(gaze: GazeSet) -> str:
+    """Returns a hash of the names and lengths of a set's videos: the same wherever it lies."""
+    return hashlib.sha256(json.dumps([gaze.names, gaze.lengths]).encode()).hexdigest()[:16]

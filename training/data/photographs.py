@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import copy
-from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,11 +17,13 @@ from salema.runtime.files.bounded_files import check_file
 from salema.runtime.files.image_file import decode_file
 from salema.runtime.sources.source import IMAGES
 from salema.training.data.clip import Clip, Seen, Shot
+from salema.training.data.kept import Kept
 from salema.training.data.targets import BLUR, blurred, count_fixations
 from salema.training.data.views import Colours, View, between, random_view
 
 _MOST_BYTES = 1 << 30  # of the points: OSIE's are 1 MB
-_KEPT = 4096  # decoded pictures: OSIE's take 150 MB
+_MOST_PIXELS = 1 << 19  # of a picture that is kept: three times a side of 192x256, and all of 800x600
+_MOST_KEPT_BYTES = 1 << 30  # of pictures, by each process: OSIE's 700 of 800x600
 _FEWEST = 5  # fixations of a part; with fewer the whole picture is taken
 _WHOLE, _LEAST = 0.4, 0.6  # how many pictures stay whole, and the least part of the others
 _CUTS = 0.5  # of the clips, how many have a cut to another picture in them
@@ -95,9 +97,13 @@ class Photographs:
         return part if len(part.points(self._points[index])) >= _FEWEST else whole
 
     def _render(self, path: list[Shot], size_hw: tuple[int, int], colours: Colours | None) -> Clip:
-        pictures = [shot.view.picture(_image(self._paths[shot.video]), size_hw) for shot in path]
+        images = [_image(self._paths[shot.video]) for shot in path]
+        pictures = [shot.view.picture(image, size_hw) for shot, image in zip(path, images, strict=True)]
         counts = [count_fixations(shot.view.points(self._points[shot.video]), size_hw) for shot in path]
-        densities = [blurred(count, BLUR / shot.view.width) for count, shot in zip(counts, path, strict=True)]
+        densities = [
+            blurred(count, BLUR / shot.view.width, (image.shape[0], image.shape[1]))
+            for count, shot, image in zip(counts, path, images, strict=True)
+        ]
         return Clip(
             np.stack([colours(picture) if colours else picture for picture in pictures]),
             np.stack(densities),
@@ -106,16 +112,25 @@ class Photographs:
             tuple(path),
         )
 
-    def seen(self, index: int) -> Iterator[Seen]:
-        """See `GazeSet`; fixations and density are as large as the picture."""
+    def seen(self, index: int, every: int = 1) -> Iterator[Seen]:
+        """See `GazeSet`; fixations and density are as large as the picture, which is made smaller if it is large."""
+        del every
         image = _image(self._paths[index])
         counts = count_fixations(self._points[index], (image.shape[0], image.shape[1]))
         yield Seen(image, blurred(counts, BLUR), counts > 0)
 
 
-@lru_cache(_KEPT)
-def _image(path: Path) -> NDArray[np.uint8]:
-    return cast("NDArray[np.uint8]", decode_file(path, cv2.IMREAD_COLOR, VideoError))
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    """Reads an image, uint8 BGR; one of more pixels than any network takes is made smaller."""
+    image = cast("NDArray[np.uint8]", decode_file(path, cv2.IMREAD_COLOR, VideoError))
+    share = (_MOST_PIXELS / (image.shape[0] * image.shape[1])) ** 0.5
+    if share >= 1:
+        return image
+    height, width = (max(int(share * side), 1) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+_image = Kept(_read_image, _MOST_KEPT_BYTES)
 
 
 def read_points(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -123,7 +138,7 @@ def read_points(folder: Path) -> dict[str, NDArray[np.float32]]:
 
     Raises:
         VideoError: there is no such folder.
-        MapError: there is no points file, or several, or it is damaged.
+        MapError: there is no points file, or several, or it is damaged, or its arrays do not fit each other.
     """
     if not folder.is_dir():
         raise VideoError(f"{folder}: no such folder; name the one that holds the photographs and their fixations")
@@ -133,23 +148,37 @@ def read_points(folder: Path) -> dict[str, NDArray[np.float32]]:
     check_file(files[0], _MOST_BYTES, MapError)
     try:
         with np.load(files[0], allow_pickle=False) as archive:
-            names, image, x, y = (archive[name] for name in _ARRAYS)
-        points = np.stack([x, y], 1).astype(np.float32)
-        found = {str(name): points[image == index] for index, name in enumerate(names)}
+            arrays = [archive[name] for name in _ARRAYS]
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in arrays[0].tolist()]
+        image = arrays[1]
+        points = np.stack(arrays[2:], 1).astype(np.float32)
+        found = {name: points[image == index] for index, name in enumerate(names)}
     except Exception as error:  # a damaged archive can fail anywhere in its reader
         raise MapError(f"{files[0]}: can't be read; arrays {', '.join(_ARRAYS)} expected") from error
-    if not np.isfinite(points).all() or points.min() < 0 or points.max() > 1:
-        raise MapError(f"{files[0]}: x and y must lie between 0 and 1, as fractions of width and height")
+    _check_points(files[0], names, image, points)
     empty = [name for name, own in found.items() if not len(own)]
     if empty:
         raise MapError(f"{files[0]}: {empty[0]} has no fixation; take it out of names")
     return found
 
 
+def _check_points(file: Path, names: list[str], image: NDArray[np.integer[Any]], points: NDArray[np.float32]) -> None:
+    if not len(points):
+        raise MapError(f"{file}: holds no fixation; give image, x and y of each")
+    if not np.isfinite(points).all() or points.min() < 0 or points.max() > 1:
+        raise MapError(f"{file}: x and y must lie between 0 and 1, as fractions of width and height")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise MapError(f"{file}: names has {twice[0]} twice; give each photograph once")
+    outside = image[~np.isin(image, np.arange(len(names)))]
+    if len(outside):
+        raise MapError(f"{file}: image holds {outside[0]}, and there are {len(names)} names, counted from 0")
+
+
 def _find_image(folder: Path, name: str) -> Path:
-    stems = (folder / "images" / name, folder / name)
-    for stem in stems:
-        for path in (stem, *(stem.with_name(stem.name + suffix) for suffix in sorted(IMAGES))):
+    suffixes = [*sorted(IMAGES), *sorted(suffix.upper() for suffix in IMAGES)]
+    for stem in (folder / "images" / name, folder / name):
+        for path in (stem, *(stem.with_name(stem.name + suffix) for suffix in suffixes)):
             if path.suffix.lower() in IMAGES and path.is_file():
                 return path
     raise VideoError(f"{folder}: holds no image called {name}; it is named in the fixations")

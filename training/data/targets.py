@@ -18,9 +18,19 @@ def count_fixations(points: NDArray[np.float32], size_hw: tuple[int, int]) -> ND
     return counts
 
 
-def blurred(counts: NDArray[np.float32], blur: float) -> NDArray[np.float32]:
-    """Returns the density `(H, W)` of counted fixations, scaled to a greatest of 1; `blur` is a share of the width."""
-    return peaked(cv2.GaussianBlur(counts, (0, 0), blur * counts.shape[1], borderType=cv2.BORDER_CONSTANT))
+def blurred(counts: NDArray[np.float32], blur: float, picture_hw: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """Returns the density `(H, W)` of counted fixations, scaled to a greatest of 1.
+
+    Args:
+        counts: `(H, W)`.
+        blur: the deviation, as a share of the width.
+        picture_hw: rows and columns of the picture that the grid was stretched from, on which the blur is as high as it
+            is wide; None for a grid of the picture's own shape.
+    """
+    height, width = picture_hw or counts.shape
+    stretch = (width / height) / (counts.shape[1] / counts.shape[0])
+    across = blur * counts.shape[1]
+    return peaked(cv2.GaussianBlur(counts, (0, 0), across, sigmaY=across * stretch, borderType=cv2.BORDER_CONSTANT))
 
 
 def peaked(density: NDArray[np.generic]) -> NDArray[np.float32]:

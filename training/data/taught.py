@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from salema.benchmarks.maps.map_files import read_map
 from salema.benchmarks.maps.predictions import PredictedMaps
 from salema.runtime.errors import MapError
 from salema.runtime.wording import counted
+from salema.training.data.kept import Kept
 from salema.training.data.targets import peaked
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from salema.training.data.clip import GazeSet, Shot
 
-_read = lru_cache(4096)(read_map)  # at the network's usual size 200 MB
+_read = Kept(read_map, 1 << 28)  # at the network's usual size 5000 maps
 
 
 class TaughtMaps:

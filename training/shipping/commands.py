@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from salema.runtime.errors import SalemaError
 from salema.training.data.choose import PHOTOGRAPHS, choose_data
 from salema.training.data.clip import GazeSet
 from salema.training.options import DataOptions
@@ -32,6 +33,13 @@ def split(folder: Path) -> tuple[GazeSet, GazeSet]:
 
 
 def run(command: str, *options: object) -> str:
-    """Runs one of our commands, and returns what it printed on stdout."""
+    """Runs one of our commands, and returns what it printed on stdout.
+
+    Raises:
+        SalemaError: it failed; it has said why.
+    """
     line = [str(Path(sys.executable).with_name(command)), *map(str, options)]
-    return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own commands
+    done = subprocess.run(line, check=False, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own commands
+    if done.returncode:
+        raise SalemaError(f"{command} ended with code {done.returncode}; see what it said above")
+    return done.stdout

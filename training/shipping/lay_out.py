@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.runtime.errors import exit_on_error
 from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.training.data.clip import GazeSet
 from salema.training.shipping.commands import parser_of, split
@@ -38,6 +39,7 @@ def _write(path: Path, image: NDArray[np.uint8]) -> None:
     write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
 
 
+@exit_on_error("lay_out")
 def main() -> None:
     """Lays out what `salema-train` validates on."""
     parser = parser_of(__doc__)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from salema.runtime.errors import exit_on_error
 from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.runtime.postprocess import to_grey
 from salema.runtime.preprocess import to_network_size
@@ -59,10 +60,11 @@ def open_network(weights: str) -> ClipNetwork:
     Raises:
         SalemaError: see `choose_start`.
     """
-    architecture, tensors, learned = choose_start(weights, "auto", Fraction(1), 0, lambda _: None)
-    return ClipNetwork(architecture, tensors, learned, 1.0, 0.0).eval()
+    start = choose_start(weights, "auto", Fraction(1), 0, lambda _: None)
+    return ClipNetwork(start.architecture, start.weights, start.alpha, 1.0, 0.0).eval()
 
 
+@exit_on_error("mean_maps")
 def main() -> None:
     """Writes the maps of what `salema-train` trains on."""
     parser = parser_of(__doc__)

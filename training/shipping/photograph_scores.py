@@ -21,6 +21,7 @@ from salema.benchmarks.metrics.protocols import METRICS, PROTOCOLS, score_frame
 from salema.benchmarks.scores.bootstrap import interval
 from salema.benchmarks.studies.common import write_study
 from salema.export.weights.checkpoints import load_checkpoint, shipped_names
+from salema.runtime.errors import exit_on_error
 from salema.runtime.postprocess import to_grey
 from salema.training.data.photographs import read_points
 from salema.training.data.targets import BLUR, blurred, count_fixations
@@ -84,8 +85,10 @@ def score_maps(gaze: GazeSet, predict: Callable[[NDArray[np.uint8]], Float]) -> 
 
 def score_network(gaze: GazeSet, weights: str) -> Scores:
     """Scores the maps of shipped weights, in FP32; returns `(photographs, metrics)`."""
-    architecture, tensors, learned = choose_start(weights, "auto", Fraction(1), 0, lambda _: None)
-    scores = validate(ClipNetwork(architecture, tensors, learned, 1.0, 0.0), gaze, SIZE_HW, range(len(gaze.names)))
+    start = choose_start(weights, "auto", Fraction(1), 0, lambda _: None)
+    scores = validate(
+        ClipNetwork(start.architecture, start.weights, start.alpha, 1.0, 0.0), gaze, SIZE_HW, range(len(gaze.names))
+    )
     return np.array([scores[index] for index in range(len(gaze.names))])
 
 
@@ -176,6 +179,7 @@ def _signed(difference: dict[str, float]) -> str:
     return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
+@exit_on_error("photograph_scores")
 def main() -> None:
     """Measures, writes JSON and prints the table."""
     parser = parser_of(__doc__)

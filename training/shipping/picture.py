@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime import load
+from salema.runtime.errors import exit_on_error
 from salema.runtime.files.whole_files import write_bytes
 from salema.runtime.postprocess import render, to_grey
 from salema.runtime.video.video_reader import VideoReader
@@ -40,6 +41,7 @@ def draw(model: Path, video: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(whole, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+@exit_on_error("picture")
 def main() -> None:
     """Draws it with the weights that ship."""
     parser = parser_of(__doc__, of_photographs=False)

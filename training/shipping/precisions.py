@@ -20,7 +20,7 @@ from salema.export.exporter import export_model
 from salema.export.options import ExportOptions
 from salema.export.weights.checkpoints import shipped_names
 from salema.runtime import load
-from salema.runtime.errors import SalemaError
+from salema.runtime.errors import SalemaError, exit_on_error
 from salema.training.shipping.clips import BLOCK, FRAMES, clips_table, compare_clips, run_clips
 from salema.training.shipping.commands import parser_of, run, split
 from salema.training.shipping.lay_out import lay_out
@@ -102,6 +102,7 @@ def _cell(difference: dict[str, float]) -> str:
     return f"{difference['mean']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
 
 
+@exit_on_error("precisions")
 def main() -> None:
     """Measures weights, those that ship if none are named, and writes JSON."""
     parser = parser_of(__doc__)

@@ -26,6 +26,7 @@ from salema.benchmarks.peers.network import Network, load_network
 from salema.benchmarks.peers.peers import Runner, open_peer
 from salema.benchmarks.studies.common import write_by_cpu
 from salema.export.weights.checkpoints import shipped_names
+from salema.runtime.errors import exit_on_error
 from salema.runtime.model_folder import MODEL_FILE
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.preprocess import to_network_size
@@ -147,6 +148,7 @@ def _stills(video: Path, frames: int, folder: Path) -> Path:
     return folder
 
 
+@exit_on_error("run_speed")
 def main() -> None:
     """Measures weights, those that ship if none are named, and writes JSON; it replaces the record of the same CPU."""
     parser = parser_of(__doc__, of_photographs=False)

@@ -1,7 +1,13 @@
+import os
+import shutil
+import signal
+
 import numpy as np
+import pytest
 import torch
 
-from salema.training.data.batches import Batches, load_batches
+from salema.runtime.errors import VideoError
+from salema.training.data.batches import Batches, WorkerError, load_batches
 from salema.training.data.photographs import Photographs
 from salema.training.data.plan import Item, Step
 
@@ -46,3 +52,25 @@ def test_parts_and_workers_change_nothing(photographs):
     part = alone[0].part(slice(1, 3))
     assert torch.equal(part.weights, alone[0].weights[1:3])
     assert part.seeds.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_can_not_be_read_is_named(photographs, tmp_path, workers):
+    shutil.copytree(photographs, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "images/p03.png").write_bytes(b"no picture")
+    batches = Batches(Photographs(tmp_path), [STEP], SIZE_HW, 0, 1, augment=False)
+    with pytest.raises(VideoError, match=r"^[^\n]*p03\.png: can't be read as an image[^\n]*$"):
+        list(load_batches(batches, 0, workers))
+
+
+class Killing(Photographs):
+    """Its reader is killed, as one is that takes too much memory."""
+
+    def clip(self, *arguments):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told(photographs):
+    batches = Batches(Killing(photographs), [STEP], SIZE_HW, 0, 1, augment=False)
+    with pytest.raises(WorkerError, match="--workers 1: one of them was ended.* fewer of them, or 0$"):
+        list(load_batches(batches, 0, 1))

@@ -1,7 +1,7 @@
 import pytest
 from synthetic import write_dataset
 
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import SalemaError, UsageError
 from salema.training.data.choose import choose_data
 from salema.training.options import DataOptions
 
@@ -60,3 +60,36 @@ def test_wrong_numbers_to_validate_on_are_named(tmp_path, val, sentence):
     write_dataset(tmp_path, "DHF1K", videos=2)
     with pytest.raises(UsageError, match=sentence):
         choose(src=tmp_path, val=val)
+
+
+@pytest.mark.parametrize("inside", ["training", "UCF-sports/training"])
+def test_videos_to_train_on_are_not_those_of_the_test_set(tmp_path, inside):
+    trained = tmp_path / inside
+    write_dataset(trained, "UCF-sports", first_video=5)
+    write_dataset(trained.with_name("testing"), "UCF-sports")
+    for gt in (None, tmp_path):
+        own, held_out = choose(dataset="UCF-sports", src=tmp_path, gt=gt, val=str(tmp_path))
+        assert own.names[0] == "Diving-Side-005"
+        assert held_out.names[0] == "Diving-Side-001"  # as named elsewhere
+    own, _ = choose(dataset="UCF-sports", src=trained.with_name("testing"), val="none")
+    assert own.names[0] == "Diving-Side-001"  # named itself
+
+
+@pytest.mark.parametrize("option", ["src", "gt"])
+def test_a_test_set_is_not_trained_on_silently(tmp_path, option):
+    write_dataset(tmp_path / "own", "UCF-sports")
+    write_dataset(tmp_path / "set/UCF-sports/testing", "UCF-sports")
+    places = {"src": tmp_path / "own", option: tmp_path / "set"}
+    sentence = rf"--{option} .*set: holds UCF-sports/testing, the test set, and no folder UCF-sports/training; name the"
+    with pytest.raises(UsageError, match=sentence):
+        choose(dataset="UCF-sports", **places)
+
+
+def test_numbers_that_hold_nothing_to_validate_on_are_named(tmp_path):
+    write_dataset(tmp_path, "DHF1K", videos=2)
+    with pytest.raises(
+        SalemaError, match="--val 601-700, the default, can't be validated on: .*; choose others, or none"
+    ):
+        choose(src=tmp_path, end=2)
+    with pytest.raises(SalemaError, match="--val 8-9 can't be validated on"):
+        choose(src=tmp_path, end=2, val="8-9")

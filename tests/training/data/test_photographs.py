@@ -6,6 +6,7 @@ import pytest
 
 from salema.runtime.errors import MapError, VideoError
 from salema.training.data import photographs as photographs_module
+from salema.training.data.kept import Kept
 from salema.training.data.photographs import Photographs
 
 SIZE_HW = (48, 64)
@@ -82,6 +83,9 @@ def write_points(folder, **arrays):
         ({"names": np.array(["p00", "p01"])}, "p01 has no fixation"),
         ({"y": np.array(["a"])}, "can't be read"),
         ({"image": np.zeros(3, int)}, "can't be read"),
+        ({name: np.zeros(0) for name in ("image", "x", "y")}, "holds no fixation"),
+        ({"names": np.array(["p00", "p00"])}, "names has p00 twice"),
+        ({"image": np.array([1])}, "image holds 1, and there are 1 names, counted from 0"),
     ],
 )
 def test_wrong_points_are_refused(tmp_path, arrays, sentence):
@@ -101,3 +105,40 @@ def test_a_missing_file_is_named(tmp_path):
     (tmp_path / "p00.png").write_bytes(b"no picture")
     with pytest.raises(VideoError, match=r"p00\.png: can't be read as an image"):
         Photographs(tmp_path).clip(0, 0, 1, SIZE_HW, None)
+
+
+def test_a_large_photograph_is_kept_small(tmp_path):
+    write_points(tmp_path)
+    cv2.imwrite(str(tmp_path / "p00.jpg"), np.full((1500, 2000, 3), 90, np.uint8))
+    (seen,) = Photographs(tmp_path).seen(0)
+    height, width = seen.fixated.shape
+    assert seen.frame.shape == (height, width, 3)
+    assert height * width <= 1 << 19
+    assert width / height == pytest.approx(4 / 3, rel=1e-2)
+    clip = Photographs(tmp_path).clip(0, 0, 1, (96, 128), None)
+    assert peak(clip.density[0]) == (48, 64)
+
+
+def test_pictures_are_kept_up_to_so_many_bytes():
+    read = []
+    kept = Kept(lambda path: read.append(path) or np.zeros(100, np.uint8), 250)
+    for _ in range(2):
+        for name in "abc":
+            assert kept(name).shape == (100,)
+    assert read == ["a", "b", "c", "c"]
+
+
+def test_a_portrait_is_blurred_as_much_upwards_as_across(tmp_path):
+    write_points(tmp_path)
+    cv2.imwrite(str(tmp_path / "p00.png"), np.zeros((256, 128, 3), np.uint8))
+    density = Photographs(tmp_path).clip(0, 0, 1, (192, 256), None).density[0]
+    # 0.03 of the picture's width, which is half its height: 7.7 of 256 columns, 2.9 of 192 rows.
+    assert density[96, 128 + 8] == pytest.approx(np.exp(-0.5 * (8 / 7.68) ** 2), abs=0.02)
+    assert density[96 + 3, 128] == pytest.approx(np.exp(-0.5 * (3 / 2.88) ** 2), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["p00", b"p00", "p00.JPG"])
+def test_an_image_is_found_whatever_the_case_of_its_suffix(tmp_path, name):
+    write_points(tmp_path, names=np.array([name]))
+    (tmp_path / "p00.JPG").write_bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    assert Photographs(tmp_path).clip(0, 0, 1, SIZE_HW, None).frames.shape == (1, *SIZE_HW, 3)
