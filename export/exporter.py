@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +92,16 @@ def export_model(weights: str, folder: Path, options: ExportOptions, say: Callab
         footage = _footage(options, say)
         spec, source, checks = _export(weights, options, footage, aside, say)
         obey_lost_signal()  # before any file gets its name; under load, an export once went on after SIGTERM
+        _remove_older(folder, names, say)
     return Result(paths, sum(path.stat().st_size for path in paths), spec, source, *checks)
+
+
+def _remove_older(folder: Path, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Removes ncnn's own files of the model that is replaced now: other programs would take them for this one's."""
+    for name in NCNN_FILES:
+        if name not in names and (folder / name).exists():
+            (folder / name).unlink()
+            say(f"removed       {name}, of the model that was here before")
 
 
 def _footage(options: ExportOptions, say: Callable[[str], None]) -> Footage | None:

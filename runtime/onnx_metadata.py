@@ -6,6 +6,7 @@ Source: onnx.proto3 (`ModelProto.metadata_props` is field 14; `StringStringEntry
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +42,16 @@ def read_metadata(model: Path, key: str) -> str | None:
     """
     with model.open("rb") as file:
         return _entry_in(file, key, str(model))
+
+
+def tensors_differ(model: Path, shapes: Mapping[str, Sequence[int | None]]) -> ModelError:
+    """Returns the error for a graph whose tensors are not those of its record; `shapes` is of its inputs, by name."""
+    if "started_in" in shapes or len(shapes.get("mix", ())) > 1:  # see `export/serving/graphs.py`
+        return ModelError(
+            f"{model}: a graph for Triton or DeepStream, which salema-export --emit wrote; name the model's own folder,"
+            " which --emit read"
+        )
+    return ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
 
 
 def _spec_in(file: BinaryIO, where: str) -> ModelSpec:

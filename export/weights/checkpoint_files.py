@@ -25,6 +25,7 @@ from salema.export.weights.eight_bits import unpacked
 from salema.runtime.errors import CheckpointError, SalemaError, reason
 from salema.runtime.files.bounded_files import check_file
 from salema.runtime.files.whole_files import write_bytes
+from salema.runtime.sources.source import shown_url
 
 _LASAGNE_ARRAYS = 2 * sum(index <= LAST_CONV for index in CONVS)
 _STATED_KEY = "salema"
@@ -58,20 +59,25 @@ def download(url: str) -> Path:
     import pooch  # noqa: PLC0415 - only for those who download
     import requests  # noqa: PLC0415
 
+    try:
+        shown = shown_url(url)
+    except ValueError:
+        raise CheckpointError("this URL of weights can't be read; check the address") from None
     pooch.get_logger().setLevel(logging.WARNING)  # we print the hash
     try:
         return Path(
             pooch.retrieve(url, known_hash=None, path=pooch.os_cache("salema"), progressbar=sys.stderr.isatty())
         )
     except requests.HTTPError as error:
-        raise CheckpointError(f"{url}: can't be downloaded ({reason(error)}); check the address") from error
+        why = f"{error.response.status_code} {error.response.reason}"  # its own message holds the whole URL
+        raise CheckpointError(f"{shown}: can't be downloaded ({why}); check the address") from error
     except (requests.RequestException, ValueError) as error:
         raise CheckpointError(
-            f"{url}: can't be downloaded (the server can't be reached); check the network, or download it by hand"
+            f"{shown}: can't be downloaded (the server can't be reached); check the network, or download it by hand"
         ) from error
     except OSError as error:  # the disk; last, as the errors above are OSErrors too
         raise CheckpointError(
-            f"{url}: can't be kept in {pooch.os_cache('salema')} ({reason(error)}); make room there, or name another"
+            f"{shown}: can't be kept in {pooch.os_cache('salema')} ({reason(error)}); make room there, or name another"
             " folder with XDG_CACHE_HOME"
         ) from error
 

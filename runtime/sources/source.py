@@ -56,7 +56,12 @@ class Source:
         """The source's name in messages: a URL without its parts that may hold a password."""
         if self.kind != "url":
             return {"stdin": "standard input", "pipeline": "GStreamer"}.get(self.kind, self.given)
-        return urlsplit(_without_user(self.given))._replace(query="", fragment="").geturl()
+        return shown_url(self.given)
+
+    @property
+    def is_web_file(self) -> bool:
+        """Whether it is a URL whose name is a video file's, so that frames come as fast as they are read."""
+        return self.kind == "url" and Path(urlsplit(self.shown).path).suffix.lower() in VIDEOS - {".mjpeg"}
 
     @property
     def is_live_pipeline(self) -> bool:
@@ -74,6 +79,15 @@ class Source:
     def repeatable(self) -> bool:
         """Whether it can be played again from its start."""
         return self.kind in {"video", "images"}
+
+
+def shown_url(url: str) -> str:
+    """Returns a URL without its parts that may hold a password or a key: user, query and fragment.
+
+    Raises:
+        ValueError: it is no URL.
+    """
+    return urlsplit(_without_user(url))._replace(query="", fragment="").geturl()
 
 
 def find_sources(given: Sequence[str], *, strict: bool = True) -> list[Source]:

@@ -102,6 +102,15 @@ def test_with_for_ncnn_other_programs_get_files(cli, tmp_path):
     assert (tmp_path / "m" / WEIGHTS).read_bytes() == b"".join(ncnn_weights(form, tmp_path / "m" / "model.onnx"))
 
 
+def test_another_model_in_their_folder_removes_them(cli, tmp_path):
+    for name in NCNN_FILES:
+        (tmp_path / name).write_bytes(b"of another model")
+    ran = cli(main, *ARGUMENTS[:-2], "-o", tmp_path)
+    assert ran.code == 0, ran.err
+    assert f"removed       {PARAM}, of the model that was here before\n" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
 def test_every_whole_float_graph_has_the_form_unless_its_weights_are_summed(exported):
     for options in ({}, {"precision": "fp16"}, {"mean_channel": True}, {"batch": None}, {"for_": "tensorrt"}):
         assert read_form(exported(**options) / "model.onnx").scales == {}

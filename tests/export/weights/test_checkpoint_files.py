@@ -150,8 +150,12 @@ def test_a_url_is_downloaded_once(tmp_path, weights, monkeypatch):
         try:
             checkpoints = [load_checkpoint(url) for _ in range(2)]
             seen = server.requests_seen
-            with pytest.raises(CheckpointError, match=r"absent.pt: can't be downloaded .*404"):
+            with pytest.raises(CheckpointError, match=r"absent.pt: can't be downloaded \(404 File not found\); check"):
                 load_checkpoint(url.replace("SalEMA30R", "absent"))
+            with pytest.raises(CheckpointError) as failed:
+                load_checkpoint(f"{url.replace('SalEMA30R', 'absent').replace('://', '://me:secret@')}?token=secret")
+            assert "absent.pt: can't be downloaded (404" in str(failed.value)
+            assert "secret" not in str(failed.value)
         finally:
             server.shutdown()
     assert seen == 1
@@ -162,6 +166,11 @@ def test_a_url_is_downloaded_once(tmp_path, weights, monkeypatch):
         assert checkpoint.hint.architecture == Architecture("salema", (30,), residual=True)
     with pytest.raises(CheckpointError, match="the server can't be reached"):
         load_checkpoint(url.replace("SalEMA30R", "other"))
+    with pytest.raises(CheckpointError, match=r"^http://127.0.0.1:\d+/gone.pt: can't be downloaded") as failed:
+        load_checkpoint(f"http://me:secret@127.0.0.1:{server.server_port}/gone.pt?token=secret")
+    assert "secret" not in str(failed.value)
+    with pytest.raises(CheckpointError, match="^this URL of weights can't be read; check the address$"):
+        load_checkpoint("http://[secret/gone.pt")
 
 
 def test_a_cache_that_cannot_be_written_is_not_the_network_s_fault(tmp_path, weights, monkeypatch):

@@ -7,10 +7,12 @@ import numpy as np
 import onnx
 import pytest
 
+from salema.export.serving.graphs import looped, sequenced
 from salema.runtime.backends import ort_session
 from salema.runtime.backends.opening import open_session
 from salema.runtime.backends.ort_session import CUDA, TENSORRT
 from salema.runtime.errors import BackendError, ModelError, UsageError
+from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.spec import SPEC_VERSION
 
 
@@ -158,3 +160,14 @@ def test_missing_models(tmp_path):
         open_session(tmp_path / "absent")
     with pytest.raises(ModelError, match="no such model"):
         open_session(tmp_path)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "auto"])
+@pytest.mark.parametrize("made", [sequenced, looped])
+def test_a_graph_for_a_server_is_named_as_such(exported, tmp_path, backend, made):
+    whole = exported(batch=None) / "model.onnx"
+    (tmp_path / "model.onnx").write_bytes(made(whole.read_bytes(), read_spec(whole))[0])
+    with pytest.raises(
+        ModelError, match="a graph for Triton or DeepStream, which salema-export --emit wrote; name the"
+    ):
+        open_session(tmp_path, backend, "cpu")
