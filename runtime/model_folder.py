@@ -32,7 +32,7 @@ class ModelFolder:
 
     @property
     def is_model(self) -> bool:
-        """Whether the user named a model: its folder or an ONNX file, not an engine."""
+        """Whether the user named a model by its folder, or by a file that engines are built from."""
         return self.named == self.folder or self.named.name in {MODEL_FILE, *PART_FILES}
 
     @property
@@ -54,6 +54,8 @@ class ModelFolder:
     @property
     def sources(self) -> tuple[Path, ...]:
         """The ONNX files, which define what the model computes. Engines are built from them."""
+        if self.named.suffix == ".onnx" and not self.is_model:
+            return (self.named,)
         return tuple(self.folder / name for name in (MODEL_FILE, *PART_FILES) if name in self.names)
 
     def onnx_files(self) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -130,10 +130,12 @@ class OpenModel:
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
         """See `Session.to_host`."""
+        self.check_open()
         return {state.name: self.values_of(value).copy() for state, value in zip(self.spec.states, states, strict=True)}
 
     def gather(self, rows: Sequence[tuple[States, int]]) -> States:
         """See `Session.gather`."""
+        self.check_open()
         kept = {
             state.name: np.stack([self.values_of(states[index])[row] for states, row in rows])
             for index, state in enumerate(self.spec.states)
@@ -154,6 +156,13 @@ class OpenModel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def step_error(library: str, error: Exception, why: str) -> Exception:
+    """Returns what to raise in place of an error that a library raised in a step; `why` is its message, in short."""
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        return MemoryError(str(error))  # `exit_on_error` says what to do
+    return BackendError(f"{library} can't run the model ({why}); take another --backend")
 
 
 @runtime_checkable

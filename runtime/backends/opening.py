@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from salema.kernels.gpus import list_gpus
 from salema.runtime.backends.ncnn_form import FORM_KEY, read_form
-from salema.runtime.backends.tuning import NOT_HERE, Open, Record, installed, try_all
+from salema.runtime.backends.tuning import NOT_HERE, RECORD_FILE, Open, Record, installed, try_all
 from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
+from salema.runtime.files.folder_lock import alone_in
 from salema.runtime.gpu.trt_library import KINDS, kind_of
 from salema.runtime.model_folder import NCNN_FILES, ModelFolder, look_up
 from salema.runtime.onnx_metadata import read_metadata, read_spec
 from salema.runtime.session import BACKENDS, DEVICE, DEVICES, Session
 from salema.runtime.spec import ModelSpec
+
+_MOST_WAIT_S = 60.0  # for another process's trial
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class _How:
     threads: int
     retune: bool
     say: Callable[[str], None]
+    tried: list[str] = field(default_factory=list)
+    """The backends of a trial that was made."""
 
 
 def open_session(
@@ -145,7 +150,10 @@ def _open_first(model: ModelFolder, how: _How) -> Session:
     """
     passed_over: list[str] = []
     session = _open_engine(model, how, passed_over) or _open_on_cpu(model, how, passed_over)
-    return session or _open_onnx(model, how, passed_over)
+    session = session or _open_onnx(model, how, passed_over)
+    if how.retune and not how.tried:
+        how.say(f"--retune: no trial is made here: {session.reason or f'only {session.backend} runs this model'}")
+    return session
 
 
 def _open_engine(model: ModelFolder, how: _How, passed_over: list[str]) -> Session | None:
@@ -173,7 +181,7 @@ def _open_engine(model: ModelFolder, how: _How, passed_over: list[str]) -> Sessi
 
 def _open_on_cpu(model: ModelFolder, how: _How, passed_over: list[str]) -> Session | None:
     """Opens the fastest backend on this CPU, unless ONNX Runtime can use a GPU, or is the only one."""
-    if not model.is_model or model.is_split or not _stays_on_cpu(how.device, passed_over):
+    if model.is_engine or model.is_split or not _stays_on_cpu(how.device, passed_over):
         return None
     try:
         (file,) = model.onnx_files()
@@ -211,14 +219,23 @@ def _open_only(backend: str, opened: Open, why: str, passed_over: list[str]) -> 
 
 def _open_fastest(model: ModelFolder, spec: ModelSpec, backends: list[str], how: _How, opened: Open) -> Session:
     """Opens the backend that a trial finds to be the fastest, an earlier one if there was one on this machine."""
-    record = Record(model.folder, spec, backends, how.threads)
+    name = RECORD_FILE if model.is_model else f"{model.named.stem}.{RECORD_FILE}"
+    record = Record(model.folder, spec, backends, how.threads, name)
     session = None if how.retune else _open_as_before(record, opened)
     if session is None:
-        how.say(f"auto: trying {', '.join(backends)} for a moment, once for this machine")
-        session, trial = try_all(backends, opened)
-        session.reason = str(trial)
-        record.keep(trial)
+        with alone_in(model.folder, _MOST_WAIT_S, lambda: how.say("auto: waiting for another process that tries it")):
+            session = None if how.retune else _open_as_before(record, opened)  # it may be there by now
+            session = session or _tried(record, backends, how, opened)
     return _because(session, *([record.note] if record.note else []))
+
+
+def _tried(record: Record, backends: list[str], how: _How, opened: Open) -> Session:
+    how.tried.extend(backends)
+    how.say(f"auto: trying {', '.join(backends)} for a moment, once for this machine")
+    session, trial = try_all(backends, opened)
+    session.reason = str(trial)
+    record.keep(trial)
+    return session
 
 
 def _open_as_before(record: Record, opened: Open) -> Session | None:
@@ -230,7 +247,7 @@ def _open_as_before(record: Record, opened: Open) -> Session | None:
         session = opened(trial.order[0])
     except NOT_HERE:  # the new trial says why
         return None
-    session.reason = str(trial)
+    session.reason = str(trial) + ("; --retune tries again" if trial.passed_over else "")
     return session
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from salema.runtime.backends.openvino_graph import transpose_upsampling
 from salema.runtime.cpu import threads_for, threads_shown
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
-from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import OpenModel, States
+from salema.runtime.onnx_metadata import read_spec, tensors_differ
+from salema.runtime.session import OpenModel, States, step_error
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -100,7 +100,7 @@ class OpenVinoSession(OpenModel):
         except RuntimeError as error:
             raise _unloadable(model, error) from error
         if shapes != self.spec.tensor_shapes:
-            raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
+            raise tensors_differ(model, {port.get_any_name(): _shape(port) for port in network.inputs})
         transpose_upsampling(network, importlib.import_module("openvino.opset13"))
         hints = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -128,7 +128,10 @@ class OpenVinoSession(OpenModel):
         after = tuple(ov.Tensor(ov.Type.f32, [count, *state.shape_chw]) for state in self.spec.states)
         for index, tensor in enumerate((saliency, *after)):
             self._request.set_output_tensor(index, tensor)
-        self._request.infer()
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise step_error(f"OpenVINO {VERSION}", error, _last_line(error)) from error
         return saliency.data[:, 0].copy(), after  # data is a view of OpenVINO's memory
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:

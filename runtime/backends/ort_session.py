@@ -21,8 +21,8 @@ from salema.kernels.gpus import list_gpus
 from salema.runtime.cpu import threads_for, threads_shown
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
 from salema.runtime.files.whole_files import make_folder, sha256_of
-from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import OpenModel, States
+from salema.runtime.onnx_metadata import read_spec, tensors_differ
+from salema.runtime.session import OpenModel, States, step_error
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
 try:
@@ -122,12 +122,16 @@ class OrtSession(OpenModel):
         for state in self.spec.states:
             binding.bind_output(f"{state.name}_out", self.device, self._index)
         self._running = ort.RunOptions()
-        self._session.run_with_iobinding(binding, self._running)
+        try:
+            self._session.run_with_iobinding(binding, self._running)
+        except Exception as error:
+            raise step_error(f"ONNX Runtime {VERSION}", error, reason(error)) from error
         saliency, *after = binding.get_outputs()
         return saliency.numpy()[:, 0].copy(), tuple(after)  # numpy() is a view of ONNX Runtime's memory
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""
+        self.check_open()
         values = []
         for state in self.spec.states:
             array = np.ascontiguousarray(arrays[state.name], np.float32)
@@ -224,7 +228,7 @@ def _read_spec(session: Any, model: Path) -> ModelSpec:
     tensors = [*session.get_inputs(), *session.get_outputs()]
     shapes = {tensor.name: tuple(n if isinstance(n, int) else None for n in tensor.shape) for tensor in tensors}
     if shapes != spec.tensor_shapes:
-        raise ModelError(f"{model}: its inputs and outputs are not those of its metadata; export it again")
+        raise tensors_differ(model, shapes)
     return spec
 
 

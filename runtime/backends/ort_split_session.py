@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from salema.kernels.twins.ema import ema_update
 from salema.runtime.backends.ort_session import VERSION, load_part
 from salema.runtime.cpu import threads_for, threads_shown
-from salema.runtime.session import OpenModel, States
+from salema.runtime.errors import reason
+from salema.runtime.session import OpenModel, States, step_error
 from salema.runtime.spec import check_parts
 
 
@@ -44,15 +46,22 @@ class OrtSplitSession(OpenModel):
         """See `Session.step`."""
         self.check_open()
         (before,) = states
-        outputs = self._encoder.run(self._outputs, {"frame": np.ascontiguousarray(frames)})
+        outputs = self._run(self._encoder, self._outputs, {"frame": np.ascontiguousarray(frames)})
         passed = dict(zip(self._outputs, outputs, strict=True))
         after = before.copy()
         averaged = np.empty(after.shape, self._dtype)
         residual = passed[self._split.residual] if self._split.residual else None
         options = {"relu": self._split.relu, "rectified": self._split.rectified}
         ema_update(after, passed["fresh"], mix, averaged, residual=residual, **options)
-        (saliency,) = self._decoder.run(["saliency"], {"averaged": averaged})
+        (saliency,) = self._run(self._decoder, ["saliency"], {"averaged": averaged})
         return saliency[:, 0], (after,)
+
+    def _run(self, part: Any, outputs: Sequence[str], inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            arrays: list[NDArray[Any]] = part.run(outputs, inputs)
+        except Exception as error:
+            raise step_error(f"ONNX Runtime {VERSION}", error, reason(error)) from error
+        return arrays
 
     def close(self) -> None:
         """See `Session.close`."""

@@ -26,12 +26,13 @@ from salema.runtime.session import Session
 from salema.runtime.spec import ModelSpec
 
 RECORD_FILE = "salema-auto.json"
-CANDIDATES = ("onnxruntime", "openvino", "ncnn")  # the first one's map is what the others' are held to
+CANDIDATES = ("onnxruntime", "openvino", "ncnn")  # the map of the first that works is what the others' are held to
 """Backends that compute in float32, or in the integers of an INT8 graph. `auto` never takes bfloat16."""
 TOLERANCE = {"fp32": 1e-4, "fp16": 3e-3, "int8": 0.05}
 """The most that a map's value may differ between backends, by the model's precision."""
 NOT_HERE = (BackendError, MissingDependencyError, ModelError, OSError)
 _LEAST_S, _LEAST_STEPS = 0.25, 2
+_CPU_FACTS = ("model name", "cpu family", "model", "CPU implementer", "CPU variant", "CPU part")  # the last on Arm
 _MOST_ENTRIES = 50
 _VERSION = 1
 
@@ -70,7 +71,7 @@ def try_all(backends: list[str], open_model: Open) -> tuple[Session, Trial]:
         ModelError: the file is foreign or damaged.
         BackendError: no backend works.
     """
-    trial, best, expected = Trial(), None, None
+    trial, best, expected, first = Trial(), None, None, ""
     try:
         for backend in backends:
             try:
@@ -80,13 +81,11 @@ def try_all(backends: list[str], open_model: Open) -> tuple[Session, Trial]:
                     raise
                 trial.passed_over[backend] = f"{backend} passed over: {error}"
                 continue
-            if backend == CANDIDATES[0] and np.isfinite(saliency).all():  # else whatever runs the model tells it
-                expected = saliency
+            if expected is None and np.isfinite(saliency).all():  # else whatever runs the model tells it
+                expected, first = saliency, backend
             far = None if expected is None else float(np.abs(saliency - expected).max())
             if far is not None and not far <= TOLERANCE[session.spec.precision]:  # so that a NaN fails
-                trial.passed_over[backend] = (
-                    f"{backend} passed over: its map differs by {far:.2g} from {CANDIDATES[0]}'s"
-                )
+                trial.passed_over[backend] = f"{backend} passed over: its map differs by {far:.2g} from {first}'s"
                 session.close()
                 continue
             trial.step_ms[backend] = step_ms
@@ -136,24 +135,27 @@ class Record:
         note: why a record that is there was of no use; empty if there was none, or it is of use.
     """
 
-    def __init__(self, folder: Path, spec: ModelSpec, backends: list[str], threads: int) -> None:
-        self._file = folder / RECORD_FILE
+    def __init__(
+        self, folder: Path, spec: ModelSpec, backends: list[str], threads: int, name: str = RECORD_FILE
+    ) -> None:
+        self._file = folder / name
         self._model = hashlib.sha256(spec.to_json().encode()).hexdigest()
         self._key = machine_kind(backends, threads)
         self.note = ""
-        self._entries = self._read()
 
     def find(self) -> Trial | None:
         """Returns the trial of this model on this machine, if there is one."""
-        entry = self._entries.get(self._key)
-        if entry is None and self._entries and not self.note:
-            self.note = f"{RECORD_FILE} is from other machines or versions, so it was tried anew"
+        self.note = ""
+        entries = self._read()
+        entry = entries.get(self._key)
+        if entry is None and entries and not self.note:
+            self.note = f"{self._file.name} is from other machines or versions, so it was tried anew"
         return entry and Trial(dict(entry["step_ms"]), dict(entry["passed_over"]))
 
     def keep(self, trial: Trial) -> None:
         """Writes a trial into the file; if that fails, the note says so."""
         entry = {"step_ms": trial.step_ms, "passed_over": trial.passed_over}
-        others = [item for item in self._entries.items() if item[0] != self._key][1 - _MOST_ENTRIES :]
+        others = [item for item in self._read().items() if item[0] != self._key][1 - _MOST_ENTRIES :]
         record = {"version": _VERSION, "model": self._model, "trials": {**dict(others), self._key: entry}}
         try:
             write_bytes(self._file, json.dumps(record, indent=1).encode())
@@ -171,7 +173,7 @@ class Record:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-            self.note = f"{RECORD_FILE} can't be used ({reason(error)}), so it was tried anew"
+            self.note = f"{self._file.name} can't be used ({reason(error)}), so it was tried anew"
             return {}
         return entries
 
@@ -185,7 +187,7 @@ def _times(step_ms: Mapping[str, Any]) -> dict[str, float]:
 
 def machine_kind(backends: list[str], threads: int) -> str:
     """Returns what a trial depends on: the CPU, the threads and the versions."""
-    cpu = f"{cpu_fact('model name')} {cpu_fact('cpu family')}/{cpu_fact('model')}"
+    cpu = ", ".join(f"{name} {fact}" for name in _CPU_FACTS if (fact := cpu_fact(name)) is not None)
     versions = ", ".join(f"{backend} {_version(backend)}" for backend in backends)
     return f"{cpu}; {' '.join(cpu_features() or ())}; {threads} threads; {versions}"
 

@@ -70,3 +70,10 @@ def test_a_missing_model_is_told_with_the_command_that_makes_it(tmp_path):
         look_up(tmp_path / "model.onnx")
     with pytest.raises(ModelError, match=rf"model\.onnx: no such model; .* -o {tmp_path}$"):
         look_up(tmp_path).onnx_files()
+
+
+def test_a_model_of_another_name_stands_for_itself(tmp_path):
+    folder = folder_with(tmp_path / "m", "model.onnx", "nano.onnx", "model.engine")
+    named = look_up(folder / "nano.onnx")
+    assert named.onnx_files() == named.sources == (folder / "nano.onnx",)
+    assert (named.is_model, named.is_engine, named.is_split) == (False, False, False)

@@ -149,3 +149,12 @@ def test_a_snapshot_of_another_model_is_refused(model, exported):
         pytest.raises(UsageError, match="the snapshot is of another model"),
     ):
         stream.restore(other.snapshot())
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "ncnn"])
+def test_a_closed_stream_says_so_whatever_is_asked(model, backend):
+    with load(model, backend=backend, device="cpu") as stream:
+        snapshot = stream.snapshot()
+    for ask in (stream.snapshot, stream.reset, lambda: stream.restore(snapshot)):
+        with pytest.raises(UsageError, match="^the model is closed; load it again$"):
+            ask()

@@ -5,14 +5,22 @@ import time
 
 import numpy as np
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from salema.runtime import load
+from salema.runtime import cpu, load
+from salema.runtime.backends import openvino_session as openvino
+from salema.runtime.backends import ort_session as onnxruntime
 from salema.runtime.backends import tuning
 from salema.runtime.backends.opening import open_session
-from salema.runtime.backends.tuning import CANDIDATES, RECORD_FILE, Record, try_all
+from salema.runtime.backends.tuning import CANDIDATES, RECORD_FILE, Record, machine_kind, try_all
 from salema.runtime.cli.run import main
 from salema.runtime.errors import BackendError
 from salema.runtime.onnx_metadata import read_spec
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(tuning, "_LEAST_S", 0.01)
 
 
 @pytest.fixture
@@ -78,24 +86,58 @@ def test_a_backend_that_gives_another_map_is_not_taken(model):
     assert str(trial).endswith("; openvino passed over: its map differs by 0.0002 from onnxruntime's")
 
 
-def test_a_backend_that_opens_and_cannot_step_is_passed_over_and_closed(model, monkeypatch):
+class Failing:
+    """A library's own session whose step fails, with what it raises."""
+
+    def __init__(self, real, error):
+        self._real, self._error = real, error
+
+    def __getattr__(self, name):
+        if name in {"infer", "run_with_iobinding"}:
+            raise self._error
+        return getattr(self._real, name)
+
+
+@pytest.mark.parametrize(
+    ("failing", "error", "sentence"),
+    [
+        (
+            "openvino",
+            RuntimeError("Exception from src/inference.cpp:223:\nnot implemented"),
+            f"OpenVINO {openvino.VERSION} can't run the model (not implemented); take another --backend",
+        ),
+        (
+            "onnxruntime",
+            ort_errors.NotImplemented("[ONNXRuntimeError] : 9"),
+            f"ONNX Runtime {onnxruntime.VERSION} can't run the model ([ONNXRuntimeError] : 9); take another --backend",
+        ),
+    ],
+)
+def test_a_backend_that_opens_and_cannot_step_is_passed_over_and_closed(model, failing, error, sentence):
     opened = {}
 
     def open_model(backend):
-        opened[backend] = Slowed(open_session(model, backend, "cpu"))
-        if backend == "openvino":
-
-            def fail(*_):
-                raise BackendError("no memory is left")
-
-            monkeypatch.setattr(opened[backend], "step", fail)
-        return opened[backend]
+        opened[backend] = session = Slowed(open_session(model, backend, "cpu"))
+        if backend == failing:
+            inner = "_request" if backend == "openvino" else "_session"
+            setattr(session.real, inner, Failing(getattr(session.real, inner), error))
+        return session
 
     session, trial = try_all(list(CANDIDATES), open_model)
     session.close()
-    assert set(trial.step_ms) == {"onnxruntime", "ncnn"}
-    assert trial.passed_over == {"openvino": "openvino passed over: no memory is left"}
+    assert set(trial.step_ms) == set(CANDIDATES) - {failing}
+    assert trial.passed_over == {failing: f"{failing} passed over: {sentence}"}
     assert not any(each.is_open for each in opened.values())
+
+
+def test_without_onnx_runtime_the_first_that_works_is_what_others_are_held_to(model):
+    def open_model(backend):
+        return Slowed(open_session(model, backend, "cpu"), brighter=2e-4 * (backend == "ncnn"))
+
+    session, trial = try_all(["openvino", "ncnn"], open_model)
+    session.close()
+    assert set(trial.step_ms) == {"openvino"}
+    assert trial.passed_over == {"ncnn": "ncnn passed over: its map differs by 0.0002 from openvino's"}
 
 
 def test_where_none_works_all_reasons_are_told():
@@ -183,6 +225,15 @@ def test_other_machines_and_threads_have_trials_of_their_own(folder, monkeypatch
     with open_session(folder, device="cpu", threads=3) as session:
         assert ", 3 threads" in session.runs_on
     assert len(record_of(folder)["trials"]) == 3
+
+
+def test_arm_cpus_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    kinds = set()
+    for part in ("0xd0b", "0xd42"):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: {part}\n")
+        kinds.add(machine_kind(["ncnn"], 4))
+    assert len(kinds) == 2
 
 
 def test_a_record_that_cannot_be_kept_is_said(folder, monkeypatch):

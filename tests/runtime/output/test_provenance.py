@@ -244,3 +244,13 @@ def test_a_record_comes_back_as_it_was(model, tmp_path, cli, small_clip):
     assert read_provenance(tmp_path).source["name"] == "rtsp://\udcff"
     unfinished = replace(made, complete=False, why_incomplete="interrupted", salema_version="0.0.1")
     assert unfinished.differs_from(made) == f"it was not finished; salema was 0.0.1, now {made.salema_version}"
+
+
+def test_the_hash_is_that_of_the_model_that_was_named(model, exported, tmp_path):
+    (tmp_path / "model.onnx").write_bytes((model / "model.onnx").read_bytes())
+    (tmp_path / "nano.onnx").write_bytes((exported(precision="fp16") / "model.onnx").read_bytes())
+    hashes = []
+    for path in (tmp_path, tmp_path / "nano.onnx", tmp_path / "model.onnx"):
+        with load(path, backend="onnxruntime", device="cpu") as stream:
+            hashes.append(model_facts(stream)["files_sha256"])
+    assert hashes[0] == hashes[2] != hashes[1]
