@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -66,6 +67,10 @@ def _in_bands(frame_bgr: NDArray[np.uint8], height: int, width: int) -> NDArray[
 @functools.cache
 def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_BANDS, "resize")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has no threads
+    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def check_frame(frame_bgr: NDArray[np.uint8]) -> None:

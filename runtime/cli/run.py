@@ -230,7 +230,7 @@ def run(
         )
         if csv == STDOUT and json_:
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
-        how_many = streams or jobs or usual_jobs(named)
+        how_many = streams or jobs or usual_jobs(named, live=live)
         planned = list(zip(named, outputs, strict=True))
         run_over_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
 

@@ -19,16 +19,25 @@ from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source
 from salema.runtime.stream import SaliencyStream
+from salema.runtime.video.video_reader import LIVE_SCHEMES
 
 _PACED = {"camera", "url", "pipeline"}  # frames may come in real time
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def usual_jobs(sources: Sequence[Source]) -> int:
-    """Returns the default number of jobs: cameras and streams all at once, files one after the other."""
-    live = sum(source.kind in _PACED for source in sources)
-    return live + (live < len(sources))
+def usual_jobs(sources: Sequence[Source], *, live: bool = False) -> int:
+    """Returns the default number of jobs: cameras and streams all at once, files one after the other.
+
+    `live` says that URLs of files are live too, as those of some protocols always are.
+    """
+    paced = sum(_is_paced(source, live=live) for source in sources)
+    return paced + (paced < len(sources))
+
+
+def _is_paced(source: Source, *, live: bool) -> bool:
+    live = live or source.shown.partition("://")[0].lower() in LIVE_SCHEMES
+    return source.kind in _PACED and (live or not source.is_web_file)
 
 
 def check_streams(

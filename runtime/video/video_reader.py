@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # The headers of healthy files (AVI, fragmented MP4) are wrong by a frame or two; a cut-off file lacks more than this.
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
 _UNTIMED = "mpjpeg"  # its pictures have no times, so FFmpeg takes it for 25 a second
-_LIVE_SCHEMES = {
+LIVE_SCHEMES = {
     "rtsp",
     "rtsps",
     "rtmp",
@@ -248,7 +248,7 @@ class VideoReader:
 
 def _is_live(url: str, container: InputContainer) -> bool:
     """Whether a source without a length is surely live. What a web server sends may also be a file."""
-    return url.partition("://")[0].lower() in _LIVE_SCHEMES or container.format.name in _LIVE_FORMATS
+    return url.partition("://")[0].lower() in LIVE_SCHEMES or container.format.name in _LIVE_FORMATS
 
 
 def _reason(error: Exception) -> str:

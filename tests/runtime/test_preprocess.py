@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -44,3 +48,20 @@ def test_bands_are_taken_where_both_axes_shrink_only(monkeypatch):
     for size in ((100, 100), (200, 200), (192, 256), (400, 512)):
         to_network_size(np.zeros((*size, 3), np.uint8), 192, 256)
     assert taken == [(400, 512, 3)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+def test_a_forked_process_has_threads_of_its_own():
+    code = """
+import os, signal
+import numpy as np
+from salema.runtime.preprocess import to_network_size
+frame = np.zeros((1080, 1920, 3), np.uint8)
+to_network_size(frame, 192, 256)
+if os.fork() == 0:
+    signal.alarm(20)
+    os._exit(7 if to_network_size(frame, 192, 256).shape == (192, 256, 3) else 1)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "7\n", ran.stderr

@@ -140,6 +140,22 @@ def test_cameras_and_streams_run_all_at_once(tmp_path):
         assert usual_jobs(find_sources(texts)) == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "live", "expected"),
+    [
+        ("https://a/{}.mp4", False, 1),
+        ("https://user:b@a/{}.MKV?key=x.m3u8", False, 1),
+        ("https://a/{}.mp4", True, 2),
+        ("https://a/{}.m3u8", False, 2),
+        ("https://a/{}.mpd?key=x.mp4", False, 2),
+        ("http://camera{}/mjpg", False, 2),
+        ("rtsp://a/{}.mp4", False, 2),
+    ],
+)
+def test_files_on_the_web_run_one_after_the_other(url, live, expected):
+    assert usual_jobs(find_sources([url.format(1), url.format(2)]), live=live) == expected
+
+
 def test_an_unreadable_folder(tmp_path):
     """As root everything can be read, so another user looks."""
     folder = touch(tmp_path / "v", "a.mp4")
