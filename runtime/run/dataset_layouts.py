@@ -6,7 +6,9 @@ any padding, and a path that already ends in `<dataset>/testing` is not nested t
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -130,6 +132,25 @@ def _each_in_its_own(videos: list[FrameFolder]) -> list[FrameFolder]:
                 f"{names}: their maps would be in one folder, {video.folder}; rename or remove one of them"
             )
     return videos
+
+
+def check_targets(videos: Sequence[FrameFolder]) -> None:
+    """Refuses a folder for maps that holds frames or video files of the dataset.
+
+    Raises:
+        UsageError: there is such a folder.
+    """
+    sources = {_real((video.film or video.frames[0]).parent) for video in videos}
+    for video in videos:
+        if _real(video.folder) in sources:
+            raise UsageError(
+                f"--dst: the maps of {video.name} would go into {video.folder}, among the dataset's own files;"
+                " choose another --dst"
+            )
+
+
+def _real(folder: Path) -> Path:
+    return folder if is_remote(folder) else Path(os.path.realpath(folder))
 
 
 def _root(dataset: str, source: Path) -> Path:

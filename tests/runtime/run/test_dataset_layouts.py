@@ -123,3 +123,20 @@ def test_two_video_files_of_one_number_are_refused(tmp_path):
         (tmp_path / "src/video" / name).touch()
     with pytest.raises(VideoError, match=r"^001\.AVI and 001\.mp4: their maps would be in one folder"):
         list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_maps_do_not_go_among_the_frames(cli, model, tmp_path, link):
+    write_frames(tmp_path / "src/a", numbered(1))
+    target = tmp_path / "src"
+    if link:
+        target = tmp_path / "link"
+        target.symlink_to("src")
+    before = (tmp_path / "src/a/0001.png").read_bytes()
+    options = ("--dataset", "other", "--src", tmp_path / "src", "--dst", target, "--naming", "groundtruth")
+    ran = cli(main, *options, "--model", model)
+    assert ran.code == 2
+    sentence = f"salema-run: --dst: the maps of a would go into {target / 'a'}, among the dataset's own files; choose"
+    assert sentence in ran.err
+    assert (tmp_path / "src/a/0001.png").read_bytes() == before
+    assert names_under(tmp_path / "src") == ["a/0001.png"]

@@ -190,3 +190,10 @@ def test_maps_that_an_earlier_longer_run_left_are_told(cli, model, store, upload
     assert ran.code == 0, ran.err
     assert f"note: s3://data/dst/{OUT}/a also holds 1 PNG file that this run did not write\n" in ran.err
     assert "/b also holds" not in ran.err
+
+
+def test_maps_do_not_go_among_the_frames(cli, model, store, uploaded, scratch):
+    before = objects(store, "data/src")
+    ran = run(cli, model, "s3://data/src", "s3://data/src", "--naming", "groundtruth")
+    assert (ran.code, "s3://data/src/a, among the dataset's own files; choose another --dst" in ran.err) == (2, True)
+    assert objects(store, "data/src") == before
