@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from salema.kernels.errors import BackendError, MissingDependencyError, SalemaError, reason
@@ -16,6 +16,7 @@ __all__ = [
     "INTERRUPTED_EXIT_CODE",
     "BackendError",
     "CheckpointError",
+    "KeptError",
     "MapError",
     "MissingDependencyError",
     "ModelError",
@@ -64,6 +65,18 @@ class MapError(SalemaError, ValueError):
 
 class OutputError(SalemaError, OSError):
     """A file or folder that can't be written."""
+
+
+class KeptError(OutputError):
+    """An output that is kept, though not all of it could be written, or synced to the disk.
+
+    Attributes:
+        notes: other sentences for the user.
+    """
+
+    def __init__(self, sentence: str, notes: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.notes = tuple(notes)
 
 
 class VerificationError(SalemaError, RuntimeError):

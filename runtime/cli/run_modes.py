@@ -11,18 +11,19 @@ from salema.runtime.cli.frame_bar import FrameBar
 from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run_report import Report, report_dataset
 from salema.runtime.cpu import threads_each
+from salema.runtime.errors import OutputError
 from salema.runtime.files.remote_path import is_remote
 from salema.runtime.output.map_size import MapSize, check_map_size
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
 from salema.runtime.run.dataset import run_dataset
-from salema.runtime.run.dataset_layouts import FrameFolder, check_dataset, list_videos
+from salema.runtime.run.dataset_layouts import FrameFolder, check_dataset, check_targets, list_videos
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.videos import run_sources
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source
 from salema.runtime.stopping import stop_requested
-from salema.runtime.telling import show
+from salema.runtime.telling import show, tell
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class DatasetChoice:
 
         Raises:
             VideoError: there are none.
+            UsageError: see `check_targets`.
         """
         places, numbers = (self.source, self.target), (self.start, self.end)
-        return list_videos(self.dataset, *places, weights, naming=self.naming, start=numbers[0], end=numbers[1])
+        videos = list_videos(self.dataset, *places, weights, naming=self.naming, start=numbers[0], end=numbers[1])
+        check_targets(videos)
+        return videos
 
 
 def recover_outputs(folder: Path) -> None:
@@ -59,9 +63,17 @@ def recover_outputs(folder: Path) -> None:
 
     Raises:
         UsageError: there is no such folder.
+        SystemExit: a file could not be recovered.
     """
-    for note in recover_folder(folder) or [f"{folder}: killed runs have left nothing here"]:
-        show(note)
+    notes = recover_folder(folder)
+    failures = [note for note in notes if isinstance(note, OutputError)]
+    for note in notes or [f"{folder}: killed runs have left nothing here"]:
+        if isinstance(note, str):
+            show(note)
+    for failure in failures:
+        tell(f"salema-run: {failure}")
+    if failures:
+        raise SystemExit(1)
 
 
 def run_over_sources(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _EVERY_S = 1.0
+_NO_SUCH_CALL = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 class _Syncer:
@@ -52,13 +54,18 @@ def sync_soon(path: Path) -> None:
 def sync(path: Path) -> None:
     """Waits until a file's content, or a folder's names, are on the disk. On Windows it does nothing.
 
+    Nor does it where the file system has no such call.
+
     Raises:
-        OSError: the path does not exist, or its file system can't sync.
+        OSError: the path does not exist, or the disk failed.
     """
     if sys.platform == "win32":  # Windows syncs no folders, and no files that are open for reading only
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
     finally:
         os.close(descriptor)

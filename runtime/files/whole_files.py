@@ -7,10 +7,11 @@ import io
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from salema.runtime.errors import OutputError, SalemaError, reason
+from salema.runtime.errors import KeptError, OutputError, SalemaError, reason
 from salema.runtime.files.disk_sync import sync
 
 try:
@@ -75,63 +76,101 @@ def _check_ordinary(path: Path) -> None:
 def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a hidden path beside `path` to write to. At the end it is renamed to `path`; on any error it is removed.
 
-    The hidden name holds the process number and a count, so that no two writers share a file, and keeps the suffix. The
-    file is locked while it is written, so that `recovery.py` knows which files a killed process has left. Windows has
-    no such locks, so nothing is recovered there.
+    The hidden name holds the process number and a count, is one that no file has, and keeps the suffix. The file is
+    locked while it is written, so that `recovery.py` knows which files a killed process has left. Windows has no such
+    locks, so nothing is recovered there.
 
     Args:
         path: the file to write.
         durable: whether to sync the file to the disk before it gets its name.
 
     Raises:
+        KeptError: the file is there, but the disk failed to sync it.
         OutputError: the file can't be written.
     """
-    target = Path(os.path.realpath(path))  # a link's target is replaced, not the link
-    aside = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
     _check_ordinary(path)
     try:
-        with _locked(aside):
+        with _aside(path, durable=durable) as aside:
             yield aside
-            if durable:
-                sync(aside)
-            aside.replace(target)
-        if durable:
-            sync(target.parent)
     except SalemaError:  # some of our errors are OSErrors too
         raise
     except OSError as error:
         raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
-    finally:
-        with suppress(OSError):  # a read-only disk
-            aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("wb") as file:
-        has_locks = fcntl is not None
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not has_locks:  # Windows can't rename an open file
-            file.close()
-        yield
+def _aside(path: Path, *, durable: bool) -> Iterator[Path]:
+    target = Path(os.path.realpath(path))  # a link's target is replaced, not the link
+    aside, file = _claimed(target)
+    with closing(file):
+        try:
+            yield aside
+            problem = _sync_problem(aside) if durable else ""
+            aside.replace(target)
+        finally:
+            with suppress(OSError):  # a read-only disk
+                aside.unlink(missing_ok=True)
+    if durable and (problem := problem or _sync_problem(target.parent)):
+        raise KeptError(f"{path}: is written, but may not be on the disk ({problem}); check the disk")
+
+
+def _claimed(target: Path) -> tuple[Path, BinaryIO]:
+    """Makes and locks a new file beside `target`; returns its path, and the file, which is closed if it has no lock."""
+    while True:
+        path = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
+        try:
+            file = path.open("xb")
+        except FileExistsError:  # of a process of this number in another container, or of one that is gone
+            continue
+        if lock(file) and path.exists():  # else whoever recovers files took it for a left one
+            return path, file
+        file.close()
+
+
+def lock(file: BinaryIO) -> bool:
+    """Locks an open file until it is closed, if the file system can; returns False if another process has locked it."""
+    has_locks = fcntl is not None
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+    if not has_locks:  # Windows can't rename an open file
+        file.close()
+    return True
+
+
+def _sync_problem(path: Path) -> str:
+    try:
+        sync(path)
+    except OSError as error:
+        return reason(error)
+    return ""
 
 
 @contextmanager
 def taken_over(path: Path) -> Iterator[bool]:
-    """Yields whether the process that wrote this file of `written_aside` is gone; meanwhile the file is locked."""
-    try:
-        with path.open("rb") as file:
-            is_left = fcntl is not None
+    """Yields whether the process that wrote this file of `written_aside` is gone; meanwhile the file is locked.
+
+    Raises:
+        OutputError: the file can't be locked.
+    """
+    with ExitStack() as stack:
+        is_left = False
+        try:
+            file = stack.enter_context(path.open("rb+"))  # NFS and CIFS lock no file that is open for reading only
             if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:  # a process still writes it
-                    is_left = False
-            yield is_left
-    except FileNotFoundError:
-        yield False
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_left = path.exists()  # not finished meanwhile
+        except (FileNotFoundError, BlockingIOError):  # finished, or still written
+            pass
+        except OSError as error:
+            raise OutputError(
+                f"{path}: no telling whether a run still writes it ({reason(error)}); if none does, remove it"
+            ) from error
+        yield is_left
 
 
 def append(file: io.FileIO, data: bytes) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import av.error
 
-from salema.runtime.errors import UsageError, reason
+from salema.runtime.errors import OutputError, UsageError, reason
 from salema.runtime.files.whole_files import taken_over
 from salema.runtime.output.npz_file import recover_npz
 from salema.runtime.output.split_sink import is_part_of
@@ -42,17 +42,17 @@ def recover_beside(outputs: Sequence[Path]) -> list[str]:
         if real.is_dir():
             notes += remove_unfinished(real)
         elif real.parent.is_dir():
-            notes += _recover(real.parent, partial(_is_of, real))
+            notes += map(str, _recover(real.parent, partial(_is_of, real)))
     return notes
 
 
 def remove_unfinished(folder: Path) -> list[str]:
     """Removes the unfinished files of killed processes that can't be recovered; returns sentences for the user."""
-    return _recover(folder, lambda left: left.suffix.lower() not in _KEPT)
+    return [str(note) for note in _recover(folder, lambda left: left.suffix.lower() not in _KEPT)]
 
 
-def recover_folder(folder: Path) -> list[str]:
-    """Recovers everything in a folder and its subfolders; see `recover_beside`.
+def recover_folder(folder: Path) -> list[str | OutputError]:
+    """Recovers everything in a folder and its subfolders; see `recover_beside`. Failures are returned as errors.
 
     Raises:
         UsageError: there is no such folder.
@@ -67,20 +67,23 @@ def _is_of(output: Path, left: _Left) -> bool:
     return is_part_of(output, left.stem) and left.suffix == output.suffix
 
 
-def _recover(folder: Path, is_wanted: Callable[[_Left], bool]) -> list[str]:
-    notes, removed = [], 0
-    for left in sorted(_left_in(folder)):
-        if not is_wanted(left):
-            continue
-        with taken_over(left.path) as is_left:
-            if not is_left:
-                continue
-            keep = _KEPT.get(left.suffix.lower())
-            if keep is None:
-                removed += 1
-                left.path.unlink(missing_ok=True)
-            else:
-                notes.append(_keep(left, keep))
+def _recover(folder: Path, is_wanted: Callable[[_Left], bool]) -> list[str | OutputError]:
+    notes, removed = list[str | OutputError](), 0
+    for left in filter(is_wanted, sorted(_left_in(folder))):
+        try:
+            with taken_over(left.path) as is_left:
+                keep = _KEPT.get(left.suffix.lower())
+                if is_left and keep is None:
+                    left.path.unlink(missing_ok=True)
+                    removed += 1
+                elif is_left and keep is not None:
+                    notes.append(_keep(left, keep))
+        except OutputError as error:  # noqa: PERF203 - the others are recovered all the same
+            notes.append(error)
+        except OSError as error:
+            notes.append(
+                OutputError(f"{left.path}: an earlier run has left it, and it can't be removed ({reason(error)})")
+            )
     if removed:
         notes.append(f"{folder}: an earlier run was killed; {counted(removed, 'unfinished file')} removed")
     return notes
@@ -96,7 +99,11 @@ def _left_in(folder: Path) -> Iterator[_Left]:
 
 
 def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
-    """Recovers one file; returns a sentence for the user."""
+    """Recovers one file; returns a sentence for the user.
+
+    Raises:
+        OutputError: it can't be copied.
+    """
     kept = _free_name(left)
     whole = left.path.with_suffix(".copy")
     try:
@@ -104,7 +111,10 @@ def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
         if what:
             whole.replace(kept)
     except (av.error.FFmpegError, OSError) as error:
-        return f"{left.path}: an earlier run was killed, and what it left can't be copied ({reason(error)})"
+        raise OutputError(
+            f"{left.path}: an earlier run was killed, and what it left can't be copied ({reason(error)}); make room, or"
+            " remove it"
+        ) from error
     finally:
         whole.unlink(missing_ok=True)
     left.path.unlink(missing_ok=True)

@@ -6,13 +6,14 @@ import glob
 import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from salema.runtime.errors import OutputError
+from salema.runtime.errors import KeptError, OutputError, VideoError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,34 +85,48 @@ class SplitSink:
 
     def _begin(self, index: int, pts: int) -> None:
         """Begins a part, while the one before is being finished."""
-        if self._sink is not None:
-            self._finishing.append(self._pool.submit(_finish, self._sink))
-            self._sink = None
-        if self._finishing and self._finishing[0].done():
-            self._finishing[0].result()  # raises the part's error
+        self._finish_part(complete=False)
+        for part in self._finishing:
+            if part.done():
+                part.result()  # raises the part's error
         began = f"_{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}" if self._is_live else ""
         path = self._path.with_name(f"{self._path.stem}_{self._number:04d}{began}{self._path.suffix}")
         self._sink = self._open_part(path, pts, self._count).__enter__()
         self._index, self._number = index, self._number + 1
         self._names.append(path.name)
 
-    def finish(self, *, complete: bool) -> list[str]:
-        """See `Sink`."""
-        notes = list[str]()
-        for part in self._finishing:
-            error = part.exception()
-            notes += [f"a part is not kept: {error}"] if error else part.result()
+    def _finish_part(self, *, complete: bool) -> None:
         if self._sink is not None:
+            self._finishing.append(self._pool.submit(_finish, self._sink, complete=complete))
+            self._sink = None
+
+    def finish(self, *, complete: bool) -> list[str]:
+        """See `Sink`.
+
+        Raises:
+            KeptError: a part is lost or not whole, and others are kept.
+        """
+        self._finish_part(complete=complete)
+        kept, notes, problems = list[str](), list[str](), list[str]()
+        for name, part in zip(self._names, self._finishing, strict=True):
             try:
-                notes += self._sink.finish(complete=complete)
+                notes += part.result()
+                kept.append(name)
+            except (KeptError, VideoError) as error:  # noqa: PERF203 - the other parts are finished too
+                kept.append(name)
+                notes += getattr(error, "notes", ())
+                problems.append(str(error))
             except OutputError as error:
                 if len(self._names) == 1:
                     raise
-                self._sink.__exit__(OutputError, error, error.__traceback__)
-                self._sink = None
-                notes.append(f"{self._names.pop()} is not kept: {error}")
-        parts = self._names[0] if len(self._names) == 1 else f"{self._names[0]} to {self._names[-1]}"
-        return [f"{self._path} is split: {parts}", *dict.fromkeys(notes)]
+                problems.append(f"{name} is not kept: {error}")
+        if not kept:
+            raise OutputError("; ".join(problems))
+        parts = kept[0] if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"
+        notes = [f"{self._path} is split: {parts}", *dict.fromkeys(notes)]
+        if problems:
+            raise KeptError("; ".join(problems), notes)
+        return notes
 
     def _first_number(self) -> int:
         if not self._is_live:
@@ -122,11 +137,16 @@ class SplitSink:
         return max((int(number[0]) for number in numbers if number), default=0) + 1
 
 
-def _finish(sink: Sink) -> list[str]:
-    try:
-        notes = sink.finish(complete=False)
-    except BaseException as error:
-        sink.__exit__(type(error), error, error.__traceback__)
-        raise
-    sink.__exit__(None, None, None)
-    return notes
+def _finish(sink: Sink, *, complete: bool) -> list[str]:
+    """Finishes a part, which gets its name unless it is lost; returns sentences for the user.
+
+    Raises:
+        OutputError, VideoError: see `Sink`.
+    """
+    with ExitStack() as stack:
+        stack.push(sink)
+        try:
+            return sink.finish(complete=complete)
+        except (KeptError, VideoError) as error:
+            problem = error
+    raise problem

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from salema.runtime.errors import OutputError
+from salema.runtime.errors import KeptError, OutputError
 from salema.runtime.files.whole_files import make_folder
 from salema.runtime.output.sink import Drawn, StackedSink
 from salema.runtime.postprocess import Look
@@ -44,10 +44,16 @@ class VideoSink(StackedSink):
     def finish(self, *, complete: bool) -> list[str]:
         """See `Sink`."""
         if self._has_failed:
-            missing = self._count - self._writer.finish_on_full_disk()
-            frames = "frame" if missing == 1 else f"{missing} of these frames"
-            return [f"{self.path} lacks the last {frames}"] if missing > 0 else []
-        notes = self._writer.finish(all_sound=complete)
+            return self._finish_on_full_disk()
+        try:
+            notes = self._writer.finish(all_sound=complete)
+        except OutputError as error:
+            raise KeptError(str(error), self._finish_on_full_disk()) from error
         lost = "the sound is left out: that of a live source is not kept"
         problem = lost if self._playback.has_lost_sound else self._writer.sound_problem
         return [*notes, problem] if problem else notes
+
+    def _finish_on_full_disk(self) -> list[str]:
+        missing = self._count - self._writer.finish_on_full_disk()
+        frames = "frame" if missing == 1 else f"{missing} of these frames"
+        return [f"{self.path} lacks the last {frames}"] if missing > 0 else []

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from salema.runtime.errors import OutputError, SalemaError, UsageError, VideoError
+from salema.runtime.errors import KeptError, OutputError, SalemaError, UsageError, VideoError
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import (
     Provenance,
@@ -67,9 +67,7 @@ def process_video(
             run.take_all(progress)
         summary = run.finish()
         record = run.provenance(summary.ended_by)
-        kept = [path for path in outputs.files if str(path) not in summary.lost]
-        for path in kept:
-            remove_provenance(path)  # of the file that is about to be replaced
+    kept = [path for path in outputs.files if str(path) not in summary.lost]
     return replace(summary, notes=(*summary.notes, *_write_all(kept, record)))
 
 
@@ -192,7 +190,7 @@ class _Run:
         self._looked_for_cuts = item.is_cut is not None
 
     def finish(self) -> Summary:
-        """Finishes every sink, and sums up."""
+        """Finishes every sink, gives its file its name, and sums up."""
         if not self._count:
             raise VideoError(f"{self._playback.name}: gave no frame")
         kept = [self._finish(sink) for sink in self._sinks]
@@ -246,11 +244,14 @@ class _Run:
         )
 
     def _finish(self, sink: Sink) -> bool:
-        """Finishes one sink; returns whether its output is kept."""
+        """Finishes and closes one sink, whatever becomes of the others; returns whether its output is kept."""
         try:
-            self._notes += sink.finish(complete=self._is_whole)
-        except VideoError as error:  # the sound broke off; the file is whole
-            self._error = self._error or str(error)
+            with self._noted():
+                self._notes += sink.finish(complete=self._is_whole)
+            if sink.path is not None:
+                remove_provenance(sink.path)  # of the file that is about to be replaced
+            with self._noted():
+                sink.__exit__(None, None, None)
         except OutputError as error:
             self._error = self._error or str(error)
             self._lost.append(str(sink.path))
@@ -258,3 +259,15 @@ class _Run:
                 sink.__exit__(type(error), error, error.__traceback__)
             return False
         return True
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Notes what went wrong with an output that is kept."""
+        try:
+            yield
+        except (VideoError, KeptError) as error:  # the sound broke off: VideoError
+            self._notes += getattr(error, "notes", ())
+            if self._error is None:
+                self._error = str(error)
+            elif str(error) != self._error:
+                self._notes.append(str(error))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from salema.runtime.errors import OutputError, SalemaError, reason
 from salema.runtime.files.disk_sync import sync_soon
-from salema.runtime.files.whole_files import append, written_aside
+from salema.runtime.files.whole_files import append, lock, written_aside
 from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.video.audio import AudioTrack
 from salema.runtime.video.mp4 import (
@@ -83,6 +83,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            self._held = stack.enter_context(ExitStack())  # left last, when the file has its name
             self._aside = stack.enter_context(written_aside(self._path, durable=True))
             stack.enter_context(self._translated())
             self._file = _GrowingFile(self._aside)
@@ -142,6 +143,7 @@ class VideoWriter:
         copied = self._aside.with_suffix(".copy")
         try:
             copy_for_players(self._aside, copied)
+            lock(self._held.enter_context(copied.open("rb+")))  # as that file is, whose name it takes
             copied.replace(self._aside)
         except (av.error.FFmpegError, OSError) as error:
             return [f"{self._path} plays, but stays in fragments: it can't be copied ({reason(error)})"]

@@ -1,10 +1,12 @@
+import errno
+import itertools
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from salema.runtime.errors import OutputError, VideoError
+from salema.runtime.errors import KeptError, OutputError, VideoError
 from salema.runtime.files import whole_files as files
 from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
 
@@ -53,3 +55,49 @@ def test_a_file_is_held_open_only_if_that_locks_it(tmp_path, monkeypatch, has_lo
         with files.taken_over(aside) as is_left:
             assert not is_left
     assert (tmp_path / "a.png").exists()
+
+
+def test_a_hidden_name_is_one_that_no_file_has(tmp_path, monkeypatch):
+    """In two containers on one volume both processes may be number 1, and one of them may have been killed."""
+    monkeypatch.setattr(files, "_NUMBERS", itertools.count())
+    left = tmp_path / f".a.{os.getpid()}.0.partial.csv"
+    left.write_bytes(b"all that is left")
+    write_bytes(tmp_path / "a.csv", b"new")
+    assert left.read_bytes() == b"all that is left"
+    assert (tmp_path / "a.csv").read_bytes() == b"new"
+
+
+def test_a_new_file_that_another_process_took_for_a_left_one_is_made_again(tmp_path, monkeypatch):
+    lock, taken = files.lock, []
+
+    def take_first(file):
+        if not taken:
+            taken.append(file.name)
+            Path(file.name).unlink()
+        return lock(file)
+
+    monkeypatch.setattr(files, "lock", take_first)
+    write_bytes(tmp_path / "a.csv", b"new")
+    assert len(taken) == 1
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.csv", b"new")]
+
+
+def test_a_file_system_without_syncs_is_no_failure(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with written_aside(tmp_path / "a.csv", durable=True) as aside:
+        aside.write_bytes(b"new")
+    assert (tmp_path / "a.csv").read_bytes() == b"new"
+
+
+def test_what_the_disk_fails_to_sync_gets_its_name_all_the_same(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    told = pytest.raises(KeptError, match=r"a.csv: is written, but may not be on the disk \(Input/output error\)")
+    with told, written_aside(tmp_path / "a.csv", durable=True) as aside:
+        aside.write_bytes(b"new")
+    assert (tmp_path / "a.csv").read_bytes() == b"new"

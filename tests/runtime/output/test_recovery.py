@@ -1,4 +1,6 @@
 import csv
+import errno
+import fcntl
 import os
 import random
 import re
@@ -8,7 +10,7 @@ import time
 import av
 import numpy as np
 import pytest
-from limits import script
+from limits import script, small_files
 from videos import probe, write_clip
 
 from salema.export.weights.seeded import moving_disc
@@ -18,6 +20,8 @@ from salema.runtime.files.whole_files import written_aside
 from salema.runtime.output.recovery import recover_beside, recover_folder, remove_unfinished
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.source import find_sources
+from salema.runtime.video.video_reader import VideoReader
+from salema.runtime.video.video_writer import VideoWriter
 
 OUTPUTS = ["-o", "o.mp4", "--npz", "o.npz", "--csv", "o.csv", "--maps", "maps"]
 
@@ -178,3 +182,59 @@ def test_the_command(cli, tmp_path):
         [f"salema-run: --recover {tmp_path / 'absent'}: no such folder; name the one that the run wrote to"],
     )
     assert cli(main, "a.mp4", "--recover", tmp_path).code == 2
+
+
+def test_a_finished_video_is_not_taken_before_it_has_its_name(small_clip, tmp_path):
+    """Its copy for players takes the place of the file that was locked."""
+    with (
+        VideoReader(small_clip) as reader,
+        VideoWriter(tmp_path / "a.mp4", reader, reader.height, reader.width) as writer,
+    ):
+        for frame in reader:
+            writer.write(frame.image_bgr, frame)
+        assert writer.finish(all_sound=True) == []
+        assert recover_folder(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert len(probe(tmp_path / "a.mp4")["images"]) == 12
+
+
+def test_network_file_systems_lock_only_what_is_open_for_writing(tmp_path, monkeypatch):
+    """As NFS and CIFS do (flock(2))."""
+    flock = fcntl.flock
+
+    def strict(file, how):
+        if not file.writable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", strict)
+    (tmp_path / ".a.1.0.partial.csv").write_text("frame\n1\n")
+    assert len(recover_folder(tmp_path)) == 1
+    assert (tmp_path / "a.recovered-1.csv").read_text() == "frame\n1\n"
+
+
+def test_what_can_not_be_recovered_is_an_error(cli, tmp_path, monkeypatch):
+    (tmp_path / ".a.1.0.partial.csv").write_text("frame\n1\n")
+    (tmp_path / ".b.1.0.partial.csv").write_text("frame\n" + "1\n" * 1000)
+    with small_files(1000):
+        ran = cli(main, "--recover", tmp_path)
+    assert ran.code == 1
+    assert ran.out == (
+        f"{tmp_path}/a.csv: an earlier run was killed; what it had written, 1 line, is kept in"
+        f" {tmp_path}/a.recovered-1.csv\n"
+    )
+    left = f"{tmp_path}/.b.1.0.partial.csv"
+    assert ran.err == (
+        f"salema-run: {left}: an earlier run was killed, and what it left can't be copied (File too large); make room,"
+        " or remove it\n"
+    )
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    ran = cli(main, "--recover", tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        f"salema-run: {left}: no telling whether a run still writes it (No locks available); if none does, remove it\n"
+    )
