@@ -149,8 +149,8 @@ def check_targets(videos: Sequence[FrameFolder]) -> None:
             )
 
 
-def _real(folder: Path) -> Path:
-    return folder if is_remote(folder) else Path(os.path.realpath(folder))
+def _real(folder: Path) -> object:
+    return folder if is_remote(folder) else os.path.realpath(folder)
 
 
 def _root(dataset: str, source: Path) -> Path:
