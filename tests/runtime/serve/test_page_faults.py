@@ -7,6 +7,7 @@ from pages import face, needs_chromium, pixels, wait_for_frame
 from playwright.sync_api import expect
 from serving import HOST, image_of, serving
 
+from salema.runtime.serve.api import PAGES
 from salema.runtime.serve.limits import Limits
 
 pytestmark = needs_chromium
@@ -67,3 +68,39 @@ def test_a_server_that_does_not_answer_is_told(browser, served):
         expect(page.locator("#news")).to_be_empty()
     finally:
         context.close()
+
+
+def test_a_socket_that_nobody_closes_is_given_up(browser, served):
+    """A machine that loses its power says nothing: here all that comes is lost, and then new connections are good."""
+    context, dead, opened_sockets = browser.new_context(), [], []
+
+    def relay(socket):
+        opened_sockets.append(socket)
+        socket.connect_to_server().on_message(lambda message: None if socket in dead else socket.send(message))
+
+    hurried = PAGES["app.js"][1].decode().replace("SILENT_MS = 5000", "SILENT_MS = 500")
+    try:
+        page = context.new_page()
+        page.route("**/static/app.js", lambda route: route.fulfill(content_type="text/javascript", body=hurried))
+        page.route("**/api/status", lambda route: route.abort() if dead else route.continue_())
+        page.route_web_socket("**/live", relay)
+        page.goto(f"http://{HOST}:{served.port}/")
+        wait_for_frame(page, 1)
+        dead += opened_sockets
+        expect(page.locator("#news")).to_have_text("The server does not answer; trying again.")
+        wait_for_frame(page, int(page.locator("canvas").get_attribute("data-frame")))
+        assert len(opened_sockets) >= 2
+    finally:
+        context.close()
+
+
+def test_a_source_that_is_over_is_told_and_not_asked_again(opened, model, small_clip, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # without GStreamer
+    with serving(model, "videotestsrc ! autovideosink", small_clip) as one:
+        page = opened(one)
+        expect(page.locator(".state").first).to_contain_text("gst-launch")
+        asked = []
+        page.on("websocket", lambda socket: asked.append(socket.url))
+        page.wait_for_timeout(1200)
+        assert asked == []
+        expect(page.locator("#news")).to_be_empty()
