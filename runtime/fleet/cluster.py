@@ -27,8 +27,10 @@ LOCAL = "local"
 """The address of a cluster of this machine alone, which is started for the run and ends with it."""
 AUTO = "auto"
 """The address that RAY_ADDRESS gives, or that of the cluster that runs on this machine."""
+LOW_MEMORY = "running low on memory"
+"""In Ray's errors about workers that it ended for want of memory."""
 _ANSWER_S, _CHECK_S = 5.0, 120.0
-_ADDRESS = re.compile(r"\bip[:=] ?([\da-fA-F.:]+[\da-fA-F])")
+_ADDRESS = re.compile(r"(?i)\bip[:=] ?([\da-fA-F.:]+[\da-fA-F])")
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def why_not_there(error: Exception) -> str:
     """Returns in words why a task or worker could not begin on a node."""
     if is_without_salema(error):
         return f"salema is not installed there; install salema {salema_version()} for the Python that Ray runs in"
+    if LOW_MEMORY in str(error):
+        return "has too little memory for a worker; give its workers more cores each, by --threads"
     return f"can't begin ({_last_line(error)})"
 
 

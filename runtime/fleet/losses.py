@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from salema.runtime.errors import UnreachableError, VideoError
+from salema.runtime.fleet.cluster import LOW_MEMORY
 from salema.runtime.run.dataset import Outcome
 
 _MOST_DEATHS = 3
@@ -38,7 +39,7 @@ class Losses:
         times = self._losses[video]
         if self._deaths[video] < _MOST_DEATHS and times < _MOST_LOSSES:
             return None
-        memory = " (out of memory)" if "running low on memory" in why else ""
+        memory = " (out of memory)" if LOW_MEMORY in why else ""
         return VideoError(f"given up: its worker died {times} times while it ran it{memory}")
 
     def is_missed(self, video: str, node: str, outcome: Outcome) -> bool:

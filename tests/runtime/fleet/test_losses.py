@@ -31,7 +31,11 @@ def node_lost():
 
 
 def no_memory():
-    return raised("OutOfMemoryError", "Task was killed due to the node running low on memory.\nMore.")
+    return raised(
+        "OutOfMemoryError",
+        "1 worker(s) were killed due to the node running low on memory."
+        " Memory on the node (IP: 10.0.0.7, ID: f4d6) was 3.14GB used.\nMore.",
+    )
 
 
 class Answers:
@@ -166,6 +170,13 @@ def test_a_node_that_begins_no_worker_leaves_the_others_at_work(fleet):
     why = "node 10.0.0.7: can't begin (ModuleNotFoundError: No module named 'gone')"
     assert fleet.said == [f"a worker is left out: {why}", "workers run it in ncnn"]
     assert good.video is VIDEO
+
+
+def test_a_node_without_memory_for_a_worker_is_named(fleet):
+    member_of(fleet)
+    answer(fleet, member_of(fleet, "", is_open=False), no_memory(), fleet._looked)
+    why = "has too little memory for a worker; give its workers more cores each, by --threads"
+    assert fleet.said == [f"a worker is left out: node 10.0.0.7: {why}"]
 
 
 def test_where_no_worker_begins_it_is_the_end(fleet):
