@@ -195,7 +195,10 @@ def _end_epoch(trainer: Trainer, task: Task, say: Say, stop: threading.Event) ->
     epoch = trainer.progress.epoch
     is_shown = epoch == task.last_epoch or epoch % task.options.validate_every == 0
     tensors = trainer.published()
-    is_best = is_shown and task.held_out is not None and _score(trainer, task, say, stop)
+    is_best = False
+    if is_shown and task.held_out is not None:
+        trainer.save()  # scoring can take long, and be stopped
+        is_best = _score(trainer, task, say, stop)
     if trainer.log is not None:
         for name in (LAST, *((BEST,) if is_best else ())):
             save_checkpoint(task.folder / name, epoch, tensors, task.architecture)

@@ -124,7 +124,6 @@ class Trainer:
                 raise KeyboardInterrupt
             if self.progress.step % self._task.options.save_steps == 0:
                 self.save()
-        self.save()  # what comes now, such as a validation, can take long and be stopped
 
     def end_epoch(self) -> None:
         """Goes on to the next epoch, and saves the state."""
