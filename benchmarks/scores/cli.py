@@ -139,11 +139,13 @@ def pack(
 ) -> None:
     """Check maps against what DHF1K's benchmark asks for, and pack them for submission; list every problem."""
     with exit_on_error(_PROGRAM):
-        from salema.benchmarks.scores.submission import check_submission, pack_submission
+        from salema.benchmarks.scores.submission import check_method, check_submission, pack_submission
         from salema.runtime.cli.frame_bar import FrameBar
         from salema.runtime.files.whole_files import check_writable
         from salema.runtime.wording import counted
 
+        name = output.stem if method is None else method
+        check_method(name)
         check_writable(output)
         with FrameBar(1) as bar:
             found = check_submission(pred, range(start, end + 1), source=src, weights=weights, progress=bar.advance)
@@ -154,7 +156,7 @@ def pack(
                 tell(f"{_PROGRAM}: {problem}")
             tell(f"{_PROGRAM}: {counted(len(found.problems), 'problem')}; nothing was packed")
             raise SystemExit(1)
-        pack_submission(found, output, method or output.stem)
+        pack_submission(found, output, name)
         show(f"{counted(found.videos, 'video')}, {counted(len(found.files), 'map')} -> {output}")
 
 

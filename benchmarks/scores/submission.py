@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+
+from salema.benchmarks.maps.grey_png import decode_grey_png
 from salema.benchmarks.maps.ground_truth import frame_key, subfolders
 from salema.benchmarks.maps.predictions import find_predictions
 from salema.runtime.errors import MapError, MissingDependencyError, UsageError, reason
-from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, check_file
+from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
+from salema.runtime.files.image_file import decode_image
 from salema.runtime.files.whole_files import written_aside
-from salema.runtime.output.provenance import NAME
+from salema.runtime.output.provenance import NAME, read_provenance
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.runtime.wording import counted, listed
 
@@ -69,7 +74,7 @@ def check_submission(
     sizes: dict[tuple[int, int], Path] = {}
     for number in present:
         maps, wrong_names = _check_names(folders[number], frames.get(number))
-        problems += wrong_names
+        problems += [*wrong_names, *_check_record(folders[number])]
         for name, path in maps.items():
             problems += _check_image(path, sizes)
             files[f"{number:04d}/{name}.png"] = path
@@ -99,15 +104,22 @@ def _notes(sizes: Iterable[tuple[int, int]], *, counts_checked: bool) -> tuple[s
     return (*other[:1], *([] if counts_checked else ["frame counts not checked; give --src"]))
 
 
-def pack_submission(found: Submission, target: Path, method: str) -> None:
-    """Writes the archive.
+def check_method(method: str) -> None:
+    """Refuses, before long work, a method's name that can't name its folder.
 
     Raises:
-        OutputError: it can't be written.
-        UsageError: the method's name is no folder's.
+        UsageError: it is empty, holds a slash or begins with a dot.
     """
     if not method or any(sign in method for sign in "/\\") or method.startswith("."):
         raise UsageError(f"--method {method}: give a name without slashes, which does not begin with a dot")
+
+
+def pack_submission(found: Submission, target: Path, method: str) -> None:
+    """Writes the archive, with all maps in a folder named `method`.
+
+    Raises:
+        OutputError: it can't be written.
+    """
     # PNG doesn't get smaller; files without a date get 1980.
     with (
         written_aside(target) as aside,
@@ -146,8 +158,9 @@ def _check_folders(given: Sequence[Path], folders: Mapping[int, Path], numbers: 
 
 def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, Path], list[str]]:
     """Returns a video's maps by the names they should have, in order, and what is wrong with the names they have."""
-    images = {path for path in folder.iterdir() if path.suffix == ".png" and path.stem.isdecimal()}
-    strange = sorted(path.name for path in folder.iterdir() if path not in images and path.name != NAME)
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]  # such as Finder's .DS_Store
+    images = {path for path in paths if path.suffix == ".png" and path.stem.isdecimal()}
+    strange = sorted(path.name for path in paths if path not in images and path.name != NAME)
     problems = [f"{folder}: holds {listed(strange)}; only numbered .png files belong here"] if strange else []
     by_key: Mapping[str, Path] = {frame_key(path.stem): path for path in images}
     if len(by_key) < len(images):
@@ -165,8 +178,24 @@ def _check_names(folder: Path, frames: Sequence[str] | None) -> tuple[dict[str, 
     return {name: by_key[frame_key(name)] for name in names if frame_key(name) in by_key}, problems
 
 
+def _check_record(folder: Path) -> list[str]:
+    """Returns what is wrong with the maps by the record of the run that made them; nothing where there is none."""
+    made = read_provenance(folder)
+    if made is None or made.complete:
+        return []
+    return [f"{folder}: by its {NAME} the run did not reach its end ({made.why_incomplete}); run it again"]
+
+
 def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
     """Returns what is wrong with one map; adds its size to `sizes`."""
+    try:
+        data = read_file(path, MOST_IMAGE_BYTES, MapError)
+    except MapError as error:
+        return [str(error)]
+    quick = decode_grey_png(data)
+    if quick is not None:
+        sizes.setdefault((quick.shape[1], quick.shape[0]), path)
+        return []
     try:
         from PIL import Image  # noqa: PLC0415 - in the extra `eval`
     except ImportError as error:
@@ -174,13 +203,12 @@ def _check_image(path: Path, sizes: dict[tuple[int, int], Path]) -> list[str]:
             f"checking maps needs Pillow ({reason(error)}); install it with: pip install 'salema[eval]'"
         ) from error
     try:
-        check_file(path, MOST_IMAGE_BYTES, MapError)
-    except MapError as error:
-        return [str(error)]
-    try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             image.verify()  # the whole file, by its check sums
             kind, size = (image.format, image.mode), image.size
+        decode_image(path, data, cv2.IMREAD_UNCHANGED, MapError)  # under right check sums there may be too few rows
+    except MapError as error:
+        return [str(error)]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged PNG
         return [f"{path}: can't be read as an image ({reason(error)})"]
     sizes.setdefault(size, path)

@@ -1,12 +1,15 @@
 import os
+import struct
 import zipfile
+import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from salema.benchmarks.scores.cli import main
+from salema.runtime.output.provenance import Provenance, write_provenance
 
 GREY = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8)
 
@@ -124,9 +127,47 @@ def test_a_file_without_a_date_is_packed(cli, tmp_path):
     assert ran.code == 0, ran.err
 
 
-def test_an_image_far_too_large_is_a_problem(cli, tmp_path, monkeypatch):
+def png(rows_there, width=8, height=6):
+    """A grey PNG with right check sums."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes((width + 1) * rows_there))), (b"IEND", b""))
+    sealed = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(sealed)
+
+
+@pytest.mark.parametrize("data", [png(4), png(1, 100_000, 100_000)], ids=["too few rows", "far too large"])
+def test_an_image_that_cannot_be_decoded_is_a_problem(cli, tmp_path, data):
     submission(tmp_path / "maps")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # maps have 48
+    (tmp_path / "maps/0701/0001.png").write_bytes(data)
     ran = pack(cli, tmp_path)
     assert ran.code == 1
     assert "0701/0001.png: can't be read as an image" in ran.err
+
+
+def test_a_run_that_broke_off_is_a_problem(cli, tmp_path):
+    root = submission(tmp_path / "maps")
+    made = Provenance("1", {"weights": "nano"}, "", {}, {}, 3, 5, complete=False, why_incomplete="interrupted")
+    write_provenance(root / "0702", made)
+    ran = pack(cli, tmp_path)
+    assert ran.code == 1
+    assert f"{root / '0702'}: by its salema.json the run did not reach its end (interrupted); run it again" in ran.err
+    write_provenance(root / "0702", replace(made, complete=True, why_incomplete=None))
+    assert pack(cli, tmp_path).code == 0
+
+
+def test_hidden_files_stay_out(cli, tmp_path):
+    root = submission(tmp_path / "maps")
+    (root / "0701/._0001.png").write_bytes(b"x")
+    (root / "0701/.DS_Store").write_bytes(b"x")
+    ran = pack(cli, tmp_path)
+    assert (ran.code, ran.out) == (0, f"2 videos, 6 maps -> {tmp_path / 'out.zip'}\n")
+
+
+def test_a_method_is_refused_before_maps_are_read(cli, tmp_path):
+    root = submission(tmp_path / "maps")
+    (root / "0701/0002.png").unlink()
+    ran = pack(cli, tmp_path, "--method", "a/b")
+    assert ran.code == 2
+    assert "--method a/b" in ran.err
