@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import av
+import av.stream
 from av.container import InputContainer
+from av.stream import Disposition, Stream
 
 # PyAV 15 to 18 decode metadata as UTF-8, and raise if a tag is not UTF-8; PyAV 19 has no such option.
 _TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}  # noqa: PLR2004
@@ -39,3 +42,25 @@ def open_container(target: Path | str | Pipe) -> InputContainer:
     else:
         opened = av.open(target, **_TEXT)
     return cast("InputContainer", opened)
+
+
+def best_film(container: InputContainer) -> av.VideoStream | None:
+    """Returns the stream of pictures that players choose: of those marked as default, if any, the largest.
+
+    A playlist's variants are such streams, often with the smallest first. Cover art does not count. None if there is no
+    stream that can be decoded.
+    """
+    films = [film for film in container.streams.video if not film.disposition & Disposition.attached_pic]
+    return max((film for film in films if film.codec_context is not None), key=_worth, default=None)
+
+
+def _worth(film: av.VideoStream) -> tuple[bool, int]:
+    return bool(film.disposition & Disposition.default), film.codec_context.width * film.codec_context.height
+
+
+def leave_out_others(container: InputContainer, wanted: Sequence[Stream]) -> None:
+    """Keeps a playlist's other variants from being downloaded; PyAV before 18 can't."""
+    if hasattr(av.stream, "Discard"):
+        for stream in container.streams:
+            if stream not in wanted:
+                stream.discard = av.stream.Discard.all

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import av
 import av.error
+from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
 
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.sources.frames import GAP_S, Frame
-from salema.runtime.video.containers import Pipe, open_container
+from salema.runtime.video.containers import Pipe, best_film, leave_out_others, open_container
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.decoder import Decoder
 from salema.runtime.video.sound import SecondReading, SoundFormat, Tap, Track
@@ -46,7 +46,8 @@ LIVE_SCHEMES = {
     "udp",
     "mms",
 }
-_LIVE_FORMATS = {"hls", "dash", _UNTIMED}  # a playlist has a length as soon as it has an end
+_PLAYLISTS = {"hls", "dash"}
+_LIVE_FORMATS = {*_PLAYLISTS, _UNTIMED}  # a playlist has a length as soon as it has an end
 _SEEK_FROM_S = 5.0  # decoding less than this is quick
 
 
@@ -93,7 +94,7 @@ class VideoReader:
         self._decoder = Decoder(
             target, self._container, stream, self._start, self._damage, self._stop, deinterlace=deinterlace
         )
-        self.sound = self._find_sound(target, sound_damage or Damage(self.name))
+        self.sound = self._find_sound(target, stream, sound_damage or Damage(self.name))
         self._decoded = self._decoder.frames()
         first = self._decode_first()
         self._upright = Upright()
@@ -128,12 +129,12 @@ class VideoReader:
         self._declared_s = _declared_s(self._container, stream)
 
     def _choose_stream(self) -> av.VideoStream:
-        films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not films or films[0].codec_context is None:
+        film = best_film(self._container)
+        if film is None:
             self._container.close()
             raise VideoError(f"{self.name}: holds no video stream that can be decoded (cover art does not count)")
-        films[0].thread_type = "AUTO"
-        return films[0]
+        film.thread_type = "AUTO"
+        return film
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Reader`.
@@ -174,10 +175,15 @@ class VideoReader:
         with self._reading:  # reading after close() would crash
             return None if self._closed else next(self._decoded, None)
 
-    def _find_sound(self, target: str | Path | Pipe, damage: Damage) -> Track | None:
-        streams = self._container.streams.audio
+    def _find_sound(self, target: str | Path | Pipe, film: av.VideoStream, damage: Damage) -> Track | None:
+        streams = list(self._container.streams.audio)
         self.has_lost_sound = bool(streams) and self.is_live
-        if not streams or self.is_live:
+        is_wanted = bool(streams) and not self.is_live
+        if self._container.format.name in _PLAYLISTS:
+            of_film = self._container.streams.best("audio", related=film)
+            streams = [of_film] if isinstance(of_film, AudioStream) else streams
+            leave_out_others(self._container, [film, *(streams[:1] if is_wanted else [])])
+        if not is_wanted:
             return None
         packets: SecondReading | Tap
         if isinstance(target, Path):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.run.dataset_layouts import FrameFolder
+from salema.runtime.video.containers import best_film
 from salema.runtime.video.video_reader import VideoReader
 
 
@@ -25,7 +26,9 @@ def with_all_frames(video: FrameFolder) -> FrameFolder:
     with VideoReader(video.film):  # says in a sentence why it can't be read
         pass
     with av.open(str(video.film)) as container:  # Matroska's header has none
-        count = sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
+        film = best_film(container)
+        assert film is not None  # VideoReader has refused such a file
+        count = sum(1 for packet in container.demux(film) if packet.size)
     return replace(video, frames=tuple(video.frame_path(number) for number in range(1, count + 1)))
 
 

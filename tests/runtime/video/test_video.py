@@ -1,5 +1,8 @@
 import ctypes
+import http.server
+import threading
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -216,3 +219,29 @@ def test_tags_that_are_not_utf_8_are_accepted(tmp_path):
     path.write_bytes(data.replace(b"X" * 8, b"caf\xe9 \xff\xfe!"))
     with VideoReader(path) as reader:
         assert len(list(reader)) == len(DISC)
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        self.server.asked.append(self.path)
+
+
+def test_of_a_playlists_variants_the_largest_is_read_alone(tmp_path):
+    frames = np.repeat(DISC, 9, 0)
+    rate, muxer = {"g": "12"}, {"hls_time": "0.48", "hls_list_size": "0"}
+    for name, size in (("low", 48), ("high", 64)):
+        write_clip(tmp_path / f"{name}.m3u8", frames[:, :size], audio="aac", options=rate, muxer=muxer)
+    lines = (f"#EXT-X-STREAM-INF:BANDWIDTH={size}000\n{name}.m3u8" for name, size in (("low", 48), ("high", 64)))
+    (tmp_path / "all.m3u8").write_text("\n".join(["#EXTM3U", *lines]))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=tmp_path)) as web:
+        web.asked = []
+        threading.Thread(target=web.serve_forever, args=(0.01,)).start()
+        try:
+            with VideoReader(f"http://127.0.0.1:{web.server_port}/all.m3u8") as reader:
+                sizes = [frame.image_bgr.shape[:2] for frame in reader]
+                assert reader.sound.packets.next() is not None
+        finally:
+            web.shutdown()
+    assert sizes == [(64, 96)] * 72
+    assert {"/low0.ts", "/high0.ts", "/high5.ts"} <= {*web.asked}
+    assert "/low5.ts" not in web.asked
