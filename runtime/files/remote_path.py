@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, TypeGuard, cast
@@ -39,8 +39,9 @@ def as_path(text: str) -> Path:
         return Path(text)
     if local := _LOCAL.match(text):
         return Path(text[local.end() :])
-    path = _opened(text)[1].rstrip("/")
-    return cast("Path", RemotePath(_Store(text.rstrip("/"), path), path))
+    files, path = _opened(text)
+    store = _Store(text.rstrip("/"), path.rstrip("/"), files)
+    return cast("Path", RemotePath(store, store.path))
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -110,22 +111,28 @@ def unlisted(path: Path | RemotePath) -> Path:
     return cast("Path", replace(path, entry=None) if isinstance(path, RemotePath) else path)
 
 
-@dataclass(frozen=True)
 class _Store:
     """A file system, by the URL of a place in it and that place's path.
 
-    Only these go to other machines: each opens it anew, with its own keys.
+    Only these go to other processes: each opens it anew, with its own keys, and once.
     """
 
-    url: str
-    path: str
+    def __init__(self, url: str, path: str, files: Any = None) -> None:
+        self.url, self.path, self._files = url, path, files
 
-    @cached_property
+    @property
     def files(self) -> Any:
-        return _opened(self.url)[0]
+        if self._files is None:
+            self._files = _opened(self.url)[0]
+        return self._files
 
-    def __reduce__(self) -> tuple[type[_Store], tuple[str, str]]:
-        return _Store, (self.url, self.path)
+    def __reduce__(self) -> tuple[Callable[[str, str], _Store], tuple[str, str]]:
+        return _store_of, (self.url, self.path)
+
+
+@lru_cache(maxsize=16)
+def _store_of(url: str, path: str) -> _Store:
+    return _Store(url, path)
 
 
 @dataclass(frozen=True, eq=False)
