@@ -29,6 +29,7 @@ class ImageReader:
         rate: frames per second.
         damage: counts the images that can't be read.
         stop: once set, ends the frames.
+        upright: whether to turn photographs as their EXIF data say.
 
     Raises:
         VideoError: no image can be read.
@@ -46,8 +47,10 @@ class ImageReader:
         rate: Fraction,
         damage: Damage | None = None,
         stop: threading.Event | None = None,
+        *,
+        upright: bool = True,
     ) -> None:
-        self.name, self.rate, self._paths = name, rate, paths
+        self.name, self.rate, self._paths, self._upright = name, rate, paths, upright
         self._damage, self._stop = damage or Damage(name), stop or threading.Event()
         self.time_base = 1 / rate
         self.frame_count: int | None = len(paths)
@@ -88,7 +91,7 @@ class ImageReader:
             if self._stop.is_set():
                 return
             try:
-                image = read_image(path)
+                image = read_image(path, upright=self._upright)
             except VideoError as error:
                 self._damage.leave_out_image(float(index * self.time_base), error)
                 continue
@@ -98,11 +101,13 @@ class ImageReader:
         """See `Reader`."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
     """Reads an image as uint8 BGR `(h, w, 3)`; grey becomes BGR, and transparency is dropped.
+
+    `upright` turns it as its EXIF data say, as viewers do. The published code does not.
 
     Raises:
         VideoError: the file is no image, damaged, too big, or no ordinary file.
     """
-    image = decode_file(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, VideoError)
-    return image.astype(np.uint8, copy=False)
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return decode_file(path, flags, VideoError).astype(np.uint8, copy=False)

@@ -51,7 +51,8 @@ def open_reader(
     deinterlace = selection.deinterlace
     how: dict[str, Any] = {"damage": damage, "sound_damage": sound_damage, "deinterlace": deinterlace, "stop": stop}
     if source.kind == "images":
-        return ImageReader(source.images, shown, Fraction(selection.fps).limit_denominator(1001), damage, stop)
+        fps, upright = Fraction(selection.fps).limit_denominator(1001), not source.of_dataset
+        return ImageReader(source.images, shown, fps, damage, stop, upright=upright)
     if source.kind == "camera":
         camera = int(given) if given.isdigit() else given
         return _open_stoppably(lambda: CameraReader(camera), shown, stop)

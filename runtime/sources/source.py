@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +23,15 @@ VIDEOS = {
     *(".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m", ".gif", ".apng"),
 }
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_CAMERA = re.compile(r"\d{1,3}|/dev/video\d+")
-_PLAIN_CAMERA = re.compile(r"-|\d{1,2}|/dev/video\d+")
+_CAMERA = re.compile(r"\d{1,3}")
+_PLAIN_CAMERA = re.compile(r"-|\d{1,2}")
+_DEVICE = re.compile(r"/dev/video(\d+)")
 _LIST = ".txt"
 _MOST_CHUNKS = 1000  # before a PNG's picture
 _MOST_PROBLEMS = 5  # in one sentence
-_FILE_SOURCES = re.compile(r"\b(filesrc|multifilesrc|splitfilesrc|splitmuxsrc)\b")
+_FILE_SOURCES = re.compile(
+    r"\b((multi|split)?filesrc|splitmuxsrc|imagesequencesrc|videotestsrc(?!.*\bis-live=(true|1)))\b|\buri=[\"']?file:"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Source:
 
     @property
     def is_live_pipeline(self) -> bool:
-        """Whether it is a pipeline that reads no files, so that frames come in real time."""
+        """Whether it is a pipeline that reads no files and makes no test pictures, so that frames come in real time."""
         return self.kind == "pipeline" and not _FILE_SOURCES.search(self.given)
 
     @property
@@ -133,12 +137,15 @@ def _find(text: str, *, in_list: bool = False, strict: bool = True) -> list[Sour
     if not text:
         raise UsageError("a source has no name; give a video file, say")
     path = Path(text)
+    # A link such as those in /dev/v4l/by-id is opened by its own name: the number may change while it is away.
+    if device := _DEVICE.fullmatch(os.path.realpath(path) if path.is_symlink() else text):
+        return [Source("camera", text, f"camera{device[1]}")]
     if _is_path(text):
         return _in_files(text, path, in_list=in_list, strict=strict)
     if _URL.match(text):
         return _of_url(text, in_list=in_list)
     if _CAMERA.fullmatch(text):
-        return [Source("camera", text, f"camera{re.sub(r'[^0-9]', '', text)}")]
+        return [Source("camera", text, f"camera{text}")]
     return [Source("stdin", text, "stdin") if text == "-" else Source("pipeline", text, "gstreamer")]
 
 

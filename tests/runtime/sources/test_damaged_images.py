@@ -1,8 +1,10 @@
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from played import play
 from videos import DISC, damage, write_clip
 
@@ -43,6 +45,24 @@ def test_half_an_image_is_not_made_up(tmp_path, suffix):
         Playback(source)
     with pytest.raises(VideoError, match=rf"1\.{suffix}: breaks off"):
         read_image(half)
+
+
+def test_photographs_are_turned_and_frames_of_a_dataset_are_not(tmp_path):
+    """A phone writes how it was held beside the picture, as EXIF data."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    left_half_white = np.zeros((40, 60), np.uint8)
+    left_half_white[:, :30] = 255
+    Image.fromarray(left_half_white).save(tmp_path / "a.jpg", exif=exif)
+    (source,) = find_sources([str(tmp_path)])
+    with Playback(source) as playback:
+        (frame,) = playback
+    assert frame.image_bgr.shape == (60, 40, 3)
+    assert (frame.image_bgr[5, 20] > 200).all()
+    assert (frame.image_bgr[55, 20] < 50).all()
+    with Playback(replace(source, of_dataset=True)) as playback:
+        (frame,) = playback
+    assert frame.image_bgr.shape == (40, 60, 3)
 
 
 GIVE = "give a whole PNG, JPEG, BMP, TIFF or WebP"
