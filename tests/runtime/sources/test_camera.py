@@ -10,6 +10,7 @@ from videos import DISC, write_clip
 from salema.runtime.cli.run import main
 from salema.runtime.errors import VideoError
 from salema.runtime.sources.camera import CameraReader
+from salema.runtime.sources.source import find_sources
 
 
 def test_frames_come_with_the_time_they_came_at(tmp_path):
@@ -37,3 +38,10 @@ def test_a_camera_that_is_not_there(cli, model, tmp_path, monkeypatch):
         assert ran.code == 1
         assert ran.err.splitlines()[-1].startswith(f"salema-run: {name}: no such camera, or it gives no picture")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_camera_is_that_camera(tmp_path):
+    """Such as those in /dev/v4l/by-id; it is opened by its own name."""
+    (tmp_path / "usb-cam-index0").symlink_to("/dev/video7")
+    (source,) = find_sources([str(tmp_path / "usb-cam-index0")])
+    assert (source.kind, source.name, source.given) == ("camera", "camera7", str(tmp_path / "usb-cam-index0"))

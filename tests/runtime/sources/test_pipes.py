@@ -183,3 +183,21 @@ def test_without_gstreamer_it_says_how_to_install_it(monkeypatch):
     (source,) = find_sources(["v4l2src ! x"])
     with pytest.raises(MissingDependencyError, match="apt install gstreamer1.0-tools"):
         Playback(source)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "is_live"),
+    [
+        ("v4l2src ! x", True),
+        ("uridecodebin uri=rtsp://a/b ! x", True),
+        ("videotestsrc is-live=true ! x", True),
+        ("videotestsrc num-buffers=9 ! x", False),
+        ("filesrc location=a ! x", False),
+        ("multifilesrc location=a ! x", False),
+        ("uridecodebin uri=file:///a/b.mp4 ! x", False),
+        ("uridecodebin3 uri='file:///a/b c.mp4' ! x", False),
+    ],
+)
+def test_a_pipeline_that_reads_files_is_not_live(pipeline, is_live):
+    (source,) = find_sources([pipeline])
+    assert source.is_live_pipeline == is_live

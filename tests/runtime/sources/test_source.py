@@ -106,31 +106,6 @@ def test_a_name_of_an_existing_file_means_the_file(tmp_path, monkeypatch):
         find_sources([""])
 
 
-def test_a_link_to_a_camera_is_that_camera(tmp_path):
-    """Such as those in /dev/v4l/by-id; it is opened by its own name."""
-    (tmp_path / "usb-cam-index0").symlink_to("/dev/video7")
-    (source,) = find_sources([str(tmp_path / "usb-cam-index0")])
-    assert (source.kind, source.name, source.given) == ("camera", "camera7", str(tmp_path / "usb-cam-index0"))
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "is_live"),
-    [
-        ("v4l2src ! x", True),
-        ("uridecodebin uri=rtsp://a/b ! x", True),
-        ("videotestsrc is-live=true ! x", True),
-        ("videotestsrc num-buffers=9 ! x", False),
-        ("filesrc location=a ! x", False),
-        ("multifilesrc location=a ! x", False),
-        ("uridecodebin uri=file:///a/b.mp4 ! x", False),
-        ("uridecodebin3 uri='file:///a/b c.mp4' ! x", False),
-    ],
-)
-def test_a_pipeline_that_reads_files_is_not_live(pipeline, is_live):
-    (source,) = find_sources([pipeline])
-    assert source.is_live_pipeline == is_live
-
-
 @pytest.mark.parametrize(
     ("make", "text", "sentence"),
     [
