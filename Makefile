@@ -67,15 +67,16 @@ docs: .venv/.docs links
 
 # Everything that needs a GPU, in stages of 8 minutes at most (ARGS="--only tests --only kernels"), each with its results
 # as JSON in OUT as they come. Takes the Python that GPU_PYTHON names, with PyTorch, ONNX Runtime and PyCUDA for CUDA in
-# it; else it makes .venv-gpu. A copy without .git gets its commit from SALEMA_COMMIT.
+# it; else it makes .venv-gpu, with TensorRT 10, which ONNX Runtime's provider is linked to. A copy without .git gets its commit from SALEMA_COMMIT.
 OUT ?= gpu-check
 GPU_PYTHON ?= .venv-gpu/bin/python
 gpu-check: $(filter .venv-gpu/%,$(GPU_PYTHON:%/bin/python=%/.installed)) links
 	PYTHONPATH=$(CURDIR)/.cache/mypy$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m salema.benchmarks.gpu.check --out $(OUT) $(ARGS)
 
 .venv-gpu/.installed: pyproject.toml
+	$(if $(filter x86_64,$(shell uname -m)),,$(error it installs on x86-64 only; elsewhere name a Python that has what is needed with GPU_PYTHON, see CONTRIBUTING.md))
 	$(PYTHON) -m venv .venv-gpu
-	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[gpu,cuda,export,dev]'
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[gpu,tensorrt,export,dev]' 'tensorrt<11'
 	touch $@
 
 # The weights that ship, made anew from photographs with fixations in DATA. First single photographs, at half size and

@@ -54,7 +54,7 @@ _FIXES = {
     r"illegal.?address|illegal memory|launch.?fail|misaligned|device-side assert": (
         "the GPU stopped with a fault, and this process can't use it any more; run again, and report it if it repeats"
     ),
-    r"stream.*captur|captur.*(stream|graph|invalidat|unsupported)": (
+    r"stream.*captur|captur.*(stream|graph|invalidat|unsupported)|during capture|capture sequence": (
         "recording a CUDA graph failed; run with --no-cuda-graph, and report it"
     ),
     r"unsupported_?op|no importer registered|unsupported_?node|plugin not found": (

@@ -15,6 +15,7 @@ class ConstantEngine:
     """One part: it copies a constant into its output."""
 
     updates_in_place = False
+    note = ""
     batch_range = (1, 4)
 
     def __init__(self, part, outputs, device, *, precision):

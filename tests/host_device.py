@@ -150,6 +150,7 @@ class HostEngine:
     """A `StepEngine` over ONNX Runtime on the CPU, of a whole step or a part."""
 
     updates_in_place = False
+    note = ""
 
     def __init__(self, model, device, *, batch_range=(1, 8), capturable=True):
         self.spec = read_spec(model)

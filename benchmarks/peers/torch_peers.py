@@ -93,10 +93,17 @@ class TorchStream:
 
 
 class TorchGraphStream(TorchStream):
-    """The same as a CUDA graph, with fixed tensors; at its end the states are copied back."""
+    """The same as a CUDA graph, with fixed tensors; at its end the states are copied back.
+
+    Streams and graphs are those of PyTorch's current GPU, which is the first one unless it is told.
+    """
 
     def record(self) -> None:
         """Records the step, and empties the memory."""
+        with torch.cuda.device(self._device):
+            self._record()
+
+    def _record(self) -> None:
         self.reset()
         size = (self._streams, self._spec.height, self._spec.width, 3)
         self._frame = self._input(np.zeros(size, np.uint8)).to(self._device)
@@ -125,7 +132,7 @@ class TorchGraphStream(TorchStream):
 
     def infer(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Takes frames `[N, H, W, 3]`; returns maps `[N, H, W]`."""
-        with torch.inference_mode():
+        with torch.cuda.device(self._device), torch.inference_mode():
             self._host.copy_(torch.from_numpy(frames))
             self._frame.copy_(self._host, non_blocking=True)
             for tensor in self._mix_in:

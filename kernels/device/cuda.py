@@ -6,6 +6,7 @@ PyCUDA has no stream capture. Source: CUDA Driver API, "Stream Management" and "
 from __future__ import annotations
 
 import atexit
+import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,22 @@ from salema.kernels.gpus import list_gpus
 _INSTALL = "install it with: pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: else other work on the default stream makes a recording fail
 _open: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
+
+
+_recording = threading.Lock()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Has Python look for no garbage: where GPU memory is freed while a stream is recorded, CUDA drops the recording."""
+    with _recording:  # else the first to end would turn it on for the others
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
 
 
 @atexit.register
@@ -174,6 +191,10 @@ class CudaDevice:
         Raises:
             BackendError: the work makes a call that can't be recorded.
         """
+        with _no_collection():
+            return self._capture(work)
+
+    def _capture(self, work: Callable[[], None]) -> CudaGraph:
         driver = self._driver
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._check(driver.cuStreamBeginCapture(self.stream, mode))

@@ -72,7 +72,7 @@ class DeviceSession(OpenModel):
             self._graphs.are_used = graphs and engine.capturable(device.stream)
         how = "CUDA graphs" if self._graphs.are_used else "no CUDA graphs" + ", it can't be recorded" * graphs
         self.backend, self.device = backend, device.name
-        self.runs_on = f"{runs_on}, {how}, {scheme} states"
+        self.runs_on = f"{runs_on}, {how}, {scheme} states" + f", {engine.note}" * bool(engine.note)
 
     def __del__(self) -> None:
         """Closes a session that was dropped open: engine and memory must be freed while the device is active."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,6 +123,22 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
+def _visible(index: int) -> str:
+    """Returns how `CUDA_VISIBLE_DEVICES` names the GPU that is CUDA's number `index` here."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return named[index].strip() if index < len(named) else str(index)
+
+
+def note_on(info: EngineInfo, gpu: Gpu) -> str:
+    """Returns a note on an engine of another GPU of the same compute capability; empty for all others.
+
+    It runs, but TensorRT chose its kernels by timing them on the other GPU, and advises to build it for each.
+    """
+    tuned = info.backend == TENSORRT.backend and not info.hardware_compatible
+    other = tuned and info.gpu is not None and info.gpu != gpu.name
+    return f"engine tuned for {info.gpu}" if other else ""
+
+
 def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, gpu: Gpu) -> None:
     """Refuses an engine of another library version or GPU, before the library refuses it in less clear words.
 
@@ -133,8 +150,8 @@ def check_versions(info: EngineInfo, path: Path, kind: Kind, version: str, gpu: 
     command = kind.command(path.parent)
     if kind is TENSORRT_RTX:
         command = f"{command} --target {gpu.target}" if gpu.target in RTX_TARGETS else TENSORRT.command(path.parent)
-    elif gpu.index:
-        command = f"CUDA_VISIBLE_DEVICES={gpu.index} {command}"  # salema-export builds for the first GPU that it sees
+    elif gpu.index:  # salema-export builds for the first GPU that it sees
+        command = f"CUDA_VISIBLE_DEVICES={_visible(gpu.index)} {command}"
     rebuild = f"build it here with: {command}"
     older = _numbers(version) < _numbers(info.library_version)  # an engine can be compatible with later versions only
     if info.library_version != version and (older or not info.version_compatible):

@@ -31,6 +31,7 @@ class SplitEngine:
         self._encoder, self._decoder = encoder, decoder
         self._device, self._launcher = device, launcher
         least, most = zip(encoder.batch_range, decoder.batch_range, strict=True)
+        self.note = encoder.note or decoder.note
         self.batch_range = (max(least), min(most))
         self._addresses: dict[str, int] = {}
         self._between: dict[str, Buffer] = {}

@@ -16,6 +16,9 @@ class StepEngine(Protocol):
     updates_in_place: bool
     """Whether `<state>_in` and `<state>_out` must be the same memory."""
 
+    note: str
+    """What to tell of how it runs; empty if nothing."""
+
     def set_batch(self, streams: int) -> None:
         """Sets the number of streams for all later steps."""
         ...

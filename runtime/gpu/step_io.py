@@ -25,12 +25,12 @@ _MAPPED_BYTES = 4096
 class HostTensor:
     """A tensor that is copied between host and device: page-locked host memory, and device memory of the same size.
 
-    On integrated GPUs a small tensor has one memory only, which is mapped.
+    On integrated GPUs a small tensor has one memory only, which is mapped, unless many threads of the GPU read it.
     """
 
-    def __init__(self, device: Device, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: type[np.generic], *, mapped: bool = True) -> None:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        mapped = device.integrated and nbytes <= _MAPPED_BYTES
+        mapped = mapped and device.integrated and nbytes <= _MAPPED_BYTES
         self.bytes, address = device.allocate_host(nbytes, mapped=mapped)
         self.array: NDArray[Any] = self.bytes.view(dtype).reshape(shape)
         self._buffer = device.allocate(nbytes) if address is None else None
@@ -156,7 +156,7 @@ class PictureJob:
         self._tables_memory: list[Buffer] = []
         self._frame, self._saliency = tensors["frame"], tensors["saliency"]
         self.source = HostTensor(device, (*source_hw, 3), np.uint8)
-        self._range = HostTensor(device, (1, 2), np.float32)
+        self._range = HostTensor(device, (1, 2), np.float32, mapped=False)
         self._grey = HostTensor(device, (height, width), np.uint8)
         self._image = None if look.view is None else HostTensor(device, (*source_hw, 3), np.uint8)
         self._resize = resize_tables(source_hw, (height, width)).placed(self._place)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from salema.kernels.gpus import list_gpus
 from salema.runtime.errors import ModelError
 from salema.runtime.files.whole_files import write_bytes
-from salema.runtime.gpu.engine_files import EngineInfo, check_versions
+from salema.runtime.gpu.engine_files import EngineInfo, check_versions, note_on
 from salema.runtime.gpu.engine_inspector import check_precision
 from salema.runtime.gpu.trt_library import TENSORRT_RTX, Library
 from salema.runtime.spec import ModelSpec
@@ -38,6 +38,7 @@ class TrtEngine:
         self._path = path
         check_versions(info, path, library.kind, library.version, device.gpu)
         self.spec = info.spec
+        self.note = note_on(info, device.gpu)
         self.batch_range = (info.batch_profile[0], info.batch_profile[2])
         self._cache: Any = None
         self._runtime_config: Any = None

@@ -32,6 +32,8 @@ MESSAGES = {
     "Serialization assertion stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does not match.": "build it",
     "cuStreamSynchronize failed: an illegal memory access was encountered": "stopped with a fault",
     "operation not permitted when stream is capturing": "--no-cuda-graph",
+    "operation failed due to a previous error during capture": "--no-cuda-graph",
+    "operation would result in a merge of separate capture sequences": "--no-cuda-graph",
     'In node 4 with name: node_relu and operator: X (checkFallbackPluginImporter): INVALID_NODE: creator && "Plugin not'
     ' found, are the plugin name, version, and namespace correct?"': "lacks an operation",
 }

@@ -156,8 +156,12 @@ def test_the_environment_says_none_where_nothing_can_be_told(monkeypatch):
 
 @pytest.mark.gpu
 def test_pytorch_as_a_cuda_graph_gives_what_eager_gives(model):
+    import torch
+
     from salema.benchmarks.peers.torch_peers import TorchGraphStream
 
+    if not torch.cuda.is_available():
+        pytest.skip(f"this PyTorch {torch.__version__} has no CUDA here")
     checkpoint = load_checkpoint("seeded:16")
     architecture, _ = choose_architecture("salema", checkpoint.hint, "auto", (), None)
     with open_session(model, "onnxruntime", "cpu") as session:

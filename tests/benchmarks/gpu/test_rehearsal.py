@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from salema.benchmarks.gpu.gpu_tests import GPU_TESTS
 from salema.benchmarks.speed.records import read_records
 
 ROOT = Path(__file__).parents[3]
@@ -85,6 +86,8 @@ def test_the_gpu_tests_can_be_read_there(ran):
     found = read(ran, "tests")
     assert set(found["counts"]) == {"skipped"}
     assert found["counts"]["skipped"] > 150
+    lines = [json.loads(line) for line in (ran / "tests.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line["test"].partition("::")[0] for line in lines)) == list(GPU_TESTS)  # by worth
     [why] = found["not_available"]
     assert why.startswith("no NVIDIA ")
 

@@ -53,6 +53,14 @@ def assert_same(steps, expected):
             np.testing.assert_array_equal(states[name], value)
 
 
+def test_an_engines_note_is_in_the_description(model):
+    device = HostDevice()
+    engine = open_host(model, device)
+    engine.note = "tuned for another"
+    with DeviceSession(engine, device, QueuedLauncher(device), "host") as session:
+        assert session.runs_on == "host, CUDA graphs, ping-pong states, tuned for another"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("state_scheme", ["ping-pong", "copy"])
 @pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])

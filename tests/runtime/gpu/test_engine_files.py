@@ -9,6 +9,7 @@ from salema.runtime.errors import ModelError, OutputError, UsageError
 from salema.runtime.gpu.engine_files import (
     EngineInfo,
     check_versions,
+    note_on,
     read_engine,
     sha256_of,
     sidecar_of,
@@ -123,7 +124,8 @@ def test_a_newer_model_does_not_ask_for_a_new_engine(folder):
         assert "build it again" not in str(error.value)
 
 
-def test_other_versions_and_gpus_are_refused_unless_the_engine_was_built_for_them(folder):
+def test_other_versions_and_gpus_are_refused_unless_the_engine_was_built_for_them(folder, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     path = folder / "model.engine"
 
     def check(version="10.3.0", target="sm87", kind=TENSORRT, index=0, **changes):
@@ -141,11 +143,23 @@ def test_other_versions_and_gpus_are_refused_unless_the_engine_was_built_for_the
     check(target="sm110", hardware_compatible=True)
     with pytest.raises(ModelError, match="with: CUDA_VISIBLE_DEVICES=1 salema-export --from"):
         check(target="sm110", index=1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5a2")  # of which CUDA's number 1 is the second
+    with pytest.raises(ModelError, match="with: CUDA_VISIBLE_DEVICES=GPU-5a2 salema-export --from"):
+        check(target="sm110", index=1)
     with pytest.raises(ModelError, match="with: salema-export .* --engine tensorrt-rtx --target sm120"):
         check(target="sm120", kind=TENSORRT_RTX)
     with pytest.raises(ModelError, match="with: salema-export .* --engine tensorrt$"):
         check(target="sm90", kind=TENSORRT_RTX)
     check(target="sm89", targets=("sm86", "sm89"))
+
+
+def test_an_engine_of_another_gpu_of_the_same_kind_runs_with_a_note(folder):
+    gpu = Gpu(0, "Orin", (8, 7), 1, integrated=True)
+    assert note_on(facts(folder), gpu) == ""
+    other = facts(folder, gpu="Orin Nano")
+    assert note_on(other, gpu) == "engine tuned for Orin Nano"
+    for change in ({"hardware_compatible": True}, {"backend": "tensorrt-rtx"}, {"gpu": None}):
+        assert note_on(dataclasses.replace(other, **change), gpu) == ""
 
 
 def test_a_failed_write_leaves_the_old_pair(folder):

@@ -88,6 +88,20 @@ def test_on_every_kind_of_device(model, on_device, options):
             assert_same(stream.picture(frame, Look()), *expected(other, frame, "overlay"))
 
 
+def test_only_what_the_gpu_reads_once_is_mapped(on_device, monkeypatch):
+    stream, device, _ = on_device(integrated=True)
+    mapped, allocate = [], device.allocate_host
+
+    def allocating(nbytes, **options):
+        mapped.extend([nbytes] * options["mapped"])
+        return allocate(nbytes, **options)
+
+    monkeypatch.setattr(device, "allocate_host", allocating)
+    with stream:
+        stream.picture(natural(1, (90, 121))[0], Look())
+    assert mapped == [4]  # the coefficient; every thread of a kernel reads the map's range
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_of_a_split_model(exported, on_device, precision):
     folder = exported(split=True, precision=precision)
