@@ -29,7 +29,7 @@ _recording = threading.Lock()
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Has Python look for no garbage: where GPU memory is freed while a stream is recorded, CUDA drops the recording."""
+    """Has Python look for no garbage: CUDA drops a recording if GPU memory is freed meanwhile."""
     with _recording:  # else the first to end would turn it on for the others
         enabled = gc.isenabled()
         gc.disable()
