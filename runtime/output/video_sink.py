@@ -48,7 +48,11 @@ class VideoSink(StackedSink):
         try:
             notes = self._writer.finish(all_sound=complete)
         except OutputError as error:
-            raise KeptError(str(error), self._finish_on_full_disk()) from error
+            try:
+                notes = self._finish_on_full_disk()
+            except OutputError:  # nothing of it can be kept: the first error says why
+                raise error from None
+            raise KeptError(str(error), notes) from error
         lost = "the sound is left out: that of a live source is not kept"
         problem = lost if self._playback.has_lost_sound else self._writer.sound_problem
         return [*notes, problem] if problem else notes
