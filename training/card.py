@@ -25,7 +25,7 @@ def write_card(folder: Path, settings: dict[str, Any], task: Task, ran: str) -> 
     held_out = len(task.held_out.names) if task.held_out else 0
     noun, some = "photograph", ""
     if not task.gaze.are_photographs:
-        noun, some = "video", f", of which one frame in {task.options.score_every} is scored"
+        noun, some = "video", f", frames scored: one in {task.options.score_every}"
     lines = [
         f"# {task.architecture.name}, trained on {task.gaze.name}",
         "",
@@ -37,7 +37,7 @@ def write_card(folder: Path, settings: dict[str, Any], task: Task, ran: str) -> 
         f"- Export: `salema-export --weights {_kept(folder)[-1]}`.",
         "",
         "Scores on what it was not trained on, by `salema-eval`'s metrics, protocol `exact`, mean over videos.",
-        "The best checkpoint has the greatest NSS of these, at full size where an epoch has it: its own flatter it.",
+        "The best checkpoint has the greatest NSS of these (at full size, if any are), so its own scores flatter it.",
         "",
         *_table(scored),
         "",

@@ -91,6 +91,7 @@ def train(request: Request, say: Say, bar: Progressing, stop: threading.Event) -
                 say(note)
         accelerator.wait_for_everyone()
         trainer = stack.enter_context(closing(Trainer(accelerator, network, task, stop)))
+        _tell_coefficient(trainer.network, own_say)
         trainer.rehearse()
         while trainer.progress.epoch <= task.last_epoch:
             bar.begun(trainer.progress.epoch, len(trainer.plan(trainer.progress.epoch)), trainer.progress.step)
@@ -144,10 +145,13 @@ def _network(request: Request, recipe: Recipe, start: Start, say: Say) -> ClipNe
         raise of_arch(choices.arch, error) from error
     count = sum(value.numel() for value in start.weights.values())
     say(f"network       {start.architecture.name}, {count:,} parameters")
-    if start.architecture.kind == "salema":
-        how = "fixed" if alpha is None else "where it begins to learn"
-        say(f"coefficient   {float(network.coefficient.detach()):.4g} of the new frame, {how}")
     return network
+
+
+def _tell_coefficient(network: ClipNetwork, say: Say) -> None:
+    if network.step.architecture.kind == "salema":
+        how = "fixed" if network.alpha is None else "learned from here on"
+        say(f"coefficient   {float(network.coefficient.detach()):.4g} of the new frame, {how}")
 
 
 def _check_step(recipe: Recipe, run: RunOptions, processes: int) -> None:

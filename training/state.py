@@ -154,6 +154,7 @@ def sole_run(folder: Path) -> Iterator[None]:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
+    _locked.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,7 +164,21 @@ def sole_run(folder: Path) -> Iterator[None]:
             pass
         yield
     finally:
+        _locked.remove(descriptor)
         os.close(descriptor)
+
+
+_locked: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """Closes a forked process's copies, which would hold the locks after the end of the process that took them."""
+    for descriptor in _locked:
+        os.close(descriptor)
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from salema.export.weights.architecture import Architecture
 from salema.runtime.errors import SalemaError
 from salema.runtime.wording import listed
-from salema.training.data.batches import Batch, Batches, load_batches
+from salema.training.data.batches import Batch, Batches, load_batches, workers_watched
 from salema.training.data.clip import GazeSet
 from salema.training.data.plan import Step, plan_epoch
 from salema.training.log import Log
@@ -116,14 +116,15 @@ class Trainer:
             taught=self._task.teacher.on_disk if self._task.teacher else None,
         )
         self._model.train()
-        for batch in load_batches(batches, first, self._task.options.workers):
-            is_stopped = self._step(batch, steps, advance)
-            self.progress.step += 1
-            if is_stopped:
-                self.save()
-                raise KeyboardInterrupt
-            if self.progress.step % self._task.options.save_steps == 0:
-                self.save()
+        with workers_watched(self._task.options.workers):
+            for batch in load_batches(batches, first, self._task.options.workers):
+                is_stopped = self._step(batch, steps, advance)
+                self.progress.step += 1
+                if is_stopped:
+                    self.save()
+                    raise KeyboardInterrupt
+                if self.progress.step % self._task.options.save_steps == 0:
+                    self.save()
 
     def end_epoch(self) -> None:
         """Goes on to the next epoch, and saves the state."""

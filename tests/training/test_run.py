@@ -82,7 +82,7 @@ def test_eight_photographs_are_learned_by_heart(learned):
 def test_a_run_says_what_it_does_and_leaves_its_card(learned):
     folder, said = learned
     assert said[0] == "data          squares: 8 to train on, 8 to validate on"
-    assert "coefficient   0.5 of the new frame, where it begins to learn" in said
+    assert "coefficient   0.5 of the new frame, learned from here on" in said
     assert said[-1].startswith("epoch 60      nss ")
     card = (folder / "README.md").read_text()
     assert card.startswith("# SalEMA30, trained on squares")

@@ -1,6 +1,8 @@
 """What a run leaves on disk, and who may go on with it."""
 
 import json
+import multiprocessing
+import time
 
 import pytest
 import torch
@@ -68,6 +70,24 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
         pass
     with sole_run(tmp_path), sole_run(tmp_path / "other that is not there"):
         pass
+
+
+def begin_and_wait(begun):
+    begun.set()
+    time.sleep(60)
+
+
+def test_a_reader_that_outlives_its_run_holds_no_folder(tmp_path):
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    with sole_run(tmp_path):
+        reader = context.Process(target=begin_and_wait, args=(begun,))
+        reader.start()
+    assert begun.wait(30)
+    with sole_run(tmp_path):
+        assert reader.is_alive()
+    reader.kill()
+    reader.join()
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,14 +139,36 @@ def load_batches(batches: Batches, first: int, workers: int) -> Iterator[Batch]:
 
     Raises:
         SalemaError: a file can't be read.
-        WorkerError: a worker process has ended.
     """
-    loader = DataLoader(batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers)
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, len(batches)),
+        num_workers=workers,
+        worker_init_fn=_outlast_signals,
+    )
+    for batch in loader:
+        if isinstance(batch, SalemaError):
+            raise batch
+        yield batch
+
+
+def _outlast_signals(_worker: int) -> None:
+    """Leaves it to the main process to end a worker: a signal that asks all processes for the end comes to both."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+@contextmanager
+def workers_watched(workers: int) -> Iterator[None]:
+    """Makes a sentence of PyTorch's error on a worker that was ended: a signal handler raises it, whatever goes on.
+
+    Raises:
+        WorkerError: one was ended.
+    """
     try:
-        for batch in loader:
-            if isinstance(batch, SalemaError):
-                raise batch
-            yield batch
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

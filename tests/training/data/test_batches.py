@@ -1,13 +1,15 @@
+import multiprocessing
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from salema.runtime.errors import VideoError
-from salema.training.data.batches import Batches, WorkerError, load_batches
+from salema.training.data.batches import Batches, WorkerError, load_batches, workers_watched
 from salema.training.data.photographs import Photographs
 from salema.training.data.plan import Item, Step
 
@@ -72,5 +74,27 @@ class Killing(Photographs):
 
 def test_a_killed_worker_is_told(photographs):
     batches = Batches(Killing(photographs), [STEP], SIZE_HW, 0, 1, augment=False)
-    with pytest.raises(WorkerError, match="--workers 1: one of them was ended.* fewer of them, or 0$"):
+    sentence = "--workers 1: one of them was ended.* fewer of them, or 0$"
+    with pytest.raises(WorkerError, match=sentence), workers_watched(1):
         list(load_batches(batches, 0, 1))
+
+
+def test_a_worker_that_is_killed_during_a_step_is_told(photographs):
+    """PyTorch's signal handler raises its error in whatever goes on."""
+    batches = Batches(Photographs(photographs), [STEP] * 9, SIZE_HW, 0, 1, augment=False)
+    with pytest.raises(WorkerError, match="one of them was ended"), workers_watched(1):
+        for _ in load_batches(batches, 0, 1):
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            time.sleep(30)
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_outlasts_what_asks_all_processes_for_the_end(photographs, asked):
+    batches = Batches(Photographs(photographs), [STEP] * 6, SIZE_HW, 0, 1, augment=False)
+    read = 0
+    for _ in load_batches(batches, 0, 1):
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, asked)
+        read += 1
+    assert read == 6
