@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.machine.environment import cpu_in_words, describe_environment
 from salema.benchmarks.machine.peaks import core_numbers, measure_peaks
 from salema.benchmarks.machine.rates import measure_products
 from salema.runtime.files.whole_files import write_bytes
@@ -23,12 +23,6 @@ from salema.runtime.files.whole_files import write_bytes
 SIZES = (512, 1024, 2048)
 _PRECISIONS = {"fp32", "bf16", "int16", "int8"}
 _HEADER = ("CPU", "cores", "precision", "instruction", "1e9 operations/s", "a cycle and core", "GHz", "best product")
-
-
-def name_of(environment: Mapping[str, Any]) -> str:
-    """Returns the CPU's key: its name, family and model, and features."""
-    features = " ".join(environment["cpu_features"] or [])
-    return f"{environment['cpu']} ({environment['cpu_family_and_model']}; {features})"
 
 
 def measure(cores: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
@@ -60,9 +54,9 @@ def best_of(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 def table(kept: Mapping[str, Any]) -> str:
     """Returns the file's content as a Markdown table."""
     rows: list[tuple[str, ...]] = [_HEADER, ("---",) * len(_HEADER)]
-    for name, cpu in kept.items():
+    for cpu in kept.values():
         for measured in cpu["measured"]:
-            rows += [(name.partition(";")[0] + ")", *row) for row in _rows(measured)]
+            rows += [(cpu_in_words(cpu["environment"], short=True), *row) for row in _rows(measured)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -89,7 +83,7 @@ def main() -> None:
     environment = describe_environment()
     most = len(core_numbers())
     counts = sorted({*(2**power for power in range(most.bit_length())), most})
-    name = name_of(environment)
+    name = cpu_in_words(environment)
     before = {one["peaks"]["cores"]: one for one in kept.get(name, {"measured": []})["measured"]}
     for count in counts:
         now = measure(count)

@@ -31,16 +31,15 @@ class EnergyMeter:
 
     Attributes:
         sources: names of the meters; empty where there is none.
+        is_barred: whether the CPU has a meter that this user may not read.
     """
 
     def __init__(self, gpu: int | None = None, sys: Path = _SYS) -> None:
         """Looks for meters below `sys`, and asks NVIDIA's driver about CUDA's GPU number `gpu`; None for no GPU."""
         self._counters: dict[str, Callable[[], float]] = {}
+        self.is_barred = False
         for folder in sorted(sys.glob("class/powercap/intel-rapl:?")):
-            with suppress(OSError, ValueError):  # only root may read it
-                name = (folder / "name").read_text().strip()
-                if name.startswith("package"):  # psys counts the packages again
-                    self._counters[f"RAPL {name}"] = _Rapl(folder)
+            self._add_package(folder)
         if gpu is not None:
             self._counters |= _nvml_counter(gpu)
         self._rails = _find_rails(sys)
@@ -48,6 +47,16 @@ class EnergyMeter:
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self.sources = [*self._counters, *([f"INA3221 {' + '.join(self._rails)}"] if self._rails else [])]
+
+    def _add_package(self, folder: Path) -> None:
+        with suppress(OSError, ValueError):
+            name = (folder / "name").read_text().strip()
+            if not name.startswith("package"):  # psys counts the packages again
+                return
+            try:
+                self._counters[f"RAPL {name}"] = _Rapl(folder)
+            except PermissionError:  # usually only root may read it
+                self.is_barred = True
 
     def joules(self) -> float | None:
         """Returns the energy used so far; None without a meter."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from salema.export.weights.architecture import Architecture
-from salema.export.weights.checkpoints import Checkpoint, load_checkpoint
+from salema.export.weights.checkpoints import Checkpoint, load_checkpoint, shipped_names
 from salema.runtime.errors import UsageError
 from salema.runtime.spec import ModelSpec
 
@@ -59,18 +59,23 @@ def exporting(weights: str, target: str) -> Iterator[Callable[[tuple[int, int]],
         yield export
 
 
+def needs_weights(spec: ModelSpec) -> bool:
+    """Whether a model's checkpoint must be given: it is neither seeded nor one of those that ship."""
+    return spec.trained and spec.weights not in shipped_names()
+
+
 def load_network(spec: ModelSpec, weights: str | None) -> Network:
     """Loads the checkpoint that a model was exported from.
 
     Args:
         spec: of the exported model.
-        weights: the checkpoint as `salema-export` takes it; not needed for seeded weights.
+        weights: the checkpoint as `salema-export` takes it; not needed for seeded weights, nor for those that ship.
 
     Raises:
         UsageError: `weights` is missing, or another checkpoint.
         CheckpointError: it can't be read.
     """
-    if weights is None and spec.trained:
+    if weights is None and needs_weights(spec):
         raise UsageError(
             f"--compare: peers need the checkpoint that the model was exported from, {spec.weights} (SHA-256"
             f" {spec.weights_sha256[:12]}...); give it with --weights FILE"

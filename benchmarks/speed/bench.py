@@ -87,6 +87,8 @@ def run_bench(
     network = _find_network(plan, spec)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack, EnergyMeter(plan.gpu) as meter:
         say("opening what is compared")
+        if meter.is_barred:
+            say("note: joules lack the CPU's: only root may read its meter, /sys/class/powercap/intel-rapl:*/energy_uj")
         cases = open_cases(plan, network, stack, Path(name), passed_over)
         for case in cases:
             say(f"{case.name}: {case.precision}, {case.description}")
@@ -140,13 +142,13 @@ def _common_spec(models: tuple[Path, ...]) -> ModelSpec:
 
 def _find_network(plan: Plan, spec: ModelSpec) -> Network | None:
     """Returns the checkpoint in PyTorch, for peers and for true maps; None where it can't be had or is not needed."""
-    if not plan.peers and plan.weights is None and spec.trained:
-        return None
     try:
-        from salema.benchmarks.peers.network import load_network  # noqa: PLC0415 - a machine that only runs has no torch
+        from salema.benchmarks.peers.network import load_network, needs_weights  # noqa: PLC0415 - a machine that only runs has no torch
     except ImportError as error:
         if plan.peers:
             raise MissingDependencyError(f"{error}; install it with: pip install 'salema[export]'") from error
+        return None
+    if not plan.peers and plan.weights is None and needs_weights(spec):
         return None
     return load_network(spec, plan.weights)
 

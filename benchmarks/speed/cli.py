@@ -50,7 +50,9 @@ def bench(
     device: DeviceOption = "auto",
     weights: Annotated[
         str | None,
-        typer.Option(help="Checkpoint the model was exported from, for peers; not needed for seeded ones."),
+        typer.Option(
+            help="Checkpoint the model was exported from, for peers; not needed for seeded ones, nor for nano."
+        ),
     ] = None,
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the records, a line of JSON for each case.")
@@ -173,12 +175,14 @@ def _numbers(values: list[str] | None) -> tuple[int, ...]:
 
 
 def _report_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
-    from salema.benchmarks.speed.guard import find_changes, other_machine
+    from salema.benchmarks.speed.guard import find_changes, in_one_only, other_machine
 
     differ = other_machine(before, now)
     if differ:
         tell(f"note: that file is of another machine ({differ}); ratios may differ for that reason")
     changes = find_changes(before, now)
+    for note in in_one_only(before, now):
+        tell(f"note: {note}")
     for change in changes:
         show(f"{change.verdict:<7} {change.case}: {change.measure} {change.before:.2f} then, {change.now:.2f} now")
     if any(change.verdict == "slower" for change in changes):

@@ -9,6 +9,7 @@ from typing import Any
 from salema.benchmarks.speed.cases import Plan, model_names
 from salema.benchmarks.speed.records import key_of
 from salema.runtime.errors import UsageError
+from salema.runtime.wording import listed
 
 LEAST_CHANGE = 0.05
 """A smaller change counts as noise, however narrow the quartiles: two runs on one machine differ by as much."""
@@ -42,7 +43,7 @@ def check_baseline(before: Sequence[dict[str, Any]], plan: Plan) -> None:
     Raises:
         UsageError: it has.
     """
-    baseline = (*plan.peers, f"{model_names(plan.models)[0]}: {plan.backends[0]}")[0]
+    baseline = (*plan.peers, f"{model_names(plan.models)[0]}: {plan.backends_of(0)[0]}")[0]
     if before[0]["baseline"] not in {baseline, f"{baseline}, batch {plan.batches[0]}"}:
         raise UsageError(
             f"--against: ratios there are over {before[0]['baseline']}, and here over {baseline}; name the same first"
@@ -75,6 +76,18 @@ def find_changes(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]
     return [_change_of_time(*pair) if pair[1]["case"] == pair[1]["baseline"] else _change(*pair) for pair in pairs]
 
 
+def in_one_only(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns which of our cases can't be compared, a sentence for each run that has some."""
+    sentences = []
+    for where, records, others in (("that file", before, now), ("this run", now, before)):
+        keys = {key_of(other) for other in others}
+        alone = [record for record in records if not record["is_peer"] and key_of(record) not in keys]
+        if alone:
+            cases = listed(f"{record['case']} in {record['precision']}" for record in alone)
+            sentences.append(f"only {where} has {cases}")
+    return sentences
+
+
 def _change(old: dict[str, Any], new: dict[str, Any]) -> Change:
     a, b = old["timing"], new["timing"]
     verdict = "same"
@@ -98,5 +111,9 @@ def _change_of_time(old: dict[str, Any], new: dict[str, Any]) -> Change:
 def other_machine(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str | None:
     """Returns how the machines of two runs differ, in words; None for the same machine."""
     there, here = before[0]["environment"], now[0]["environment"]
-    facts = [name for name in ("cpu", "cpu_features", "cores", "gpus") if there.get(name) != here.get(name)]
+    facts = [
+        name
+        for name in ("cpu", "cpu_features", "cores", "gpus", "board", "power_mode")
+        if there.get(name) != here.get(name)
+    ]
     return "; ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in facts) or None

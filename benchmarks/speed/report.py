@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from salema.benchmarks.machine.environment import cpu_in_words, machine_in_words, power_mode_in_words
 from salema.benchmarks.plotting import new_figure, save_figure
 from salema.benchmarks.speed.records import key_of
-from salema.runtime.wording import counted
+from salema.runtime.wording import counted, listed
 
 _SHARES = ("done of peak", "graph of peak", "graph of product")
-HEADER = ("case", "precision", "batch", "ms", "p99 ms", "fps", "x baseline", "CC", *_SHARES, "J/frame")
+HEADER = ("case", "precision", "batch", "runs", "ms", "p99 ms", "fps", "x baseline", "CC", *_SHARES, "J/frame")
 _MARKERS = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
 _LEAST_LOSS = 1e-7  # 1 - CC, near the resolution of float32
 _LEAST_TICKS = 4
@@ -24,7 +25,7 @@ def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     last: dict[tuple[object, ...], dict[str, Any]] = {}
     for record in sorted(records, key=lambda record: str(record["time_utc"])):
         model = record["model"] or {}
-        more = (_note(record, dated=False), model.get("height"), model.get("width"))
+        more = (machine_in_words(record["environment"]), model.get("height"), model.get("width"))
         last[(*key_of(record), *more)] = record
     return list(last.values())
 
@@ -38,7 +39,7 @@ def by_machine(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, An
     """Returns the records of each machine, by the machine in words."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
-        groups.setdefault(_note(record, dated=False), []).append(record)
+        groups.setdefault(machine_in_words(record["environment"]), []).append(record)
     return groups
 
 
@@ -50,7 +51,8 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
     ]
     rows = [HEADER, tuple("-" * 3 for _ in HEADER), *cells]
     lines = ["| " + " | ".join(row[index] for index in columns) + " |" for row in rows]
-    notes = dict.fromkeys(_note(record) for record in records)
+    shared = (_note_on_shares(record) for record in records if any(share is not None for share in _shares(record)))
+    notes = dict.fromkeys([*(_note(record) for record in records), *shared])
     return "\n".join([*lines, "", *notes])
 
 
@@ -62,14 +64,18 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
         record["case"],
         record["precision"],
         str(record["batch"]),
-        f"{timing['median_ms']:.1f}",
-        f"{timing['p99_ms']:.1f}",
-        f"{record['fps']:.1f}",
+        str(timing["runs"]),
+        *(_three_digits(value) for value in (timing["median_ms"], timing["p99_ms"], record["fps"])),
         "1, the baseline" if is_baseline else ratio,
         _or_dash(quality.get("cc"), ".5f"),
         *(_or_dash(share, ".0%") for share in _shares(record)),
-        _or_dash(record["energy_j_per_frame"], ".2f"),
+        "-" if record["energy_j_per_frame"] is None else _three_digits(record["energy_j_per_frame"]),
     )
+
+
+def _three_digits(value: float) -> str:
+    """Returns a number with one decimal, and a small one with three digits that count."""
+    return f"{value:.1f}" if value >= 10 or value <= 0 else f"{value:#.3g}"  # noqa: PLR2004
 
 
 def _shares(record: dict[str, Any]) -> tuple[float | None, float | None, float | None]:
@@ -77,33 +83,34 @@ def _shares(record: dict[str, Any]) -> tuple[float | None, float | None, float |
     limit = record["limit"] or {}
     of_product = limit.get("graph_share_of_product", limit.get("share"))  # the latter in schema 1
     done, graph = limit.get("done_share_of_peak"), limit.get("graph_share_of_peak")
-    return done, graph, None if record.get("peaks") else of_product
+    return done, graph, None if _peaks(record) else of_product
+
+
+def _peaks(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the measured peaks; None where there are none, as on a CPU with a matrix unit, which is not measured."""
+    peaks: dict[str, Any] | None = record.get("peaks")
+    return peaks if peaks and peaks["operations_per_s"] else None
 
 
 def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _note(record: dict[str, Any], *, dated: bool = True) -> str:
-    """Returns the machine in words; `dated` adds the date, the commit, and how to read the table."""
-    facts, gpus = record["environment"], record["environment"]["gpus"] or []
-    gpu = "".join(f", {gpu['name']}" for gpu in gpus)
-    features = " ".join(facts["cpu_features"] or [])
+def _note(record: dict[str, Any]) -> str:
+    """Returns when, where and of which commit a record is, and how to read it."""
+    facts, reference = record["environment"], (record["quality"] or {}).get("reference")
     commit = f", commit {facts['commit']}" if facts["commit"] else ""
-    machine = f"{facts['cpu']} ({facts['cpu_family_and_model']}; {features}), {facts['cores']} cores{gpu}"
-    if not dated:
-        return machine
-    reference = (record["quality"] or {}).get("reference")
     against = f" CC is the least of a frame's, against {reference}." if reference else ""
+    meters = f" Joules are those of {listed(record['energy_sources'])}." if record["energy_sources"] else ""
     return (
-        f"{record['time_utc'][:10]}: {machine}{commit}. ms are medians of whole steps; baseline {record['baseline']},"
-        f" quartiles in brackets.{against} {_note_on_shares(record)}"
+        f"{record['time_utc'][:10]}: {machine_in_words(facts)}{commit}. ms are medians of whole steps; p99 of fewer"
+        f" than 100 runs is the slowest; baseline {record['baseline']}, quartiles in brackets.{against}{meters}"
     )
 
 
 def _note_on_shares(record: dict[str, Any]) -> str:
-    peaks = record.get("peaks")
-    if not peaks:
+    peaks = _peaks(record)
+    if peaks is None:
         return (
             "No peak was measured; graph of product sets the graph's multiplications against the rate of a matrix"
             f" product ({record['rates']['how']}), which is no limit."
@@ -156,7 +163,8 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     rows = figure.subplots(len(machines), 1 + has_batches, squeeze=False)
     for axes, group in zip(rows, machines.values(), strict=True):
         facts = group[0]["environment"]
-        where = f", {facts['cpu']} ({facts['cpu_family_and_model']})" if len(machines) > 1 else ""
+        words = [cpu_in_words(facts, short=True), power_mode_in_words(facts)]
+        where = "".join(f", {word}" for word in words if word) if len(machines) > 1 else ""
         _plot_accuracy(axes[0], group, where)
         if has_batches:
             _plot_batches(axes[1], group, where)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from salema.benchmarks.machine.environment import describe_environment
+from salema.benchmarks.machine.environment import cpu_in_words, describe_environment
 from salema.runtime.files.whole_files import write_bytes
 
 
@@ -28,8 +28,7 @@ def write_by_cpu(record: dict[str, Any]) -> None:
 
 def cpu_of(record: dict[str, Any]) -> str:
     """Returns the CPU of a record in words: its family and model, and what decides how fast a network runs."""
-    facts = record["environment"]
-    return f"{facts['cpu']} ({facts['cpu_family_and_model']}; {' '.join(facts['cpu_features'] or [])})"
+    return cpu_in_words(record["environment"])
 
 
 def take_one_core() -> None:

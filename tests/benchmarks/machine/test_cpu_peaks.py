@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from salema.benchmarks.machine import cpu_peaks
+from salema.benchmarks.machine.environment import cpu_in_words
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,7 +21,7 @@ def test_a_cpu_is_added_beside_others(tmp_path, monkeypatch, capsys):
     cpu_peaks.main()
     kept = json.loads(file.read_text())
     assert len(kept) == 2
-    (ours,) = (cpu for name, cpu in kept.items() if name == cpu_peaks.name_of(cpu.get("environment", NONE)))
+    (ours,) = (cpu for name, cpu in kept.items() if name == cpu_in_words(cpu.get("environment", NONE)))
     assert [one["peaks"]["cores"] for one in ours["measured"]] == [1, 2, 3]
     assert "| 2 | fp32 | FMA, 512 bits | 256 | 64 | 2.00 | 75% (1024x1024) |" in capsys.readouterr().out
 

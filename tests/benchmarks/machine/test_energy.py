@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from salema.benchmarks.machine import energy
 from salema.benchmarks.machine.energy import EnergyMeter
 from salema.kernels import gpus
 
@@ -126,3 +127,13 @@ def test_nvml_is_asked_for_cudas_gpu_not_for_its_own_of_that_number(tmp_path, nv
         nvml[SLOTS[1]] += 2000
         assert meter.joules() == 2
     assert EnergyMeter(1, sys=tmp_path).sources == []
+
+
+def test_a_meter_that_only_root_may_read_is_told(tmp_path, rapl, monkeypatch):
+    def refuse(_):
+        raise PermissionError
+
+    assert not EnergyMeter(sys=tmp_path).is_barred
+    monkeypatch.setattr(energy, "_Rapl", refuse)  # the tests may run as root
+    meter = EnergyMeter(sys=tmp_path)
+    assert (meter.sources, meter.is_barred) == ([], True)

@@ -1,13 +1,16 @@
 """`salema-bench` as a user runs it, on narrow networks and for fractions of a second."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from salema.benchmarks.speed import report, startup
+from salema.benchmarks.speed import bench, report, startup
+from salema.benchmarks.speed.cases import Plan
 from salema.benchmarks.speed.cli import main
 from salema.benchmarks.speed.records import read_records
 from salema.runtime.errors import BackendError
+from salema.runtime.onnx_metadata import read_spec
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def test_report_prints_the_last_record_of_each_case_and_draws_them(measured, cli
     assert ran.code == 0, ran.err
     rows = [line for line in ran.out.splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 4
-    assert [row.split(" | ")[5] for row in rows if f"| {whole.name}: " in row] == ["12345.7"]
+    assert [row.split(" | ")[6] for row in rows if f"| {whole.name}: " in row] == ["12345.7"]
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "r.png").read_bytes().startswith(b"\x89PNG")
 
@@ -219,3 +222,9 @@ def test_a_file_of_something_else_is_no_record(cli, tmp_path):
     ran = cli(main, "report", tmp_path / "r.jsonl")
     assert ran.code == 2
     assert "holds no case records" in ran.err
+
+
+def test_the_weights_that_ship_need_not_be_given_for_the_correlation(nano_model):
+    spec = read_spec(nano_model / "model.onnx").whole
+    assert bench._find_network(Plan((nano_model,)), spec).checkpoint.sha256 == spec.weights_sha256
+    assert bench._find_network(Plan((nano_model,)), replace(spec, weights="mine.pt")) is None

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from salema.benchmarks.speed.guard import find_changes, other_machine
+from salema.benchmarks.speed.cases import Plan
+from salema.benchmarks.speed.guard import check_baseline, find_changes, in_one_only, other_machine
 from salema.runtime.errors import UsageError
 
 
@@ -61,3 +64,21 @@ def test_another_machine_is_told():
     assert other_machine([record()], [record()]) is None
     there = record(environment={"cpu": "b", "cores": 2})
     assert other_machine([there], [record()]) == "cpu b there, a here"
+    there = record(environment={"cpu": "a", "cores": 2, "power_mode": "15W"})
+    assert other_machine([there], [record()]) == "power_mode 15W there, None here"
+
+
+def test_the_baseline_of_a_model_with_its_own_backends_is_its_own():
+    check_baseline([record(baseline="m: ncnn")], Plan((Path("m"),), own={0: ("ncnn",)}))
+    with pytest.raises(UsageError, match="over m: auto, and here over m: ncnn"):
+        check_baseline([record(baseline="m: auto")], Plan((Path("m"),), own={0: ("ncnn",)}))
+
+
+def test_cases_of_one_run_only_are_named():
+    peer, ours, other = record(case="pytorch", is_peer=True), record(), record(case="n: ncnn", precision="int8")
+    assert in_one_only([peer, ours], [ours]) == []
+    assert in_one_only([ours, other], [ours]) == ["only that file has n: ncnn in int8"]
+    assert in_one_only([ours], [other]) == [
+        "only that file has m: onnxruntime in fp32",
+        "only this run has n: ncnn in int8",
+    ]

@@ -134,6 +134,47 @@ def test_a_share_of_a_product_is_told_from_shares_of_the_peak():
     assert "the rate of a matrix product (PyTorch 2.13.0+cpu), which is no limit." in text
     assert "in 1e9 operations/s on 2 cores at 4.0 GHz: 512 in fp32 (FMA, 512 bits)." in text
     assert report.table([old]).startswith(
-        "| case | precision | batch | ms | p99 ms | fps | x baseline | CC | graph of prod"
+        "| case | precision | batch | runs | ms | p99 ms | fps | x baseline | CC | graph of prod"
     )
     assert " graph of product " not in report.table([new])
+
+
+def test_a_cpu_without_a_measured_instruction_has_no_peak():
+    """One with a matrix unit, whose other instructions do not count."""
+    old = read_records(RESULTS / "cpu.jsonl")[0]
+    peaks = {"operations_per_s": {}, "instructions": {}, "clock_ghz": {}, "cores": 2, "how": ""}
+    assert report.table([old | {"peaks": peaks}]) == report.table([old])
+
+
+def test_only_shares_that_are_there_are_explained():
+    old = read_records(RESULTS / "cpu.jsonl")[0]
+    assert "No peak was measured" not in report.table([old | {"limit": None}])
+
+
+def test_a_jetsons_power_modes_are_machines_of_their_own():
+    old = read_records(RESULTS / "cpu.jsonl")[0]
+    board = {"cpu": "ARMv8", "cpu_family_and_model": "None/None", "cpu_features": ["asimd"], "board": "Jetson Orin"}
+    records = [
+        old | {"environment": old["environment"] | board | {"power_mode": f"NV Power Mode: {mode}\n2"}}
+        for mode in ("15W", "MAXN")
+    ]
+    assert report.latest(records) == records
+    text = report.table(records)
+    assert ": ARMv8 (asimd), 2 cores, Jetson Orin, power mode 15W, commit " in text
+    assert ": ARMv8 (asimd), 2 cores, Jetson Orin, power mode MAXN, commit " in text
+
+
+def test_small_numbers_keep_three_digits():
+    old = read_records(RESULTS / "cpu.jsonl")[0]
+    timing = old["timing"] | {"median_ms": 0.2134, "p99_ms": 7.0, "runs": 321}
+    record = old | {
+        "timing": timing,
+        "fps": 4686.04,
+        "energy_j_per_frame": 0.001236,
+        "energy_sources": ["RAPL package-0"],
+    }
+    text = report.table([record])
+    row = text.splitlines()[2]
+    assert row.startswith("| pytorch | fp32 | 1 | 321 | 0.213 | 7.00 | 4686.0 | ")
+    assert row.endswith(" | 0.00124 |")
+    assert " Joules are those of RAPL package-0." in text
