@@ -366,13 +366,13 @@ async function changeCamera({ target }) {
 }
 
 async function useFile(file) {
-  const mine = begin(file.name);
   if (file.type.startsWith("image/")) {
     const bitmap = await createImageBitmap(file).catch(() => null);
-    if (bitmap) mine.image(bitmap);
-    else giveUp(mine, `This browser can't read ${file.name}.`);
+    if (bitmap) begin(file.name).image(bitmap);
+    else say(`This browser can't read ${file.name}.`);
     return;
   }
+  const mine = begin(file.name);
   const video = newVideo();
   mine.url = video.src = URL.createObjectURL(file);
   video.onerror = () => giveUp(mine, `This browser can't play ${file.name}.`);

@@ -201,6 +201,7 @@ def test_the_token_is_asked_for(opened, model, small_clip):
         wait_for_frame(page, 1)
         assert TOKEN not in page.url
         assert page.evaluate("document.cookie") == ""  # scripts can't read it
+        page.close()
 
 
 def test_the_page_goes_on_after_a_restart(browser, model, small_clip):

@@ -1,5 +1,6 @@
 """The page where something is amiss: too fast, too silent, too far."""
 
+import base64
 import time
 
 import cv2
@@ -20,6 +21,19 @@ def wait_until(page, true):
     assert true()
 
 
+def drop(page, path):
+    """Drops an image on the page, as from another window."""
+    page.evaluate(
+        """data => {
+        const carried = new DataTransfer();
+        const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+        carried.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+        document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
+    }""",
+        base64.b64encode(path.read_bytes()).decode(),
+    )
+
+
 def test_a_still_image_follows_the_slider_to_its_end_and_then_rests(opened, model, tmp_path):
     cv2.imwrite(str(tmp_path / "face.png"), face(0.5))
     with serving(model, limits=Limits(max_fps=5, idle_s=1.5)) as one:
@@ -38,6 +52,7 @@ def test_a_still_image_follows_the_slider_to_its_end_and_then_rests(opened, mode
         assert image_of(download.value.path().read_bytes()).ndim == 2
         page.locator("[name=view]").select_option("side-by-side")
         page.wait_for_function("() => document.querySelector('canvas').width === 640")
+        page.close()  # before the server: it would note that it is gone
 
 
 def test_a_sentence_stays_beside_a_source_that_plays(opened, served, tmp_path):
@@ -49,7 +64,8 @@ def test_a_sentence_stays_beside_a_source_that_plays(opened, served, tmp_path):
     expect(page.locator("#news")).to_have_text("This browser can't read words.png.")
     wait_for_frame(page, int(page.locator("canvas").first.get_attribute("data-frame")) + 5)
     expect(page.locator("#news")).to_have_text("This browser can't read words.png.")
-    page.locator("#file").set_input_files(tmp_path / "face.png")
+    drop(page, tmp_path / "face.png")
+    expect(page.locator("#own figure")).to_have_count(1)
     page.get_by_role("button", name="Stop").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#camera")).to_be_focused()
@@ -104,3 +120,37 @@ def test_a_source_that_is_over_is_told_and_not_asked_again(opened, model, small_
         page.wait_for_timeout(1200)
         assert asked == []
         expect(page.locator("#news")).to_be_empty()
+        page.close()
+
+
+def test_a_camera_goes_on_after_a_restart_and_is_let_go(browser, model):
+    context = browser.new_context()
+    context.add_init_script("""
+        const devices = navigator.mediaDevices;
+        const open = devices.getUserMedia.bind(devices);
+        window.tracks = [];
+        devices.getUserMedia = async (wanted) => {
+            const stream = await open(wanted);
+            window.tracks.push(...stream.getTracks());
+            return stream;
+        };
+    """)
+    try:
+        page = context.new_page()
+        with serving(model) as one:
+            page.goto(f"http://{HOST}:{one.port}/")
+            page.locator("#camera").click()
+            wait_for_frame(page, 3)
+        page.evaluate("document.querySelector('canvas').dataset.frame = 0")
+        with serving(model, port=one.port):
+            wait_for_frame(page, 3)
+            page.evaluate("window.tracks[0].dispatchEvent(new Event('ended'))")  # it was unplugged
+            expect(page.locator("#news")).to_contain_text("The camera has stopped")
+            expect(page.locator("canvas")).to_have_count(0)
+            page.locator("#camera").click()
+            wait_for_frame(page)
+            page.locator("#stop").click()
+            states = page.evaluate("window.tracks.map((track) => track.readyState)")
+            assert states == ["ended", "ended"]  # its light is off
+    finally:
+        context.close()
