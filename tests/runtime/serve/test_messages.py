@@ -2,13 +2,15 @@
 
 import json
 import random
+import socket as sockets
 import struct
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import jpeg, raw_map, result, serving, settings
+from serving import HOST, jpeg, raw_map, result, serving, settings
 from websockets.exceptions import ConnectionClosed
 
 from salema.runtime.errors import SalemaError
@@ -147,16 +149,14 @@ def test_fuzzed_clients_leave_the_server_as_it_was(model, small_clip, disc):
         assert one.notes == []
 
 
+HELLO = (
+    b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
 def test_broken_frames_of_the_websocket_itself(served):
     """Not by the protocol: reserved bits, no mask, a length that lies, text that is no UTF-8."""
-    import socket as sockets
-
-    from serving import HOST
-
-    hello = (
-        b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
     for frame in (
         b"\xf1\x80\0\0\0\0",
         b"\x82\x05hello",
@@ -166,9 +166,21 @@ def test_broken_frames_of_the_websocket_itself(served):
         b"\x80\x80\0\0\0\0",
     ):
         with sockets.create_connection((HOST, served.port), timeout=10) as raw:
-            raw.sendall(hello)
+            raw.sendall(HELLO)
             assert b"101" in raw.recv(4096)
             raw.sendall(frame)
             answer = b"".join(iter(lambda raw=raw: raw.recv(4096), b""))
             assert answer[:1] == b"\x88"
             assert struct.unpack(">H", answer[2:4])[0] in {1002, 1003, 1007, 1009}
+
+
+def test_a_message_in_endless_parts_is_cut_off(served):
+    """The parts are empty, so that no size is ever too large."""
+    with sockets.create_connection((HOST, served.port), timeout=10) as raw:
+        raw.sendall(HELLO)
+        assert b"101" in raw.recv(4096)
+        raw.sendall(b"\x02\x80\0\0\0\0")
+        with pytest.raises(OSError, match="reset|pipe"):
+            for _ in range(100):
+                raw.sendall(b"\x00\x80\0\0\0\0" * 1000)
+                time.sleep(0.002)
