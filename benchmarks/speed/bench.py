@@ -87,8 +87,6 @@ def run_bench(
     network = _find_network(plan, spec)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack, EnergyMeter(plan.gpu) as meter:
         say("opening what is compared")
-        if meter.is_barred:
-            say("note: joules lack the CPU's: only root may read its meter, /sys/class/powercap/intel-rapl:*/energy_uj")
         cases = open_cases(plan, network, stack, Path(name), passed_over)
         for case in cases:
             say(f"{case.name}: {case.precision}, {case.description}")
@@ -120,6 +118,8 @@ def _time_in_turns(
     """Returns what `compare_for` returns of the cases."""
     about = f"{counted(len(cases), 'case')}, {plan.duration_s:g} s each, in {ROUNDS} turns"
     say(f"timing {about}: {len(cases) * plan.duration_s:.3g} s or more")
+    if meter.is_barred:
+        say("note: joules lack the CPU's: only root may read its meter, /sys/class/powercap/intel-rapl:*/energy_uj")
     steps = {case.name: _stepper(case, frames) for case in cases}
     work = {case.name: float(case.batch) for case in cases}
     with turns((ROUNDS + 1) * len(cases)) as turn:
