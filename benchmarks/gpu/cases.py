@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from salema.benchmarks.gpu.available import unavailable
-from salema.benchmarks.gpu.parity import compare_with_torch
-from salema.benchmarks.gpu.settings import Stage
+from salema.benchmarks.gpu.parity import TrueStep, compare_with_torch, true_steps
+from salema.benchmarks.gpu.settings import Settings, Stage
 from salema.benchmarks.peers.network import load_network
 from salema.benchmarks.peers.torch_peers import TorchOptions, TorchStream
 from salema.benchmarks.speed.harness import compare
@@ -30,6 +31,7 @@ from salema.runtime.gpu.trt_session import open_tensorrt
 from salema.runtime.model_folder import look_up
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import Session
+from salema.runtime.spec import ModelSpec
 from salema.runtime.stream import SaliencyStream
 from salema.runtime.telling import tell
 
@@ -65,29 +67,76 @@ def check_precision(stage: Stage, precision: str) -> dict[str, Any]:
     """Compares the backends with PyTorch in FP32 over the same frames, and times them against each other.
 
     They run with graphs on and off and both state schemes, which `salema-bench` can't choose. Results are kept in the
-    stage, as they come, by the precision, and returned; in `passed_over`, why some backends did not run.
+    stage, as they come, by the precision, and returned; in `passed_over`, why some backends did not run, and in
+    `failed`, what was wrong with those that did.
     """
-    settings, found = stage.settings, dict[str, Any]()
+    settings = stage.settings
     whole, *split = export_models(stage, precision)
     spec = read_spec(whole / "model.onnx")
-    network = load_network(spec, settings.weights)
-    truth = TorchStream(network.architecture, network.checkpoint.weights, spec, TorchOptions(), settings.device)
     video = moving_disc(settings.frames, spec.height, spec.width)
-    found |= {"parity": {}, "speed": {}, "passed_over": {}}
+    expected, on = _truth(spec, settings, video)
+    found: dict[str, Any] = {"truth": f"PyTorch in FP32 on {on}", "parity": {}, "speed": {}, "passed_over": {}}
+    found["failed"] = {}
     with ExitStack() as stack:
-        sessions = _open_all(openers(whole, *split, device=settings.device), stack, found["passed_over"])
-        for backend, session in sessions.items():
+        sessions: dict[str, Session] = {}
+        for backend, opener in openers(whole, *split, device=settings.device).items():
             if stage.left_s <= 0:
                 found["passed_over"][backend] = "no time left"
                 continue
-            compared = asdict(compare_with_torch(session, truth, video))
-            found["parity"][backend] = {"description": session.description, **compared}
-            tell(f"  {backend}: {found['parity'][backend]}")
+            session = _open(backend, opener, found["passed_over"])
+            if session is not None:
+                stack.callback(_close, session)
+                if _compare(backend, session, (precision, expected, video), found):
+                    sessions[backend] = session
             stage.keep(**{precision: found})
         if sessions:
             found["speed"] = _time_sessions(sessions, video[len(video) // 2], settings.rounds)
     stage.keep(**{precision: found})
     return found
+
+
+def _truth(spec: ModelSpec, settings: Settings, video: NDArray[np.uint8]) -> tuple[list[TrueStep], str]:
+    """Returns what PyTorch gives for the video, and the device: the CPU where this PyTorch has no CUDA."""
+    network = load_network(spec, settings.weights)
+    device = settings.device if torch.cuda.is_available() else "cpu"
+    truth = TorchStream(network.architecture, network.checkpoint.weights, spec, TorchOptions(), device)
+    try:
+        return true_steps(truth, video), device
+    finally:
+        truth.close()
+
+
+def _open(backend: str, opener: Callable[[], Session], passed_over: dict[str, str]) -> Session | None:
+    try:
+        return opener()
+    except SalemaError as error:
+        passed_over[backend] = str(error)
+        tell(f"  {backend} passed over: {error}")
+        return None
+
+
+def _close(session: Session) -> None:
+    with suppress(SalemaError):  # a GPU that stopped with a fault refuses this too
+        session.close()
+
+
+def _compare(
+    backend: str, session: Session, given: tuple[str, list[TrueStep], NDArray[np.uint8]], found: dict[str, Any]
+) -> bool:
+    """Compares a session, and notes what is wrong with it; returns whether it came to the end of the video."""
+    precision, expected, video = given
+    try:
+        compared = compare_with_torch(session, expected, video)
+    except Exception as error:  # noqa: BLE001 - whatever a library raises; the other backends may run
+        why = str(error) if isinstance(error, SalemaError) else f"{type(error).__name__}: {error}"
+    else:
+        found["parity"][backend] = {"description": session.description, **asdict(compared)}
+        tell(f"  {backend}: {found['parity'][backend]}")
+        why = compared.beyond(precision) or ""
+    if why:
+        found["failed"][backend] = why
+        tell(f"  {backend} failed: {why}")
+    return backend in found["parity"]
 
 
 def _time_sessions(sessions: dict[str, Session], frame: NDArray[np.uint8], rounds: int) -> dict[str, Any]:
@@ -98,19 +147,6 @@ def _time_sessions(sessions: dict[str, Session], frame: NDArray[np.uint8], round
     for case, timing in speed.items():
         tell(f"  {case}: {timing['median_ms']:.3f} ms, {timing['ratio']:.2f} x {first}")
     return speed
-
-
-def _open_all(
-    ways: dict[str, Callable[[], Session]], stack: ExitStack, passed_over: dict[str, str]
-) -> dict[str, Session]:
-    sessions: dict[str, Session] = {}
-    for backend, opener in ways.items():
-        try:
-            sessions[backend] = stack.enter_context(opener())
-        except SalemaError as error:  # noqa: PERF203 - opening takes seconds
-            passed_over[backend] = str(error)
-            tell(f"  {backend} passed over: {error}")
-    return sessions
 
 
 def openers(whole: Path, *split: Path, device: str) -> dict[str, Callable[[], Session]]:

@@ -8,6 +8,7 @@ PyTorch's in FP32; sanitizers: the kernels under compute-sanitizer.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,12 +67,13 @@ def _run_stage(name: str, settings: Settings) -> bool:
     file = settings.out / f"{name}.json"
     file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "salema.benchmarks.gpu.stages", name, settings.to_json()]
-    code = run_limited(command, settings.stage_s)
+    # NVIDIA's libraries read it as they start, so a stage that runs several backends would set it too late.
+    code = run_limited(command, settings.stage_s, environment=os.environ | {"NVIDIA_TF32_OVERRIDE": "0"})
     record: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {"stage": name}
     if record.get("ok") is None:  # it did not come to its end
         record |= describe_end(code) | {"ok": False}
         write_bytes(file, json.dumps(record, indent=1).encode())
-    for key in ("error", "not_available"):
+    for key in ("error", "failed", "not_available"):
         for text in [record[key]] if isinstance(record.get(key), str) else record.get(key, ()):
             tell(f"gpu-check: {name}: {key.replace('_', ' ')}: {text}")
     return bool(record["ok"])

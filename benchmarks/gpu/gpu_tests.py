@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -76,13 +77,21 @@ def _pytest() -> list[str]:
     return [sys.executable, "-m", "pytest", "-q", "-W", "default", "-m", "gpu"]
 
 
-def run_limited(command: list[str], limit_s: float, output: TextIO | None = None, cwd: Path | None = None) -> int:
+def run_limited(
+    command: list[str],
+    limit_s: float,
+    output: TextIO | None = None,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
     """Runs a command; ends it and all that it started after the limit.
 
     Returns:
         Its exit code, negative for a signal, or `TIMED_OUT`.
     """
-    with subprocess.Popen(command, cwd=cwd, stdout=output, stderr=output, start_new_session=True) as process:  # noqa: S603
+    with subprocess.Popen(  # noqa: S603
+        command, cwd=cwd, env=environment, stdout=output, stderr=output, start_new_session=True
+    ) as process:
         try:
             return process.wait(max(limit_s, 0))
         except subprocess.TimeoutExpired:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,7 +42,7 @@ def time_kernels(stage: Stage) -> bool:
 
 
 def bench(stage: Stage) -> bool:
-    """Runs `salema-bench`: PyTorch first, then our models with it; records what can't run.
+    """Runs `salema-bench`: PyTorch first, then each of our models with it; records what can't run.
 
     Returns whether something could be timed.
     """
@@ -56,25 +56,30 @@ def bench(stage: Stage) -> bool:
     passed_over: dict[str, str] = {}
     peers = ("pytorch",) if settings.device == "cpu" else PEERS
     _add(stage, "all of PyTorch", replace(plan, peers=peers), records, passed_over)
-    own = dict(enumerate(_backends(models, settings.device, passed_over)))  # a build may take minutes
-    _add(stage, "all models", replace(plan, peers=("pytorch",), own=own), records, passed_over)
+    for folder in models:  # a build may take minutes
+        backends = _backends(folder, settings.device, passed_over) if stage.left_s > 0 else ()
+        if stage.left_s <= 0:
+            passed_over[folder.name] = "no time left"
+        elif backends:
+            own = replace(plan, models=(folder,), backends=backends, peers=("pytorch",))
+            _add(stage, folder.name, own, records, passed_over)
+    stage.keep(passed_over=passed_over)
     return bool(records)
 
 
-def _backends(models: list[Path], device: str, passed_over: dict[str, str]) -> Iterator[tuple[str, ...]]:
-    """Yields the backends of each model, after building its engines. On a GPU, ONNX Runtime runs whole models only."""
+def _backends(folder: Path, device: str, passed_over: dict[str, str]) -> tuple[str, ...]:
+    """Returns the backends of a model, after building its engines. On a GPU, ONNX Runtime runs whole models only."""
     from salema.benchmarks.gpu.cases import build_engine, kinds_here
     from salema.runtime.model_folder import look_up
 
-    for folder in models:
-        names = [] if look_up(folder).is_split else ["onnxruntime"]
-        for kind in kinds_here(device):
-            try:
-                build_engine(folder, kind)
-                names.append(kind.backend)
-            except SalemaError as error:  # noqa: PERF203 - building takes minutes
-                passed_over[f"{folder.name}: {kind.backend}"] = str(error)
-        yield tuple(names)
+    names = [] if look_up(folder).is_split else ["onnxruntime"]
+    for kind in kinds_here(device):
+        try:
+            build_engine(folder, kind)
+            names.append(kind.backend)
+        except SalemaError as error:  # noqa: PERF203 - building takes minutes
+            passed_over[f"{folder.name}: {kind.backend}"] = str(error)
+    return tuple(names)
 
 
 def _add(stage: Stage, what: str, plan: Plan, records: list[dict[str, Any]], passed_over: dict[str, str]) -> None:
@@ -82,10 +87,14 @@ def _add(stage: Stage, what: str, plan: Plan, records: list[dict[str, Any]], pas
     from salema.benchmarks.speed.bench import run_bench
     from salema.benchmarks.speed.records import write_records
 
+    missed: dict[str, str] = {}
     try:
-        records += run_bench(plan, tell, passed_over=passed_over)
+        records += run_bench(plan, tell, passed_over=missed)
     except SalemaError as error:
-        passed_over[what] = str(error)
+        missed[what] = str(error)
+    for name, why in missed.items():
+        tell(f"  {name} passed over: {why}")
+    passed_over |= missed
     write_records(stage.settings.out / "bench.jsonl", records)
     stage.keep(cases=[_brief(record) for record in records], passed_over=passed_over)
 
@@ -96,13 +105,18 @@ def _brief(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def parity(stage: Stage) -> bool:
-    """Compares every backend that runs here with PyTorch in FP32 over a long video, and times them."""
+    """Compares every backend that runs here with PyTorch in FP32 over a long video, and times them.
+
+    Returns whether all of them keep to the bounds of their precision.
+    """
     from salema.benchmarks.gpu.cases import check_precision
 
-    found = [check_precision(stage, precision) for precision in PRECISIONS]
-    if not any(one["parity"] for one in found):
+    found = {precision: check_precision(stage, precision) for precision in PRECISIONS}
+    failed = [f"{name}, {backend}: {why}" for name, one in found.items() for backend, why in one["failed"].items()]
+    if not failed and not any(one["parity"] for one in found.values()):
         stage.keep(not_available="no backend runs here; see passed_over")
-    return True
+    stage.keep(failed=failed)
+    return not failed
 
 
 STAGES: dict[str, Callable[[Stage], bool]] = {

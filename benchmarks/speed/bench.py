@@ -25,6 +25,7 @@ from salema.benchmarks.speed.cases import (
     open_cases,
     playable,
     read_frames,
+    settle_device,
     stream_of,
 )
 from salema.benchmarks.speed.engine_timing import time_engine
@@ -82,6 +83,7 @@ def run_bench(
         SalemaError: a model, peer or source can't be run.
     """
     environment = describe_environment()  # first: later the load is our own
+    plan = settle_device(plan)
     spec = _common_spec(plan.models)
     source = None if plan.source is None else playable(plan.source)
     network = _find_network(plan, spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from salema.runtime.stream import SaliencyStream
 
 FRAMES = 16
+_FIRST_STEPS = 4  # a session on a GPU records its two graphs in the first two, and replays them in the others
 PassedOver = dict[str, str]
 """Why cases can't run here, by name."""
 
@@ -89,6 +90,17 @@ class Plan:
         return self.own.get(place, self.backends)
 
 
+def settle_device(plan: Plan) -> Plan:
+    """Returns the plan with the CPU as its device where `auto` has the first model run there, GPU or not.
+
+    ONNX Runtime without CUDA does, and what the model is measured against must then run there too.
+    """
+    if plan.device != "auto" or plan.gpu is None or not plan.backends_of(0):
+        return plan
+    with load(plan.models[0], backend=plan.backends_of(0)[0]) as stream:
+        return replace(plan, device="cpu") if stream.session.device == "cpu" else plan
+
+
 @dataclass
 class Case:
     """One thing to time.
@@ -101,7 +113,7 @@ class Case:
         folder: of the exported model; None for a peer.
         runner: the stream or peer.
         description: backend and device, for people.
-        memory_mb: what opening and running it once added to the process, in MB of 10**6 bytes.
+        memory_mb: what opening it and its first steps added to the process, in MB of 10**6 bytes.
     """
 
     name: str
@@ -167,7 +179,7 @@ def _open_peer_case(name: str, network: Network, batch: int, device: str, stack:
     try:
         runner, precision = open_peer(name, network, batch, device, scratch)
         stack.enter_context(closing(runner))
-        runner.infer(np.zeros((batch, network.spec.height, network.spec.width, 3), np.uint8))
+        _try_out(runner, batch, network.spec)
     except SalemaError:
         raise
     except Exception as error:  # an error of a library: a missing compiler, say
@@ -180,11 +192,20 @@ def _open_peer_case(name: str, network: Network, batch: int, device: str, stack:
 def _open_model_case(folder: Path, name: str, backend: str, batch: int, plan: Plan, stack: ExitStack) -> Case:
     before_mb = resident_mb()
     stream = stack.enter_context(load(folder, backend=backend, device=plan.device, streams=batch))
-    spec = stream.spec
-    stream.infer(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
+    if plan.gpu is not None and stream.session.device == "cpu":
+        raise UsageError(
+            f"--device {plan.device}: {name} runs on the CPU, and what it is measured against on a GPU; give"
+            " --device cpu, or leave it out"
+        )
+    _try_out(stream, batch, stream.spec)
     precision = stream.session.computes_in
     grown_mb = resident_mb() - before_mb
     return Case(_named(name, batch), backend, precision, batch, folder, stream, stream.description, grown_mb)
+
+
+def _try_out(runner: Runner, batch: int, spec: ModelSpec) -> None:
+    for _ in range(_FIRST_STEPS):
+        runner.infer(np.zeros((batch, spec.height, spec.width, 3), np.uint8))
 
 
 def model_names(folders: Sequence[Path]) -> list[str]:

@@ -1,6 +1,7 @@
 """What `make gpu-check` compares, and what it can run where."""
 
 import json
+import re
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from salema.benchmarks.gpu import available, cases, check
 from salema.benchmarks.gpu.available import unavailable
 from salema.benchmarks.gpu.cases import openers
 from salema.benchmarks.gpu.gpu_tests import GPU_TESTS
-from salema.benchmarks.gpu.parity import compare_with_torch
+from salema.benchmarks.gpu.parity import Parity, compare_with_torch, true_steps
 from salema.benchmarks.machine.environment import describe_environment
 from salema.benchmarks.peers.torch_peers import TorchOptions, TorchStream
 from salema.benchmarks.speed.cases import Plan, open_cases
@@ -24,6 +25,7 @@ from salema.kernels.gpus import Gpu
 from salema.runtime.backends.opening import open_session
 from salema.runtime.backends.ort_session import CUDA, TENSORRT
 from salema.runtime.errors import BackendError, ModelError
+from salema.runtime.stream import SaliencyStream
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,8 @@ def test_every_file_with_gpu_tests_is_run():
 
 def test_parity_counts_maps_and_states_over_all_frames(model, truth):
     with open_session(model, "onnxruntime", "cpu") as session:
-        found = compare_with_torch(session, truth, moving_disc(40, 64, 96))
+        found = compare_with_torch(session, true_steps(truth, moving_disc(40, 64, 96)), moving_disc(40, 64, 96))
+    assert found.beyond("fp32") is None
     assert found.frames == 40
     assert found.map_max < 1e-5
     assert found.state_error < 1e-5
@@ -53,10 +56,21 @@ def test_parity_counts_maps_and_states_over_all_frames(model, truth):
 def test_parity_can_fail(exported, truth):
     """A model with another coefficient is told apart, by maps and by states."""
     with open_session(exported(alpha=0.3), "onnxruntime", "cpu") as session:
-        found = compare_with_torch(session, truth, moving_disc(10, 64, 96))
+        found = compare_with_torch(session, true_steps(truth, moving_disc(10, 64, 96)), moving_disc(10, 64, 96))
+    assert re.fullmatch(r"a map differs by 0\.\d+, more than 0\.0001", found.beyond("fp32"))
     assert found.map_max > 1e-3
     assert found.state_error > 1e-2
     assert found.state_error_last <= found.state_error
+
+
+def test_parity_has_a_bound_for_each_precision():
+    good = Parity(frames=9, map_max=0.001, map_mean=1e-4, state_error=0.1, state_error_last=0.1, cc=0.9995)
+    assert good.beyond("fp16") is None
+    assert good.beyond("fp32") == "a map differs by 0.001, more than 0.0001"
+    assert replace(good, map_max=0.03).beyond("fp16") == "a map differs by 0.03, more than 0.02"
+    assert replace(good, cc=0.9981).beyond("fp16") == "two maps correlate by 0.9981, 0.999 or less"
+    for name in ("map_max", "state_error", "cc"):
+        assert replace(good, **{name: float("nan")}).beyond("fp16") == "a difference is not finite"
 
 
 def test_pytorch_starts_anew_on_a_reset(truth):
@@ -124,6 +138,24 @@ def test_a_case_that_cannot_run_is_a_record_and_not_the_end_of_the_bench(exporte
         open_cases(plan, None, stack, tmp_path)
     with ExitStack() as stack, pytest.raises(BackendError, match="none of what was to be compared can run here"):
         open_cases(replace(plan, backends=("ncnn",)), None, stack, tmp_path, {})
+
+
+def test_a_case_whose_first_steps_fail_is_passed_over(model, tmp_path, monkeypatch):
+    """The first step of a GPU session is recorded, and a later one, which is replayed, may be the one that fails."""
+    steps, infer = [], SaliencyStream.infer
+
+    def failing(stream, frames):
+        steps.append(stream.session.backend)
+        if steps[-3:] == ["ncnn"] * 3:
+            raise BackendError("the GPU stopped")
+        return infer(stream, frames)
+
+    monkeypatch.setattr(SaliencyStream, "infer", failing)
+    why = {}
+    with ExitStack() as stack:
+        plan = Plan((model,), ("ncnn", "onnxruntime"), device="cpu")
+        assert [case.backend for case in open_cases(plan, None, stack, tmp_path, why)] == ["onnxruntime"]
+    assert why == {f"{model.name}: ncnn": "the GPU stopped"}
 
 
 def test_without_a_gpu_it_says_so_before_any_work(cli, tmp_path, monkeypatch):

@@ -98,14 +98,16 @@ def test_parity_and_speed_of_every_way_that_runs(ran):
         compared, timed = (found[precision][kind]["onnxruntime cpu"] for kind in ("parity", "speed"))
         assert compared["frames"] == 6
         assert 0 < compared["map_max"] < most
+        assert found[precision]["truth"] == "PyTorch in FP32 on cpu"
         assert timed["median_ms"] > 0
         assert timed["ratio"] == 1
         assert found[precision]["passed_over"] == {}
+    assert found["failed"] == []
 
 
 def test_the_bench_times_pytorch_first_and_the_models_with_it(ran):
     found = read(ran, "bench")
-    names = ["pytorch", "pytorch", "fp16: onnxruntime", "fp32: onnxruntime"]
+    names = ["pytorch", "pytorch", "fp16: onnxruntime", "pytorch", "fp32: onnxruntime"]
     assert [case["case"] for case in found["cases"]] == names
     assert [record["case"] for record in read_records(ran / "bench.jsonl")] == names
     assert all(case["median_ms"] > 0 for case in found["cases"])

@@ -15,6 +15,7 @@ from salema.benchmarks.gpu import cases, gpu_tests, stages
 from salema.benchmarks.gpu.check import main
 from salema.benchmarks.gpu.gpu_tests import TOOLS, run_limited, run_sanitizers, run_tests
 from salema.benchmarks.gpu.settings import Settings, Stage
+from salema.runtime.backends.opening import open_session
 from salema.runtime.errors import BackendError
 from salema.runtime.gpu.trt_library import KINDS
 
@@ -169,9 +170,60 @@ def test_an_engine_that_cannot_be_built_is_passed_over_in_the_bench(tmp_path, mo
     monkeypatch.setattr(cases, "build_engine", build)
     monkeypatch.setattr(cases, "kinds_here", lambda device: list(KINDS.values()))
     why = {}
-    found = list(stages._backends(folders, "cuda", why))
+    found = [stages._backends(folder, "cuda", why) for folder in folders]
     assert found == [("onnxruntime", "tensorrt-rtx"), ("tensorrt", "tensorrt-rtx")]
     assert why == {"fp16: tensorrt": "out of memory"}
+
+
+def test_each_model_is_timed_before_the_next_ones_engines_are_built(stage, settings, tmp_path, monkeypatch):
+    folders, done = [tmp_path / name for name in ("fp16", "fp32")], []
+
+    def run_bench(plan, say, passed_over):
+        done.append(([folder.name for folder in plan.models], plan.backends, plan.peers))
+        if plan.models == (folders[0],) and plan.backends:
+            raise BackendError("the GPU stopped")
+        return []
+
+    monkeypatch.setattr(cases, "export_models", lambda stage, precision: [tmp_path / precision])
+    monkeypatch.setattr(stages, "_backends", lambda folder, *_: done.append(folder.name) or ("onnxruntime",))
+    monkeypatch.setattr("salema.benchmarks.speed.bench.run_bench", run_bench)
+    assert not stages.bench(stage)
+    assert done[0] == (["fp16", "fp32"], (), ("pytorch",))
+    assert done[1:] == [
+        *("fp16", (["fp16"], ("onnxruntime",), ("pytorch",))),
+        *("fp32", (["fp32"], ("onnxruntime",), ("pytorch",))),
+    ]
+    assert read(settings)["passed_over"] == {"fp16": "the GPU stopped"}
+
+
+def test_parity_fails_for_a_backend_that_differs_or_stops_and_the_others_are_compared(
+    stage, settings, monkeypatch, exported, model
+):
+    def opener(folder):
+        return lambda *_, **__: open_session(folder, "onnxruntime", "cpu")
+
+    def stops(*_):
+        session = open_session(model, "onnxruntime", "cpu")
+        monkeypatch.setattr(session, "step", lambda *_: 1 / 0)
+        return session
+
+    def refuses():
+        raise BackendError("no GPU")
+
+    ways = {"stopping": stops, "other": opener(exported(alpha=0.3)), "lacking": refuses, "ours": opener(model)}
+    monkeypatch.setattr(cases, "openers", lambda *_, **__: ways)
+    monkeypatch.setattr(cases, "export_models", lambda *_: [model])
+    monkeypatch.setattr(stages, "PRECISIONS", ("fp32",))
+    assert not stages.parity(stage)
+    found = read(settings)
+    assert list(found["fp32"]["parity"]) == ["other", "ours"]
+    assert list(found["fp32"]["speed"]) == ["other", "ours"]
+    assert found["fp32"]["passed_over"] == {"lacking": "no GPU"}
+    stopped, differs = found["failed"]
+    assert stopped == "fp32, stopping: ZeroDivisionError: division by zero"
+    assert differs.startswith("fp32, other: a map differs by 0.")
+    ways.pop("stopping"), ways.pop("other")
+    assert stages.parity(stage)
 
 
 def test_a_stage_that_fails_records_why_and_what_it_has(settings, monkeypatch):
@@ -202,8 +254,9 @@ def test_a_stage_that_outlasts_its_limit_or_crashes_is_recorded_and_the_next_one
         found = json.loads((tmp_path / f"{name}.json").read_text())
         assert (found["ok"], found["error"]) == (False, "it was ended at its limit of time")
     program = tmp_path / "python"
-    program.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    program.write_text(f"#!/bin/sh\necho $NVIDIA_TF32_OVERRIDE > {tmp_path}/tf32\nkill -SEGV $$\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     assert cli(main, *options).code == 1
     assert json.loads((tmp_path / "parity.json").read_text())["error"] == "its process ended with SIGSEGV"
+    assert (tmp_path / "tf32").read_text() == "0\n"
