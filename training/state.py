@@ -17,7 +17,7 @@ from torch import Tensor
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.checkpoint_files import stated_as
 from salema.runtime.errors import UsageError
-from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
+from salema.runtime.files.whole_files import make_folder, written_aside
 
 try:
     import fcntl
@@ -62,7 +62,7 @@ def save_state(folder: Path, progress: Progress, parts: Mapping[str, Any]) -> No
     Raises:
         OutputError: it can't be written.
     """
-    _write(folder / STATE, {"progress": vars(progress), **parts})
+    _write(folder / STATE, _packed({"progress": vars(progress), **parts}))
 
 
 def load_state(folder: Path, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
@@ -96,7 +96,7 @@ def save_checkpoint(path: Path, epoch: int, tensors: Mapping[str, Tensor], archi
     Raises:
         OutputError: it can't be written.
     """
-    _write(path, {"epoch": epoch, "state_dict": dict(tensors), **stated_as(architecture)})
+    _write(path, _packed({"epoch": epoch, "state_dict": dict(tensors), **stated_as(architecture)}))
 
 
 def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
@@ -112,7 +112,7 @@ def check_settings(folder: Path, settings: dict[str, Any], *, resume: bool) -> N
         raise UsageError(f"-o {folder}: holds a run; go on with it by --resume, or choose another folder")
     if not resume:  # a run that has left no state yet, for want of memory say, loses nothing
         make_folder(folder)
-        write_bytes(path, json.dumps(settings, indent=1).encode() + b"\n")
+        _write(path, json.dumps(settings, indent=1).encode() + b"\n")
         return
     if not path.is_file():
         raise UsageError(f"--resume: {folder} holds no run; leave it out, or name the run's folder with -o")
@@ -181,9 +181,13 @@ if fcntl is not None:
     os.register_at_fork(after_in_child=_leave_locks)
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file that a power cut does not lose either."""
+def _packed(content: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file that a power cut does not lose either."""
     with written_aside(path, durable=True) as aside:
-        aside.write_bytes(buffer.getvalue())
+        aside.write_bytes(data)
