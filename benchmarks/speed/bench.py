@@ -82,8 +82,7 @@ def run_bench(
     Raises:
         SalemaError: a model, peer or source can't be run.
     """
-    environment = describe_environment()  # first: later the load is our own
-    plan = settle_device(plan)
+    environment, plan = describe_environment(), settle_device(plan)  # in this order: later the load is our own
     spec = _common_spec(plan.models)
     source = None if plan.source is None else playable(plan.source)
     network = _find_network(plan, spec)
