@@ -176,28 +176,34 @@ class Trainer:
         set_rate(self._optimiser, share)
         self._optimiser.zero_grad()
         sums = self._backward(batch)
-        is_stopped, loss = bool(sums.pop("stop")), float(sums["loss"])
+        is_stopped, is_known, loss = bool(sums.pop("stop")), bool(sums.pop("known")), float(sums["loss"])
         where = f"step {batch.number + 1} on {self._named(steps[batch.number])}"
         if not math.isfinite(loss):
             raise self.failure(f"the loss is {loss} in {where}")
-        forget_gradients(frozen_at(self.network, self._task.recipe, self.progress.epoch))
-        most = self._most(steps[batch.number].frames)
-        norm = float(self._accelerator.clip_grad_norm_(self._model.parameters(), most))
-        if not math.isfinite(norm) and self._accelerator.scaler is None:  # which skips such a step of FP16
-            raise self.failure(f"the norm of the gradients is {norm} in {where}")
-        self._optimiser.step()
-        if self._average is not None:
-            self._average.update_parameters(self.network)
+        # Of a step of which nothing is known past gradients would move the weights on.
+        norm = self._update(steps[batch.number], where) if is_known else 0.0
         if self.log is not None:
             self.log.add(self._record(batch, sums, norm, share))
         advance(loss)
         return is_stopped
 
+    def _update(self, step: Step, where: str) -> float:
+        """Moves the weights by their gradients; returns the norm of these."""
+        forget_gradients(frozen_at(self.network, self._task.recipe, self.progress.epoch))
+        norm = float(self._accelerator.clip_grad_norm_(self._model.parameters(), self._most(step.frames)))
+        if not math.isfinite(norm) and self._accelerator.scaler is None:  # which skips such a step of FP16
+            raise self.failure(f"the norm of the gradients is {norm} in {where}")
+        self._optimiser.step()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        return norm
+
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
         """Takes the gradients of a step, in parts if so wanted.
 
         Returns:
-            The loss and its terms over all processes; under `stop`, how many of these were asked to stop.
+            The loss and its terms over all processes; under `known`, how many frames they are of, and under `stop`, how
+            many processes were asked to stop.
         """
         count = min(self._task.options.accumulate, len(batch.seeds))
         rows = [slice(len(batch.seeds) * k // count, len(batch.seeds) * (k + 1) // count) for k in range(count)]
@@ -229,7 +235,7 @@ class Trainer:
         per_frame = {"loss": weighted(terms, recipe), **terms}
         counted = known.sum(1).clamp(min=1) if recipe.reduction == "mean" else torch.ones_like(known[:, 0])
         losses = {name: ((loss * known).sum(1) / counted).sum() / recipe.batch for name, loss in per_frame.items()}
-        return losses, tuple(state.detach() for state in after)
+        return {**losses, "known": known.sum()}, tuple(state.detach() for state in after)
 
     def _most(self, frames: int) -> float:
         recipe = self._task.recipe

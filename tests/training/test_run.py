@@ -227,7 +227,12 @@ def test_a_learned_alpha_comes_to_the_one_that_made_the_maps(photographs, tmp_pa
 
 def test_a_student_learns_its_teachers_maps(photographs, learned, tmp_path):
     wise = {"teacher": str(learned[0] / "last.pt"), "teacher_share": 1.0}
-    run(photographs, tmp_path / "run", epochs=30, lr=2e-3, seed=5, network=wise)
+    said = []
+    run(photographs, tmp_path / "run", said, epochs=30, lr=2e-3, seed=5, network=wise)
+    teacher = load_checkpoint(str(learned[0] / "last.pt"))
+    share = torch.tensor(teacher.learned_alpha).sigmoid().item()
+    assert f"teacher       SalEMA30, {share:.4g} of the new frame, SHA-256 {teacher.sha256}" in said
+    assert f"| teacher_sha256 | {teacher.sha256} |" in (tmp_path / "run/README.md").read_text()
     losses = [record["loss"] for record in steps(tmp_path / "run")]
     assert losses[-1] < 0.5 * losses[0]
     assert scores(tmp_path / "run")[-1]["nss"] > 2
