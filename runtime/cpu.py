@@ -57,15 +57,24 @@ def threads_shown(threads: int) -> str:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Returns how many cores this process may use, at least 1.
+    """Returns how many cores this process may use, at least 1; see `usable_cpus`."""
+    return len(usable_cpus(root))
 
-    Two hardware threads of one core count once, as convolutions gain nothing from the second. Cores that the process is
-    kept from (`taskset`) don't count. A container's share (cgroup) is rounded down: beyond it, the kernel would stop
-    all threads for the rest of each tenth of a second.
+
+def usable_cpus(root: Path = Path("/"), *, every_thread: bool = False) -> list[int]:
+    """Returns the numbers of the CPUs that this process may use, one for each core, at least one.
+
+    Two hardware threads of one core count once, as convolutions gain nothing from the second; with `every_thread` each
+    counts. Cores that the process is kept from (`taskset`) don't count. A container's share (cgroup) is rounded down:
+    beyond it, the kernel would stop all threads for the rest of each tenth of a second.
     """
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)  # not on macOS
-    cores = {(_core_of(root / _TOPOLOGY.format(cpu)) or (str(cpu), "")) for cpu in cpus}
-    return max(1, int(min([len(cores), *_shares(root)])))
+    first: dict[tuple[str, str], int] = {}
+    for cpu in sorted(cpus):
+        core = None if every_thread else _core_of(root / _TOPOLOGY.format(cpu))
+        first.setdefault(core or (str(cpu), ""), cpu)
+    chosen = list(first.values())
+    return chosen[: max(1, int(min([len(chosen), *_shares(root)])))]
 
 
 def _core_of(topology: Path) -> tuple[str, str] | None:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from salema.benchmarks.machine.environment import cpu_in_words, describe_environment
-from salema.benchmarks.machine.peaks import core_numbers, measure_peaks
+from salema.benchmarks.machine.peaks import measure_peaks
 from salema.benchmarks.machine.rates import measure_products
+from salema.runtime.cpu import usable_cores
 from salema.runtime.files.whole_files import write_bytes
 
 SIZES = (512, 1024, 2048)
@@ -81,7 +82,7 @@ def main() -> None:
     file = Path(sys.argv[1])
     kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     environment = describe_environment()
-    most = len(core_numbers())
+    most = usable_cores()
     counts = sorted({*(2**power for power in range(most.bit_length())), most})
     name = cpu_in_words(environment)
     before = {one["peaks"]["cores"]: one for one in kept.get(name, {"measured": []})["measured"]}

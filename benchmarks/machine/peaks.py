@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from threading import Barrier
 
 from salema.benchmarks.machine.peak_kernels import Compiler
+from salema.runtime.cpu import usable_cpus
 
 _BURSTS, _FEWEST_BURSTS = 150, 10
 _BURST_S = 0.002  # others on the machine leave short bursts alone more often
@@ -19,7 +20,7 @@ _CLOCK_TURNS = 10_000  # 0.2 ms
 
 @dataclass(frozen=True)
 class Peaks:
-    """The fastest of many bursts on each core, all cores at once.
+    """The fastest of many bursts on all cores at once.
 
     A precision is missing if the CPU has no instruction for it, or a faster unit (AMX, SME).
 
@@ -38,11 +39,6 @@ class Peaks:
     how: str
 
 
-def core_numbers() -> list[int]:
-    """Returns the numbers of the cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
 def measure_peaks(precisions: set[str], cores: int | None = None, most_s: float = _LONGEST_S) -> Peaks:
     """Measures each instruction of some precisions, with one thread on each core.
 
@@ -56,7 +52,7 @@ def measure_peaks(precisions: set[str], cores: int | None = None, most_s: float 
         BackendError: an instruction does not compute what it should.
     """
     compiler = Compiler()
-    chosen = core_numbers()[:cores]
+    chosen = usable_cpus()[:cores]
     clock = compiler.compile_clock()
     count = max(min(_BURSTS, round(most_s / _BURST_S)), _FEWEST_BURSTS)
     rates: dict[str, float] = {}
@@ -73,7 +69,10 @@ def measure_peaks(precisions: set[str], cores: int | None = None, most_s: float 
 def _fastest(
     run: Callable[[int], None], clock: Callable[[int], int], cores: list[int], count: int
 ) -> tuple[float, float]:
-    """Returns the sum of the cores' turns per second, and the mean of their clocks in GHz, each the most of a burst."""
+    """Returns the sum of the cores' turns per second, and the mean of their clocks in GHz, each the most of a burst.
+
+    Of a burst only what the cores reached at once counts: alone, a core may run at a higher clock.
+    """
     turns, spent_s = 1000, 0.0
     while spent_s < _BURST_S / 2:
         turns *= 2
@@ -89,8 +88,8 @@ def _fastest(
 
     with ThreadPoolExecutor(len(cores)) as pool:
         measured = [*pool.map(bursts, cores)]
-    rates, clocks = ([max(burst[i] for burst in of_core) for of_core in measured] for i in range(2))
-    return sum(rates), sum(clocks) / len(cores)
+    rates, clocks = ([sum(core[i] for core in burst) for burst in zip(*measured, strict=True)] for i in range(2))
+    return max(rates), max(clocks) / len(cores)
 
 
 def _burst(

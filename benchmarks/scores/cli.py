@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from salema.benchmarks.cli_options import given, refuse_before_command
 from salema.benchmarks.scores.freed_memory import keep_freed_memory
 from salema.runtime.cli.start import run_app
+from salema.runtime.cpu import usable_cpus
 from salema.runtime.errors import OutputError, UsageError, exit_on_error
 from salema.runtime.telling import show, tell
 
@@ -46,7 +48,8 @@ def evaluate(
     start: Annotated[int | None, typer.Option(help="Least number of a video (DHF1K).")] = None,
     end: Annotated[int | None, typer.Option(help="Greatest number of a video (DHF1K).")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Which <weights>_predictions, where --pred holds several.")
+        str | None,
+        typer.Option(metavar="A[,B]", help="Which <weights>_predictions, where --pred holds several; B of --compare."),
     ] = None,
     naming: Annotated[
         str | None,
@@ -57,7 +60,7 @@ def evaluate(
         bool, typer.Option("--against-published", help="Compare with SalEMA30's published scores (DHF1K 601 to 700).")
     ] = False,
     json_: Annotated[Path | None, typer.Option("--json", help="JSON file for everything.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="CSV file: a line for each video.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file: a line for each video; - for standard output.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG file: scores per video.")] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file that can't be read, and give no scores.")
@@ -85,8 +88,9 @@ def evaluate(
                 raise UsageError(f"--{name} is about --model; leave it out with --pred")
         from salema.benchmarks.maps.ground_truth import list_truth
         from salema.benchmarks.metrics.protocols import find_protocol
+        from salema.benchmarks.scores.compared import predicted, running
         from salema.benchmarks.scores.published import check_published
-        from salema.benchmarks.scores.report import Evaluation, notes, text_lines
+        from salema.benchmarks.scores.report import STDOUT, Evaluation, notes, text_lines
         from salema.benchmarks.scores.scoring import draws_beyond, whole_videos
 
         truth_root = _check(dataset, pred, model, src, gt, weights, naming)
@@ -104,18 +108,26 @@ def evaluate(
         options: dict[str, Any] = {"dataset": dataset, "truth": truth, **numbers}
         places = [place for place in (pred or model, compare) if place is not None]
         if pred is not None:
-            sources = _predicted(places, {**options, "weights": weights, "naming": naming})
+            sources = predicted(places, {**options, "naming": naming}, weights)
         else:
-            sources = _inferred(places, {**options, "source": src}, backend, device, opened)
+            sources = running(places, {**options, "source": src}, backend, device, opened)
         if against_published:
             check_published(dataset or "", protocol, whole_videos(sources, truth))
-        how = {"protocol": chosen, "seed": seed, "jobs": jobs or _cores(), "everywhere": everywhere, "strict": strict}
+        how = {
+            "protocol": chosen,
+            "seed": seed,
+            "jobs": jobs or len(usable_cpus(every_thread=True)),
+            "everywhere": everywhere,
+            "strict": strict,
+        }
         if ray is not None:
             how |= cluster_workers(ray, jobs, [*places, truth_root], opened)
         models = _score(sources, truth, how)
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         try:
-            show("\n".join(text_lines(found)))  # before the files are written, which may fail
+            show(
+                "\n".join(text_lines(found)), sys.stderr if csv == STDOUT else None
+            )  # before the files are written, which may fail
         finally:  # even if standard output is closed
             for note in notes(found):
                 tell(f"note: {note}")
@@ -195,7 +207,7 @@ def _check_rows(dataset: str | None, protocol: str, *, published: bool) -> None:
 
 
 def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
-    from salema.benchmarks.scores.report import write_csv, write_json
+    from salema.benchmarks.scores.report import STDOUT, write_csv, write_json
     from salema.runtime.files.whole_files import check_writable
 
     writers: list[tuple[Path, Any]] = [
@@ -208,7 +220,8 @@ def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
     if len({path.resolve() for path, _ in writers}) < len(writers):
         raise UsageError("--json, --csv and --plot: two of them name the same file; give each its own")
     for path, _ in writers:
-        check_writable(path)
+        if path != STDOUT:
+            check_writable(path)
     if plot is not None:
         from salema.benchmarks.plotting import check_plot
 
@@ -225,36 +238,6 @@ def _outputs(json_: Path | None, csv: Path | None, plot: Path | None) -> Any:
             raise OutputError("; ".join(failures))
 
     return write_all
-
-
-def _predicted(places: list[Path], options: dict[str, Any]) -> list[MapSource]:
-    from salema.benchmarks.maps.predictions import PredictedMaps
-
-    return _told_apart([PredictedMaps(root=place, **options) for place in places], places)
-
-
-def _inferred(
-    places: list[Path], options: dict[str, Any], backend: str, device: str, opened: ExitStack
-) -> list[MapSource]:
-    from salema.benchmarks.maps.predictions import ModelMaps
-    from salema.runtime.cli.opening import Announced, Opening
-
-    sources: list[MapSource] = []
-    for place in places:
-        stream = opened.enter_context(Announced(Opening(place, backend, device, streams=1))())
-        label = f"{Path(stream.spec.weights).stem} {stream.spec.precision}"
-        sources.append(ModelMaps(stream=stream, label=label, **options))
-    return _told_apart(sources, places)
-
-
-def _told_apart(sources: Any, places: list[Path]) -> list[MapSource]:
-    """Calls the two by their folders if their names are the same."""
-    if len({source.label for source in sources}) < len(sources):
-        for source, place in zip(sources, places, strict=True):
-            source.label = str(place)
-        if places[0] == places[-1]:
-            sources[-1].label += " (2)"
-    return list(sources)
 
 
 def _score(sources: list[MapSource], truth: dict[str, VideoTruth], options: dict[str, Any]) -> Any:
@@ -281,10 +264,6 @@ def _end(failed: dict[str, str]) -> None:
     files = files or f"{len(sentences)} files are at fault, and what they belong"
     tell(f"{_PROGRAM}: {files} to is left out; the rest is scored")
     raise SystemExit(1)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main() -> None:

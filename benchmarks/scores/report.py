@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,12 @@ from salema.benchmarks.metrics.protocols import METRICS, Mean, Protocol
 from salema.benchmarks.scores.bootstrap import LEVEL, RESAMPLES, Difference, compare_scores, video_differences
 from salema.benchmarks.scores.published import FIVE, ROWS, Agreement, against_published, in_part, published_differences
 from salema.benchmarks.scores.results import DatasetScores, VideoScores
-from salema.runtime.files.whole_files import write_bytes, written_aside
-from salema.runtime.telling import csv_text
+from salema.runtime.files.whole_files import write_bytes
+from salema.runtime.telling import csv_text, show
 from salema.runtime.wording import counted, listed
 
 _NOT_DEFINED = "-"
+STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
@@ -257,18 +259,27 @@ def write_json(path: Path, found: Evaluation) -> None:
 def write_csv(path: Path, found: Evaluation) -> None:
     """Writes a line for each model and video: its frames, and its means over them; then the differences of each video.
 
+    `path` may be `STDOUT`.
+
     Raises:
         OutputError: it can't be written.
     """
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(
-            ["protocol", "seed", "model", "video", "frames", "missing", "extra", "the_other_lacks", "failed", *METRICS]
-        )
-        for model, name, counts, scores in _csv_rows(found):
-            known = ("" if math.isnan(score) else score for score in scores)
-            row = [found.protocol.name, found.seed, csv_text(model), csv_text(name), *counts, *known]
-            lines.writerow(row)
+    if path == STDOUT:
+        show(_csv(found).rstrip("\n"))
+    else:
+        write_bytes(path, _csv(found).encode("utf-8", "backslashreplace"))
+
+
+def _csv(found: Evaluation) -> str:
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow(
+        ["protocol", "seed", "model", "video", "frames", "missing", "extra", "the_other_lacks", "failed", *METRICS]
+    )
+    for model, name, counts, scores in _csv_rows(found):
+        known = ("" if math.isnan(score) else score for score in scores)
+        lines.writerow([found.protocol.name, found.seed, csv_text(model), csv_text(name), *counts, *known])
+    return file.getvalue()
 
 
 def _csv_rows(found: Evaluation) -> Iterator[tuple[str, str, list[int | str], Iterable[float]]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from salema.runtime.cpu import cpu_fact, cpu_features, threads_for, threads_shown, usable_cores
+from salema.runtime.cpu import cpu_fact, cpu_features, threads_for, threads_shown, usable_cores, usable_cpus
 from salema.runtime.errors import UsageError
 
 
@@ -36,6 +36,9 @@ def test_two_hardware_threads_of_a_core_count_once(tmp_path, affinity):
     for cpus, count in [(range(8), 4), (range(4), 4), ((0, 4), 1), ((0, 1, 4), 2)]:
         affinity(*cpus)
         assert usable_cores(tmp_path) == count
+    affinity(*range(2, 8))
+    assert usable_cpus(tmp_path) == [2, 3, 4, 5]  # 4 and 5 are the siblings of 0 and 1
+    assert usable_cpus(tmp_path, every_thread=True) == [2, 3, 4, 5, 6, 7]
 
 
 def test_where_the_kernel_tells_nothing_each_cpu_counts(tmp_path, affinity):
@@ -60,7 +63,7 @@ def test_inside_a_container_only_the_top_of_the_tree_exists(tmp_path, affinity):
     files(machine(tmp_path, 4), proc__self__cgroup="0::/docker/123\n")
     (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
     (tmp_path / "sys/fs/cgroup/cpu.max").write_text("200000 100000\n")
-    assert usable_cores(tmp_path) == 2
+    assert usable_cpus(tmp_path) == usable_cpus(tmp_path, every_thread=True) == [0, 1]
 
 
 @pytest.mark.parametrize(("quota", "count"), [("-1", 4), ("150000", 1), ("300000", 3)])

@@ -16,7 +16,7 @@ def test_a_cpu_is_added_beside_others(tmp_path, monkeypatch, capsys):
     file = tmp_path / "peaks.json"
     file.write_text(json.dumps({"Other (1/2; avx2)": {"measured": []}}))
     monkeypatch.setattr(cpu_peaks, "measure", measured)
-    monkeypatch.setattr(cpu_peaks, "core_numbers", lambda: [0, 2, 3])
+    monkeypatch.setattr(cpu_peaks, "usable_cores", lambda: 3)
     monkeypatch.setattr(sys, "argv", ["cpu_peaks", str(file)])
     cpu_peaks.main()
     kept = json.loads(file.read_text())

@@ -192,8 +192,10 @@ def test_a_single_video_has_no_shuffled_auc_and_no_interval(cli, tmp_path):
     pred = predict(made, tmp_path / "pred")
     for path in (pred / "clip 2").iterdir():
         path.unlink()
-    found = scored(cli, made, "other", tmp_path, "--pred", pred, "--compare", pred, "--protocol", "exact")
-    assert [model["label"] for model in found["models"]] == [str(pred), f"{pred} (2)"]
+    shutil.copytree(pred, tmp_path / "b/pred")
+    arguments = ("--pred", pred, "--compare", tmp_path / "b/pred", "--protocol", "exact")
+    found = scored(cli, made, "other", tmp_path, *arguments)
+    assert [model["label"] for model in found["models"]] == [str(pred), str(tmp_path / "b/pred")]
     assert found["models"][0]["mean_over_videos"]["s_auc"] is None
     assert found["difference"]["over_frames"]["s_auc"] == {"mean": None, "low": None, "high": None, "videos": 0}
     assert found["difference"]["over_frames"]["cc"] == {"mean": 0.0, "low": None, "high": None, "videos": 1}

@@ -56,6 +56,30 @@ def test_comparing_maps_finds_a_difference_that_is_there(cli, tmp_path):
     assert lines[at + 5] == "10000 resamples of 4 videos"
 
 
+def test_two_weights_in_the_folders_of_the_videos_are_compared(cli, tmp_path):
+    made = write_dataset(tmp_path / "data", "Hollywood-2", videos=2)
+    for weights, change in (("A", lambda density: density), ("B", lambda density: density.T.copy())):
+        maps = predict(made, tmp_path / weights, change)
+        for video in made.videos:
+            (maps / video).rename(made.source / video / f"{weights}_predictions")
+    arguments = ("--pred", made.source, "--compare", made.source, "--protocol", "exact")
+    found = scored(cli, made, "Hollywood-2", tmp_path, *arguments, "--weights", "A,B")
+    assert [model["label"] for model in found["models"]] == ["A", "B"]
+    assert found["difference"]["over_videos"]["cc"]["mean"] < -0.5
+    for same in ("A", "A,A"):
+        ran = cli(main, "--dataset", "Hollywood-2", "--gt", made.source, *arguments, "--weights", same)
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        assert "--compare: that is what it would be compared with; name another, or two with --weights A,B" in ran.err
+
+
+def test_a_model_is_not_compared_with_itself(cli, model, tmp_path):
+    made = write_dataset(tmp_path / "data", "DHF1K", frames=2)
+    same = model.parent / "." / model.name
+    ran = cli(main, "--dataset", "DHF1K", "--model", model, "--src", made.source, "--compare", same)
+    assert ran.code == 2
+    assert "--compare: that is what it would be compared with" in ran.err
+
+
 def test_two_models_are_compared_on_the_frames_that_both_have(cli, tmp_path, monkeypatch):
     made = write_dataset(tmp_path / "data", "other", videos=4)
     good, bad = predict(made, tmp_path / "good"), predict(made, tmp_path / "bad", lambda density: density.T.copy())

@@ -31,6 +31,11 @@ from salema.benchmarks.scores.cli import main
         (("--dataset", "other", "--pred", "data", "--gt", "data", "--naming", "x"), 2, "--naming x: not one of"),
         (("--dataset", "other", "--pred", "data", "--gt", "data", "--against-published"), 2, "not other's"),
         (("--dataset", "other", "--pred", "data", "--gt", "data", "--weights", "w"), 1, "holds no w_predictions"),
+        (
+            ("--dataset", "other", "--pred", "data", "--gt", "data", "--weights", "v,w"),
+            2,
+            "--weights v,w: give one name",
+        ),
         (("--dataset", "other", "--model", "m", "--src", "s", "--weights", "w"), 2, "leave them out with --model"),
         (
             ("--dataset", "other", "--pred", "odd", "--gt", "data"),

@@ -61,6 +61,17 @@ def test_a_terminal_that_is_full_or_gone_does_not_lose_the_files(tmp_path):
     assert json.loads((tmp_path / "s.json").read_text())["models"][0]["frames"] == 6
 
 
+def test_a_line_of_csv_for_each_video_on_standard_output(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = write_dataset(tmp_path / "data", "other", videos=2)
+    pred = predict(made, tmp_path / "pred")
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, "--csv", "-")
+    assert ran.code == 0, ran.err
+    assert [row["video"] for row in csv.DictReader(ran.out.splitlines())] == ["clip 1", "clip 2"]
+    assert "pred (mean over videos)" in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "pred"]
+
+
 @pytest.mark.filterwarnings("error")
 def test_names_that_are_no_unicode_or_a_formula(cli, tmp_path):
     made = write_dataset(tmp_path / "data", "other", videos=3)
