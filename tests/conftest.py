@@ -43,12 +43,12 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """What takes long comes first: where pytest-xdist gives whole files to its workers, the last ones are short.
 
     Elsewhere the order is the one asked for: `make gpu-check` names its files by worth.
     """
-    if not WORKER:
+    if not hasattr(config, "workerinput"):  # not WORKER, which the processes that a worker starts have too
         return
     place = {HERE / name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path, len(LONG)))
