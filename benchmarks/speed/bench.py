@@ -67,7 +67,11 @@ _LEAST_RUN_FRAMES, _MOST_RUN_FRAMES = 10, 300
 
 
 def run_bench(
-    plan: Plan, say: Callable[[str], None], turns: Turns = _no_turns, passed_over: PassedOver | None = None
+    plan: Plan,
+    say: Callable[[str], None],
+    turns: Turns = _no_turns,
+    passed_over: PassedOver | None = None,
+    records: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Measures as planned, and returns a record for each case, ready for JSON.
 
@@ -78,6 +82,7 @@ def run_bench(
         say: takes a line on each step.
         turns: shows progress: takes the number of turns, and yields what is called at each (see `compare_for`).
         passed_over: takes why a case can't run here, by name; None if that is an error.
+        records: the list to add the records to, as far as each is known: after an error it holds what was measured.
 
     Raises:
         SalemaError: a model, peer or source can't be run.
@@ -96,16 +101,21 @@ def run_bench(
         timed = _time_in_turns(plan, cases, frames, meter, turns, say)
         machine = measure_machine(plan.torch_device, {case.precision for case in cases}, plan.duration_s, say)
         shared = _shared(cases[0].name, machine, meter, environment)
-        records = []
-        for case in cases:
-            timing, joules = timed[case.name]
-            record = _record(case, timing, joules, quality.get(case.name))
-            record["limit"] = limit_of(case, network, Path(name), machine, timing.median_ms)
-            record["engine"] = _time_bare(case, plan, say)
-            record["run"] = _run_whole(case, source, plan.duration_s, timing, say)
-            record["start_ms"] = _start(case, source, plan, say)
-            records.append(record | shared)
+        records = [] if records is None else records
+        records += [_record(case, *timed[case.name], quality.get(case.name)) | shared for case in cases]
+        for case, record in zip(cases, records[-len(cases) :], strict=True):
+            record["limit"] = limit_of(case, network, Path(name), machine, record["timing"]["median_ms"])
+            _measure_alone(case, record, source, plan, say)
     return records
+
+
+def _measure_alone(
+    case: Case, record: dict[str, Any], source: Source | None, plan: Plan, say: Callable[[str], None]
+) -> None:
+    """Adds to a case's record what is measured without the others."""
+    record["engine"] = _time_bare(case, plan, say)
+    record["run"] = _run_whole(case, source, plan.duration_s, record["timing"]["mean_ms"], say)
+    record["start_ms"] = _start(case, source, plan, say)
 
 
 def _time_in_turns(
@@ -196,7 +206,7 @@ def _time_bare(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, 
 
 
 def _run_whole(
-    case: Case, source: Source | None, duration_s: float, timing: Timing, say: Callable[[str], None]
+    case: Case, source: Source | None, duration_s: float, mean_ms: float, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """Runs a source through one of our models to an MP4, and returns where the time went; None without a source."""
     if case.folder is None or source is None or case.batch != 1:
@@ -207,7 +217,7 @@ def _run_whole(
     from salema.runtime.sources.selection import Selection  # noqa: PLC0415
 
     say(f"running the source through {case.name} as salema-run does")
-    frames = int(min(max(1e3 * duration_s / timing.mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
+    frames = int(min(max(1e3 * duration_s / mean_ms, _LEAST_RUN_FRAMES), _MOST_RUN_FRAMES))
     with (
         tempfile.TemporaryDirectory() as folder,
         Playback(source, Selection(loop=0, max_frames=frames)) as playback,
@@ -251,6 +261,7 @@ def _record(case: Case, timing: Timing, joules: float | None, quality: Quality |
         "energy_j_per_frame": None if joules is None else joules / case.batch,
         "memory_mb": case.memory_mb,
         "quality": None if quality is None else asdict(quality),
+        **dict.fromkeys(("limit", "engine", "run", "start_ms")),
     }
 
 

@@ -92,10 +92,14 @@ def bench(
         if before is not None:
             check_baseline(before, plan)
         _check_outputs(json_, plot)
-        records = run_bench(plan, tell, TurnBar)
-        if json_ is not None:
-            write_records(json_, records)
-        show(f"{table(records)}\n\n{details(records)}")
+        records: list[dict[str, Any]] = []
+        try:
+            run_bench(plan, tell, TurnBar, records=records)
+        finally:  # what was measured before an error or Ctrl-C is kept
+            if records and json_ is not None:
+                write_records(json_, records)
+            if records:
+                show(f"{table(records)}\n\n{details(records)}")
         if plot is not None:
             draw(records, plot)
         if before is not None:
@@ -131,18 +135,23 @@ def cost(
     """Measure time and memory against frame size, batch and length of a video; about half an hour."""
     with exit_on_error("salema-bench"):
         from salema.benchmarks.peers.network import exporting
-        from salema.benchmarks.speed.cost import cost_record, cost_table, fit_lines, measure_cost, plot_cost
+        from salema.benchmarks.speed.cost import Point, cost_record, cost_table, fit_lines, measure_cost, plot_cost
         from salema.benchmarks.speed.records import write_records
 
         _check_outputs(json_, plot)
-        with exporting(weights, for_) as export:
-            points = measure_cost(export, backend, tell)
-        lines = fit_lines(points)
-        show(cost_table(points, lines))
-        if json_ is not None:
-            write_records(json_, [cost_record(points, backend, weights)])
-        if plot is not None:
-            plot_cost(points, lines, plot)
+        points: list[Point] = []
+        try:
+            with exporting(weights, for_) as export:
+                for point in measure_cost(export, backend, tell):
+                    points.append(point)  # noqa: PERF402 - each at once: the next may fail
+        finally:  # what was measured before an error or Ctrl-C is kept
+            lines = fit_lines(points)
+            if points:
+                show(cost_table(points, lines))
+            if points and json_ is not None:
+                write_records(json_, [cost_record(points, backend, weights)])
+            if points and plot is not None:
+                plot_cost(points, lines, plot)
 
 
 def _check_outputs(json_file: Path | None, plot: Path | None) -> None:

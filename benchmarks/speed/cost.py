@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -25,6 +25,7 @@ from salema.benchmarks.speed.records import SCHEMA
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.errors import BackendError
+from salema.runtime.wording import listed
 
 SIZES_HW = ((96, 128), (144, 192), (192, 256), (288, 384), (384, 512), (720, 1280))
 BATCHES = (1, 2, 4, 8, 16)
@@ -75,8 +76,8 @@ def measure_cost(
     sizes_hw: Sequence[tuple[int, int]] = SIZES_HW,
     batches: Sequence[int] = BATCHES,
     lengths: Sequence[int] = LENGTHS,
-) -> list[Point]:
-    """Measures all three axes on the CPU.
+) -> Iterator[Point]:
+    """Measures all three axes on the CPU, and yields each point as it is known.
 
     Args:
         export: returns the folder of a model for frames of a size `(H, W)`, with a free batch.
@@ -87,29 +88,35 @@ def measure_cost(
         lengths: frames of a video.
 
     Raises:
-        SalemaError: the model can't be exported or run.
+        SalemaError: the model can't be exported or run; where memory does not suffice, after the other points.
     """
     usual = export(USUAL_HW)
     jobs = [("size", h * w, f"{h}x{w}", usual if (h, w) == USUAL_HW else export((h, w)), 1, _RUNS) for h, w in sizes_hw]
     jobs += [("batch", batch, str(batch), usual, batch, _RUNS) for batch in batches]
     jobs += [("length", length, str(length), usual, 1, length) for length in lengths]
-    points = []
+    killed = []
     for axis, value, label, folder, batch, frames in jobs:
-        point = Point(axis, value, label, *_in_own_process(folder, backend, batch, frames))
+        measured = _in_own_process(folder, backend, batch, frames)
+        if measured is None:
+            killed.append(f"{axis} {label}")
+            say(f"{axis} {label}: its process was killed")
+            continue
+        point = Point(axis, value, label, *measured)
         say(f"{axis} {label}: {point.step_ms:.1f} ms, {point.peak_mb:.0f} MB")
-        points.append(point)
-    return points
+        yield point
+    if killed:
+        raise BackendError(
+            f"{listed(killed)}: the process was killed, most likely for want of memory; use a machine with more"
+        )
 
 
-def _in_own_process(folder: Path, backend: str, batch: int, frames: int) -> tuple[float, float, float]:
+def _in_own_process(folder: Path, backend: str, batch: int, frames: int) -> tuple[float, float, float] | None:
+    """Returns what `run_steps` does; None if the process was killed."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(run_steps, folder, backend, batch, frames).result()
-        except BrokenProcessPool as error:
-            raise BackendError(
-                f"{folder.name}, batch {batch}: its process was killed, most likely for want of memory; use a machine"
-                " with more"
-            ) from error
+        except BrokenProcessPool:
+            return None
 
 
 def run_steps(folder: Path, backend: str, batch: int, frames: int) -> tuple[float, float, float]:
@@ -123,10 +130,15 @@ def run_steps(folder: Path, backend: str, batch: int, frames: int) -> tuple[floa
 
 
 def fit_lines(points: Sequence[Point]) -> list[Line]:
-    """Fits lines by least squares: to the time of a step, or of a whole video against its length, and to memory."""
+    """Fits lines by least squares: to the time of a step, or of a whole video against its length, and to memory.
+
+    An axis with fewer than two points has none.
+    """
     lines = []
     for axis in AXES:
         chosen = [point for point in points if point.axis == axis]
+        if len(chosen) < 2:  # noqa: PLR2004 - a line's
+            continue
         quantity = "total_s" if axis == "length" else "step_ms"
         for name in (quantity, "peak_mb"):
             x = np.array([point.value for point in chosen], np.float64)

@@ -228,3 +228,18 @@ def test_the_weights_that_ship_need_not_be_given_for_the_correlation(nano_model)
     spec = read_spec(nano_model / "model.onnx").whole
     assert bench._find_network(Plan((nano_model,)), spec).checkpoint.sha256 == spec.weights_sha256
     assert bench._find_network(Plan((nano_model,)), replace(spec, weights="mine.pt")) is None
+
+
+def test_what_was_measured_before_an_error_is_kept(model, small_clip, cli, tmp_path, monkeypatch):
+    def fail(*_):
+        raise BackendError("it does not start")
+
+    monkeypatch.setattr(bench, "start_ms", fail)
+    arguments = ("--backend", "onnxruntime", "--duration", 0.05, "--source", small_clip)
+    ran = cli(main, "--model", model, *arguments, "--json", tmp_path / "r.jsonl")
+    assert ran.code == 1
+    assert f"| {model.name}: onnxruntime | fp32 |" in ran.out
+    assert ran.err.endswith("salema-bench: it does not start\n")
+    (record,) = read_records(tmp_path / "r.jsonl")
+    assert record["run"]["frames"] > 0
+    assert record["start_ms"] is None

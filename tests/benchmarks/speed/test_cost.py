@@ -2,19 +2,24 @@
 
 import pytest
 
+from salema.benchmarks.speed import cost
+from salema.benchmarks.speed.cli import main
 from salema.benchmarks.speed.cost import Point, cost_record, cost_table, fit_lines, measure_cost, plot_cost, run_steps
+from salema.benchmarks.speed.records import read_records
 
 
 @pytest.mark.slow
 def test_each_point_runs_in_its_own_process_and_larger_frames_take_longer(exported):
     said = []
-    points = measure_cost(
-        lambda hw: exported(weights="seeded:16", imgsz_hw=hw, batch=None),
-        "onnxruntime",
-        said.append,
-        sizes_hw=((64, 96), (256, 384)),
-        batches=(2,),
-        lengths=(3,),
+    points = list(
+        measure_cost(
+            lambda hw: exported(weights="seeded:16", imgsz_hw=hw, batch=None),
+            "onnxruntime",
+            said.append,
+            sizes_hw=((64, 96), (256, 384)),
+            batches=(2,),
+            lengths=(3,),
+        )
     )
     assert [(point.axis, point.value, point.label) for point in points] == [
         ("size", 64 * 96, "64x96"),
@@ -26,6 +31,38 @@ def test_each_point_runs_in_its_own_process_and_larger_frames_take_longer(export
     assert large.step_ms > 2 * small.step_ms
     assert large.peak_mb > small.peak_mb
     assert len(said) == 4
+
+
+def test_a_point_for_which_memory_does_not_suffice_loses_no_other(cli, tmp_path, monkeypatch):
+    def measure(folder, backend, batch, frames):
+        return None if batch == 16 else (100.0 + batch, 1.0, 50.0)
+
+    monkeypatch.setattr(cost, "_in_own_process", measure)
+    monkeypatch.setattr("salema.export.exporter.export_model", lambda *_: None)
+    ran = cli(main, "cost", "--json", tmp_path / "c.jsonl")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("salema-bench: batch 16: the process was killed, most likely for want")
+    assert "| streams per step | 8 | 108.0 | 1.00 | 50 |" in ran.out
+    (record,) = read_records(tmp_path / "c.jsonl", "cost")
+    assert len(record["cost"]) == 14
+
+
+def test_what_was_measured_before_an_interruption_is_kept(cli, tmp_path, monkeypatch):
+    def measure(*_):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(1)
+        return 100.0, 1.0, 50.0
+
+    measured = []
+    monkeypatch.setattr(cost, "_in_own_process", measure)
+    monkeypatch.setattr("salema.export.exporter.export_model", lambda *_: None)
+    ran = cli(main, "cost", "--json", tmp_path / "c.jsonl", "--plot", tmp_path / "c.png")
+    assert ran.code == 130
+    assert "| pixels per frame | 96x128 | 100.0 | 1.00 | 50 |" in ran.out
+    (record,) = read_records(tmp_path / "c.jsonl", "cost")
+    assert (len(record["cost"]), record["lines"]) == (1, [])
+    assert (tmp_path / "c.png").is_file()
 
 
 def test_steps_are_counted_after_the_warm_up(exported):
