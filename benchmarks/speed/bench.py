@@ -73,7 +73,7 @@ def run_bench(
     passed_over: PassedOver | None = None,
     records: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measures as planned, and returns a record for each case, ready for JSON; ratios are against the first peer or model.
+    """Measures as planned, and returns a record for each case, for JSON; ratios are against the first peer or model.
 
     Args:
         plan: what to measure.
