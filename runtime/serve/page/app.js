@@ -437,6 +437,8 @@ async function poll(panels) {
 }
 
 async function start() {
+  listenToLook();
+  listenToOwn(); // a file that is chosen before the server has answered is not lost
   const facts = await status();
   for (const [name, values, chosen] of [
     ["view", facts.views, "overlay"],
@@ -447,8 +449,6 @@ async function start() {
   }
   const untrained = facts.trained ? "" : " (untrained: its maps say nothing)";
   find("#facts").textContent = `${facts.model}${untrained}, ${facts.backend}`;
-  listenToLook();
-  listenToOwn();
   const panels = facts.sources.map(watch);
   find("#sources").hidden = !panels.length;
   setInterval(() => document.hidden || poll(panels), POLL_MS);
