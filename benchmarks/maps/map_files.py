@@ -58,7 +58,8 @@ def read_fixations(path: Path) -> tuple[tuple[int, int], NDArray[np.intp]]:
     """Reads a fixation map; returns its size `(H, W)`, and the indices `(n,)` into the flat map where somebody looked.
 
     Raises:
-        MapError: the file is missing, can't be read, or isn't binary: 0 and one other value.
+        MapError: the file is missing, can't be read, isn't binary (0 and one other value), or is inverted: more than
+            half of its pixels are fixated.
         MissingDependencyError: it is a MATLAB file and SciPy is not installed.
     """
     values = read_map(path)
@@ -68,6 +69,10 @@ def read_fixations(path: Path) -> tuple[tuple[int, int], NDArray[np.intp]]:
         raise MapError(
             f"{path}: is no fixation map: it holds {len(np.unique(levels))} values besides 0, and a fixation map one"
             " (is it the density, or was it saved as JPEG?)"
+        )
+    if places.size > values.size / 2:
+        raise MapError(
+            f"{path}: is no fixation map: {places.size / values.size:.0%} of its pixels are fixated; is it inverted?"
         )
     return (values.shape[0], values.shape[1]), places
 

@@ -9,7 +9,7 @@ from salema.benchmarks.maps.ground_truth import list_truth, map_files
 from salema.benchmarks.maps.map_files import read_fixations, read_map
 from salema.benchmarks.maps.predictions import ModelMaps, PredictedMaps
 from salema.runtime import load
-from salema.runtime.errors import MapError
+from salema.runtime.errors import MapError, VideoError
 
 MAP = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
 
@@ -101,6 +101,7 @@ def test_fixations_of_every_kind(tmp_path, kind, most):
         ({"I": np.array([[0, np.nan]])}, "holds NaN or infinity at 1 pixels"),
         ({"I": np.array([[0, -1.0]])}, "holds negative numbers, down to -1"),
         ({"I": MAP}, "is no fixation map: it holds 5 values besides 0"),
+        ({"I": np.array([[0, 1, 1, 1]])}, "is no fixation map: 75% of its pixels are fixated; is it inverted?"),
         ({"I": np.array(["text"])}, "numbers (H, W) expected"),
         (b"", "can't be read as a MATLAB file"),
         (b"no matlab file at all, but of some length", "can't be read as a MATLAB file"),
@@ -195,7 +196,7 @@ def test_two_folders_of_one_video_are_refused(tmp_path):
     truth = list_truth("DHF1K", tmp_path / "gt")
     with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
         PredictedMaps("DHF1K", tmp_path / "pred", truth)
-    with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
+    with pytest.raises(VideoError, match="0*1 and 0*1: their maps would be in one folder"):
         ModelMaps("DHF1K", tmp_path, truth, None, "m")
 
 

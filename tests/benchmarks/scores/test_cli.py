@@ -157,8 +157,6 @@ def test_missing_and_extra_maps_are_listed(cli, tmp_path):
         path.unlink()
     empty = made.truth / "clip 5/fixation/0001.png"
     cv2.imwrite(str(empty), np.zeros((48, 64), np.uint8))
-    full = made.truth / "clip 5/fixation/0002.png"
-    cv2.imwrite(str(full), np.full((48, 64), 255, np.uint8))
     (made.truth / "clip 6/maps/0003.png").unlink()
     file = tmp_path / "scores.json"
     arguments = ("--dataset", "other", "--gt", made.truth, "--pred", pred, "--naming", "groundtruth")
@@ -171,20 +169,20 @@ def test_missing_and_extra_maps_are_listed(cli, tmp_path):
         "note: pred: 2 frames of the ground truth have no map: clip 1/0002, clip 2/0001",
         "note: pred: 1 map belongs to no frame of the ground truth: clip 2/0009.png",
         "note: pred: s-AUC takes 40 other frames; there are 12 to draw from",
-        "note: pred: 2 of 10 frames have no AUC-J: no fixations, or nothing else",
-        "note: pred: 2 of 10 frames have no s-AUC: no fixations, here or in other videos, or nothing else",
+        "note: pred: 1 of 10 frames has no AUC-J: no fixations, or nothing else",
+        "note: pred: 1 of 10 frames has no s-AUC: no fixations, here or in other videos, or nothing else",
         "note: pred: 1 of 10 frames has no NSS: no fixations",
         "note: pred: 1 of 10 frames has no CC: no density, or a flat one",
         "note: pred: 1 of 10 frames has no SIM: no density, or a flat one",
         "note: pred: 1 of 10 frames has no KL: no density, or a flat one",
-        "note: pred: 2 of 10 frames have no AUC-B: no fixations, or nothing else",
+        "note: pred: 1 of 10 frames has no AUC-B: no fixations, or nothing else",
     ]
     (model,) = json.loads(file.read_text())["models"]
     assert model["videos_without_ground_truth"] == ["clip 3"]
     assert model["videos_without_maps"] == ["clip 4"]
     assert model["videos"]["clip 1"]["missing"] == ["0002"]
     assert model["videos"]["clip 2"]["extra"] == ["0009.png"]
-    assert model["videos"]["clip 5"]["nss"] == pytest.approx(0.5)  # of the other two, one is fixated everywhere: 0
+    assert model["videos"]["clip 5"]["nss"] == pytest.approx(1)  # of the other two
 
 
 def test_a_single_video_has_no_shuffled_auc_and_no_interval(cli, tmp_path):
