@@ -125,6 +125,8 @@ class OrtSession(OpenModel):
         try:
             self._session.run_with_iobinding(binding, self._running)
         except Exception as error:
+            if self._running.terminate:
+                raise BackendError("the step was aborted") from error
             raise step_error(f"ONNX Runtime {VERSION}", error, reason(error)) from error
         saliency, *after = binding.get_outputs()
         return saliency.numpy()[:, 0].copy(), tuple(after)  # numpy() is a view of ONNX Runtime's memory

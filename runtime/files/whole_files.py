@@ -6,8 +6,9 @@ import hashlib
 import io
 import itertools
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -76,9 +77,9 @@ def _check_ordinary(path: Path) -> None:
 def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a hidden path beside `path` to write to. At the end it is renamed to `path`; on any error it is removed.
 
-    The hidden name holds the process number and a count, is one that no file has, and keeps the suffix. The file is
-    locked while it is written, so that `recovery.py` knows which files a killed process has left. Windows has no such
-    locks, so nothing is recovered there.
+    The hidden name holds the process number, a count and a random number, so that no two writers share a file, those in
+    two containers on one volume neither. It keeps the suffix. The file is locked while it is written, so that `recovery.py` knows which
+    files a killed process has left. Windows has no such locks, so nothing is recovered there.
 
     Args:
         path: the file to write.
@@ -101,30 +102,21 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
 @contextmanager
 def _aside(path: Path, *, durable: bool) -> Iterator[Path]:
     target = Path(os.path.realpath(path))  # a link's target is replaced, not the link
-    aside, file = _claimed(target)
-    with closing(file):
+    problem: str | None = None
+    while problem is None:
+        number = f"{os.getpid()}.{next(_NUMBERS)}-{secrets.token_hex(4)}"
+        aside = target.with_name(f".{target.stem[:50]}.{number}.partial{target.suffix}")
         try:
-            yield aside
-            problem = _sync_problem(aside) if durable else ""
-            aside.replace(target)
-        finally:
+            with aside.open("wb") as file:
+                if lock(file) and aside.exists():  # else whoever recovers files has taken it for a left one
+                    yield aside
+                    problem = _sync_problem(aside) if durable else ""
+                    aside.replace(target)
+        finally:  # a signal may come as soon as the file is there
             with suppress(OSError):  # a read-only disk
                 aside.unlink(missing_ok=True)
     if durable and (problem := problem or _sync_problem(target.parent)):
         raise KeptError(f"{path}: is written, but may not be on the disk ({problem}); check the disk")
-
-
-def _claimed(target: Path) -> tuple[Path, BinaryIO]:
-    """Makes and locks a new file beside `target`; returns its path, and the file, which is closed if it has no lock."""
-    while True:
-        path = target.with_name(f".{target.stem[:50]}.{os.getpid()}.{next(_NUMBERS)}.partial{target.suffix}")
-        try:
-            file = path.open("xb")
-        except FileExistsError:  # of a process of this number in another container, or of one that is gone
-            continue
-        if lock(file) and path.exists():  # else whoever recovers files took it for a left one
-            return path, file
-        file.close()
 
 
 def lock(file: BinaryIO) -> bool:

@@ -20,7 +20,7 @@ from salema.runtime.video.mp4 import copy_for_players, cut_to_whole_fragments
 from salema.runtime.wording import counted
 
 # As `files.written_aside` names them.
-_NAME = re.compile(r"\.(?P<stem>.+)\.\d+\.\d+\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)
+_NAME = re.compile(r"\.(?P<stem>.+)\.\d+\.\d+(-[0-9a-f]+)?\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)
 _HELPERS = {".times", ".copy"}  # they belong to another file, and are removed with it
 
 

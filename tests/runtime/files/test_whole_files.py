@@ -1,7 +1,8 @@
 import errno
-import itertools
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,14 +58,30 @@ def test_a_file_is_held_open_only_if_that_locks_it(tmp_path, monkeypatch, has_lo
     assert (tmp_path / "a.png").exists()
 
 
-def test_a_hidden_name_is_one_that_no_file_has(tmp_path, monkeypatch):
-    """In two containers on one volume both processes may be number 1, and one of them may have been killed."""
-    monkeypatch.setattr(files, "_NUMBERS", itertools.count())
-    left = tmp_path / f".a.{os.getpid()}.0.partial.csv"
-    left.write_bytes(b"all that is left")
-    write_bytes(tmp_path / "a.csv", b"new")
-    assert left.read_bytes() == b"all that is left"
-    assert (tmp_path / "a.csv").read_bytes() == b"new"
+def test_two_containers_on_one_volume_share_no_file(tmp_path):
+    """Both processes may be number 1, and one may have been killed."""
+    code = """
+import os
+os.getpid = lambda: 1
+from pathlib import Path
+from salema.runtime.files.whole_files import written_aside
+with written_aside(Path("a.csv")) as aside:
+    aside.write_bytes(b"all that is left")
+    os._exit(9)
+"""
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 9
+    assert [path.read_bytes() for path in tmp_path.glob(".a.1.*.partial.csv")] == [b"all that is left"] * 2
+
+
+def test_a_signal_as_soon_as_the_file_is_there_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "lock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "a.csv", b"new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_file_that_another_process_took_for_a_left_one_is_made_again(tmp_path, monkeypatch):
