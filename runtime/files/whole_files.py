@@ -78,8 +78,8 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a hidden path beside `path` to write to. At the end it is renamed to `path`; on any error it is removed.
 
     The hidden name holds the process number, a count and a random number, so that no two writers share a file, those in
-    two containers on one volume neither. It keeps the suffix. The file is locked while it is written, so that `recovery.py` knows which
-    files a killed process has left. Windows has no such locks, so nothing is recovered there.
+    two containers on one volume neither. It keeps the suffix. The file is locked while it is written, so that
+    `recovery.py` knows which files a killed process has left. Windows has no such locks, so nothing is recovered there.
 
     Args:
         path: the file to write.
