@@ -38,11 +38,11 @@ def test_photographs_become_a_dataset_that_salema_eval_reads(photographs, laid_o
 
 
 def test_the_same_maps_differ_by_nothing(laid_out, tmp_path):
-    maps = tmp_path / "maps"
     for video in laid_out.iterdir():
-        (maps / video.name).mkdir(parents=True)
-        (maps / video.name / "0001.png").write_bytes((video / "maps/0001.png").read_bytes())
-    found = compare(laid_out, maps, maps)
+        for maps in (tmp_path / "first", tmp_path / "second"):
+            (maps / video.name).mkdir(parents=True)
+            (maps / video.name / "0001.png").write_bytes((video / "maps/0001.png").read_bytes())
+    found = compare(laid_out, tmp_path / "first", tmp_path / "second")
     assert found["nss"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "videos": 8}
 
 
