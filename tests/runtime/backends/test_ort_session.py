@@ -13,6 +13,7 @@ from salema.runtime.backends.opening import open_session
 from salema.runtime.backends.ort_session import CUDA, TENSORRT
 from salema.runtime.errors import BackendError, ModelError, UsageError
 from salema.runtime.onnx_metadata import read_spec
+from salema.runtime.session import step_error
 from salema.runtime.spec import SPEC_VERSION
 
 
@@ -171,3 +172,24 @@ def test_a_graph_for_a_server_is_named_as_such(exported, tmp_path, backend, made
         ModelError, match="a graph for Triton or DeepStream, which salema-export --emit wrote; name the"
     ):
         open_session(tmp_path, backend, "cpu")
+
+
+def test_an_aborted_step_is_told_as_such(model, disc, monkeypatch):
+    make = ort_session.ort.RunOptions
+
+    def aborted():
+        options = make()
+        options.terminate = True
+        return options
+
+    with open_session(model, "onnxruntime", "cpu") as session:
+        states = session.from_host({"ema30": np.zeros((1, 32, 4, 6), np.float32)})
+        monkeypatch.setattr(ort_session.ort, "RunOptions", aborted)
+        with pytest.raises(BackendError, match="^the step was aborted$"):
+            session.step(disc[:1], states, np.ones(1, np.float32))
+
+
+def test_too_little_memory_in_a_step_stays_an_error_of_memory():
+    error = step_error("ONNX Runtime", RuntimeError("Failed to allocate memory for requested buffer"), "")
+    assert isinstance(error, MemoryError)
+    assert "requested buffer" in str(error)
