@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from salema.benchmarks.machine.environment import power_mode_in_words
 from salema.benchmarks.speed.cases import Plan, model_names
 from salema.benchmarks.speed.records import key_of
 from salema.runtime.errors import UsageError
@@ -110,10 +111,14 @@ def _change_of_time(old: dict[str, Any], new: dict[str, Any]) -> Change:
 
 def other_machine(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str | None:
     """Returns how the machines of two runs differ, in words; None for the same machine."""
-    there, here = before[0]["environment"], now[0]["environment"]
+    there, here = (run[0]["environment"] | _mode_of(run[0]) for run in (before, now))
     facts = [
         name
         for name in ("cpu", "cpu_features", "cores", "gpus", "board", "power_mode")
         if there.get(name) != here.get(name)
     ]
     return "; ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in facts) or None
+
+
+def _mode_of(record: dict[str, Any]) -> dict[str, str | None]:
+    return {"power_mode": power_mode_in_words(record["environment"]) or None}

@@ -64,7 +64,7 @@ def test_another_machine_is_told():
     assert other_machine([record()], [record()]) is None
     there = record(environment={"cpu": "b", "cores": 2})
     assert other_machine([there], [record()]) == "cpu b there, a here"
-    there = record(environment={"cpu": "a", "cores": 2, "power_mode": "15W"})
+    there = record(environment={"cpu": "a", "cores": 2, "power_mode": "NV Power Mode: 15W\n2"})
     assert other_machine([there], [record()]) == "power_mode 15W there, None here"
 
 
