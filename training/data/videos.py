@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from salema.benchmarks.maps.ground_truth import FrameTruth, VideoTruth, frame_key, list_truth, video_key
 from salema.benchmarks.maps.map_files import read_fixations, read_map
-from salema.runtime.errors import MapError, VideoError
-from salema.runtime.files.image_file import decode_file
+from salema.runtime.errors import MapError
 from salema.runtime.run.dataset_layouts import FrameFolder, list_videos
+from salema.runtime.sources.image_reader import read_image
 from salema.runtime.wording import counted, listed
 from salema.training.data.clip import Clip, Seen, Shot
 from salema.training.data.films import film_frames_from, with_all_frames
@@ -121,8 +119,7 @@ class Videos:
             yield from film_frames_from(video.film, start)
             return
         for number in range(start, len(video.frames)):
-            image = decode_file(video.frames[number], cv2.IMREAD_COLOR, VideoError)
-            yield number, cast("NDArray[np.uint8]", image)
+            yield number, read_image(video.frames[number])
 
     @staticmethod
     def _targets(
