@@ -12,7 +12,7 @@ from salema.runtime.backends.ncnn_form import FORM_KEY, read_form
 from salema.runtime.backends.tuning import NOT_HERE, RECORD_FILE, Open, Record, installed, try_all
 from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, SalemaError, UsageError
-from salema.runtime.files.folder_lock import alone_in
+from salema.runtime.files.turns import alone_with
 from salema.runtime.gpu.trt_library import KINDS, kind_of
 from salema.runtime.model_folder import NCNN_FILES, ModelFolder, look_up
 from salema.runtime.onnx_metadata import read_metadata, read_spec
@@ -223,7 +223,9 @@ def _open_fastest(model: ModelFolder, spec: ModelSpec, backends: list[str], how:
     record = Record(model.folder, spec, backends, how.threads, name)
     session = None if how.retune else _open_as_before(record, opened)
     if session is None:
-        with alone_in(model.folder, _MOST_WAIT_S, lambda: how.say("auto: waiting for another process that tries it")):
+        with alone_with(
+            model.onnx_files()[0], _MOST_WAIT_S, lambda: how.say("auto: waiting for another process that tries it")
+        ):
             session = None if how.retune else _open_as_before(record, opened)  # it may be there by now
             session = session or _tried(record, backends, how, opened)
     return _because(session, *([record.note] if record.note else []))

@@ -1,6 +1,7 @@
 """The record of trials beside a model: shared by processes, for models of any name, and how to make one anew."""
 
 import json
+import tempfile
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from salema.runtime.backends import tuning
 from salema.runtime.backends.opening import open_session
 from salema.runtime.backends.tuning import CANDIDATES, RECORD_FILE, Record, Trial
+from salema.runtime.files.scratch import scratch_folder
 from salema.runtime.onnx_metadata import read_spec
 
 
@@ -38,6 +40,17 @@ def test_two_that_start_at_once_make_one_trial(folder):
     assert sum("trying" in sentence for sentence in said) == 1
     assert len(reasons) == 2
     assert len(set(reasons)) == 1
+
+
+def test_a_trial_in_a_temporary_folder_waits_for_nobody(folder, monkeypatch):
+    """As a worker of a cluster makes it: `scratch_folder` locks its folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    said = []
+    with scratch_folder() as scratch:
+        (scratch / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+        with open_session(scratch, device="cpu", say=said.append):
+            assert len(said) == 1
+    assert said[0].startswith("auto: trying ")
 
 
 def test_the_trials_of_others_meanwhile_are_kept(folder):

@@ -1,4 +1,4 @@
-"""One process at a time in a folder, without a file there that tells of it."""
+"""One process at a time, by a lock on a file that is there anyway."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _POLL_S = 0.1
 
 
 @contextmanager
-def alone_in(folder: Path, most_s: float, waits: Callable[[], None]) -> Iterator[None]:
-    """Waits until no other process is in such a block of this folder, and keeps others out meanwhile.
+def alone_with(path: Path, most_s: float, waits: Callable[[], None]) -> Iterator[None]:
+    """Waits until no other process is in such a block of this file, and keeps others out meanwhile.
 
-    After `most_s` seconds, and where folders can't be locked (Windows, some network file systems), it goes on all the
-    same.
+    After `most_s` seconds, and where a file that is read can't be locked (Windows, some network file systems), it goes
+    on all the same. The file must be one that nobody locks for another purpose, as `scratch.py` does its folders.
 
     Args:
-        folder: the folder.
+        path: the file.
         most_s: the longest wait.
         waits: called once if there is a wait.
     """
     with ExitStack() as stack:
         if fcntl is not None:
             with suppress(OSError):
-                handle = os.open(folder, os.O_RDONLY)
+                handle = os.open(path, os.O_RDONLY)
                 stack.callback(os.close, handle)
                 _lock(handle, most_s, waits)
         yield
