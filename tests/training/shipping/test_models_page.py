@@ -50,3 +50,15 @@ def test_what_ships_is_what_its_last_run_left(name, run):
     coefficient = RUNS[run]["coefficient"][1]
     assert 1 / (1 + math.exp(-load_checkpoint(name).learned_alpha)) == pytest.approx(coefficient, abs=0.02)
     assert f"{coefficient:.2f}" in PAGE
+
+
+def test_what_the_mean_of_weights_is_worth():
+    kept = record("training")["averages_of_weights"]
+    assert set(kept["of"]) <= set(RUNS)
+    best, last = (kept[f"their {epochs} epochs"] for epochs in ("best", "last"))
+    assert f"an NSS of {best['nss']:.3f}, {between(*best['beyond_nano'])}" in PAGE
+    assert between(*last["beyond_nano"]) in PAGE
+
+
+def between(mean, low, high):
+    return f"{mean:.3f} above ({low:.3f} to {high:.3f}"
