@@ -86,6 +86,17 @@ def test_a_backend_that_gives_another_map_is_not_taken(model):
     assert str(trial).endswith("; openvino passed over: its map differs by 0.0002 from onnxruntime's")
 
 
+def test_a_nan_of_the_first_backend_is_not_hidden_by_a_faster_one(model):
+    def open_model(backend):
+        added = np.nan if backend == "onnxruntime" else 0.0
+        return Slowed(open_session(model, backend, "cpu"), 0.01 * (backend == "onnxruntime"), added)
+
+    session, trial = try_all(list(CANDIDATES), open_model)
+    session.close()
+    assert trial.order == ["onnxruntime"]
+    assert "openvino passed over: its map differs by nan from onnxruntime's" in str(trial)
+
+
 class Failing:
     """A library's own session whose step fails, with what it raises."""
 
