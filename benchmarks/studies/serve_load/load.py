@@ -33,19 +33,18 @@ if TYPE_CHECKING:
 GOOD = {"steady": 20, "watcher": 10}
 BAD = {"slow": 5, "vanishing": 5, "lying": 5, "flooding": 5}
 RATE, SECONDS, ALONE_S = 0.5, 60.0, 30.0
-OPTIONS = ("--max-fps", "5", "--threads", "1")
 _SAMPLE_S = 0.5
 
 
 @contextmanager
-def served(model: Path, clip: Path, *options: str) -> Iterator[tuple[int, int]]:
+def served(model: Path, clip: Path) -> Iterator[tuple[int, int]]:
     """Runs the command; gives its process and port.
 
     Raises:
         RuntimeError: it did not end in order.
     """
     command = [str(Path(sys.executable).with_name("salema-serve")), "--port", "0", "--max-streams", "50"]
-    line = [*command, "--max-viewers", "50", "--model", str(model), "--source", str(clip), *options]
+    line = [*command, "--max-viewers", "50", "--model", str(model), "--source", str(clip)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)  # noqa: S603
     assert process.stdout is not None
     try:
@@ -145,7 +144,7 @@ def percentiles(latencies_ms: list[float]) -> dict[str, float]:
 def main() -> None:
     """Measures, and writes the record."""
     model, clip = Path(sys.argv[1]), Path(sys.argv[2])
-    with served(model, clip, *OPTIONS) as (pid, port):
+    with served(model, clip) as (pid, port):
         measure(port, pid, model, 5, {})  # warm
         before, early_ms = measure(port, pid, model, ALONE_S, {})
         together, _ = measure(port, pid, model, SECONDS, BAD)
@@ -153,7 +152,7 @@ def main() -> None:
     alone_ms = percentiles(early_ms + late_ms)
     ratio = {share: round(value / alone_ms[share], 2) for share, value in together["latency_ms"].items()}
     parts = {"alone_before": before, "together": together, "alone_after": after}
-    write_study({"rate": RATE, "options": OPTIONS, **parts, "alone_latency_ms": alone_ms, "ratio": ratio})
+    write_study({"rate": RATE, **parts, "alone_latency_ms": alone_ms, "ratio": ratio})
 
 
 if __name__ == "__main__":
