@@ -68,13 +68,25 @@ def usable_cpus(root: Path = Path("/"), *, every_thread: bool = False) -> list[i
     counts. Cores that the process is kept from (`taskset`) don't count. A container's share (cgroup) is rounded down:
     beyond it, the kernel would stop all threads for the rest of each tenth of a second.
     """
+    chosen = _allowed_cpus(root, every_thread=every_thread)
+    return chosen[: max(1, int(min([len(chosen), *_shares(root)])))]
+
+
+def fill_all_cores(threads: int, root: Path = Path("/")) -> bool:
+    """Returns whether so many threads use every core that this process may run on.
+
+    A container's share counts as part of the cores: other containers run on the same ones.
+    """
+    return threads >= len(_allowed_cpus(root, every_thread=False))
+
+
+def _allowed_cpus(root: Path, *, every_thread: bool) -> list[int]:
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)  # not on macOS
     first: dict[tuple[str, str], int] = {}
     for cpu in sorted(cpus):
         core = None if every_thread else _core_of(root / _TOPOLOGY.format(cpu))
         first.setdefault(core or (str(cpu), ""), cpu)
-    chosen = list(first.values())
-    return chosen[: max(1, int(min([len(chosen), *_shares(root)])))]
+    return list(first.values())
 
 
 def _core_of(topology: Path) -> tuple[str, str] | None:

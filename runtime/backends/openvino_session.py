@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.backends.openvino_graph import transpose_upsampling
-from salema.runtime.cpu import threads_for, threads_shown
+from salema.runtime.cpu import fill_all_cores, threads_for, threads_shown
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec, tensors_differ
 from salema.runtime.session import OpenModel, States, step_error
@@ -106,6 +106,9 @@ class OpenVinoSession(OpenModel):
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
+            # 2026.4 pins each session's threads to the first cores: two with a thread each shared one of two cores,
+            # and together took twice the time (benchmarks/results/many_streams.json). One with all cores gains by it.
+            "ENABLE_CPU_PINNING": fill_all_cores(threads),
         }
         try:
             return core.compile_model(network, "CPU", hints)

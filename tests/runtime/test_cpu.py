@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from salema.runtime.cpu import cpu_fact, cpu_features, threads_for, threads_shown, usable_cores, usable_cpus
+from salema.runtime.cpu import (
+    cpu_fact,
+    cpu_features,
+    fill_all_cores,
+    threads_for,
+    threads_shown,
+    usable_cores,
+    usable_cpus,
+)
 from salema.runtime.errors import UsageError
 
 
@@ -56,6 +64,7 @@ def test_a_container_s_share_is_rounded_down(tmp_path, affinity, limit, count):
     (tmp_path / "sys/fs/cgroup/a/b").mkdir(parents=True)
     (tmp_path / "sys/fs/cgroup/a/cpu.max").write_text(limit)  # of the group around it
     assert usable_cores(tmp_path) == count
+    assert fill_all_cores(count, tmp_path) == (count == 4)  # others run on the cores beyond the share
 
 
 def test_inside_a_container_only_the_top_of_the_tree_exists(tmp_path, affinity):

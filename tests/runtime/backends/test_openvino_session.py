@@ -121,6 +121,15 @@ def test_the_description_names_the_precision(model):
         )
 
 
+@pytest.mark.parametrize("all_cores", [True, False])
+def test_threads_are_pinned_only_where_they_fill_all_cores(model, monkeypatch, all_cores):
+    """Two sessions with a thread each were pinned to the same core, and took twice the time."""
+    monkeypatch.setattr(openvino_session, "fill_all_cores", lambda threads: all_cores and threads == 1)
+    session = openvino_session.OpenVinoSession(model / "model.onnx", "openvino", threads=1)
+    assert session._request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is all_cores
+    session.close()
+
+
 def test_bfloat16_where_the_cpu_has_none(model, monkeypatch):
     monkeypatch.setattr(openvino_session, "capabilities", lambda core: ["FP32", "INT8"])
     with pytest.raises(
