@@ -124,10 +124,8 @@ def evaluate(
             how |= cluster_workers(ray, jobs, [*places, truth_root], opened)
         models = _score(sources, truth, how)
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
-        try:
-            show(
-                "\n".join(text_lines(found)), sys.stderr if csv == STDOUT else None
-            )  # before the files are written, which may fail
+        try:  # before the files are written, which may fail
+            show("\n".join(text_lines(found)), sys.stderr if csv == STDOUT else None)
         finally:  # even if standard output is closed
             for note in notes(found):
                 tell(f"note: {note}")

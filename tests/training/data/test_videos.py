@@ -3,12 +3,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from synthetic import write_dataset
 from videos import write_clip, write_film
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import MapError
 from salema.runtime.run.dataset_layouts import DATASETS
+from salema.runtime.sources.image_reader import read_image
 from salema.training.data.batches import Batches
 from salema.training.data.plan import Item, Step
 from salema.training.data.videos import Videos
@@ -55,6 +57,19 @@ def test_frames_without_truth_count_nothing_and_videos_without_it_are_left_out(t
     assert notes == [f"note: 1 video without ground truth left out: {written.videos[1]}"]
     assert gaze.clip(0, 0, 3, SIZE_HW, None).weights.tolist() == [1, 0, 1]
     assert list(gaze.seen(0))[1].density is None
+
+
+def test_frames_are_seen_as_they_are_run_though_exif_data_would_turn_them(tmp_path):
+    written = write_dataset(tmp_path, "other")
+    frame = Videos("other", written.source, None, None, None, pytest.fail)._videos[0].frames[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    with Image.open(frame) as image:
+        image.load()
+        image.save(frame, exif=exif)
+    assert read_image(frame, upright=True).shape[:2] == (image.width, image.height)
+    (seen, *_) = Videos("other", written.source, None, None, None, pytest.fail).seen(0)
+    assert np.array_equal(seen.frame, read_image(frame))
 
 
 def test_fixations_alone_are_blurred(tmp_path):
