@@ -41,8 +41,8 @@ _LEAST_CC = 0.95
 
 def export(folder: Path, video: str, widths: Sequence[int] = WIDTHS) -> None:
     """Exports every form of every width to `FOLDER/WIDTH/FORM`; one that is refused is told, and left out."""
-    # Of untrained weights only the speed counts: at half the channels they missed the gate by 0.0006 at most, and layers
-    # left in float for it would make that width slower than the others.
+    # Of untrained weights only the speed counts: at half the channels they missed the gate by 0.0006 at most,
+    # and layers left in float for it would make that width slower than the others.
     to_int8.AIM_CC = to_int8.LEAST_CC = gate.LEAST_CC = _LEAST_CC  # type: ignore[attr-defined]
     for width in widths:
         for form in FORMS:
