@@ -5,6 +5,7 @@ TRUTH/<video>/{maps,fixation}.
 One process takes one frame after the other, in float32, threshold by threshold, and s-AUC split by split, with NumPy's
 old generator. First it imports what the published script imports, PyTorch included, as far as that is installed;
 `--lean` leaves out imports that nothing uses. The four processes that joblib starts there are left out.
+Maps are halved first, as for the published table; `--whole` leaves them at the size of the ground truth.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ Map = NDArray[Any]
 
 OTHER_VIDEOS = 40
 JITTER = 1e-7
+HALF = 0.5
 SPLITS, STEP = 100, 0.1
-LEAN = "--lean"
+LEAN, WHOLE = "--lean", "--whole"
 IMPORTS = ("torch", "PIL.Image", "skimage.exposure", "skimage.transform", "IPython", "joblib")
 _trapezoid: Any = getattr(np, "trapezoid" if hasattr(np, "trapezoid") else "trapz")  # before NumPy 2
 
@@ -33,7 +35,8 @@ def main() -> None:
     """Scores one video and prints its means."""
     if LEAN not in sys.argv:
         import_as_published()
-    given = [argument for argument in sys.argv[1:] if argument != LEAN]
+    given = [argument for argument in sys.argv[1:] if argument not in {LEAN, WHOLE}]
+    scale = 1 if WHOLE in sys.argv else HALF
     pred, truth, video = Path(given[0]), Path(given[1]), given[2]
     rng = np.random.RandomState(0)
     others = average_of_others(truth, video, rng)
@@ -42,7 +45,7 @@ def main() -> None:
     rows = []
     for frame in zip(*names, strict=True):
         density, fixation, saliency = (_read(folder / name) for folder, name in zip(folders, frame, strict=True))
-        rows.append(score(saliency, density, fixation, others, rng))
+        rows.append(score((saliency, density, fixation, others), rng, scale))
     print(*(f"{mean:.4f}" for mean in np.mean(rows, axis=0)))
 
 
@@ -68,11 +71,14 @@ def average_of_others(truth: Path, video: str, rng: np.random.RandomState) -> Ma
     return averaged
 
 
-def score(saliency: Map, density: Map, fixation: Map, others: Map, rng: np.random.RandomState) -> list[float]:
-    """Returns a frame's AUC-Judd, s-AUC, NSS, CC, SIM; maps are uint8, the three of the ground truth of one size."""
-    saliency = cv2.resize(saliency, density.shape[::-1], interpolation=cv2.INTER_LINEAR)
+def score(maps: tuple[Map, Map, Map, Map], rng: np.random.RandomState, scale: float = HALF) -> list[float]:
+    """Returns a frame's AUC-Judd, s-AUC, NSS, CC, SIM.
+
+    `maps` are uint8: saliency, and three of one size: density, fixations, those of others. They are scaled first.
+    """
+    saliency = cv2.resize(maps[0], maps[1].shape[::-1], interpolation=cv2.INTER_LINEAR)
     saliency, density, fixation, others = (
-        cv2.resize(image, (0, 0), fx=0.5, fy=0.5).astype(np.float32) for image in (saliency, density, fixation, others)
+        cv2.resize(image, (0, 0), fx=scale, fy=scale).astype(np.float32) for image in (saliency, *maps[1:])
     )
     fixated, elsewhere = fixation > 0.5, others > 0.5  # noqa: PLR2004 - the published threshold
     saliency += rng.rand(*saliency.shape) * JITTER
