@@ -59,7 +59,9 @@ def evaluate(
     against_published: Annotated[
         bool, typer.Option("--against-published", help="Compare with SalEMA30's published scores (DHF1K 601 to 700).")
     ] = False,
-    json_: Annotated[Path | None, typer.Option("--json", help="JSON file for everything.")] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="JSON file for everything; - for standard output.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file: a line for each video; - for standard output.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG file: scores per video.")] = None,
     strict: Annotated[
@@ -125,7 +127,7 @@ def evaluate(
         models = _score(sources, truth, how)
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         try:  # before the files are written, which may fail
-            show("\n".join(text_lines(found)), sys.stderr if csv == STDOUT else None)
+            show("\n".join(text_lines(found)), sys.stderr if STDOUT in {csv, json_} else None)
         finally:  # even if standard output is closed
             for note in notes(found):
                 tell(f"note: {note}")

@@ -246,11 +246,14 @@ def _each(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_json(path: Path, found: Evaluation) -> None:
-    """Writes everything as JSON.
+    """Writes everything as JSON. `path` may be `STDOUT`.
 
     Raises:
         OutputError: it can't be written.
     """
+    if path == STDOUT:
+        show(json.dumps(as_json(found), indent=1))
+        return
     write_bytes(
         path, (json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
     )

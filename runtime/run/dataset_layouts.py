@@ -105,7 +105,7 @@ def list_videos(
 
     Raises:
         UsageError: see `check_dataset`.
-        VideoError: the folder doesn't exist, or holds no such video, or two whose maps would be in one folder.
+        VideoError: the folder doesn't exist, or holds no such video, or two of one number.
     """
     check_dataset(dataset, naming=naming, start=start, end=end)
     root = _root(dataset, source)
@@ -119,18 +119,17 @@ def list_videos(
         videos = [replace(named(naming, film.stem, film_frames(film)), film=film) for film in wanted]
     if not videos:
         raise VideoError(f"{root}: holds none of the {dataset} videos asked for (expected: {_PLACES[dataset]})")
-    return _each_in_its_own(videos)
+    return _each_in_its_own(videos, root)
 
 
-def _each_in_its_own(videos: list[FrameFolder]) -> list[FrameFolder]:
+def _each_in_its_own(videos: list[FrameFolder], root: Path) -> list[FrameFolder]:
     """Returns the videos; refuses two videos of one number, such as 1 and 0001, or 001.AVI and 001.mp4."""
     taken: dict[Path, FrameFolder] = {}
     for video in videos:
         if (other := taken.setdefault(video.folder, video)) is not video:
             names = " and ".join(each.film.name if each.film else each.name for each in (other, video))
-            raise VideoError(
-                f"{names}: their maps would be in one folder, {video.folder}; rename or remove one of them"
-            )
+            home = video.film.parent if video.film else root
+            raise VideoError(f"{home}: holds {names}, which are the same video; rename or remove one of them")
     return videos
 
 

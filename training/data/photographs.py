@@ -149,7 +149,7 @@ def read_points(folder: Path) -> dict[str, NDArray[np.float32]]:
     try:
         with np.load(files[0], allow_pickle=False) as archive:
             arrays = [archive[name] for name in _ARRAYS]
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in arrays[0].tolist()]
+        names = names_of(arrays[0])
         image = arrays[1]
         points = np.stack(arrays[2:], 1).astype(np.float32)
         found = {name: points[image == index] for index, name in enumerate(names)}
@@ -160,6 +160,11 @@ def read_points(folder: Path) -> dict[str, NDArray[np.float32]]:
     if empty:
         raise MapError(f"{files[0]}: {empty[0]} has no fixation; take it out of names")
     return found
+
+
+def names_of(names: NDArray[Any]) -> list[str]:
+    """Returns the names that a points file holds, as text or as bytes."""
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
 def _check_points(file: Path, names: list[str], image: NDArray[np.integer[Any]], points: NDArray[np.float32]) -> None:

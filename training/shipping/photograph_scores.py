@@ -23,7 +23,7 @@ from salema.benchmarks.studies.common import write_study
 from salema.export.weights.checkpoints import load_checkpoint, shipped_names
 from salema.runtime.errors import exit_on_error
 from salema.runtime.postprocess import to_grey
-from salema.training.data.photographs import read_points
+from salema.training.data.photographs import names_of, read_points
 from salema.training.data.targets import BLUR, blurred, count_fixations
 from salema.training.initial import choose_start
 from salema.training.network import ClipNetwork
@@ -116,7 +116,7 @@ def score_people(gaze: GazeSet, folder: Path) -> Scores:
 def _read_viewers(folder: Path) -> dict[str, NDArray[np.integer[Any]]]:
     with np.load(next(folder.glob("*.npz"))) as archive:
         names, image, viewer = (archive[name] for name in ("names", "image", "viewer"))
-    return {str(name): viewer[image == index] for index, name in enumerate(names)}
+    return {name: viewer[image == index] for index, name in enumerate(names_of(names))}
 
 
 def summarise(scores: Scores) -> dict[str, dict[str, float]]:

@@ -196,7 +196,7 @@ def test_two_folders_of_one_video_are_refused(tmp_path):
     truth = list_truth("DHF1K", tmp_path / "gt")
     with pytest.raises(MapError, match="holds 0*1 and 0*1, which are the same video; remove one"):
         PredictedMaps("DHF1K", tmp_path / "pred", truth)
-    with pytest.raises(VideoError, match="0*1 and 0*1: their maps would be in one folder"):
+    with pytest.raises(VideoError, match="/frames: holds 0*1 and 0*1, which are the same video; rename or"):
         ModelMaps("DHF1K", tmp_path, truth, None, "m")
 
 

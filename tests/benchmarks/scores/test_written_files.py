@@ -61,7 +61,7 @@ def test_a_terminal_that_is_full_or_gone_does_not_lose_the_files(tmp_path):
     assert json.loads((tmp_path / "s.json").read_text())["models"][0]["frames"] == 6
 
 
-def test_a_line_of_csv_for_each_video_on_standard_output(cli, tmp_path, monkeypatch):
+def test_csv_or_json_on_standard_output(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = write_dataset(tmp_path / "data", "other", videos=2)
     pred = predict(made, tmp_path / "pred")
@@ -69,7 +69,12 @@ def test_a_line_of_csv_for_each_video_on_standard_output(cli, tmp_path, monkeypa
     assert ran.code == 0, ran.err
     assert [row["video"] for row in csv.DictReader(ran.out.splitlines())] == ["clip 1", "clip 2"]
     assert "pred (mean over videos)" in ran.err
+    ran = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, "--json", "-")
+    assert list(json.loads(ran.out)["models"][0]["videos"]) == ["clip 1", "clip 2"]
+    assert "pred (mean over videos)" in ran.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "pred"]
+    both = cli(main, "--dataset", "other", "--gt", made.truth, "--pred", pred, "--json", "-", "--csv", "-")
+    assert (both.code, both.out) == (2, "")
 
 
 @pytest.mark.filterwarnings("error")

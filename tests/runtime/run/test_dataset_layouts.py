@@ -111,9 +111,7 @@ def test_videos_are_found_in_testing(tmp_path, inner, dataset):
 def test_two_videos_of_one_number_are_refused(tmp_path, naming):
     for name in ("1", "0001", "2"):
         write_frames(tmp_path / "src/frames" / name, numbered(1))
-    with pytest.raises(
-        VideoError, match=r"^(1 and 0001|0001 and 1): their maps would be in one folder, .*/0001; rename"
-    ):
+    with pytest.raises(VideoError, match=r"/src/frames: holds 0*1 and 0*1, which are the same video; rename"):
         list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w", naming=naming)
 
 
@@ -121,7 +119,7 @@ def test_two_video_files_of_one_number_are_refused(tmp_path):
     (tmp_path / "src/video").mkdir(parents=True)
     for name in ("001.AVI", "001.mp4"):
         (tmp_path / "src/video" / name).touch()
-    with pytest.raises(VideoError, match=r"^001\.AVI and 001\.mp4: their maps would be in one folder"):
+    with pytest.raises(VideoError, match=r"/src/video: holds 001\.AVI and 001\.mp4, which are the same video; rename"):
         list_videos("DHF1K", tmp_path / "src", tmp_path / "dst", "w")
 
 

@@ -25,11 +25,12 @@ RECORD = json.loads((ROOT / "benchmarks/results/photograph_scores.json").read_te
 
 @pytest.fixture(scope="module")
 def seen_by_three(photographs, tmp_path_factory):
-    """The photographs with viewers named: every third fixation is one's."""
+    """The photographs with viewers named: every third fixation is one's. Names are bytes, which read as well."""
     folder = tmp_path_factory.mktemp("viewers") / "squares"
     shutil.copytree(photographs, folder)
     with np.load(folder / "fixations.npz") as archive:
         arrays = dict(archive)
+    arrays["names"] = arrays["names"].astype(bytes)
     np.savez(folder / "fixations.npz", **arrays, viewer=np.arange(len(arrays["x"])) % 3)
     return folder
 
