@@ -37,7 +37,7 @@ class Measured:
     @cached_property
     def counts(self) -> NDArray[np.intp]:
         """How many pixels of a uint8 map have each of the 256 levels."""
-        return level_counts(self.values)
+        return count_levels(self.values, _LEVELS)
 
     @cached_property
     def low(self) -> float:
@@ -161,29 +161,21 @@ def kl_divergence(saliency: Map | Measured, density: Map | Measured) -> float:
 
 
 def _kl_from_levels(found: Measured, wanted: Measured) -> float:
-    """Takes one logarithm for each of the 256 levels. It leaves out the epsilon inside the outer logarithm.
+    """Takes the wanted map's own entropy from the counts of its 256 levels, and of the other map one logarithm each.
 
-    That changes the sum by no more than about that epsilon.
+    It leaves out the epsilon inside the outer logarithm, which changes the sum by no more than about that epsilon.
     """
-    left, top, width, height = cv2.boundingRect(wanted.values)  # outside it the density is 0, and nothing is added
-    inside = np.s_[top : top + height, left : left + width] if width else np.s_[:, :]
     share = _share_of_level(wanted)
-    given = _looked_up(wanted.values[inside], share)
-    own = _looked_up(wanted.values[inside], np.log(np.where(share > 0, share, 1)))
+    own = float((wanted.counts * share * np.log(np.where(share > 0, share, 1))).sum())
     if found.has_levels:
-        predicted = _looked_up(found.values[inside], np.log(_share_of_level(found) + _KL_EPSILON))
+        predicted = _looked_up(found.values, np.log(_share_of_level(found) + _KL_EPSILON))
     else:
-        predicted = _shares(found, found.values[inside])
+        predicted = _shares(found, found.values)
         predicted += _KL_EPSILON
         # Within 4e-15 of NumPy's, and twice as fast with AVX-512, four times without.
         cv2.log(predicted, predicted)
-    own -= predicted
-    return _dot(given, own)
-
-
-def level_counts(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Counts how many pixels of a map `(H, W)` have each of the 256 levels."""
-    return count_levels(levels, _LEVELS)
+    total = wanted.mean * wanted.values.size
+    return own - (_dot(wanted.doubles, predicted) / total if total > 0 else float(predicted.mean()))
 
 
 def count_levels(levels: NDArray[np.uint8] | NDArray[np.uint16], size: int) -> NDArray[np.intp]:
