@@ -55,7 +55,6 @@ class Launcher(Protocol):
     @property
     def device(self) -> object:
         """The device that arrays must be on."""
-        ...
 
     def launch(
         self,
@@ -70,11 +69,9 @@ class Launcher(Protocol):
 
         Arguments are NumPy scalars, addresses `uint64`. `together`: the threads of a block wait for each other.
         """
-        ...
 
     def close(self) -> None:
         """Frees the loaded kernels."""
-        ...
 
 
 def place_array(device: Device, array: NDArray[Any], owner: object) -> tuple[Array, Buffer]:

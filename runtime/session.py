@@ -46,12 +46,10 @@ class Session(Protocol):
     @property
     def computes_in(self) -> str:
         """The precision of the arithmetic, which may differ from the model's own."""
-        ...
 
     @property
     def description(self) -> str:
         """`runs_on` and `reason`, for people."""
-        ...
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
@@ -66,15 +64,12 @@ class Session(Protocol):
         Returns:
             The sigmoid maps `[N, H, W]`, and the states after the step, still on the device.
         """
-        ...
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """Puts states `{name: [N, C, H, W]}` on the device."""
-        ...
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
         """Copies states to the host as `{name: [N, C, H, W]}`."""
-        ...
 
     def gather(self, rows: Sequence[tuple[States, int]]) -> States:
         """Puts streams of different states together; those states are not changed.
@@ -82,11 +77,9 @@ class Session(Protocol):
         Args:
             rows: for each stream of the result, the states that hold it, and its place among their streams.
         """
-        ...
 
     def close(self) -> None:
         """Frees the model."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -171,7 +164,6 @@ class AbortableSession(Protocol):
 
     def abort(self) -> None:
         """Makes the step that is running fail, if there is one. The states that it was given stay valid."""
-        ...
 
 
 @runtime_checkable
@@ -192,4 +184,3 @@ class PictureSession(Session, Protocol):
         Returns:
             The pictures of each stream in `to_draw`, and the states after the step, still on the device.
         """
-        ...

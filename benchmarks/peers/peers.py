@@ -36,15 +36,12 @@ class Runner(Protocol):
 
     def reset(self) -> None:
         """Empties the memory for a new video."""
-        ...
 
     def infer(self, frames: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Takes frames `[N, H, W, 3]`; returns maps `[N, H, W]`."""
-        ...
 
     def close(self) -> None:
         """Frees its memory."""
-        ...
 
 
 def open_peer(name: str, network: Network, batch: int, device: str, folder: Path) -> tuple[Runner, str]:

@@ -21,20 +21,15 @@ class StepEngine(Protocol):
 
     def set_batch(self, streams: int) -> None:
         """Sets the number of streams for all later steps."""
-        ...
 
     def bind(self, name: str, address: int) -> None:
         """Sets the device address of a tensor for all later steps."""
-        ...
 
     def enqueue(self, stream: int) -> None:
         """Enqueues one step on a CUDA stream."""
-        ...
 
     def capturable(self, stream: int) -> bool:
         """Returns whether a graph can record `enqueue`."""
-        ...
 
     def close(self) -> None:
         """Frees the engine."""
-        ...

@@ -54,7 +54,6 @@ class Sink(Protocol):
         Raises:
             OutputError: it can't be written; `finish` keeps the results before.
         """
-        ...
 
     def finish(self, *, complete: bool) -> list[str]:
         """Completes the file, also after a failed write; returns sentences for the user.
@@ -65,7 +64,6 @@ class Sink(Protocol):
         Raises:
             OutputError: the file can't be kept.
         """
-        ...
 
 
 class StackedSink(ABC):

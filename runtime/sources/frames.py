@@ -61,7 +61,6 @@ class Reader(Protocol):
     @property
     def sound(self) -> Sound | Track | None:
         """The sound, timed as the frames are, or None."""
-        ...
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames, with time stamps that start near zero and always grow.
@@ -69,8 +68,6 @@ class Reader(Protocol):
         Raises:
             VideoError: the source breaks off, after the frames that could be read.
         """
-        ...
 
     def close(self) -> None:
         """Closes the source."""
-        ...

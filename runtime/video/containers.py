@@ -23,7 +23,6 @@ class Pipe(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Returns up to `size` bytes; no bytes at the end."""
-        ...
 
 
 def open_container(target: Path | str | Pipe) -> InputContainer:

@@ -73,15 +73,12 @@ class Packets(Protocol):
 
     def enter(self, file_s: Fraction) -> None:
         """Goes to a time in the file, if the source can."""
-        ...
 
     def next(self) -> Packet | None:
         """Returns the next packet; None if there is none, or none yet."""
-        ...
 
     def close(self) -> None:
         """Ends the packets."""
-        ...
 
 
 class Tap:
