@@ -51,11 +51,6 @@ def threads_each(threads: int | None, jobs: int) -> int | None:
     return threads if threads is not None or jobs == 1 else max(1, usable_cores() // jobs)
 
 
-def threads_shown(threads: int) -> str:
-    """Returns `1 thread`, `2 threads` and so on."""
-    return f"{threads} thread{'s' * (threads > 1)}"
-
-
 def usable_cores(root: Path = Path("/")) -> int:
     """Returns how many cores this process may use, at least 1; see `usable_cpus`."""
     return len(usable_cpus(root))

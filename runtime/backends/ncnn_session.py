@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.backends.ncnn_form import NcnnForm, ncnn_weights, read_form
-from salema.runtime.cpu import threads_for, threads_shown
+from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, MissingDependencyError, reason
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
+from salema.runtime.wording import counted
 
 # ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 300 000 turns
 # of GCC's libgomp, some ms, which other programs lack. With 1 000, a step of `nano` takes 7.3 ms alone, and 18 beside
@@ -76,7 +77,7 @@ class NcnnSession(OpenModel):
             self.spec = replace(self.spec, precision="int8", float_layers=form.float_layers)
         self._net: Any = load_net(form.param, ncnn_weights(form, model), self.spec.precision, threads)
         self.backend, self.device = "ncnn", "cpu"
-        self.runs_on = f"ncnn {ncnn.__version__} on cpu, {threads_shown(self._net.opt.num_threads)}"
+        self.runs_on = f"ncnn {ncnn.__version__} on cpu, {counted(self._net.opt.num_threads, 'thread')}"
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.backends.openvino_graph import transpose_upsampling
-from salema.runtime.cpu import fill_all_cores, threads_for, threads_shown
+from salema.runtime.cpu import fill_all_cores, threads_for
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
 from salema.runtime.onnx_metadata import read_spec, tensors_differ
 from salema.runtime.session import OpenModel, States, step_error
+from salema.runtime.wording import counted
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -82,7 +83,7 @@ class OpenVinoSession(OpenModel):
         threads = threads_for(threads)
         self._request: Any = self._load(core, model, precision, threads).create_infer_request()
         self.backend, self.device = backend, "cpu"
-        self.runs_on = f"OpenVINO {VERSION} on cpu in {shown}, {threads_shown(threads)}"
+        self.runs_on = f"OpenVINO {VERSION} on cpu in {shown}, {counted(threads, 'thread')}"
 
     @property
     def computes_in(self) -> str:

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.kernels.gpus import list_gpus
-from salema.runtime.cpu import threads_for, threads_shown
+from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
 from salema.runtime.files.whole_files import make_folder, sha256_of
 from salema.runtime.onnx_metadata import read_spec, tensors_differ
 from salema.runtime.session import OpenModel, States, step_error
-from salema.runtime.spec import METADATA_KEY, ModelSpec
+from salema.runtime.spec import ModelSpec
+from salema.runtime.wording import counted
 
 try:
     import onnxruntime as ort
@@ -79,14 +80,14 @@ class OrtSession(OpenModel):
         active = self._session.get_providers()[0]
         if asked and active != asked:
             raise BackendError(f"ONNX Runtime {VERSION} could not start {asked} ({why}); {_advice(asked)}")
-        self.spec = _read_spec(self._session, model)
+        self.spec = _checked_spec(self._session, model)
         if self.spec.part != "model":
             raise ModelError(f"{model}: the {self.spec.part} of a split model; name its folder, with both parts in it")
         self._running: Any = None
         self.backend = "onnxruntime-tensorrt" if with_tensorrt else "onnxruntime"
         self.device = "cpu" if active == CPU else "cuda"
         self.runs_on = f"ONNX Runtime {VERSION} on {self.device}{' with TensorRT' * with_tensorrt}"
-        self.runs_on += f", {threads_shown(threads)}" * (self.device == "cpu")
+        self.runs_on += f", {counted(threads, 'thread')}" * (self.device == "cpu")
         if device == "auto" and not with_tensorrt:
             self.reason = _why(self.device, tried_cuda=bool(tries))
 
@@ -206,7 +207,7 @@ def load_part(model: Path, threads: int) -> tuple[Any, ModelSpec]:
         ModelError: the file is corrupt, foreign or of a newer version.
     """
     session, _ = _load(model, [], threads)
-    return session, _read_spec(session, model)
+    return session, _checked_spec(session, model)
 
 
 def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]], threads: int) -> Any:
@@ -220,13 +221,8 @@ def _new_session(model: Path, providers: list[tuple[str, dict[str, str]]], threa
     return ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
 
 
-def _read_spec(session: Any, model: Path) -> ModelSpec:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ModelError(
-            f"{model}: an ONNX model, but not one that salema-export wrote; export your checkpoint with it"
-        )
-    spec = ModelSpec.from_json(text, str(model))
+def _checked_spec(session: Any, model: Path) -> ModelSpec:
+    spec = read_spec(model)
     tensors = [*session.get_inputs(), *session.get_outputs()]
     shapes = {tensor.name: tuple(n if isinstance(n, int) else None for n in tensor.shape) for tensor in tensors}
     if shapes != spec.tensor_shapes:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from salema.kernels.twins.ema import ema_update
 from salema.runtime.backends.ort_session import VERSION, load_part
-from salema.runtime.cpu import threads_for, threads_shown
+from salema.runtime.cpu import threads_for
 from salema.runtime.errors import reason
 from salema.runtime.session import OpenModel, States, step_error
 from salema.runtime.spec import check_parts
+from salema.runtime.wording import counted
 
 
 class OrtSplitSession(OpenModel):
@@ -38,7 +39,7 @@ class OrtSplitSession(OpenModel):
         self._outputs = part.output_names
         self.spec = part.whole
         self.backend, self.device = "onnxruntime", "cpu"
-        self.runs_on = f"ONNX Runtime {VERSION} on cpu, encoder and decoder apart, {threads_shown(threads)}"
+        self.runs_on = f"ONNX Runtime {VERSION} on cpu, encoder and decoder apart, {counted(threads, 'thread')}"
 
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]

@@ -10,7 +10,6 @@ from salema.runtime.cpu import (
     cpu_features,
     fill_all_cores,
     threads_for,
-    threads_shown,
     usable_cores,
     usable_cpus,
 )
@@ -101,7 +100,6 @@ def test_a_number_that_is_given_counts_if_it_makes_sense():
     for number in (0, -1, 1025):
         with pytest.raises(UsageError, match=rf"--threads {number}: give 1 to 1024"):
             threads_for(number)
-    assert [threads_shown(1), threads_shown(2)] == ["1 thread", "2 threads"]
 
 
 def test_facts_are_those_of_this_cpu():

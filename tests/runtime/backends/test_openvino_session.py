@@ -16,8 +16,9 @@ from salema.runtime import load
 from salema.runtime.backends import openvino_session
 from salema.runtime.backends.opening import open_session
 from salema.runtime.backends.openvino_graph import transpose_upsampling, transposed_kernel
-from salema.runtime.cpu import threads_shown, usable_cores
+from salema.runtime.cpu import usable_cores
 from salema.runtime.errors import BackendError, ModelError, UsageError
+from salema.runtime.wording import counted
 
 TOLERANCE = {"openvino": 1e-5, "openvino-bf16": 0.03}
 BACKENDS = ["openvino", pytest.param("openvino-bf16", marks=pytest.mark.bf16)]
@@ -117,7 +118,7 @@ def test_the_description_names_the_precision(model):
     with open_session(model, "openvino") as session:
         assert (
             session.description
-            == f"OpenVINO {openvino_session.VERSION} on cpu in float32, {threads_shown(usable_cores())}"
+            == f"OpenVINO {openvino_session.VERSION} on cpu in float32, {counted(usable_cores(), 'thread')}"
         )
 
 
