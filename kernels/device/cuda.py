@@ -96,13 +96,8 @@ class CudaDevice:
     _context: Any = None
     _closed_by: int | None = None
 
-    def __init__(self, index: int = 0, *, blocking: bool | None = None) -> None:
-        """Opens the GPU.
-
-        Args:
-            index: its number in CUDA.
-            blocking: whether to wait by sleeping, which leaves the CPU free, or by spinning, which is some microseconds
-                faster; None sleeps on integrated GPUs (Jetson).
+    def __init__(self, index: int = 0) -> None:
+        """Opens the GPU; `index` is its number in CUDA.
 
         Raises:
             BackendError: there is no driver, or no GPU of that number.
@@ -114,7 +109,6 @@ class CudaDevice:
         self.gpu = gpus[index]
         self.name = self.gpu.name
         self.integrated = self.gpu.integrated
-        self._blocking = self.integrated if blocking is None else blocking
         self._pycuda, self._driver = _import_libraries()
         with self._calls("opening the GPU"):
             self._pycuda.init()
@@ -122,9 +116,9 @@ class CudaDevice:
         with self.active():
             self._stream = self._pycuda.Stream(_NON_BLOCKING)
             flags = self._pycuda.event_flags
-            self._done = self._pycuda.Event(
-                flags.DISABLE_TIMING | (flags.BLOCKING_SYNC if self._blocking else flags.DEFAULT)
-            )
+            # Sleeping leaves a Jetson's CPU free; spinning is some microseconds faster.
+            waiting = flags.BLOCKING_SYNC if self.integrated else flags.DEFAULT
+            self._done = self._pycuda.Event(flags.DISABLE_TIMING | waiting)
         self.stream = int(self._stream.handle)
         _open.add(self)
 
