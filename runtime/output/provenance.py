@@ -152,29 +152,6 @@ def read_provenance(output: Path) -> Provenance | None:
     return made
 
 
-def provenance_of(
-    stream: SaliencyStream,
-    options: dict[str, Any],
-    source: dict[str, Any],
-    *,
-    frames: int,
-    frames_expected: int | None,
-    why_incomplete: str | None = None,
-) -> Provenance:
-    """Returns the record of a run."""
-    return Provenance(
-        salema_version=salema_version(),
-        model=model_facts(stream),
-        backend=stream.session.runs_on,
-        options=options,
-        source=source,
-        frames=frames,
-        frames_expected=frames_expected,
-        complete=why_incomplete is None,
-        why_incomplete=why_incomplete,
-    )
-
-
 def model_facts(stream: SaliencyStream) -> dict[str, Any]:
     """Returns what decides a model's maps: its facts, what it computes in, and the hash of its files.
 

@@ -13,7 +13,7 @@ from salema.runtime.errors import KeptError, OutputError, SalemaError, UsageErro
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.provenance import (
     Provenance,
-    provenance_of,
+    model_facts,
     remove_provenance,
     source_facts,
     write_provenance,
@@ -26,6 +26,7 @@ from salema.runtime.run.summary import STAGES, Summary
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source
+from salema.runtime.spec import salema_version
 from salema.runtime.stopping import stop_requested
 from salema.runtime.stream import SaliencyStream
 from salema.runtime.wording import counted
@@ -103,12 +104,15 @@ def run_provenance(
     }
     if source.of_dataset:
         behaviour = {name: behaviour[name] for name in ("normalise", "map_bits", "map_size")}
-    return provenance_of(
-        stream,
-        behaviour,
-        source_facts(source),
+    return Provenance(
+        salema_version=salema_version(),
+        model=model_facts(stream),
+        backend=stream.session.runs_on,
+        options=behaviour,
+        source=source_facts(source),
         frames=frames,
         frames_expected=frames_expected,
+        complete=why_incomplete is None,
         why_incomplete=why_incomplete,
     )
 
