@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.runtime.closing import Closing
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.spec import ModelSpec
 
@@ -86,7 +87,7 @@ class Session(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class OpenModel:
+class OpenModel(Closing):
     """What all sessions share. States are float32 arrays, unless a session overrides `from_host` and `values_of`."""
 
     spec: ModelSpec
@@ -143,12 +144,6 @@ class OpenModel:
     def close(self) -> None:
         """See `Session.close`."""
         self.is_open = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def step_error(library: str, error: Exception, why: str) -> Exception:

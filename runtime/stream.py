@@ -5,25 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.runtime.closing import Closing
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.postprocess import Look, Pictures, ToDraw
 from salema.runtime.preprocess import check_frame, to_network_size
 from salema.runtime.session import AbortableSession, PictureSession, Session
 from salema.runtime.spec import ModelSpec
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-
 _HALF_A_LEVEL = 0.5 / 255  # an 8-bit map can't show less
 
 
-class SaliencyStream:
+class SaliencyStream(Closing):
     """Saliency of consecutive frames; the stream carries the state from each frame to the next.
 
     Args:
@@ -213,12 +209,6 @@ class SaliencyStream:
         """Frees the state and the model."""
         self._states = ()
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _zeros(self) -> dict[str, NDArray[np.float32]]:
         return {state.name: np.zeros((self._streams, *state.shape_chw), np.float32) for state in self.spec.states}

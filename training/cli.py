@@ -9,6 +9,7 @@ import typer
 
 from salema.runtime.cli.options import takes_options
 from salema.runtime.cli.start import run_app
+from salema.runtime.closing import Closing
 from salema.runtime.errors import MissingDependencyError, exit_on_error, reason
 from salema.runtime.stopping import stop_requested
 from salema.runtime.telling import show, tell
@@ -17,8 +18,6 @@ from salema.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from typing_extensions import Self
 
 _LESS_MEMORY = {  # a run goes on with its own batch, clips and size only
     False: "use a smaller --batch, --clip-frames or --imgsz, or more --accumulate, or --precision bf16",
@@ -62,16 +61,14 @@ def _train(recipe: str, given: Recipe, data: DataOptions, network: NetworkOption
             raise
 
 
-class Bar:
+class Bar(Closing):
     """A progress bar over the steps of an epoch; none where stderr is no terminal."""
 
     def __init__(self) -> None:
         self._bar: Any = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -81,7 +78,7 @@ class Bar:
             return
         from tqdm import tqdm
 
-        self.__exit__()
+        self.close()
         self._bar = tqdm(total=steps, initial=done, unit=" steps", desc=f"epoch {epoch}", leave=False)
 
     def advance(self, loss: float) -> None:

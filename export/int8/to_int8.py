@@ -17,6 +17,7 @@ from salema.export.int8.forms import Form, form_for
 from salema.export.int8.gate import LEAST_CC, STEPS, Accuracy, Maps, check, measure, run
 from salema.export.int8.quantize import Ranges, calibrate, layers_of
 from salema.runtime.backends.ort_session import OrtSession
+from salema.runtime.closing import Closing
 from salema.runtime.errors import UsageError
 from salema.runtime.metrics import cc
 from salema.runtime.onnx_metadata import read_spec
@@ -24,8 +25,6 @@ from salema.runtime.session import Session
 from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from salema.export.int8.footage import Footage
     from salema.export.options import ExportOptions
 
@@ -64,7 +63,7 @@ class Int8Report:
     accuracy: Accuracy
 
 
-class Trials:
+class Trials(Closing):
     """The float step for one stream, and INT8 forms of it, tried on a few calibration frames, never held-out ones."""
 
     def __init__(self, proto: onnx.ModelProto, folder: Path, footage: Footage, form: Form) -> None:
@@ -77,10 +76,8 @@ class Trials:
         self._clips = [clip[:_TRIAL_FRAMES] for clip in (first, *others[-1:])]
         self._expected = self._run(self.exact)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Frees the float step."""
         self.exact.close()
 
     def _run(self, session: Session) -> Maps:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from salema.runtime.batching.joint_step import JointStep
 from salema.runtime.batching.place_session import PicturePlaceSession, PlaceSession
 from salema.runtime.batching.stepper import Stepper
+from salema.runtime.closing import Closing
 from salema.runtime.errors import UsageError
 from salema.runtime.session import PictureSession
 from salema.runtime.stream import SaliencyStream
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 USUAL_WAIT_MS = 20.0
 _MOST_WAIT_MS = 10_000.0
 _POLL_S = 0.05
 
 
-class StreamBatch:
+class StreamBatch(Closing):
     """Runs independent videos in one batch of one model. Each takes a place, and steps it from its own thread.
 
     A batch goes when every place that keeps pace has a frame waiting, or when the oldest frame has waited `max_wait_ms`
@@ -94,12 +91,6 @@ class StreamBatch:
             self._changed.notify_all()
         self._stepper.close()
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _leave(self, place: int) -> None:
         self._stepper.forget(place)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from salema.runtime.closing import Closing
 from salema.runtime.telling import harmless, tell
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-    from typing_extensions import Self
 
     from salema.runtime.sources.playback import Playback
 
 
-class FrameBar:
+class FrameBar(Closing):
     """A progress bar of frames, and of videos if there are several; shown only if stderr is a terminal."""
 
     def __init__(self, videos: int, frames: int | None = None) -> None:
@@ -22,10 +22,8 @@ class FrameBar:
         self._is_known = True
         self._bar = _bar(frames)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from salema.runtime.closing import Closing
 from salema.runtime.errors import UsageError, VideoError
 from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.sources.live import Losses, Newest
@@ -21,8 +22,6 @@ from salema.runtime.video.damage import Damage
 from salema.runtime.video.sound import Sound, Track
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from salema.runtime.sources.source import Source
 
 _EARLY_S = 1e-6  # time stamps are rounded
@@ -32,7 +31,7 @@ class NoFrameError(VideoError):
     """The source ends before the first selected frame."""
 
 
-class Playback:
+class Playback(Closing):
     """An open `Reader` of the selected frames of one source, with times from zero.
 
     Args:
@@ -203,9 +202,3 @@ class Playback:
         if self.sound is not None:
             self.sound.close()
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import av.error
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+from salema.runtime.closing import Closing
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.sources.frames import GAP_S, Frame
 from salema.runtime.video.containers import Pipe, best_film, leave_out_others, open_container
@@ -24,9 +24,6 @@ from salema.runtime.video.decoder import Decoder
 from salema.runtime.video.sound import SecondReading, SoundFormat, Tap, Track
 from salema.runtime.video.upright import Upright, display_matrix, is_turned
 from salema.runtime.wording import counted
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 # The headers of healthy files (AVI, fragmented MP4) are wrong by a frame or two; a cut-off file lacks more than this.
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
@@ -51,7 +48,7 @@ _LIVE_FORMATS = {*_PLAYLISTS, _UNTIMED}  # a playlist has a length as soon as it
 _SEEK_FROM_S = 5.0  # decoding less than this is quick
 
 
-class VideoReader:
+class VideoReader(Closing):
     """Decodes a video frame by frame, upright, and never holds more than a frame; a `Reader`.
 
     Args:
@@ -244,12 +241,6 @@ class VideoReader:
             self._decoded = iter(())  # the old iterator would keep the decoder and its threads alive
             self._container.close()
             self._reading.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _is_live(url: str, container: InputContainer) -> bool:
