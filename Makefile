@@ -100,5 +100,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,dev]'
 	touch $@
 
+# All that is made anew in minutes: not train-nano, nor other runs of a training.
 clean:
-	rm -rf .venv .venv-gpu .cache build dist demo-output train-nano site *.egg-info
+	rm -rf .venv .venv-gpu .cache build dist demo-output site *.egg-info
