@@ -22,7 +22,10 @@ CONVOLUTION, BIAS = "Convolution", "Bias"
 LEVELS = 127  # of INT8, on either side of zero
 _COUNT = "6="  # in a convolution's row: how many weights it has
 _RAW_FP32, _RAW_INT8 = (flag.to_bytes(4, "little") for flag in (0, 0x000D4B38))  # before a convolution's weights
-_AGAIN = "export it again without --split, --for onnxruntime or --for openvino"
+_AGAIN = (
+    "export it again without --split, --for onnxruntime or --for openvino; of a graph that --emit wrote, name the"
+    " model's own folder"
+)
 
 
 @dataclass(frozen=True)
