@@ -66,6 +66,14 @@ class Session(Protocol):
             The sigmoid maps `[N, H, W]`, and the states after the step, still on the device.
         """
 
+    def check_streams(self, streams: int) -> None:
+        """Refuses a number of streams that the model can't step.
+
+        Raises:
+            UsageError: it is an engine that was built for others.
+        """
+        ...
+
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """Puts states `{name: [N, C, H, W]}` on the device."""
 
@@ -116,6 +124,9 @@ class OpenModel(Closing):
         """
         if not self.is_open:
             raise UsageError("the model is closed; load it again")
+
+    def check_streams(self, streams: int) -> None:
+        """See `Session.check_streams`; all but engines take any number that the graph takes."""
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
         """See `Session.from_host`."""

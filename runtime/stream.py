@@ -28,7 +28,7 @@ class SaliencyStream(Closing):
         model: the folder or file that the model was loaded from, or None.
 
     Raises:
-        UsageError: the model was exported for another batch.
+        UsageError: the model was exported for another batch, or its engine was built for other numbers of streams.
     """
 
     def __init__(self, session: Session, streams: int = 1, model: Path | None = None) -> None:
@@ -38,6 +38,7 @@ class SaliencyStream(Closing):
                 f"{streams} streams asked for, and the model was exported with --batch {batch or 'dynamic'};"
                 + (f" ask for {batch}, or export it with --batch dynamic" if streams > 0 else " ask for 1 or more")
             )
+        session.check_streams(streams)
         self._session = session
         self._streams, self.model = streams, model
         self.reset()

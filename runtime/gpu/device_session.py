@@ -123,16 +123,19 @@ class DeviceSession(OpenModel):
             after = self._step(before, mix, job)
             return job.results(to_draw), (after,)
 
-    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
-        """See `Session.from_host`.
+    def check_streams(self, streams: int) -> None:
+        """See `Session.check_streams`."""
+        least, most = self._engine.batch_range
+        if not least <= streams <= most:
+            raise UsageError(
+                f"{streams} streams: the engine was built for {least} to {most}; build it again with"
+                f" --batch-profile {min(least, streams)} {streams} {max(most, streams)}"
+            )
 
-        Raises:
-            UsageError: the engine was not built for so many streams.
-        """
+    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
+        """See `Session.from_host`."""
         memory = self._open_memory()
         streams = len(arrays[self.spec.states[0].name]) if self.spec.states else 0
-        if streams:  # told now, and not in the first step
-            self._check_batch(streams)
         with self._device.active():
             staging, _ = self._device.allocate_host(memory.nbytes(streams), mapped=False)
             views = memory.views(staging, streams)
@@ -258,7 +261,7 @@ class DeviceSession(OpenModel):
         """Prepares for a number of streams. Another number drops the graphs, which were recorded for the old one."""
         if streams == self._streams:
             return
-        self._check_batch(streams)
+        self.check_streams(streams)
         self._streams = 0  # in case something below fails
         self._graphs.forget()
         self._tensors.free()
@@ -266,11 +269,3 @@ class DeviceSession(OpenModel):
         for name, address in self._tensors.allocate(self.spec, streams).items():
             self._engine.bind(name, address)
         self._streams = streams
-
-    def _check_batch(self, streams: int) -> None:
-        least, most = self._engine.batch_range
-        if not least <= streams <= most:
-            raise UsageError(
-                f"{streams} streams: the engine was built for {least} to {most}; build it again with"
-                f" --batch-profile {min(least, streams)} {streams} {max(most, streams)}"
-            )

@@ -186,8 +186,10 @@ def test_a_refused_call_keeps_the_graphs(host, exported, disc):
         assert session.graphs_recorded == 2
 
 
-def test_streams_beyond_the_profile_are_refused_with_the_option_that_helps(host, exported, disc):
-    session, _, _ = host(exported(batch=None), engine_options={"batch_range": (2, 3)})
+@pytest.mark.parametrize("options", [KINDS["SalGAN"], KINDS["SalEMA30"]], ids=["without states", "with states"])
+def test_streams_beyond_the_profile_are_refused_with_the_option_that_helps(host, exported, options):
+    """Already when the stream is made, and not in its first step."""
+    session, _, _ = host(exported(batch=None, **options), engine_options={"batch_range": (2, 3)})
     for streams, option in ((1, "--batch-profile 1 1 3"), (4, "--batch-profile 2 4 4")):
         with pytest.raises(UsageError, match=f"{streams} streams: the engine was built for 2 to 3.*{option}"):
             SaliencyStream(session, streams)
