@@ -20,7 +20,7 @@ from salema.runtime.gpu.trt_library import KINDS
 from salema.runtime.model_folder import ModelFolder, look_up
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.output.map_size import MapSize, check_map_size
-from salema.runtime.run.dataset import VideoWork, run_everywhere
+from salema.runtime.run.dataset import VideoWork, run_dataset
 from salema.runtime.run.dataset_layouts import FrameFolder
 from salema.runtime.spec import ModelSpec
 from salema.runtime.stopping import stop_requested
@@ -61,7 +61,7 @@ def run_over_cluster(
         _announce(spec, cluster, size, min(size.workers, len(videos)), len(fitting))
         with stop_requested() as stop, bar_of(videos) as bar:
             fleet = Fleet(cluster, size, sent, shared, bar.note)
-            summary = run_everywhere(
+            summary = run_dataset(
                 *(videos, fleet, work),
                 strict=strict,
                 stop=stop,

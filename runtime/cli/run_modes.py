@@ -16,7 +16,7 @@ from salema.runtime.files.remote_path import is_remote
 from salema.runtime.output.map_size import MapSize, check_map_size
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
-from salema.runtime.run.dataset import run_dataset
+from salema.runtime.run.dataset import Here, VideoWork, run_dataset
 from salema.runtime.run.dataset_layouts import FrameFolder, check_dataset, check_targets, list_videos
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.videos import run_sources
@@ -150,11 +150,7 @@ def run_over_dataset(
             choice.target.check_writable()
         with stop_requested() as stop, bar_of(videos) as bar:
             summary = run_dataset(
-                videos,
-                open_stream,
-                jobs=jobs,
-                resume=resume,
-                map_size=map_size,
+                *(videos, Here(open_stream, jobs), VideoWork(resume, map_size)),
                 strict=strict,
                 stop=stop,
                 progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),

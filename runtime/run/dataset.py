@@ -80,60 +80,41 @@ class DatasetSummary:
     cut_off: str = ""
 
 
-def run_dataset(
-    videos: Sequence[FrameFolder],
-    open_stream: Callable[[], SaliencyStream],
-    *,
-    jobs: int = 1,
-    resume: bool = False,
-    map_size: MapSize = "network",
-    strict: bool = False,
-    stop: threading.Event | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    notify: Callable[[str], None] = lambda _: None,
-) -> DatasetSummary:
-    """Writes the map of every frame as the published code does: stretched to 0..255 per frame.
+@dataclass(frozen=True)
+class Here:
+    """Runs videos on this machine; a `RunAll`.
 
-    Args:
-        videos: the videos.
+    Attributes:
         open_stream: opens the model, once for each job. The state is reset for each video.
         jobs: how many videos run at a time.
-        resume: see `VideoWork`.
-        map_size: see `VideoWork`.
-        strict: see `run_everywhere`, as for the others.
-        stop: once set, ends the run after the frames that are being processed.
-        progress: called with the numbers of videos and frames done since the last call.
-        notify: called with a sentence if a video with all its maps is run again.
-
-    Raises:
-        SalemaError: the model can't be opened.
     """
 
-    def run_all(
-        videos: Sequence[FrameFolder], work: VideoWork, told: Told, stop: threading.Event
+    open_stream: Callable[[], SaliencyStream]
+    jobs: int = 1
+
+    def __call__(
+        self, videos: Sequence[FrameFolder], work: VideoWork, told: Told, stop: threading.Event
     ) -> Iterator[tuple[FrameFolder, Outcome]]:
-        return run_jobs(videos, open_stream, lambda video, stream: work(video, stream, told, stop), jobs)
-
-    work = VideoWork(resume, map_size)
-    return run_everywhere(videos, run_all, work, strict=strict, stop=stop, progress=progress, notify=notify)
+        """See `RunAll`."""
+        return run_jobs(videos, self.open_stream, lambda video, stream: work(video, stream, told, stop), self.jobs)
 
 
-def run_everywhere(
+def run_dataset(
     videos: Sequence[FrameFolder],
     run_all: RunAll,
-    work: VideoWork,
+    work: VideoWork | None = None,
     *,
     strict: bool = False,
     stop: threading.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> DatasetSummary:
-    """Runs videos and sums up.
+    """Writes the map of every frame as the published code does, stretched to 0..255 per frame, and sums up.
 
     Args:
         videos: the videos.
         run_all: runs them.
-        work: how each is run.
+        work: how each is run; None for as published, anew.
         strict: whether the first video that fails ends the run.
         stop: once set, ends the run after the frames that are being processed.
         progress: called with the numbers of videos and frames done since the last call; frames that are to be done
@@ -143,7 +124,7 @@ def run_everywhere(
     Raises:
         SalemaError: see `RunAll`, if that is so before any video is done.
     """
-    stop, progress = stop or threading.Event(), progress or (lambda *_: None)
+    work, stop, progress = work or VideoWork(), stop or threading.Event(), progress or (lambda *_: None)
     results, told, is_stopped, cut_off = list[tuple[str, Outcome]](), _Told(progress, notify), False, list[str]()
     for video, result in _until_cut_off(run_all(videos, work, told, stop), cut_off):
         results.append((video.name, result))
@@ -219,8 +200,8 @@ class VideoWork:
         map_size: one of `MAP_SIZES`: `network`, as published, or each frame's own.
     """
 
-    resume: bool
-    map_size: MapSize
+    resume: bool = False
+    map_size: MapSize = "network"
 
     def __call__(self, video: FrameFolder, stream: SaliencyStream, told: Told, stop: threading.Event) -> Outcome:
         """Runs it until `stop` is set.

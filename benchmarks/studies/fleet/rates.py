@@ -26,7 +26,7 @@ from salema.runtime.fleet.fleet import Fleet
 from salema.runtime.fleet.size import Size
 from salema.runtime.fleet.worker import sent_model
 from salema.runtime.model_folder import look_up
-from salema.runtime.run.dataset import VideoWork, run_dataset, run_everywhere
+from salema.runtime.run.dataset import Here, run_dataset
 from salema.runtime.run.dataset_layouts import FrameFolder, list_videos
 
 BACKEND, ROUNDS, WINDOW = "onnxruntime", 3, (0.4, 0.9)
@@ -64,7 +64,7 @@ def _cpu_s() -> float:
 
 def _here(model: Path, jobs: int, threads: int) -> Callable[[list[FrameFolder], _Clock], Any]:
     def run(videos: list[FrameFolder], clock: _Clock) -> Any:
-        return run_dataset(videos, lambda: load(model, backend=BACKEND, threads=threads), jobs=jobs, progress=clock)
+        return run_dataset(videos, Here(lambda: load(model, backend=BACKEND, threads=threads), jobs), progress=clock)
 
     return run
 
@@ -75,7 +75,7 @@ def _there(model: Path, cluster: Cluster, workers: int) -> Callable[[list[FrameF
     def run(videos: list[FrameFolder], clock: _Clock) -> Any:
         shared = cluster.check(cluster.nodes(), [])
         fleet = Fleet(cluster, Size(workers, 1), sent_model(look_up(model), **arguments), shared, lambda _: None)
-        return run_everywhere(videos, fleet, VideoWork(resume=False, map_size="network"), progress=clock)
+        return run_dataset(videos, fleet, progress=clock)
 
     return run
 

@@ -22,7 +22,7 @@ from salema.runtime.output.provenance import (
     source_facts,
     write_provenance,
 )
-from salema.runtime.run.dataset import run_dataset
+from salema.runtime.run.dataset import Here, VideoWork, run_dataset
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.runtime.sources.source import find_sources
 
@@ -109,14 +109,14 @@ def test_a_video_file_with_fewer_frames_than_its_header_says_is_finished(model, 
     write_film(tmp_path / "DHF1K/video/001.AVI", moving_disc(4, 48, 64))
     (video,) = list_videos("DHF1K", tmp_path / "DHF1K", tmp_path / "dst", "w")
     video = replace(video, maps=(*video.maps, video.maps[0].with_name("0005.png")))
-    assert run_dataset([video], lambda: load(model)).frames == 4
+    assert run_dataset([video], Here(lambda: load(model))).frames == 4
     made = read_provenance(video.maps[0].parent)
     assert (made.frames, made.frames_expected, made.complete) == (4, 4, True)
     assert made.source["name"] == "001.AVI"
-    again = run_dataset([video], lambda: load(model), resume=True)
+    again = run_dataset([video], Here(lambda: load(model)), VideoWork(resume=True))
     assert (again.skipped, again.frames, again.again) == (1, 0, {})
     video.maps[2].unlink()
-    assert run_dataset([video], lambda: load(model), resume=True).frames == 4
+    assert run_dataset([video], Here(lambda: load(model)), VideoWork(resume=True)).frames == 4
 
 
 def test_a_video_that_fails_on_the_way_says_so(dataset, tmp_path):

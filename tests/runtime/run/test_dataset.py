@@ -17,7 +17,7 @@ from salema.runtime.cli.opening import Announced, Opening
 from salema.runtime.cli.run import main
 from salema.runtime.cli.run_report import report_dataset
 from salema.runtime.errors import BackendError, UsageError
-from salema.runtime.run.dataset import VideoWork, is_finished, run_dataset, run_everywhere
+from salema.runtime.run.dataset import Here, is_finished, run_dataset
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.runtime.run.summary import Summary
 from salema.runtime.sources.image_reader import read_image
@@ -137,7 +137,7 @@ def test_sizes_may_differ_and_grey_and_transparent_images_are_read(tmp_path, mod
     assert read_image(folder / "3.png").shape == (64, 96, 3)
     assert read_image(folder / "4.png").dtype == np.uint8
     videos = list_videos("other", tmp_path / "src", tmp_path / "dst", "w")
-    summary = run_dataset(videos, lambda: load(model))
+    summary = run_dataset(videos, Here(lambda: load(model)))
     assert (summary.frames, summary.failed) == (4, {})
     assert is_finished(videos[0])
 
@@ -153,7 +153,7 @@ def test_a_stop_leaves_videos_unfinished_and_says_how_to_go_on(model, tmp_path):
         if sum(seen) == 7:
             stop.set()
 
-    summary = run_dataset(videos, lambda: load(model), stop=stop, progress=progress)
+    summary = run_dataset(videos, Here(lambda: load(model)), stop=stop, progress=progress)
     assert summary.interrupted
     assert (summary.videos, summary.frames) == (1, 7)
     assert [is_finished(video) for video in videos] == [True, False, False]
@@ -226,7 +226,7 @@ def test_a_model_that_cannot_be_opened_is_one_error(tmp_path):
         raise BackendError("no such device")
 
     with pytest.raises(BackendError, match="no such device"):
-        run_dataset(videos, refuse, jobs=4)
+        run_dataset(videos, Here(refuse, 4))
     with pytest.raises(UsageError, match="not one of"):
         list_videos("nothing", tmp_path, tmp_path, "w")
 
@@ -240,7 +240,7 @@ def test_a_run_that_is_cut_off_is_summed_up_first(tmp_path, capsys):
         yield videos[0], Summary(2, 2, 1.0, 2.0, {}, None, 0, 0, 0.0, 0, interrupted=False, error=None)
         raise BackendError("no node is left")
 
-    summary = run_everywhere(videos, run_all, VideoWork(resume=False, map_size="network"))
+    summary = run_dataset(videos, run_all)
     assert (summary.videos, summary.frames, summary.cut_off) == (1, 2, "no node is left")
     with pytest.raises(SystemExit) as ended:
         report_dataset(summary, 2, tmp_path / "dst", as_json=False)

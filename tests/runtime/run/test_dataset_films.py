@@ -7,7 +7,7 @@ from salema.runtime import load
 from salema.runtime.cli.run import main
 from salema.runtime.errors import VideoError
 from salema.runtime.output.provenance import read_provenance
-from salema.runtime.run.dataset import run_dataset
+from salema.runtime.run.dataset import Here, run_dataset
 from salema.runtime.run.dataset_layouts import list_videos
 
 
@@ -42,7 +42,7 @@ def test_a_film_is_run_to_its_end_whatever_its_header_says(model, tmp_path):
     film.write_bytes(data)
     (video,) = list_videos("DHF1K", tmp_path, tmp_path / "dst", "w")
     assert [path.name for path in video.maps] == numbered(4)
-    summary = run_dataset([video], lambda: load(model))
+    summary = run_dataset([video], Here(lambda: load(model)))
     assert (summary.videos, summary.frames, summary.failed) == (1, 6, {})
     assert sorted(path.name for path in video.maps[0].parent.glob("*.png")) == numbered(6)
 

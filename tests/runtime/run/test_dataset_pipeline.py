@@ -10,7 +10,7 @@ from salema.runtime import load
 from salema.runtime.gpu.device_session import DeviceSession
 from salema.runtime.output.provenance import read_provenance
 from salema.runtime.postprocess import to_grey
-from salema.runtime.run.dataset import is_finished, run_dataset
+from salema.runtime.run.dataset import Here, VideoWork, is_finished, run_dataset
 from salema.runtime.run.dataset_layouts import list_videos
 from salema.runtime.stream import SaliencyStream
 
@@ -31,7 +31,7 @@ def maps_of(videos):
 
 
 def test_the_memory_goes_on_where_images_change_in_size(videos, model):
-    summary = run_dataset(videos, lambda: load(model))
+    summary = run_dataset(videos, Here(lambda: load(model)))
     assert (summary.videos, summary.frames, summary.failed) == (1, len(SIZES), {})
     with load(model) as stream:
         expected = [to_grey(stream.step(cv2.imread(str(path)))) for path in videos[0].frames]
@@ -39,7 +39,7 @@ def test_the_memory_goes_on_where_images_change_in_size(videos, model):
 
 
 def test_a_device_that_draws_makes_the_same_maps(videos, model, monkeypatch):
-    run_dataset(videos, lambda: load(model, backend="onnxruntime"))
+    run_dataset(videos, Here(lambda: load(model, backend="onnxruntime")))
     expected = maps_of(videos)
     device, drawn = HostDevice(integrated=False), []
     session = DeviceSession(open_host(model, device), device, QueuedLauncher(device), "host")
@@ -47,7 +47,7 @@ def test_a_device_that_draws_makes_the_same_maps(videos, model, monkeypatch):
     monkeypatch.setattr(session, "step_pictures", lambda *args: drawn.append(1) or step(*args))
     for path in videos[0].maps:
         path.unlink()
-    assert run_dataset(videos, lambda: SaliencyStream(session)).failed == {}
+    assert run_dataset(videos, Here(lambda: SaliencyStream(session))).failed == {}
     np.testing.assert_array_equal(maps_of(videos), expected)
     assert len(drawn) == len(SIZES)
 
@@ -59,13 +59,13 @@ def test_a_map_that_is_nan_ends_its_video_in_the_pipelines_sentence(videos, mode
         steps.append(1)
         return infer(*args) * (np.float32(np.nan) if len(steps) == 4 else 1)
 
-    run_dataset(videos, lambda: load(model))
+    run_dataset(videos, Here(lambda: load(model)))
     monkeypatch.setattr(SaliencyStream, "infer", breaks)
-    summary = run_dataset(videos, lambda: load(model))
+    summary = run_dataset(videos, Here(lambda: load(model)))
     assert summary.failed == {"v": "seeded:16: the model gave NaN or infinity for a frame"}
     made = read_provenance(videos[0].folder)
     assert (made.frames, made.frames_expected, made.why_incomplete) == (3, len(SIZES), summary.failed["v"])
     assert is_finished(videos[0])  # those of the run before are there, and so are not believed
     monkeypatch.undo()
-    again = run_dataset(videos, lambda: load(model), resume=True)
+    again = run_dataset(videos, Here(lambda: load(model)), VideoWork(resume=True))
     assert (again.videos, again.again) == (1, {"v": "it was not finished"})
