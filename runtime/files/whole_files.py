@@ -90,12 +90,18 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
         OutputError: the file can't be written.
     """
     _check_ordinary(path)
+    with translated(path), _aside(path, durable=durable) as aside:
+        yield aside
+
+
+@contextmanager
+def translated(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Turns an OSError, or another kind of error, into an OutputError about a file that is written."""
     try:
-        with _aside(path, durable=durable) as aside:
-            yield aside
-    except SalemaError:  # some of our errors are OSErrors too
+        yield
+    except SalemaError:  # some of ours are OSErrors too
         raise
-    except OSError as error:
+    except (OSError, *others) as error:
         raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
 
 

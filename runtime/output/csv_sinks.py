@@ -12,9 +12,9 @@ from pathlib import Path
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
-from salema.runtime.files.whole_files import append, make_folder, written_aside
+from salema.runtime.files.whole_files import append, make_folder, translated, written_aside
 from salema.runtime.output.frame_numbers import Measures, measure
-from salema.runtime.output.sink import Drawn, StackedSink, translated
+from salema.runtime.output.sink import Drawn, StackedSink
 
 
 class CsvSink(StackedSink):
@@ -45,10 +45,6 @@ class CsvSink(StackedSink):
         measures = [f"{value:.6g}" for value in astuple(measure(drawn.pictures.saliency, (height, width)))]
         self._write_line([self._count + 1, time_s, *measures, int(bool(drawn.is_cut)), int(drawn.is_new_state)])
         self._count += 1
-
-    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
-        """See `Sink`."""
-        return []
 
     def _write_line(self, values: list[object]) -> None:
         line = io.StringIO()

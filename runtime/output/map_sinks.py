@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
-from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
+from salema.runtime.files.whole_files import make_folder, translated, write_bytes, written_aside
 from salema.runtime.output.map_size import MapSize, levels_at
 from salema.runtime.output.npz_file import NpzFile, times_file
 from salema.runtime.output.provenance import remove_provenance
-from salema.runtime.output.sink import Drawn, StackedSink, translated
+from salema.runtime.output.sink import Drawn, StackedSink
 from salema.runtime.postprocess import to_levels
 from salema.runtime.wording import counted
 

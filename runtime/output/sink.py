@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from salema.runtime.errors import OutputError, SalemaError, reason
+from salema.runtime.closing import Stacked
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,32 +63,11 @@ class Sink(Protocol):
         """
 
 
-class StackedSink(ABC):
-    """A sink whose `with` block leaves the contexts that `_open` entered."""
+class StackedSink(Stacked):
+    """A sink of contexts; it wants nothing but the map, and finishes nothing, unless it says so."""
 
     wants_picture = wants_raw = wants_cuts = False
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._open(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    @abstractmethod
-    def _open(self, stack: ExitStack) -> None: ...
-
-
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turns an OSError into an OutputError about the file."""
-    try:
-        yield
-    except SalemaError:  # some of ours are OSErrors too
-        raise
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
+        """See `Sink`."""
+        return []

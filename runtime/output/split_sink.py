@@ -11,14 +11,9 @@ from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from salema.runtime.errors import KeptError, OutputError, VideoError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from salema.runtime.output.sink import Drawn, Sink
+from salema.runtime.output.sink import Drawn, Sink, StackedSink
 
 _STEM_LENGTH = 50  # of the hidden name that a file has while it is written
 
@@ -28,7 +23,7 @@ def is_part_of(output: Path, stem: str) -> bool:
     return bool(re.fullmatch(rf"{re.escape(output.stem[:_STEM_LENGTH])}(_\d{{4}}.*)?", stem, re.DOTALL))
 
 
-class SplitSink:
+class SplitSink(StackedSink):
     """A `Sink` that begins a new file every few minutes of the source's time.
 
     Parts are named `name_0001.mp4` and so on. For a live source the name also has the part's start time (UTC), and the
@@ -62,15 +57,14 @@ class SplitSink:
         self._names: list[str] = []
         self._finishing: list[Future[list[str]]] = []
 
-    def __enter__(self) -> Self:
+    def _open(self, stack: ExitStack) -> None:
         self._number = self._first_number()
-        self._pool = ThreadPoolExecutor(1, "part")
-        return self
+        stack.push(self._leave_part)
+        self._pool = stack.enter_context(ThreadPoolExecutor(1, "part"))
 
-    def __exit__(
+    def _leave_part(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown()
         if self._sink is not None:
             self._sink.__exit__(kind, error, trace)
 

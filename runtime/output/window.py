@@ -7,17 +7,16 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 
 from salema.runtime.errors import BackendError, reason
+from salema.runtime.output.sink import Drawn, StackedSink
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from salema.runtime.output.sink import Drawn
     from salema.runtime.sources.playback import Playback
 
 _ESCAPE, _Q = 27, ord("q")
@@ -29,7 +28,7 @@ class WindowClosedError(Exception):
     """The user has closed the window, which ends the run; it is no failure."""
 
 
-class WindowSink:
+class WindowSink(StackedSink):
     """A `Sink` that shows pictures, those of files at their speed. Q, Escape or closing the window ends the run.
 
     Raises:
@@ -37,8 +36,6 @@ class WindowSink:
     """
 
     wants_picture = True
-    wants_raw = wants_cuts = False
-
     path: Path | None = None
 
     def __init__(self, playback: Playback, stop: threading.Event) -> None:
@@ -47,7 +44,7 @@ class WindowSink:
         self._title, self._playback, self._stop = f"salema: {playback.name}", playback, stop
         self._start_s = 0.0
 
-    def __enter__(self) -> Self:
+    def _open(self, stack: ExitStack) -> None:
         try:
             cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
             cv2.resizeWindow(self._title, self._playback.width, self._playback.height)
@@ -55,10 +52,10 @@ class WindowSink:
             raise BackendError(
                 f"--show: this OpenCV has no windows ({reason(error)}); install: pip install opencv-python"
             ) from error
+        stack.callback(self._close)
         self._start_s = time.monotonic()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def _close(self) -> None:
         if self._is_open():
             cv2.destroyWindow(self._title)
 
@@ -78,10 +75,6 @@ class WindowSink:
                 raise WindowClosedError
             if left_ms <= _POLL_MS or self._stop.is_set():
                 return
-
-    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
-        """See `Sink`."""
-        return []
 
     def _is_open(self) -> bool:
         try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import av
 import av.error
@@ -18,9 +17,10 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from salema.runtime.errors import OutputError, SalemaError, reason
+from salema.runtime.closing import Stacked
+from salema.runtime.errors import OutputError, reason
 from salema.runtime.files.disk_sync import sync_soon
-from salema.runtime.files.whole_files import append, lock, written_aside
+from salema.runtime.files.whole_files import append, lock, translated, written_aside
 from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.video.audio import AudioTrack
 from salema.runtime.video.mp4 import (
@@ -30,9 +30,6 @@ from salema.runtime.video.mp4 import (
     count_pictures,
     cut_to_whole_fragments,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _BT709 = 1  # H.273's code for primaries, transfer and matrix alike
 _MOST_COLUMNS = 16384  # x264's limit
@@ -46,7 +43,7 @@ _LATE_S = 0.5  # sound that begins after this is late
 _EXACT = 2 | 0x40000  # SWS_BILINEAR, SWS_ACCURATE_RND; PyAV 15 has no name for the latter
 
 
-class VideoWriter:
+class VideoWriter(Stacked):
     """Writes an H.264 MP4 that browsers play, with the time stamps and the sound of its source.
 
     The file gets its name when the `with` block ends without an error; after an error nothing is left. Until then it
@@ -81,19 +78,16 @@ class VideoWriter:
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._size_wh = (width, height)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._held = stack.enter_context(ExitStack())  # left last, when the file has its name
-            self._aside = stack.enter_context(written_aside(self._path, durable=True))
-            stack.enter_context(self._translated())
-            self._file = _GrowingFile(self._aside)
-            stack.callback(self._file.close)
-            self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTED)
-            stack.callback(self._container.close)
-            self._stream = self._add_stream()
-            self._audio = AudioTrack(self._sound, self._container, self._mux, self._sound_start_s)
-            self._exit = stack.pop_all()
-        return self
+    def _open(self, stack: ExitStack) -> None:
+        self._held = stack.enter_context(ExitStack())  # left last, when the file has its name
+        self._aside = stack.enter_context(written_aside(self._path, durable=True))
+        stack.enter_context(self._translated())
+        self._file = _GrowingFile(self._aside)
+        stack.callback(self._file.close)
+        self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTED)
+        stack.callback(self._container.close)
+        self._stream = self._add_stream()
+        self._audio = AudioTrack(self._sound, self._container, self._mux, self._sound_start_s)
 
     def write(self, image_bgr: NDArray[np.uint8], frame: Frame) -> None:
         """Encodes a picture uint8 `(height, width, 3)` at the time of `frame`, and the sound up to there."""
@@ -179,11 +173,6 @@ class VideoWriter:
                 packet.duration = self._durations.popleft()
             self._container.mux(packet)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.__exit__(kind, error, trace)
-
     def _add_stream(self) -> av.VideoStream:
         rate: Fraction = self._rate
         try:
@@ -202,16 +191,8 @@ class VideoWriter:
         context.color_range = _LIMITED_RANGE
         return stream
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except SalemaError:  # some of our errors are OSErrors too
-            raise
-        except (av.error.FFmpegError, OSError) as error:
-            raise OutputError(
-                f"{self._path}: can't be written ({reason(error)}); make room or choose another place"
-            ) from error
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self._path, av.error.FFmpegError)
 
 
 class _GrowingFile:
