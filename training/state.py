@@ -17,12 +17,8 @@ from torch import Tensor
 from salema.export.weights.architecture import Architecture
 from salema.export.weights.checkpoint_files import stated_as
 from salema.runtime.errors import UsageError
+from salema.runtime.files.locks import has_locks, lock_if_possible
 from salema.runtime.files.whole_files import make_folder, written_aside
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 STATE, LAST, BEST, SETTINGS = "state.pt", "last.pt", "best.pt", "settings.json"
 _MOVED = ("src", "gt", "val", "init", "teacher")  # may lie elsewhere by now: what they hold is compared instead
@@ -150,18 +146,14 @@ def sole_run(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another process trains in it.
     """
-    if fcntl is None or not folder.is_dir():
+    if not has_locks() or not folder.is_dir():
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     _locked.add(descriptor)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"-o {folder}: another process trains in it; wait for its end, or stop it") from error
-        except OSError:  # a file system without locks
-            pass
+        if lock_if_possible(descriptor) is False:
+            raise UsageError(f"-o {folder}: another process trains in it; wait for its end, or stop it")
         yield
     finally:
         _locked.remove(descriptor)
@@ -177,7 +169,7 @@ def _leave_locks() -> None:
         os.close(descriptor)
 
 
-if fcntl is not None:
+if has_locks():
     os.register_at_fork(after_in_child=_leave_locks)
 
 

@@ -9,10 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is removed for others
-    fcntl = None  # type: ignore[assignment]
+from salema.runtime.files.locks import has_locks, lock_if_possible
 
 _PREFIX = "salema-scratch-"
 _NO_LOCKS = -1
@@ -49,26 +46,17 @@ def _lock(folder: Path) -> int | None:
 
     None if another process holds it or it can't be opened, and `_NO_LOCKS` where there are no locks.
     """
-    lock: int | None = _NO_LOCKS
-    if fcntl is not None:
-        lock = _flocked(folder)
-    return lock
-
-
-def _flocked(folder: Path) -> int | None:
+    if not has_locks():
+        return _NO_LOCKS
     try:  # no link, nor a FIFO, which would be waited for
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:  # it is gone, or another user's
         return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except OSError:  # a file system without locks
-        os.close(handle)
-        return _NO_LOCKS
-    return handle
+    is_ours = lock_if_possible(handle)
+    if is_ours:
+        return handle
+    os.close(handle)
+    return _NO_LOCKS if is_ours is None else None
 
 
 def _unlock(lock: int | None) -> None:

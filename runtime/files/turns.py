@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from salema.runtime.files.locks import lock_if_possible
 
 _POLL_S = 0.1
 
@@ -29,25 +26,17 @@ def alone_with(path: Path, most_s: float, waits: Callable[[], None]) -> Iterator
         waits: called once if there is a wait.
     """
     with ExitStack() as stack:
-        if fcntl is not None:
-            with suppress(OSError):
-                handle = os.open(path, os.O_RDONLY)
-                stack.callback(os.close, handle)
-                _lock(handle, most_s, waits)
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            _wait_for(handle, time.monotonic() + most_s, waits)
         yield
 
 
-def _lock(handle: int, most_s: float, waits: Callable[[], None]) -> None:
-    until_s, is_told = time.monotonic() + most_s, False
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # noqa: PERF203 - the loop is for waiting
-            if time.monotonic() > until_s:
-                return
-            if not is_told:
-                waits()
-            is_told = True
-            time.sleep(_POLL_S)
-        else:
-            return
+def _wait_for(handle: int, until_s: float, waits: Callable[[], None]) -> None:
+    is_told = False
+    while lock_if_possible(handle) is False and time.monotonic() <= until_s:
+        if not is_told:
+            waits()
+        is_told = True
+        time.sleep(_POLL_S)

@@ -14,12 +14,7 @@ from typing import BinaryIO
 
 from salema.runtime.errors import KeptError, OutputError, SalemaError, reason
 from salema.runtime.files.disk_sync import sync
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
+from salema.runtime.files.locks import has_locks, lock, lock_if_possible
 
 _NUMBERS = itertools.count()
 _CHUNK_BYTES = 1 << 20
@@ -114,7 +109,7 @@ def _aside(path: Path, *, durable: bool) -> Iterator[Path]:
         aside = target.with_name(f".{target.stem[:50]}.{number}.partial{target.suffix}")
         try:
             with aside.open("wb") as file:
-                if lock(file) and aside.exists():  # else whoever recovers files has taken it for a left one
+                if hold(file) and aside.exists():  # else whoever recovers files has taken it for a left one
                     yield aside
                     problem = _sync_problem(aside) if durable else ""
                     aside.replace(target)
@@ -125,19 +120,11 @@ def _aside(path: Path, *, durable: bool) -> Iterator[Path]:
         raise KeptError(f"{path}: is written, but may not be on the disk ({problem}); check the disk")
 
 
-def lock(file: BinaryIO) -> bool:
+def hold(file: BinaryIO) -> bool:
     """Locks an open file until it is closed, if the file system can; returns False if another process has locked it."""
-    has_locks = fcntl is not None
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            pass
-    if not has_locks:  # Windows can't rename an open file
+    if not has_locks():  # Windows can't rename an open file
         file.close()
-    return True
+    return lock_if_possible(file) is not False
 
 
 def _sync_problem(path: Path) -> str:
@@ -159,10 +146,8 @@ def taken_over(path: Path) -> Iterator[bool]:
         is_left = False
         try:
             file = stack.enter_context(path.open("rb+"))  # NFS and CIFS lock no file that is open for reading only
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_left = path.exists()  # not finished meanwhile
-        except (FileNotFoundError, BlockingIOError):  # finished, or still written
+            is_left = has_locks() and lock(file) and path.exists()  # not finished meanwhile
+        except FileNotFoundError:  # finished
             pass
         except OSError as error:
             raise OutputError(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from salema.runtime.closing import Stacked
 from salema.runtime.errors import OutputError, reason
 from salema.runtime.files.disk_sync import sync_soon
-from salema.runtime.files.whole_files import append, lock, translated, written_aside
+from salema.runtime.files.whole_files import append, hold, translated, written_aside
 from salema.runtime.sources.frames import Frame, Reader
 from salema.runtime.video.audio import AudioTrack
 from salema.runtime.video.mp4 import (
@@ -137,7 +137,7 @@ class VideoWriter(Stacked):
         copied = self._aside.with_suffix(".copy")
         try:
             copy_for_players(self._aside, copied)
-            lock(self._held.enter_context(copied.open("rb+")))  # as that file is, whose name it takes
+            hold(self._held.enter_context(copied.open("rb+")))  # as that file is, whose name it takes
             copied.replace(self._aside)
         except (av.error.FFmpegError, OSError) as error:
             return [f"{self._path} plays, but stays in fragments: it can't be copied ({reason(error)})"]

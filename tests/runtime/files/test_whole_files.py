@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from salema.runtime.errors import KeptError, OutputError, VideoError
+from salema.runtime.files import locks
 from salema.runtime.files import whole_files as files
 from salema.runtime.files.whole_files import make_folder, write_bytes, written_aside
 
@@ -49,7 +50,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path):
 def test_a_file_is_held_open_only_if_that_locks_it(tmp_path, monkeypatch, has_locks):
     """Windows has no `fcntl`, and can't rename an open file."""
     if not has_locks:
-        monkeypatch.setattr(files, "fcntl", None)
+        monkeypatch.setattr(locks, "fcntl", None)
     with written_aside(tmp_path / "a.png") as aside:
         held = {os.path.realpath(link) for link in OPEN.iterdir()}
         assert (str(aside.resolve()) in held) == has_locks
@@ -78,14 +79,14 @@ def test_a_signal_as_soon_as_the_file_is_there_leaves_nothing(tmp_path, monkeypa
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "lock", interrupted)
+    monkeypatch.setattr(files, "hold", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_bytes(tmp_path / "a.csv", b"new")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_file_that_another_process_took_for_a_left_one_is_made_again(tmp_path, monkeypatch):
-    lock, taken = files.lock, []
+    lock, taken = files.hold, []
 
     def take_first(file):
         if not taken:
@@ -93,7 +94,7 @@ def test_a_new_file_that_another_process_took_for_a_left_one_is_made_again(tmp_p
             Path(file.name).unlink()
         return lock(file)
 
-    monkeypatch.setattr(files, "lock", take_first)
+    monkeypatch.setattr(files, "hold", take_first)
     write_bytes(tmp_path / "a.csv", b"new")
     assert len(taken) == 1
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.csv", b"new")]
