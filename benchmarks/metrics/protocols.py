@@ -67,43 +67,32 @@ class Protocol:
     per_video: bool
 
 
+_EXACT = Protocol(
+    name="exact",
+    means=("videos", "frames"),
+    resize="bilinear",
+    halved=False,
+    sampled=False,
+    at_top=False,
+    in_float32=False,
+    ddof=0,
+    other_frames=None,
+    per_video=True,
+)
 PROTOCOLS = {
-    "salema": Protocol(
-        name="salema",
-        means=("videos", "frames"),
-        resize="bilinear",
-        halved=True,
-        sampled=True,
-        at_top=False,
-        in_float32=True,
-        ddof=0,
-        other_frames=40,
-        per_video=True,
-    ),
-    "dhf1k": Protocol(
+    "salema": replace(_EXACT, name="salema", halved=True, sampled=True, in_float32=True, other_frames=40),
+    "dhf1k": replace(
+        _EXACT,
         name="dhf1k",
         means=("frames", "videos"),
         resize="bicubic",
-        halved=False,
         sampled=True,
         at_top=True,
-        in_float32=False,
         ddof=1,
         other_frames=10,
         per_video=False,
     ),
-    "exact": Protocol(
-        name="exact",
-        means=("videos", "frames"),
-        resize="bilinear",
-        halved=False,
-        sampled=False,
-        at_top=False,
-        in_float32=False,
-        ddof=0,
-        other_frames=None,
-        per_video=True,
-    ),
+    "exact": _EXACT,
 }
 
 

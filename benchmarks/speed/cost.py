@@ -69,13 +69,7 @@ class Line:
 
 
 def measure_cost(
-    export: Callable[[tuple[int, int]], Path],
-    backend: str,
-    say: Callable[[str], None],
-    *,
-    sizes_hw: Sequence[tuple[int, int]] = SIZES_HW,
-    batches: Sequence[int] = BATCHES,
-    lengths: Sequence[int] = LENGTHS,
+    export: Callable[[tuple[int, int]], Path], backend: str, say: Callable[[str], None]
 ) -> Iterator[Point]:
     """Measures all three axes on the CPU, and yields each point as it is known.
 
@@ -83,17 +77,14 @@ def measure_cost(
         export: returns the folder of a model for frames of a size `(H, W)`, with a free batch.
         backend: as `salema-run` takes it.
         say: takes a line for each point.
-        sizes_hw: of frames.
-        batches: streams per step.
-        lengths: frames of a video.
 
     Raises:
         SalemaError: the model can't be exported or run; where memory does not suffice, after the other points.
     """
     usual = export(USUAL_HW)
-    jobs = [("size", h * w, f"{h}x{w}", usual if (h, w) == USUAL_HW else export((h, w)), 1, _RUNS) for h, w in sizes_hw]
-    jobs += [("batch", batch, str(batch), usual, batch, _RUNS) for batch in batches]
-    jobs += [("length", length, str(length), usual, 1, length) for length in lengths]
+    jobs = [("size", h * w, f"{h}x{w}", usual if (h, w) == USUAL_HW else export((h, w)), 1, _RUNS) for h, w in SIZES_HW]
+    jobs += [("batch", batch, str(batch), usual, batch, _RUNS) for batch in BATCHES]
+    jobs += [("length", length, str(length), usual, 1, length) for length in LENGTHS]
     killed = []
     for axis, value, label, folder, batch, frames in jobs:
         measured = _in_own_process(folder, backend, batch, frames)

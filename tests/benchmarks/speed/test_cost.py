@@ -9,18 +9,15 @@ from salema.benchmarks.speed.records import read_records
 
 
 @pytest.mark.slow
-def test_each_point_runs_in_its_own_process_and_larger_frames_take_longer(exported):
+def test_each_point_runs_in_its_own_process_and_larger_frames_take_longer(exported, monkeypatch):
+    for name, values in (("SIZES_HW", ((64, 96), (256, 384))), ("BATCHES", (2,)), ("LENGTHS", (3,))):
+        monkeypatch.setattr(cost, name, values)
     said = []
-    points = list(
-        measure_cost(
-            lambda hw: exported(weights="seeded:16", imgsz_hw=hw, batch=None),
-            "onnxruntime",
-            said.append,
-            sizes_hw=((64, 96), (256, 384)),
-            batches=(2,),
-            lengths=(3,),
-        )
-    )
+
+    def export(size_hw):
+        return exported(weights="seeded:16", imgsz_hw=size_hw, batch=None)
+
+    points = list(measure_cost(export, "onnxruntime", said.append))
     assert [(point.axis, point.value, point.label) for point in points] == [
         ("size", 64 * 96, "64x96"),
         ("size", 256 * 384, "256x384"),
