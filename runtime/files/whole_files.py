@@ -90,13 +90,13 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def translated(path: Path, *others: type[Exception]) -> Iterator[None]:
-    """Turns an OSError, or another kind of error, into an OutputError about a file that is written."""
+def translated(path: Path, kinds: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Turns errors of these kinds into an OutputError about a file that is written."""
     try:
         yield
     except SalemaError:  # some of ours are OSErrors too
         raise
-    except (OSError, *others) as error:
+    except kinds as error:
         raise OutputError(f"{path}: can't be written ({reason(error)}); make room or choose another place") from error
 
 

@@ -192,7 +192,7 @@ class VideoWriter(Stacked):
         return stream
 
     def _translated(self) -> AbstractContextManager[None]:
-        return translated(self._path, av.error.FFmpegError)
+        return translated(self._path, (av.error.FFmpegError, OSError))
 
 
 class _GrowingFile:
