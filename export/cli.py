@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salema.export.options import EngineOptions, ExportOptions, Request
+from salema.kernels.errors import installed
 from salema.runtime.cli.options import takes_options, typed_options
 from salema.runtime.cli.start import run_app
-from salema.runtime.errors import MissingDependencyError, SalemaError, UsageError, exit_on_error, reason
+from salema.runtime.errors import SalemaError, UsageError, exit_on_error
 from salema.runtime.telling import tell
 
 if TYPE_CHECKING:
@@ -137,12 +138,8 @@ def _check_from(context: typer.Context, folder: Path, engine: str, emit: str | N
 
 
 def _export(weights: str, folder: Path, options: ExportOptions) -> Result:
-    try:
+    with installed("pip install 'salema[cpu,export]'"):
         from salema.export.exporter import export_model
-    except ImportError as error:
-        if isinstance(error, MissingDependencyError):
-            raise
-        raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[cpu,export]'") from error
     return export_model(weights, folder, options, tell)
 
 

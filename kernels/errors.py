@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class SalemaError(Exception):
@@ -82,3 +84,23 @@ def reason(error: BaseException) -> str:
         return str(message)
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def installed(how: str, what: str = "") -> Iterator[None]:
+    """Says how to install what an import in the `with` block lacks.
+
+    Args:
+        how: the command that installs it.
+        what: the library's name for people; empty where Python's own message is clear enough.
+
+    Raises:
+        MissingDependencyError: an import failed.
+    """
+    try:
+        yield
+    except MissingDependencyError:  # it says so already
+        raise
+    except ImportError as error:
+        why = f"{what} can't be imported ({reason(error)})" if what else reason(error)
+        raise MissingDependencyError(f"{why}; install it with: {how}") from error

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from salema.kernels.errors import installed
 from salema.runtime.cli.options import takes_options
 from salema.runtime.cli.start import run_app
 from salema.runtime.closing import Closing
-from salema.runtime.errors import MissingDependencyError, exit_on_error, reason
+from salema.runtime.errors import exit_on_error
 from salema.runtime.stopping import stop_requested
 from salema.runtime.telling import show, tell
 from salema.training.options import DataOptions, NetworkOptions, RunOptions
@@ -46,13 +47,9 @@ def train(
 
 
 def _train(recipe: str, given: Recipe, data: DataOptions, network: NetworkOptions, run: RunOptions) -> Path | None:
-    try:
+    with installed("pip install 'salema[train]'"):
         from salema.training.run import Request
         from salema.training.run import train as train_network
-    except ImportError as error:
-        if isinstance(error, MissingDependencyError):
-            raise
-        raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[train]'") from error
     with stop_requested() as stop, Bar() as bar:
         try:
             return train_network(Request(recipe, given, data, network, run), bar.say, bar, stop)

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salema.kernels.errors import BackendError
-from salema.runtime.errors import MissingDependencyError, reason
+from salema.kernels.errors import BackendError, installed
 
 _CHECKED_TURNS = 3
 _CHAIN = 64  # dependent additions, each of one cycle, in a turn of the clock's loop
@@ -160,13 +159,9 @@ class Compiler:
         Raises:
             MissingDependencyError: llvmlite is not installed.
         """
-        try:
+        with installed("pip install 'salema[bench]'", "llvmlite"):
             import llvmlite  # noqa: PLC0415 - optional
             from llvmlite import binding  # noqa: PLC0415
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"llvmlite can't be imported ({reason(error)}); install it with: pip install 'salema[bench]'"
-            ) from error
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
         self._llvm: Any = binding

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salema.runtime.errors import MissingDependencyError, reason
+from salema.kernels.errors import installed
 
 if TYPE_CHECKING:
     import onnx
@@ -88,10 +88,8 @@ def count_work(models: Sequence[Path], batch: int, method: str | None = DIRECT) 
     Raises:
         MissingDependencyError: the onnx package is not installed.
     """
-    try:
+    with installed("pip install 'salema[export]'"):
         import onnx  # noqa: PLC0415 - a machine that only runs models has none
-    except ImportError as error:
-        raise MissingDependencyError(f"{reason(error)}; install it with: pip install 'salema[export]'") from error
     layers: list[LayerWork] = []
     for path in models:
         model = onnx.load(path)

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from salema.runtime.errors import MissingDependencyError, reason
+from salema.kernels.errors import installed
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
-try:
+with installed("pip install onnx", "--emit: the package onnx"):  # a Jetson that builds engines has none
     import onnx
     from onnx import TensorProto, helper, numpy_helper
-except ImportError as error:  # a Jetson that builds engines has none
-    raise MissingDependencyError(f"--emit: {reason(error)}; install it with: pip install onnx") from error
 
 _PER_STREAM = "salema_mix"  # `[N]`, what the step itself takes
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salema.kernels.errors import BackendError, MissingDependencyError, explain, reason
+from salema.kernels.errors import BackendError, explain, installed
 from salema.kernels.gpus import list_gpus
 
-_INSTALL = "install it with: pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
+_INSTALL = "pip install 'salema[cuda]' (PyCUDA is compiled, and needs the CUDA toolkit for that)"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: else other work on the default stream makes a recording fail
 _open: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
 
@@ -48,18 +48,10 @@ def _close_all() -> None:
 
 
 def _import_libraries() -> tuple[Any, Any]:
-    """Returns `pycuda.driver` and cuda-bindings' `driver`.
-
-    Raises:
-        MissingDependencyError: one of them can't be imported.
-    """
-    try:
+    """Returns `pycuda.driver` and cuda-bindings' `driver`."""
+    with installed(_INSTALL, "PyCUDA or cuda-bindings"):
         import pycuda.driver as pycuda  # noqa: PLC0415 - needs the driver, which list_gpus() has loaded by now
         from cuda.bindings import driver  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"PyCUDA or cuda-bindings can't be imported ({reason(error)}); {_INSTALL}"
-        ) from error
     return pycuda, driver
 
 

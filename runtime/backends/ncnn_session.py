@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.kernels.errors import installed
 from salema.runtime.backends.ncnn_form import NcnnForm, ncnn_weights, read_form
 from salema.runtime.cpu import threads_for
-from salema.runtime.errors import BackendError, MissingDependencyError, reason
+from salema.runtime.errors import BackendError
 from salema.runtime.onnx_metadata import read_spec
 from salema.runtime.session import OpenModel, States
 from salema.runtime.wording import counted
@@ -33,11 +34,8 @@ _is_chosen = not _WAITING.keys().isdisjoint(os.environ)  # by the user
 if not _is_chosen:
     os.environ.update(_WAITING)
 try:
-    import ncnn
-except ImportError as error:
-    raise MissingDependencyError(
-        f"ncnn can't be imported ({reason(error)}); install it with: pip install 'salema[ncnn]'"
-    ) from error
+    with installed("pip install 'salema[ncnn]'", "ncnn"):
+        import ncnn
 finally:
     if not _is_chosen:  # so that PyTorch's OpenMP does not read them
         for variable in _WAITING:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.kernels.errors import installed
 from salema.runtime.backends.openvino_graph import transpose_upsampling
 from salema.runtime.cpu import fill_all_cores, threads_for
-from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, reason
+from salema.runtime.errors import BackendError, ModelError
 from salema.runtime.onnx_metadata import read_spec, tensors_differ
 from salema.runtime.session import OpenModel, States, step_error
 from salema.runtime.wording import counted
@@ -40,12 +41,8 @@ def _import_openvino() -> Any:
             del sys.modules[_TELEMETRY]
 
 
-try:
+with installed("pip install 'salema[openvino]'", "OpenVINO"):
     ov = _import_openvino()
-except ImportError as error:
-    raise MissingDependencyError(
-        f"OpenVINO can't be imported ({reason(error)}); install it with: pip install 'salema[openvino]'"
-    ) from error
 
 VERSION = str(ov.__version__).partition("-")[0]
 _PRECISION = {"openvino": ("f32", "float32"), "openvino-bf16": ("bf16", "bfloat16")}

@@ -17,23 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from salema.kernels.errors import installed
 from salema.kernels.gpus import list_gpus
 from salema.runtime.cpu import threads_for
-from salema.runtime.errors import BackendError, MissingDependencyError, ModelError, UsageError, reason
+from salema.runtime.errors import BackendError, ModelError, UsageError, reason
 from salema.runtime.files.whole_files import make_folder, sha256_of
 from salema.runtime.onnx_metadata import read_spec, tensors_differ
 from salema.runtime.session import OpenModel, States, step_error
 from salema.runtime.spec import ModelSpec
 from salema.runtime.wording import counted
 
-try:
+with installed("pip install 'salema[cpu]' (or 'salema[gpu]' for CUDA)", "ONNX Runtime"):
     import onnxruntime as ort
-except ImportError as error:
-    raise MissingDependencyError(
-        f"ONNX Runtime can't be imported ({reason(error)}); install it with: pip install 'salema[cpu]'"
-        " (or 'salema[gpu]' for CUDA)"
-    ) from error
-
 
 VERSION = str(ort.__version__)
 TENSORRT = "TensorrtExecutionProvider"
