@@ -144,7 +144,6 @@ def _check_ncnn(model: SaliencyStep, file: Path, say: Callable[[str], None], *, 
 
 
 def _write_for_others(model: Path, param: Path, weights: Path) -> None:
-    """Writes ncnn's own files, which other programs read."""
     form = read_form(model)
     param.write_text(form.param, "ascii")
     with weights.open("wb") as file:

@@ -124,7 +124,6 @@ def _time_in_turns(
     turns: Callable[[int], AbstractContextManager[Turn]],
     say: Callable[[str], None],
 ) -> dict[str, tuple[Timing, float | None]]:
-    """Returns what `compare_for` returns of the cases."""
     about = f"{counted(len(cases), 'case')}, {plan.duration_s:g} s each, in {ROUNDS} turns"
     say(f"timing {about}: {len(cases) * plan.duration_s:.3g} s or more")
     if meter.is_barred:
@@ -264,7 +263,6 @@ def _record(case: Case, timing: Timing, joules: float | None, quality: Quality |
 
 
 def _shared(baseline: str, machine: Machine, meter: EnergyMeter, environment: dict[str, Any]) -> dict[str, Any]:
-    """Returns what all records of a run share."""
     return {
         "baseline": baseline,
         "device": machine.device,

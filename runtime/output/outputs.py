@@ -181,7 +181,6 @@ def _is_part(output: Path, other: Path) -> bool:
 def _places(
     name: str, mp4: Path | None, maps: Path | None, npz: Path | None, csv: Path | None, *, several: bool
 ) -> tuple[Path | None, Path | None, Path | None, Path | None]:
-    """Returns a source's MP4, folder of maps, NPZ and CSV."""
     for option, path in (("-o", mp4), ("--maps", maps), ("--npz", npz)):
         if path == STDOUT:
             raise UsageError(f"{option} -: only --csv goes to standard output; name a file or a folder")

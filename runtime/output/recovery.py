@@ -99,11 +99,7 @@ def _left_in(folder: Path) -> Iterator[_Left]:
 
 
 def _keep(left: _Left, keep: Callable[[Path, Path], str]) -> str:
-    """Recovers one file; returns a sentence for the user.
-
-    Raises:
-        OutputError: it can't be copied.
-    """
+    """Recovers one file; returns a sentence for the user."""
     kept = _free_name(left)
     whole = left.path.with_suffix(".copy")
     try:

@@ -132,11 +132,7 @@ class SplitSink(StackedSink):
 
 
 def _finish(sink: Sink, *, complete: bool) -> list[str]:
-    """Finishes a part, which gets its name unless it is lost; returns sentences for the user.
-
-    Raises:
-        OutputError, VideoError: see `Sink`.
-    """
+    """Finishes a part, which gets its name unless it is lost; returns sentences for the user."""
     with ExitStack() as stack:
         stack.push(sink)
         try:

@@ -172,7 +172,6 @@ class _Told:
 
 
 def _failure(result: Outcome) -> str | None:
-    """Returns why a video failed, or None."""
     if isinstance(result, Summary):
         return result.error
     return str(result) if isinstance(result, Exception) else None

@@ -153,7 +153,6 @@ def _real(folder: Path) -> object:
 
 
 def _root(dataset: str, source: Path) -> Path:
-    """Returns the folder that holds the videos' folders."""
     root = testing_folder(dataset, source)
     root = root / "frames" if dataset == "DHF1K" and (root / "frames").is_dir() else root
     if not root.is_dir():
@@ -205,7 +204,6 @@ def is_wanted(name: str, start: int | None, end: int | None) -> bool:
 
 
 def _images(dataset: str, folder: Path) -> tuple[Path, ...]:
-    """Lists a video's images, which may be none."""
     home = folder / "images" if dataset in IN_IMAGES else folder
     if not home.is_dir():
         return ()

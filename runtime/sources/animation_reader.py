@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from salema.runtime.errors import MissingDependencyError, VideoError
 from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_file import check_pixels
-from salema.runtime.sources.frames import Frame
-from salema.runtime.video.sound import Track
+from salema.runtime.sources.frames import Frame, SilentReader
 
 _HEADER = struct.Struct("<4sI4s4sI4B3s3s")  # RIFF size WEBP VP8X size flags and three reserved, width - 1, height - 1
 _ANIMATED = 0x02
@@ -32,7 +31,7 @@ def is_animated_webp(path: Path) -> bool:
         return False
 
 
-class AnimationReader:
+class AnimationReader(SilentReader):
     """A `Reader` of an animated WebP. Transparent pixels become black.
 
     Raises:
@@ -40,10 +39,6 @@ class AnimationReader:
         MissingDependencyError: this OpenCV can't read it.
     """
 
-    is_live = False
-    sound: Track | None = None
-    has_lost_sound = False
-    aspect = Fraction(1)
     time_base = Fraction(1, 1000)
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +60,6 @@ class AnimationReader:
         self.rate = Fraction(1000 * len(self._frames), sum(self._durations_ms)).limit_denominator(1001)
 
     def __iter__(self) -> Iterator[Frame]:
-        """See `Reader`."""
         pts = 0
         for index, (image, duration) in enumerate(zip(self._frames, self._durations_ms, strict=True)):
             yield Frame(image, pts, duration, starts_anew=index == 0)

@@ -12,13 +12,12 @@ import numpy as np
 
 from salema.runtime.errors import VideoError
 from salema.runtime.files.image_file import silence_opencv
-from salema.runtime.sources.frames import GAP_S, Frame
-from salema.runtime.video.sound import Track
+from salema.runtime.sources.frames import GAP_S, Frame, SilentReader
 
 _USUAL_RATE = 30
 
 
-class CameraReader:
+class CameraReader(SilentReader):
     """A `Reader` of a camera. A frame's time is when it came.
 
     Args:
@@ -30,10 +29,7 @@ class CameraReader:
 
     frame_count: int | None = None
     is_live = True
-    sound: Track | None = None
-    has_lost_sound = False
     time_base = Fraction(1, 1000)
-    aspect = Fraction(1)
 
     def __init__(self, camera: int | str) -> None:
         self.name = f"camera {camera}" if isinstance(camera, int) else camera
@@ -50,11 +46,6 @@ class CameraReader:
         self.rate = Fraction(rate if 0 < rate < 1000 else _USUAL_RATE).limit_denominator(1001)  # noqa: PLR2004
 
     def __iter__(self) -> Iterator[Frame]:
-        """See `Reader`.
-
-        Raises:
-            VideoError: the camera is gone.
-        """
         usual = max(round(1000 / self.rate), 1)
         start, pts, waited_s, shape, image = time.monotonic(), -1, 0.0, (), self._first
         self._first = None

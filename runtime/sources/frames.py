@@ -33,6 +33,15 @@ class Frame:
     starts_anew: bool = False
 
 
+class SilentReader:
+    """What readers of still pictures have in common: no sound, and square pixels."""
+
+    is_live = False
+    sound: Track | None = None
+    has_lost_sound = False
+    aspect = Fraction(1)
+
+
 class Reader(Protocol):
     """The frames of one source, once, in order.
 

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from salema.runtime.errors import VideoError
 from salema.runtime.files.image_file import decode_file
-from salema.runtime.sources.frames import GAP_S, Frame
+from salema.runtime.sources.frames import GAP_S, Frame, SilentReader
 from salema.runtime.video.damage import Damage
-from salema.runtime.video.sound import Track
 
 
-class ImageReader:
+class ImageReader(SilentReader):
     """A `Reader` of images. If one can't be read, the one before is shown for longer.
 
     Args:
@@ -34,11 +33,6 @@ class ImageReader:
     Raises:
         VideoError: no image can be read.
     """
-
-    is_live = False
-    sound: Track | None = None
-    has_lost_sound = False
-    aspect = Fraction(1)
 
     def __init__(
         self,
@@ -63,11 +57,6 @@ class ImageReader:
         self._readable = itertools.chain([first], self._readable)
 
     def __iter__(self) -> Iterator[Frame]:
-        """See `Reader`.
-
-        Raises:
-            VideoError: an image can't be read, and `damage` is fatal.
-        """
         gap = GAP_S * self.rate
         end, shape = 0, ()
         held: Frame | None = None  # until its length is known

@@ -103,7 +103,6 @@ class Playback(Closing):
         return self._selection
 
     def __iter__(self) -> Iterator[Frame]:
-        """See `Reader`."""
         if self.sound is not None and not self.sound.has_listener:
             self.sound.close()  # else it would wait for a listener
         if not self.drops:

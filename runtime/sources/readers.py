@@ -108,7 +108,6 @@ class PipeReader(VideoReader):
         self.is_live = is_live
 
     def __iter__(self) -> Iterator[Frame]:
-        """See `VideoReader`."""
         count = 0
         for frame in super().__iter__():
             yield frame
