@@ -68,11 +68,7 @@ def export_model(weights: str, folder: Path, options: ExportOptions, say: Callab
     With `--for ncnn`, its two files for other programs are written beside it. Files appear only after they have passed
     their check.
 
-    Args:
-        weights: a checkpoint file, a URL, or `seeded`.
-        folder: for the files; made if missing.
-        options: how to export.
-        say: takes a line on each step.
+    `weights` is a checkpoint file, a URL, `seeded`, or the name of shipped ones. `say` takes a line on each step.
 
     Raises:
         SalemaError: see `load_checkpoint`, `choose_architecture`, `effective_coefficient`, `verify`; for INT8

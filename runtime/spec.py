@@ -186,11 +186,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> ModelSpec:
-        """Reads what `to_json` wrote.
-
-        Args:
-            text: the JSON.
-            where: the file that it came from, for error messages.
+        """Reads what `to_json` wrote; `where` names the file in messages.
 
         Raises:
             NewerModelError: a newer version wrote the record.

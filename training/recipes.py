@@ -118,10 +118,7 @@ _ALPHAS = {"paper": 0.25, "default": 0.0}  # where a learned alpha begins, befor
 def choose_recipe(name: str, given: Recipe, dataset: str) -> Recipe:
     """Returns a recipe with the choices that were given put in place of its own.
 
-    Args:
-        name: `paper` or `default`.
-        given: options; None where one was not given.
-        dataset: on which the paper's learning rate depends.
+    What was not `given` is None. The paper's learning rate depends on the dataset.
 
     Raises:
         UsageError: there is no such recipe, or an option has no such value.

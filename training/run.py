@@ -64,11 +64,8 @@ class Request:
 def train(request: Request, say: Say, bar: Progressing, stop: threading.Event) -> Path | None:
     """Trains a network, or goes on with a run.
 
-    Args:
-        request: what to do.
-        say: takes a line on each step.
-        bar: shows progress.
-        stop: ends the run after the step, or the frame of a validation, that is under way.
+    `say` takes a line on each step. `stop` ends the run after the step, or the frame of a validation, that is under
+    way.
 
     Returns:
         The run's folder; None in all processes but the first.

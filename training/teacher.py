@@ -70,12 +70,7 @@ def open_teacher(
 ) -> tuple[Teacher, str | None]:
     """Opens a teacher: a checkpoint, or a folder of maps.
 
-    Args:
-        source: see `load_checkpoint`; or the folder.
-        share: its share of the loss.
-        gaze: what is trained on; each frame of it must have a map in the folder.
-        device: of the training.
-        say: takes a sentence on the network.
+    `share` is its share of the loss. Each frame of `gaze` must have a map in the folder.
 
     Returns:
         The teacher, and the SHA-256 of its checkpoint; None of a folder.

@@ -58,11 +58,7 @@ class Task:
 class Trainer:
     """Trains a network, from where the folder's state left off.
 
-    Args:
-        accelerator: the devices and their precision.
-        network: what to train.
-        task: how.
-        stop: ends the training after the step that is under way.
+    `stop` ends the training after the step that is under way.
 
     Attributes:
         network: what is trained.

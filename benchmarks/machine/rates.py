@@ -55,11 +55,7 @@ def measure_rates(device: str, precisions: set[str], most_s: float = _LEAST_S) -
 def measure_products(precisions: set[str], size: int, device: str, most_s: float = _LEAST_S) -> dict[str, float]:
     """Returns the operations per second of PyTorch's square matrix products, by precision; without emulated ones.
 
-    Args:
-        precisions: `fp32` and others, as `measure_rates` takes them.
-        size: of the matrices.
-        device: as PyTorch names it.
-        most_s: see `measure_rates`.
+    Arguments are those of `measure_rates`; `size` is that of the matrices.
     """
     import torch  # noqa: PLC0415 - see above
 

@@ -45,14 +45,7 @@ class Runner(Protocol):
 
 
 def open_peer(name: str, network: Network, batch: int, device: str, folder: Path) -> tuple[Runner, str]:
-    """Opens a peer.
-
-    Args:
-        name: one of `PEERS`.
-        network: the network that it runs.
-        batch: streams per step.
-        device: `cpu` or `cuda:N`.
-        folder: for the naive export.
+    """Opens one of `PEERS` on a device, `cpu` or `cuda:N`; the naive export goes into a folder.
 
     Returns:
         The peer, and the precision that it runs in.

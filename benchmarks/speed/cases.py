@@ -131,12 +131,8 @@ def open_cases(
 ) -> list[Case]:
     """Opens peers, then models, for each batch; the stack closes them.
 
-    Args:
-        plan: what to open.
-        network: of the peers; None if there are none.
-        stack: closes the cases.
-        scratch: a folder for naive exports.
-        passed_over: takes why a case can't run here, by name; None if that is an error.
+    `scratch` is a folder for naive exports. `passed_over` takes why a case can't run here, by name; None if that is an
+    error.
 
     Raises:
         SalemaError: one of them, or none at all, can run here.

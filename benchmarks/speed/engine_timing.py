@@ -128,12 +128,8 @@ def time_engine(
 ) -> EngineTiming:
     """Times an engine twice `duration_s` long: by parts, then in a row, with at least ten runs each.
 
-    Args:
-        engine: its state is not changed.
-        device: of the engine, active.
-        streams: per query.
-        duration_s: seconds of each.
-        graphs: replay it as a CUDA graph, if it can be recorded.
+    The device must be active. The engine's state is not changed. With `graphs` it is replayed as a CUDA graph, if it
+    can be recorded.
     """
     bench = _Bench(engine, device, streams)
     try:

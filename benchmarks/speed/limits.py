@@ -42,11 +42,7 @@ class Machine:
 def measure_machine(device: str, precisions: set[str], most_s: float, say: Callable[[str], None]) -> Machine:
     """Measures rates, and on a CPU its peaks.
 
-    Args:
-        device: `cpu`, `cuda` or `cuda:N`.
-        precisions: of the cases.
-        most_s: seconds that each repeat of a product, and each instruction may take.
-        say: takes a line.
+    The device is `cpu`, `cuda` or `cuda:N`. Each repeat of a product, and each instruction, may take `most_s` seconds.
     """
     say("measuring what this machine can do at most")
     peaks = None
@@ -65,12 +61,7 @@ def limit_of(
 ) -> dict[str, Any] | None:
     """Returns a record of the case's limits; peers run the naive graph. None without the onnx package.
 
-    Args:
-        case: what was timed.
-        network: of the peers; None if there are none.
-        scratch: a folder for naive exports.
-        machine: where it ran.
-        median_ms: that it took.
+    `scratch` is a folder for naive exports; `median_ms` is what the case took.
     """
     try:
         work = _work_of(case, network, scratch, machine.device)

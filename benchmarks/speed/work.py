@@ -80,10 +80,7 @@ class Work:
 def count_work(models: Sequence[Path], batch: int, method: str | None = DIRECT) -> Work:
     """Counts the work of one step of a model, whole or in parts.
 
-    Args:
-        models: its ONNX files.
-        batch: streams per step.
-        method: of what runs it: `direct`, or None if that isn't known.
+    `method` is that of what runs it: `direct`, or None if that isn't known.
 
     Raises:
         MissingDependencyError: the onnx package is not installed.

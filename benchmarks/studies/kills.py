@@ -26,10 +26,7 @@ _START_S = 60
 def kill_once(command: Sequence[str], folder: Path, after_s: float) -> dict[str, float]:
     """Starts a run, kills it some time after its first map, recovers its files, and returns what is lost.
 
-    Args:
-        command: `salema-run` with its arguments, but for outputs.
-        folder: an empty one.
-        after_s: from the first map to the kill.
+    `command` is `salema-run` with its arguments, but for outputs; `folder` is an empty one.
 
     Returns:
         The number of maps on the disk as PNG; how many fewer frames, maps and lines the MP4, NPZ and CSV hold; and the

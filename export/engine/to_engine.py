@@ -38,11 +38,7 @@ class Built:
 def check_ready(folder: Path, engine: str, options: EngineOptions, batch: int | None) -> None:
     """Refuses, before a long export, an engine that could not be built after it.
 
-    Args:
-        folder: of the export.
-        engine: one of `ENGINES`.
-        options: how to build it.
-        batch: streams per step of the export; None for a free batch.
+    `batch` is that of the export, None for a free one.
 
     Raises:
         UsageError, MissingDependencyError, BackendError: as `build_engine`.
@@ -69,12 +65,7 @@ def build_chosen(
 ) -> tuple[Built, ...]:
     """Builds the engine that `--engine` names, or those of both parts; `auto` may build none, and says why.
 
-    Args:
-        folder: what `salema-export` wrote.
-        engine: one of `ENGINES`.
-        options: the builder's options.
-        say: takes a line on each step.
-        required: whether it is an error that `auto` builds none.
+    If one is `required`, it is an error that `auto` builds none. `say` takes a line on each step.
 
     Raises:
         SalemaError: see `build_engine`.
@@ -98,11 +89,7 @@ def build_chosen(
 def build_engine(model: Path, kind: Kind, options: EngineOptions, say: Callable[[str], None]) -> Built:
     """Builds the engine of an ONNX file beside it. The engine appears only after it has passed its check.
 
-    Args:
-        model: a file that `salema-export` wrote: a whole step, or a part.
-        kind: the library.
-        options: the builder's options.
-        say: takes a line on each step.
+    `model` is a whole step or a part. `say` takes a line on each step.
 
     Raises:
         UsageError: an option does not fit the library or the model.

@@ -53,9 +53,7 @@ class Report:
 def verify(model: SaliencyStep, session: Session) -> Report:
     """Compares an exported model's maps and states with PyTorch's, on a moving sequence with a reset in it.
 
-    Args:
-        model: the float32 network.
-        session: the exported file, loaded again from disk.
+    `model` is the float32 network, `session` the exported file, loaded again from disk.
 
     Raises:
         VerificationError: they differ by more than the precision's tolerance, or noise makes no difference.

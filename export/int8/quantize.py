@@ -142,12 +142,8 @@ def quantize(
 ) -> onnx.ModelProto:
     """Returns a step, or a part of one, with its convolutions in INT8: weights per channel, biases and states float32.
 
-    Args:
-        proto: the float32 graph; not changed.
-        ranges: see `calibrate`; of the same network, with any batch, whole or split.
-        scheme: the form.
-        weight_bits: 8 or 7.
-        kept: layers to leave in float.
+    `ranges` are those of `calibrate`, of the same network with any batch, whole or split. The layers `kept` stay in
+    float. `proto`, the float32 graph, is not changed.
     """
     model = onnx.ModelProto()
     model.CopyFrom(proto)

@@ -39,10 +39,7 @@ def model_config(spec: ModelSpec, name: str, platform: str) -> str:
 def nvinferserver_config(spec: ModelSpec, name: str, root: str) -> str:
     """Writes the configuration file of the element `nvinferserver`.
 
-    Args:
-        spec: the facts of the graph, see `graphs.looped`.
-        name: of the model.
-        root: the folder with the model's folder, as seen from the file.
+    `spec` is that of the graph that `graphs.looped` makes; `root` holds the model's folder, as seen from the file.
     """
     loops = [
         {"input": f"{loop}_in", "output": f"{loop}_out", "init_const": {"value": 0.0}, "keep_output": False}

@@ -38,12 +38,7 @@ class Emitted:
 def check_emit(target: str, engine: str, options: EngineOptions, batch: int | None, *, split: bool) -> None:
     """Refuses, before a long export, what could not be written after it.
 
-    Args:
-        target: one of `TARGETS`.
-        engine: what `--engine` says; with `auto` none is built.
-        options: how to build it.
-        batch: streams per step of the export; None for a free batch.
-        split: whether the model is an encoder and a decoder.
+    `engine` is what `--engine` says; with `auto` none is built. `batch` is that of the export, None for a free one.
 
     Raises:
         UsageError: the options do not go together.

@@ -13,9 +13,6 @@ class RoomyFile:
     """A file that keeps room on the disk for its index, which an MP4 or NPZ file gets last.
 
     FFmpeg holds packets back for up to ten seconds, so room for each packet is reserved before FFmpeg gets it.
-
-    Args:
-        path: the file to make.
     """
 
     def __init__(self, path: Path) -> None:

@@ -20,10 +20,7 @@ def alone_with(path: Path, most_s: float, waits: Callable[[], None]) -> Iterator
     After `most_s` seconds, and where a file that is read can't be locked (Windows, some network file systems), it goes
     on all the same. The file must be one that nobody locks for another purpose, as `scratch.py` does its folders.
 
-    Args:
-        path: the file.
-        most_s: the longest wait.
-        waits: called once if there is a wait.
+    `waits` is called once if there is a wait.
     """
     with ExitStack() as stack:
         with suppress(OSError):

@@ -70,11 +70,7 @@ def check_precision(text: str, precision: str, where: str, *, in_float: int = 0)
 
     Inputs alone refuse no engine: Myelin, and so TensorRT-RTX, fuses convolutions with operations in other types.
 
-    Args:
-        text: the inspector's JSON.
-        precision: `fp32`, `fp16` or `int8`.
-        where: the engine, for error messages.
-        in_float: how many convolutions of an INT8 model may run in FP32.
+    `where` names the engine in messages; `in_float` is how many convolutions of an INT8 model may run in FP32.
 
     Raises:
         BackendError: the weights or the kernels of convolutions are in another precision.

@@ -21,12 +21,7 @@ def open_tensorrt(
 ) -> DeviceSession:
     """Loads a model's engine, or the engine that the user named.
 
-    Args:
-        folder: the model's folder.
-        kind: the library.
-        device_index: number of the GPU.
-        graphs: whether to replay each step as a CUDA graph.
-        state_scheme: `ping-pong` or `copy`, see `DeviceSession`.
+    `state_scheme` is as in `DeviceSession`.
 
     Raises:
         ModelError: there is no engine, or it is for another version or GPU.

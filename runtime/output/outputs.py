@@ -132,17 +132,8 @@ def plan_outputs(
 ) -> list[Outputs]:
     """Names the outputs of each source; with several sources, each option names a folder.
 
-    Args:
-        sources: the sources.
-        output: the MP4 file, or the folder for `<name>_saliency.mp4`; None for the working directory.
-        video: whether to write an MP4.
-        maps: folder for the PNG files, or for folders of them.
-        npz: the NPZ file, or the folder for `<name>.npz`.
-        csv: the CSV file, the folder for `<name>.csv`, or `STDOUT`.
-        map_bits: see `Outputs`.
-        map_size: see `Outputs`.
-        show: see `Outputs`.
-        split_minutes: see `Outputs`.
+    Videos go into the working directory if there is no `output`; a folder's file is called `<name>_saliency.mp4`,
+    `<name>.npz` or `<name>.csv`. The last four options are as in `Outputs`.
 
     Raises:
         UsageError: see `Outputs`; or a source would be overwritten.

@@ -45,13 +45,8 @@ def process_video(
 
     A signal, a source that breaks off, a failed output or a closed window ends it early; what was written is kept.
 
-    Args:
-        stream: the model; its state is reset.
-        playback: the source, open.
-        outputs: what to write.
-        options: how maps are drawn, and when the state is reset.
-        progress: called with the number of frames done since the last call.
-        stop: once set, ends the run; None lets signals end it.
+    The stream's state is reset. `progress` is called with the number of frames done since the last call. `stop`, once
+    set, ends the run; None lets signals end it.
 
     Raises:
         UsageError: the model has a batch above 1, or an option doesn't fit it.

@@ -22,13 +22,7 @@ from salema.runtime.video.damage import Damage
 class ImageReader(SilentReader):
     """A `Reader` of images. If one can't be read, the one before is shown for longer.
 
-    Args:
-        paths: the images, in order; at least one.
-        name: the source's name in messages.
-        rate: frames per second.
-        damage: counts the images that can't be read.
-        stop: once set, ends the frames.
-        upright: whether to turn photographs as their EXIF data say.
+    `damage` counts the images that can't be read; `upright` turns photographs as their EXIF data say.
 
     Raises:
         VideoError: no image can be read.

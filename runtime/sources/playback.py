@@ -34,11 +34,7 @@ class NoFrameError(VideoError):
 class Playback(Closing):
     """An open `Reader` of the selected frames of one source, with times from zero.
 
-    Args:
-        source: the source.
-        selection: which frames.
-        stop: once set, ends the frames, even while it waits for one.
-        notify: called with sentences for the user.
+    `stop`, once set, ends the frames, even while it waits for one. `notify` takes sentences for the user.
 
     Attributes:
         source_rate: frames per second of the source, before `stride`.

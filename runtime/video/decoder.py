@@ -26,14 +26,7 @@ _MOST_FAULTS = 1000  # that are kept; `_tail` counts those near the end again
 class Decoder:
     """Decodes the pictures of one stream; packets that can't be decoded are counted and left out.
 
-    Args:
-        target: the file, URL or pipe.
-        container: the open container.
-        film: the stream of pictures.
-        start: the stream's time that counts as zero, in its unit.
-        damage: counts the faults.
-        stop: ends the frames once it is set.
-        deinterlace: whether to make interlaced pictures whole.
+    `start` is the stream's time that counts as zero, in its unit.
 
     Attributes:
         damaged_until_s: time of the last packet that was left out, in seconds from the start.

@@ -50,12 +50,8 @@ class VideoWriter(Stacked):
     is in fragments, so that the file of a killed process can be recovered.
     H.264's 4:2:0 colour needs even sizes: a picture of odd size gets one more row or column, a copy of the last one.
 
-    Args:
-        path: the file to write.
-        source: the reader that the pictures come from.
-        height: rows of the pictures.
-        width: columns of the pictures.
-        sound_start_s: the time in the source's sound at which the pictures begin.
+    `height` and `width` are those of the pictures; `sound_start_s` is the time in the source's sound at which they
+    begin.
 
     Raises:
         OutputError: it can't be written.

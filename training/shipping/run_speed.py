@@ -42,11 +42,7 @@ Way = Callable[[], float]
 def measure(weights: str, video: Path, frames: int, folder: Path) -> dict[str, Any]:
     """Measures one network; returns frames per second by job (`video`, `folder`) and way: of each run, and the median.
 
-    Args:
-        weights: as `salema-export` takes them.
-        video: the clip.
-        frames: how many of it.
-        folder: an empty one for files.
+    It takes so many `frames` of the video, and an empty `folder` for files.
     """
     model = folder / "model"
     run("salema-export", "--weights", weights, "-o", model)

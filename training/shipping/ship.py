@@ -21,11 +21,7 @@ from salema.training.state import BEST
 def ship(run: Path, name: str, folder: Path = SHIPPED, *, eight_bits: bool = False) -> Path:
     """Writes a run's best checkpoint as `NAME.safetensors`, a learned alpha in FP32 as it is.
 
-    Args:
-        run: folder of the run.
-        name: of the weights.
-        folder: where to write.
-        eight_bits: stores weights in 8 bits (`export/weights/eight_bits.py`), not in FP16.
+    With `eight_bits` weights are stored as `export/weights/eight_bits.py` says, else in FP16.
 
     Raises:
         UsageError: the name is no bare word.
