@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class TurnBar:
-    """Shows the turns of `compare_for`.
-
-    Args:
-        turns: their number, with those of the warm-up.
-    """
+    """Shows the turns of `compare_for`, those of the warm-up included."""
 
     def __init__(self, turns: int) -> None:
         self._has_bar = sys.stderr.isatty()

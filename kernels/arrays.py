@@ -104,14 +104,8 @@ def check_array(
 ) -> None:
     """Checks an argument of a kernel.
 
-    Args:
-        name: the argument's name, for the message.
-        array: the argument.
-        dtypes: types that it may have.
-        shape: size that each axis must have; None for any size.
-        device: device that it must be on.
-        pitched: whether rows may have gaps between them.
-        alignment_bytes: what its address must be a multiple of.
+    `name` is for the message. An axis of which any size will do is None in `shape`. Rows of a `pitched` array may have
+    gaps between them; its address must be a multiple of `alignment_bytes`.
 
     Raises:
         ArgumentError: a check fails.

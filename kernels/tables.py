@@ -69,10 +69,6 @@ class ResizeTables(Generic[T]):
 def resize_tables(source_size_hw: tuple[int, int], network_size_hw: tuple[int, int]) -> ResizeTables[NDArray[Any]]:
     """Returns the tables for a pair of sizes. They depend on nothing else, so keep them.
 
-    Args:
-        source_size_hw: rows and columns of the source.
-        network_size_hw: rows and columns of the output.
-
     Raises:
         ArgumentError: a size is less than 1.
     """
@@ -154,9 +150,7 @@ class LinearTables(Generic[T]):
 def linear_tables(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> LinearTables[NDArray[np.int32]]:
     """Returns the tables of OpenCV's linear resize for a pair of sizes.
 
-    Args:
-        source_hw: rows and columns of the map, each at least 1.
-        target_hw: rows and columns of the picture.
+    A map has at least one row and one column.
     """
     (rows_first, rows_part), (columns_first, columns_part) = (
         _positions(source, target) for source, target in zip(source_hw, target_hw, strict=True)

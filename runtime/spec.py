@@ -242,12 +242,9 @@ def check_parts(encoder: ModelSpec, decoder: ModelSpec) -> None:
 
 
 def read_facts(kind: type[Facts], file: Path, again: str) -> Facts:
-    """Reads a JSON file of facts beside a model.
+    """Reads a JSON file of facts beside a model; `again` says in messages how to make it again.
 
-    Args:
-        kind: the dataclass of the facts. Its field `spec` is a `ModelSpec`, its last field the version of the record.
-        file: the file.
-        again: how to make the file again, for messages.
+    Of the dataclass `kind` the field `spec` is a `ModelSpec`, and the last field the version of the record.
 
     Raises:
         NewerModelError: a newer version wrote the model, so making the file again does not help.

@@ -95,12 +95,9 @@ def choose_start(
 
 
 def choose_alpha(text: str, start: Start, recipe: str) -> tuple[float | None, float]:
-    """Settles the weight of the new frame.
+    """Settles the weight of the new frame: `learned`, or a number in (0, 1] that stays.
 
-    Args:
-        text: `learned`, or a number in (0, 1] that stays.
-        start: where the network begins.
-        recipe: `paper` or `default`, which says where a learned one begins if `start` does not.
+    The recipe says where a learned one begins if `start` does not.
 
     Returns:
         The learned one before its sigmoid, or None; and the fixed one, which holds where there is none.

@@ -42,10 +42,8 @@ class Peaks:
 def measure_peaks(precisions: set[str], cores: int | None = None, most_s: float = _LONGEST_S) -> Peaks:
     """Measures each instruction of some precisions, with one thread on each core.
 
-    Args:
-        precisions: of `fp32`, `bf16`, `int16` and `int8`.
-        cores: their number; None for all that this process may use.
-        most_s: seconds that each instruction may take, where that is less than 150 bursts do.
+    `cores` is None for all that this process may use. Each instruction may take `most_s` seconds, where that is less
+    than 150 bursts do.
 
     Raises:
         MissingDependencyError: llvmlite is not installed.

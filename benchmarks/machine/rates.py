@@ -36,10 +36,8 @@ class Rates:
 def measure_rates(device: str, precisions: set[str], most_s: float = _LEAST_S) -> Rates:
     """Measures with PyTorch; where it is not installed, with NumPy's float32 on the CPU.
 
-    Args:
-        device: `cpu`, `cuda` or `cuda:N`.
-        precisions: of the matrix products to time: `fp32`, `fp16`, `bf16`, `int8`.
-        most_s: seconds that each of the repeats may take, where that is less than what steady clocks need.
+    The device is `cpu`, `cuda` or `cuda:N`; precisions are `fp32`, `fp16`, `bf16` and `int8`. Each repeat may take
+    `most_s` seconds, where that is less than what steady clocks need.
     """
     try:
         import torch  # noqa: PLC0415 - a machine that only runs models has none

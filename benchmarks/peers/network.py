@@ -42,9 +42,7 @@ class Network:
 def exporting(weights: str, target: str) -> Iterator[Callable[[tuple[int, int]], Path]]:
     """Yields a function that exports for frames of a size `(H, W)`, with a free batch, to a temporary folder.
 
-    Args:
-        weights: as `salema-export` takes them.
-        target: what will run it, as `salema-export --for` takes it.
+    Both arguments are as `salema-export` takes them, `target` as its `--for`.
     """
     from salema.export.exporter import export_model  # noqa: PLC0415 - takes seconds to import
     from salema.export.options import ExportOptions  # noqa: PLC0415 - imports Typer
@@ -67,9 +65,7 @@ def needs_weights(spec: ModelSpec) -> bool:
 def load_network(spec: ModelSpec, weights: str | None) -> Network:
     """Loads the checkpoint that a model was exported from.
 
-    Args:
-        spec: of the exported model.
-        weights: the checkpoint as `salema-export` takes it; not needed for seeded weights, nor for those that ship.
+    `weights` is as `salema-export` takes it; not needed for seeded weights, nor for those that ship.
 
     Raises:
         UsageError: `weights` is missing, or another checkpoint.

@@ -73,10 +73,8 @@ def measure_cost(
 ) -> Iterator[Point]:
     """Measures all three axes on the CPU, and yields each point as it is known.
 
-    Args:
-        export: returns the folder of a model for frames of a size `(H, W)`, with a free batch.
-        backend: as `salema-run` takes it.
-        say: takes a line for each point.
+    `export` returns the folder of a model for frames of a size `(H, W)`, with a free batch. `say` takes a line for each
+    point.
 
     Raises:
         SalemaError: the model can't be exported or run; where memory does not suffice, after the other points.

@@ -47,13 +47,8 @@ def compare(
 ) -> dict[str, Timing]:
     """Times all cases one after the other, round by round.
 
-    Args:
-        cases: what to time, by name; each call must return only when its work is done.
-        baseline: the case that ratios are against.
-        rounds: how often each case has its turn.
-        inner: calls per turn, each timed as a run.
-        warm_up: calls before the first round.
-        clock: returns seconds; None means wall time. `time.process_time` suits work on one core of a busy machine.
+    A call of a case must return only when its work is done. Each has `rounds` turns of `inner` calls, after `warm_up`
+    calls. `clock` returns seconds, None means wall time; `time.process_time` suits work on one core of a busy machine.
     """
     for call in cases.values():
         for _ in range(warm_up):

@@ -28,12 +28,7 @@ _KEYS = {"out": "0", "kernel": "1", "pad": "4", "weights": "6", "int8": "8", "ma
 
 
 def count_ncnn_work(param: str, batch: int) -> Work:
-    """Counts the work of one step from the layers.
-
-    Args:
-        param: the layers, as ncnn's `.param` file has them.
-        batch: streams per step, which ncnn runs one after the other.
-    """
+    """Counts the work of a step of so many streams, one after the other, from the layers in ncnn's `.param` file."""
     layers = []
     for line in param.splitlines():
         if line.startswith("Convolution "):

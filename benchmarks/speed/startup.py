@@ -37,13 +37,9 @@ print(json.dumps(times))
 
 
 def start_ms(folder: Path, backend: str, device: str, source: str) -> dict[str, float]:
-    """Starts a model on a source's first frame a few times.
+    """Starts a model on the first frame of a video or folder of frames a few times.
 
-    Args:
-        folder: of the exported model. If `backend` is `auto`, its trial is there already.
-        backend: as `salema-run` takes it.
-        device: as `salema-run` takes it.
-        source: a video or folder of frames.
+    If `backend` is `auto`, its trial is there already.
 
     Returns:
         Median ms of each of `PARTS`, and of all as `total`.

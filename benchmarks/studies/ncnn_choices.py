@@ -31,9 +31,7 @@ _SIZES, _FIRST = r" -23330=\S+", " 31=96"
 def choices(fp32: Path, int8: Path) -> dict[str, Callable[[], NDArray[np.float32]]]:
     """Returns functions that run a step, `() -> map`, by the choice that is undone.
 
-    Args:
-        fp32: folder of a model exported `--for ncnn`.
-        int8: folder of one exported with `--int8` too.
+    `fp32` is the folder of a model exported `--for ncnn`, `int8` of one with `--int8` too.
     """
     text, rounded = (read_form(folder / MODEL_FILE).param for folder in (fp32, int8))
     # load_net leaves F(4,3) out for fp32 on x86-64, whatever is in the form.

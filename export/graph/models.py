@@ -182,10 +182,7 @@ class SaliencyStep(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The first part of a split model, up to and including the averaged layer.
-
-    Args:
-        step: the whole network, a SalEMA with one location.
+    """The first part of a split model, a SalEMA with one location, up to and including the averaged layer.
 
     Raises:
         UsageError: it is another variant, or its state is the map.

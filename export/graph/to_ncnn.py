@@ -123,10 +123,7 @@ class _Graph:
 def ncnn_form(model: SaliencyStep, spec: ModelSpec, rounding: Rounding | None = None) -> NcnnForm:
     """Returns the network's form for ncnn.
 
-    Args:
-        model: the network in float32 without rewrites, which would keep ncnn from Winograd's method.
-        spec: sizes and states.
-        rounding: to INT8; None for none.
+    `model` is in float32 and without rewrites, which would keep ncnn from Winograd's method.
     """
     graph = _Graph(rounding)
     frame = graph.input("frame", (len(MEAN_BGR), spec.height, spec.width))

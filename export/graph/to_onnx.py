@@ -23,10 +23,8 @@ _TRACED_BATCH = 2  # PyTorch takes a dimension that is traced as 1 for a constan
 def to_onnx(model: nn.Module, spec: ModelSpec, form: NcnnForm | None = None) -> onnx.ModelProto:
     """Exports one time step, or a part of it.
 
-    Args:
-        model: the `SaliencyStep`, or its `Encoder` or `Decoder`, with weights in the precision of `spec`.
-        spec: sizes, states and facts; written into the metadata.
-        form: the same model's form for ncnn; written there too.
+    `model` is the `SaliencyStep`, or its `Encoder` or `Decoder`, with weights in the precision of `spec`. `spec`, and
+    the same model's `form` for ncnn, are written into the metadata.
 
     Returns:
         A model with inputs `spec.input_names` and outputs `spec.output_names`, which passed ONNX's full check.

@@ -55,13 +55,7 @@ class _Clip:
 
 
 def gather(given: str, frames: int, height: int, width: int) -> Footage:
-    """Reads the frames to calibrate INT8 on and to check it on, spread over the sources.
-
-    Args:
-        given: a video, a folder of frames or of videos, a pattern or a list of them.
-        frames: the number to calibrate on.
-        height: rows of the network's input.
-        width: columns of the network's input.
+    """Reads so many frames to calibrate INT8 on, and others to check it on, spread over the sources that are given.
 
     Raises:
         UsageError: it is no file or folder, or the number is below 1.

@@ -89,10 +89,8 @@ def measure(exact: Session, session: Session, held_out: NDArray[np.uint8], steps
 def check(accuracy: Accuracy, blame: Sequence[tuple[str, float]], instead: str = "--fp16") -> None:
     """Refuses a model that is too far from the float one, or a check that can't fail.
 
-    Args:
-        accuracy: from `measure`.
-        blame: layers with the least correlation when only they are INT8, worst first.
-        instead: the option of another precision to advise.
+    `blame` lists layers with the least correlation when only they are INT8, worst first; `instead` is the option of
+    another precision to advise.
 
     Raises:
         VerificationError: the least correlation is below `LEAST_CC`, or noise does not change it.

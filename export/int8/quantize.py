@@ -88,10 +88,8 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
 
     Ranges hold 99.999 % of the values. Only one frame's activations are in memory at a time.
 
-    Args:
-        model: the step for one stream, float32.
-        session: the same model, loaded.
-        runs: each `[T, H, W, 3]`, uint8 BGR; each begins with an empty state.
+    `model` is the step for one stream, float32, and `session` the same, loaded. Each run is uint8 BGR `[T, H, W, 3]`,
+    and begins with an empty state.
     """
     with tempfile.TemporaryDirectory(prefix="salema-") as folder, quiet():
         calibrator = create_calibrator(

@@ -64,12 +64,8 @@ def check_emit(target: str, engine: str, options: EngineOptions, batch: int | No
 def emit(folder: Path, target: str, engine: str, options: EngineOptions, say: Callable[[str], None]) -> Emitted:
     """Writes a Triton model repository, or DeepStream's configuration with one, into a folder beside the model.
 
-    Args:
-        folder: what `salema-export` wrote.
-        target: one of `TARGETS`.
-        engine: `tensorrt` to serve an engine, which is built here; else ONNX Runtime runs the graph.
-        options: how to build the engine; its batch profile also says how many streams Triton may put into a batch.
-        say: takes a line on each step.
+    With `engine` `tensorrt` an engine is built here and served; else ONNX Runtime runs the graph. The batch profile
+    also says how many streams Triton may put into a batch. `say` takes a line on each step.
 
     Raises:
         SalemaError: see `check_emit`, `look_up`, `parse_spec`, `build_plan`, `written_aside`.

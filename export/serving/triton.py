@@ -18,13 +18,10 @@ _TYPES = {"uint8": Name("TYPE_UINT8"), "float32": Name("TYPE_FP32")}
 
 
 def triton_config(spec: ModelSpec, name: str, platform: str, profile: tuple[int, int, int]) -> str:
-    """Writes `config.pbtxt`.
+    """Writes `config.pbtxt` for a graph that `graphs.sequenced` made.
 
-    Args:
-        spec: the facts of the graph that is served, see `graphs.sequenced`.
-        name: of the model, as clients call it.
-        platform: `onnxruntime_onnx` or `tensorrt_plan`.
-        profile: least, best and greatest number of streams in a batch.
+    `platform` is `onnxruntime_onnx` or `tensorrt_plan`; `profile` is the least, best and greatest number of streams in
+    a batch.
     """
     batching = {"sequence_batching": _sequences(spec, profile)} if spec.states else _stateless(spec, profile)
     record = {

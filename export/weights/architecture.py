@@ -153,12 +153,8 @@ def choose_architecture(
 ) -> tuple[Architecture, str]:
     """Chooses the variant of a checkpoint; options win over the hint, the hint over the default.
 
-    Args:
-        kind: the family that the keys show; `salema` means any generator without an LSTM.
-        hint: what the file suggests.
-        arch: `auto`, or the kind that the user gave.
-        ema_locs: as the user gave them, or empty.
-        residual: as the user gave it, or None.
+    `kind` is the family that the keys show; `salema` means any generator without an LSTM. `arch` is `auto` or a kind,
+    and like `ema_locs` (empty) and `residual` (None) as the user gave it.
 
     Returns:
         The architecture, and in words where it comes from.

@@ -20,11 +20,8 @@ def preprocess(launcher: Launcher, source: Array, out: Array, tables: ResizeTabl
 
     Shapes and types are those of `twins.preprocess.preprocess`. `out` may be one frame of a batch.
 
-    Args:
-        launcher: runs the kernel.
-        source: the frame; rows may have gaps between them.
-        out: the frame that is written.
-        tables: `tables.resize_tables` of these sizes, with each array on the device.
+    Rows of `source` may have gaps between them. `tables` are `tables.resize_tables` of these sizes, with each array on
+    the device.
 
     Raises:
         ArgumentError: an argument has a wrong type, shape or device, spans 2 GiB or more, or overlaps another.

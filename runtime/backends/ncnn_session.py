@@ -121,13 +121,10 @@ class NcnnSession(OpenModel):
 
 
 def load_net(param: str, weights: Iterable[bytes], precision: str = "fp32", threads: int | None = None) -> Any:
-    """Loads a network.
+    """Loads a network: its layers as ncnn's `.param` file has them, and the parts of its `.bin` file.
 
-    Args:
-        param: the layers, as ncnn's `.param` file has them.
-        weights: the parts of its `.bin` file.
-        precision: `fp32`, or `int8` if layers are INT8.
-        threads: None for one for each core that this process may use.
+    `precision` is `int8` if layers are INT8, else `fp32`. `threads` is None for one for each core that this process may
+    use.
 
     Raises:
         BackendError: this version of ncnn can't load it.

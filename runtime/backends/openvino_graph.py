@@ -36,9 +36,7 @@ def transpose_upsampling(network: Any, opset: Any) -> int:
     A step then takes 0.75 of the time at an eighth of the channels, and 0.82 at full size (OpenVINO 2026.4, 2 cores of
     a Zen 5). Convolutions in INT8 stay, as their weights are no constants.
 
-    Args:
-        network: an `openvino.Model`.
-        opset: the module `openvino.opset13`.
+    `network` is an `openvino.Model`, `opset` the module `openvino.opset13`.
 
     Returns:
         How many were replaced.

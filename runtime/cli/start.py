@@ -23,10 +23,7 @@ _ClickUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 def run_app(app: typer.Typer, program: str, implied: Mapping[str, str] | None = None) -> None:
     """Runs a command on this process's arguments; always ends with SystemExit, with code 2 for a wrong option.
 
-    Args:
-        app: the command.
-        program: its name.
-        implied: the values of options that may go without one, by option: Typer 0.28 knows no such options.
+    `implied` holds, by option, the values of options that may go without one: Typer 0.28 knows no such options.
     """
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode

@@ -76,9 +76,7 @@ def written_aside(path: Path, *, durable: bool = False) -> Iterator[Path]:
     two containers on one volume neither. It keeps the suffix. The file is locked while it is written, so that
     `recovery.py` knows which files a killed process has left. Windows has no such locks, so nothing is recovered there.
 
-    Args:
-        path: the file to write.
-        durable: whether to sync the file to the disk before it gets its name.
+    A `durable` file is synced to the disk before it gets its name.
 
     Raises:
         KeptError: the file is there, but the disk failed to sync it.

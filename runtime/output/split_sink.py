@@ -30,12 +30,8 @@ class SplitSink(StackedSink):
     numbers go on after the greatest one that exists, so that a restarted run replaces nothing. A part is finished in
     another thread, as a camera does not wait.
 
-    Args:
-        path: the output; its parts are named after it.
-        minutes: length of a part.
-        open_part: makes the sink of a part from its path, its first time stamp, and the number of frames before it.
-        time_base: seconds per unit of the frames' time stamps.
-        is_live: whether the source is live.
+    A part is `minutes` long. `open_part` makes its sink from its path, its first time stamp, and the number of frames
+    before it.
     """
 
     def __init__(

@@ -111,15 +111,10 @@ def run_dataset(
 ) -> DatasetSummary:
     """Writes the map of every frame as the published code does, stretched to 0..255 per frame, and sums up.
 
-    Args:
-        videos: the videos.
-        run_all: runs them.
-        work: how each is run; None for as published, anew.
-        strict: whether the first video that fails ends the run.
-        stop: once set, ends the run after the frames that are being processed.
-        progress: called with the numbers of videos and frames done since the last call; frames that are to be done
-            again, as their worker died, are taken back.
-        notify: called with a sentence if a video with all its maps is run again.
+    Maps are as published, and made anew, unless `work` says otherwise. With `strict` the first video that fails ends
+    the run; `stop`, once set, ends it after the frames that are being processed. `progress` is called with the numbers
+    of videos and frames done since the last call; frames that are to be done again, as their worker died, are taken
+    back. `notify` is called with a sentence if a video with all its maps is run again.
 
     Raises:
         SalemaError: see `RunAll`, if that is so before any video is done.

@@ -93,15 +93,9 @@ def list_videos(
 ) -> list[FrameFolder]:
     """Lists the videos of a dataset, and where their maps go. docs/datasets.md shows the layouts.
 
-    Args:
-        dataset: one of `DATASETS`; `other` is any folder of folders of images.
-        source: the dataset's folder.
-        target: folder for the predictions.
-        weights: name of the checkpoint, which is part of the published names.
-        naming: `published` counts frames from 1; `groundtruth` keeps the frames' names, as a submission needs.
-        start: least number of a video of DHF1K.
-        end: greatest number of a video of DHF1K, included.
-        films: whether to read DHF1K's video files if there are no frames.
+    `naming` is `published`, which counts frames from 1, or `groundtruth`, which keeps the frames' names, as a
+    submission needs. `weights` is the checkpoint's name, which is part of the published names. `start` and `end` are
+    numbers of DHF1K's videos, both included. With `films` its video files are read if there are no frames.
 
     Raises:
         UsageError: see `check_dataset`.

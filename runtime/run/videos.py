@@ -81,16 +81,8 @@ def run_sources(
 ) -> Iterator[tuple[Source, Outputs, Summary | SalemaError | OSError | None]]:
     """Runs sources; yields each as it ends, with its summary or error, or None if it was stopped before it began.
 
-    Args:
-        planned: the sources, each with its outputs.
-        open_stream: opens the model, once for each job.
-        selection: which frames of each source.
-        options: how maps are drawn, and when the state is reset.
-        jobs: how many sources run at a time.
-        stop: once set, ends the run.
-        begun: called with each playback once it is open.
-        progress: called with the number of frames done since the last call.
-        notify: called with sentences for the user.
+    Each job opens the model once. `stop`, once set, ends the run. `begun` is called with each playback once it is open,
+    `progress` with the number of frames done since the last call, `notify` with sentences for the user.
 
     Raises:
         SalemaError: the model can't be opened.
@@ -145,11 +137,7 @@ def run_jobs(
 ) -> Iterator[tuple[_Item, _Result | SalemaError | OSError]]:
     """Yields each item as it is done, with the result of `work` or its error.
 
-    Args:
-        items: what to work on.
-        open_stream: opens the model, once for each job.
-        work: takes an item and a stream. With one job it runs in the caller's thread.
-        jobs: how many items at a time.
+    Each job opens the model once. With one job `work` runs in the caller's thread.
 
     Raises:
         SalemaError: the model can't be opened, as often as there are jobs.

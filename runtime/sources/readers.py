@@ -36,12 +36,8 @@ def open_reader(
 ) -> Reader:
     """Opens a source.
 
-    Args:
-        source: the source.
-        selection: the rate of images, the start in a file, and how to read it.
-        stop: once set, ends the opening and the frames.
-        damage: counts what can't be decoded; None for a new count.
-        sound_damage: the same for the sound.
+    `stop`, once set, ends the opening and the frames. `damage` and `sound_damage` count what can't be decoded; None for
+    a new count.
 
     Raises:
         VideoError: it can't be read.

@@ -21,14 +21,9 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 class Reconnecting:
     """The frames of a live source across outages. Time stamps include the outages.
 
-    Args:
-        reader: the source, open.
-        reopen: opens it again.
-        attempts: how often to try in each outage, after 0.5, 1, 2, ... and at most 30 seconds.
-        stop: once set, ends the waiting.
-        losses: counts the outages.
-        notify: called with sentences for the user.
-        has_end: whether a stream that ends without an error is over rather than lost.
+    `reopen` opens the source again, up to `attempts` times in each outage, after 0.5, 1, 2, ... and at most 30 seconds;
+    `stop`, once set, ends the waiting. `has_end` says that a stream that ends without an error is over rather than
+    lost.
     """
 
     def __init__(

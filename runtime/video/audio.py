@@ -34,11 +34,7 @@ class AudioTrack:
     Sound that can't be read or written does not stop the pictures: the sound ends, or a part of it is left out, and
     `problem` says why.
 
-    Args:
-        sound: the packets, or None if there is no sound.
-        output: the file; nothing may have been written to it.
-        mux: writes packets to it.
-        start_s: the time in the sound at which the pictures of this file begin.
+    Nothing may have been written to `output` yet. `start_s` is the time in the sound at which its pictures begin.
 
     Attributes:
         problem: what went wrong, in words, or None.

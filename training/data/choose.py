@@ -23,10 +23,8 @@ Say = Callable[[str], None]
 def choose_data(options: DataOptions, say: Say, *, unlabelled: bool = False) -> tuple[GazeSet, GazeSet | None]:
     """Opens what is trained on, and what is validated on (None for nothing).
 
-    Args:
-        options: where they lie.
-        say: takes a sentence on what is left out.
-        unlabelled: whether videos without ground truth are trained on too, as a teacher wants them.
+    `say` takes a sentence on what is left out. With `unlabelled` videos without ground truth are trained on too, as a
+    teacher wants them.
 
     Raises:
         UsageError: an option is wrong, or one is missing, or the videos are those of a test set.

@@ -17,9 +17,7 @@ class Kept(Generic[Array]):
     What does not fit is read each time. Nothing is thrown out for it: an epoch takes each file once, so the oldest is
     no less wanted than the newest.
 
-    Args:
-        read: reads a file.
-        most_bytes: that may be kept, by each process.
+    Each process may keep `most_bytes`.
     """
 
     def __init__(self, read: Callable[[Path], Array], most_bytes: int) -> None:

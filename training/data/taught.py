@@ -29,9 +29,7 @@ class TaughtMaps:
 
     That of a photograph is `<its name>/0001.png`, as `salema-run *.jpg --maps DIR` writes it.
 
-    Args:
-        folder: of the maps.
-        gaze: what is trained on; each of its frames must have a map.
+    Each frame of `gaze` must have a map in the folder.
 
     Raises:
         MapError: there is no such folder, or a frame has no map.

@@ -27,14 +27,9 @@ _LEAST = 0.7  # of a picture's sides: people look at the middle of films, which 
 class Videos:
     """Videos of a dataset with ground truth; a `GazeSet`. Frames without any count nothing.
 
-    Args:
-        dataset: one of `DATASETS`.
-        source: the dataset's folder, frames and ground truth in it.
-        truth: the folder of the ground truth; None for the same.
-        start: least number of a video of DHF1K.
-        end: greatest number of a video of DHF1K, itself included.
-        say: takes a sentence on what is left out.
-        unlabelled: whether videos without ground truth are kept too, as a teacher wants them.
+    `truth` is the folder of the ground truth; None for `source`. `start` and `end` are numbers of DHF1K's videos, both
+    included. `say` takes a sentence on what is left out. With `unlabelled` videos without ground truth are kept too, as
+    a teacher wants them.
 
     Raises:
         UsageError: there is no such dataset, or numbers were given for one that has none.
