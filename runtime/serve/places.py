@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.batching.stream_batch import StreamBatch
-from salema.runtime.errors import UsageError
+from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.stream import SaliencyStream
 
 
@@ -18,6 +18,10 @@ class Place(Protocol):
 
     def step(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `SaliencyStream.step`; blocks."""
+        ...
+
+    def abort(self) -> None:
+        """Ends the wait of a frame whose step has not begun: `step` raises BackendError in its thread."""
         ...
 
     def reset(self) -> None:
@@ -76,7 +80,9 @@ def _places_of(stream: SaliencyStream, count: int, max_wait_ms: float) -> Places
 class Turns:
     """Any number of places in a model of one stream, which take turns: of those that wait, the one least lately served.
 
-    So one that floods the server holds up the others for one step at most.
+    So one that floods the server holds up the others for one step at most. A new place is as if it was served one round
+    ago: its first frame goes before those of all who flood, and after one more round they are before those who come
+    anew all the time.
 
     Args:
         stream: the model, open; closed with the places.
@@ -84,41 +90,71 @@ class Turns:
 
     def __init__(self, stream: SaliencyStream) -> None:
         self._stream = stream
-        self._changed = threading.Condition()
-        self._waiting: set[_Turn] = set()
-        self._is_busy = False
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._waiting: dict[_Turn, None] = {}  # in the order of their frames
+        self._running: _Turn | None = None
         self._last: _Turn | None = None
-        self._served = 0
+        self._steps = self._newest = 0
+        self._is_open = True
 
     def take_place(self, timeout_s: float | None = None) -> Place:  # noqa: ARG002
         """See `Places.take_place`; there is always one."""
-        with self._changed:
-            self._served += 1  # of two that are as late, each would wait for the other
-            return _Turn(self, self._served)
+        with self._lock:
+            self._newest = max(self._newest, self._steps - len(self._waiting))  # never before one that came before it
+            return _Turn(self, self._newest, threading.Condition(self._lock))
 
     def close(self) -> None:
-        """See `Places.close`; waits for the step that is running."""
-        with self._changed:
-            while self._is_busy:
-                self._changed.wait()
+        """See `Places.close`; ends all waits, and waits for the step that is running."""
+        with self._lock:
+            self._is_open = False
+            for place in list(self._waiting):
+                self._give_up(place)
+            while self._running is not None:
+                self._idle.wait()
             self._stream.close()
 
+    def give_up(self, place: _Turn) -> None:
+        """Ends a place's wait for its turn."""
+        with self._lock:
+            self._give_up(place)
+
     def step(self, place: _Turn, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Takes a place's next frame, when it is its turn."""
-        with self._changed:
-            self._waiting.add(place)
-            while self._is_busy or place is not min(self._waiting, key=lambda waiting: waiting.served):
-                self._changed.wait()
-            self._waiting.discard(place)
-            self._is_busy = True
+        """Takes a place's next frame, when it is its turn.
+
+        Raises:
+            UsageError: the model is closed.
+            BackendError: the wait was given up.
+        """
+        with self._lock:
+            if not self._is_open:
+                raise UsageError("the model is closed; load it again")
+            self._waiting[place] = None
+            self._choose()
+            while place in self._waiting:
+                place.changed.wait()
+            if self._running is not place:
+                raise BackendError("the step was aborted")
         try:
             return self._step(place, frame)
         finally:
-            with self._changed:
-                self._served += 1
-                place.served = self._served
-                self._is_busy = False
-                self._changed.notify_all()
+            with self._lock:
+                self._steps += 1
+                place.served = self._steps
+                self._running = None
+                self._choose()
+                self._idle.notify_all()
+
+    def _give_up(self, place: _Turn) -> None:
+        self._waiting.pop(place, None)
+        place.changed.notify()
+
+    def _choose(self) -> None:
+        """Gives the turn to the next place and wakes it alone, unless a step is running."""
+        if self._running is not None or not self._waiting:
+            return
+        self._running = min(self._waiting, key=lambda place: place.served)
+        self._give_up(self._running)
 
     def _step(self, place: _Turn, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         own = place.stream or SaliencyStream(self._stream.session)
@@ -133,15 +169,18 @@ class Turns:
 
 
 class _Turn:
-    """A place of `Turns`. Without a stream of its own its memory is empty. A new one is as if it was just served."""
+    """A place of `Turns`; `served` is the number of its last step. Without a stream its memory is empty."""
 
-    def __init__(self, turns: Turns, served: int) -> None:
-        self._turns, self.served = turns, served
+    def __init__(self, turns: Turns, served: int, changed: threading.Condition) -> None:
+        self._turns, self.served, self.changed = turns, served, changed
         self.stream: SaliencyStream | None = None
         self.held: dict[str, NDArray[np.float32]] | None = None
 
     def step(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._turns.step(self, frame)
+
+    def abort(self) -> None:
+        self._turns.give_up(self)
 
     def reset(self) -> None:
         self.stream = self.held = None

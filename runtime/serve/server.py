@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import threading
 import time
@@ -194,6 +195,7 @@ def serve(service: Service, sockets: list[socket.socket], stop: threading.Event,
         SalemaError: the server ended by itself.
     """
     server = _server(service, tls)
+    gc.freeze()  # what is loaded by now stays: to look through it all now and then would halt all threads for 0.1 s
     # In a thread, where uvicorn leaves signals alone: they are this process's own.
     thread = threading.Thread(target=server.run, args=(sockets,), daemon=True, name="server")
     thread.start()
@@ -203,6 +205,7 @@ def serve(service: Service, sockets: list[socket.socket], stop: threading.Event,
     service.stop()
     server.should_exit = True
     thread.join(_JOIN_S)
+    gc.unfreeze()
     if ended:
         raise SalemaError("the server ended by itself; run it again")
 

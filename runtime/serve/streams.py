@@ -66,6 +66,10 @@ class Stream:
             number, image_bgr, saliency, limits, starts_anew=starts_anew, latency_ms=round(1000 * latency_s, 2)
         )
 
+    def abort(self) -> None:
+        """Ends the wait of a frame for its step, which then fails in its thread."""
+        self._place.abort()
+
     def close(self) -> None:
         """Gives the place back, and ends the results."""
         self.latest.end()
@@ -146,17 +150,18 @@ class ClientStream:
             self._starts_anew = True
 
     def close(self) -> None:
-        """Ends the stream once a step that runs is done; does not wait for it."""
+        """Ends the stream once a step that runs is done; does not wait for it. A frame that waits is not stepped."""
         with self._changed:
             self._is_over = True
             self._changed.notify()
+        self._stream.abort()
 
     def _run(self) -> None:
         try:
             while (frame := self._take()) is not None:
                 self.latest.put(self._answer(frame))
         except Exception as error:  # noqa: BLE001 - of whatever library; the client is told, and others go on
-            self.failure = reason(error)
+            self.failure = "" if self._is_over else reason(error)  # over: the step was ended from here
         finally:
             self._stream.close()
             self._ended(self.failure)

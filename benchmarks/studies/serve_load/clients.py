@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import random
 import sys
@@ -25,6 +26,7 @@ _SIZE_HW = (240, 320)
 _LOSSES = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, EOFError)
 
 
+@functools.cache
 def frames_of(seed: int) -> list[NDArray[np.uint8]]:
     """Returns a client's own frames: blurred noise with a bright disc that moves."""
     draw = np.random.default_rng(seed)
@@ -187,10 +189,10 @@ class Crowd:
 
     async def run(self, kinds: dict[str, int]) -> None:
         """Runs so many clients of each kind until the end; bad ones that are cut off come again."""
-        seeds = iter(range(1000))
-        await asyncio.gather(
-            *(self._kept(kind, getattr(self, kind), next(seeds)) for kind, count in kinds.items() for _ in range(count))
-        )
+        names = [kind for kind, count in kinds.items() for _ in range(count)]
+        for seed in range(len(names)):
+            frames_of(seed)  # made before the first is sent: it would hold up those that wait for their maps
+        await asyncio.gather(*(self._kept(kind, getattr(self, kind), seed) for seed, kind in enumerate(names)))
 
     async def _kept(self, kind: str, client: Callable[[int], Awaitable[None]], seed: int) -> None:
         await asyncio.sleep(random.uniform(0, 1))  # noqa: S311 - not all at once

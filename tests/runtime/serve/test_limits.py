@@ -1,6 +1,7 @@
 """What one client may not do: each limit, and what the others notice of it."""
 
 import asyncio
+import gc
 import http.client
 import json
 import socket as sockets
@@ -274,3 +275,13 @@ def test_a_connection_is_idle_only_from_its_last_request_on(monkeypatch):
             one.cycle = _Connection(response_complete=True)  # another request, answered since the last sweep
         asyncio.run(sweep())
     assert ended[0] == 16
+
+
+def test_what_was_loaded_is_not_looked_through_for_garbage_while_it_serves(model):
+    """A collection of all objects of the libraries halts every thread, and with them all clients."""
+    gc.unfreeze()
+    with serving(model) as one:
+        assert one.ask("/healthz").status == 200
+        assert gc.get_freeze_count() > 50_000
+        assert len(gc.get_objects()) < gc.get_freeze_count()
+    assert gc.get_freeze_count() == 0

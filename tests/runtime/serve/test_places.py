@@ -1,7 +1,6 @@
 """Places of many streams in one model: each has the maps of a model of its own."""
 
 import threading
-import time
 from contextlib import closing
 
 import numpy as np
@@ -88,45 +87,6 @@ def test_a_server_with_a_batch(exported, disc, expected, small_clip):
                 np.testing.assert_allclose(raw_map(*result(socket)), wanted, rtol=2**-10)
         assert one.service.sources[0].state == "playing"
         assert not one.notes
-
-
-def test_of_those_that_wait_the_one_least_lately_served_is_next(model, disc):
-    """Three flood the model and one comes now and then: each time it waits for the step that runs, and no more."""
-    with closing(open_places(load(model), 4, 20)) as places:
-        order, ready, session = [], threading.Event(), places._stream.session
-        step = session.step
-        session.step = lambda *arguments: time.sleep(0.01) or step(*arguments)
-        is_over = threading.Event()
-
-        def flood(name):
-            place = places.take_place(0)
-            while not is_over.is_set():
-                place.step(disc[0])
-                order.append(name)
-                ready.set()
-
-        floods = [threading.Thread(target=flood, args=(name,)) for name in "abc"]
-        for thread in floods:
-            thread.start()
-        ready.wait(10)
-        place, waited = places.take_place(0), []
-        for _ in range(8):
-            time.sleep(0.05)
-            before = len(order)
-            place.step(disc[0])
-            waited.append(len(order) - before)
-        is_over.set()
-        for thread in floods:
-            thread.join()
-    assert max(waited) <= 2  # the step that runs, and the count of it that comes late
-    counts = [order.count(name) for name in "abc"]
-    assert max(counts) - min(counts) <= 2
-
-
-def test_no_two_places_are_as_late(model):
-    """Else each of two could wait for the other."""
-    with closing(open_places(load(model), 3, 20)) as places:
-        assert len({places.take_place(0).served for _ in range(3)}) == 3
 
 
 def test_a_step_that_fails_takes_no_other_place_with_it(model, disc, expected):
