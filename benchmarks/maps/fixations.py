@@ -148,11 +148,13 @@ class OtherFixations:
     def _read(self, frames: Iterable[tuple[str, int]]) -> Iterator[Places | None]:
         for video, index in frames:
             found = self._places[video][index]
-            yield self._read_once(video, index) if isinstance(found, Path) else found
+            yield found if found is None or isinstance(found, Places) else self._read_once(video, index)
 
     def _read_drawn(self, video: str, index: int) -> Places | None:
-        path = self._places[video][index]
-        return self._read_one(video, index) if self._read_one else read_places(path if isinstance(path, Path) else None)
+        found = self._places[video][index]
+        if self._read_one is not None:
+            return self._read_one(video, index)
+        return found if isinstance(found, Places) else read_places(found)
 
 
 def seeded(seed: int, *names: object) -> Generator:

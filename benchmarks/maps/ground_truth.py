@@ -7,13 +7,18 @@ A video is a folder with `maps` (density) and `fixation` (binary) in it; fixatio
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from os.path import splitext
 from pathlib import Path
+from typing import cast
 
 from salema.benchmarks.maps.map_files import MAP_FILES, MATLAB
-from salema.runtime.errors import MapError, VideoError
+from salema.runtime.errors import MapError, UnreachableError, VideoError
+from salema.runtime.files.many_requests import at_a_time, each
 from salema.runtime.files.natural import by_name, natural_order
+from salema.runtime.files.remote_path import is_remote
 from salema.runtime.run.dataset_layouts import check_dataset, is_wanted, list_videos, testing_folder
 
 _DENSITY = ("maps",)
@@ -67,6 +72,7 @@ def list_truth(dataset: str, root: Path, start: int | None = None, end: int | No
     Raises:
         UsageError: there is no such dataset, or numbers were given for one that has none.
         MapError: there is no such folder, no ground truth in it, or two videos of one number.
+        UnreachableError: it is at a URL that can't be reached.
     """
     check_dataset(dataset, start=start, end=end)
     inner = root / "annotation" if dataset == "DHF1K" else testing_folder(dataset, root)
@@ -74,10 +80,9 @@ def list_truth(dataset: str, root: Path, start: int | None = None, end: int | No
     if not root.is_dir():
         raise MapError(f"{root}: no such folder; name the one that holds the videos' ground truth")
     found: dict[str, VideoTruth] = {}
-    images = _images(dataset, root)
-    for name, density, fixation in _videos(root):
-        is_asked_for = dataset != "DHF1K" or is_wanted(name, start, end)
-        frames = _frames(density, fixation) if is_asked_for else ()
+    images = _images(dataset, root, start, end)
+    asked = [video for video in _videos(root) if dataset != "DHF1K" or is_wanted(video[0], start, end)]
+    for name, frames in each(lambda video: (video[0], video[1]()), asked, at_a_time(root)):
         if not frames:
             continue
         key = video_key(dataset, name)
@@ -98,26 +103,32 @@ def subfolders(folder: Path) -> list[Path]:
     return by_name(found)
 
 
-def _images(dataset: str, root: Path) -> dict[str, tuple[str, ...]]:
+def _images(dataset: str, root: Path, start: int | None, end: int | None) -> dict[str, tuple[str, ...]]:
     """Lists the stems of the dataset's frames, by `video_key`, if they are beside the ground truth."""
     home = root
     if dataset == "DHF1K":
         home = next((place / "frames" for place in (root, root.parent) if (place / "frames").is_dir()), root)
     try:
-        videos = list_videos(dataset, home, home, "", films=False)
+        videos = list_videos(dataset, home, home, "", start=start, end=end, films=False)
+    except UnreachableError:
+        raise
     except VideoError:  # ground truth alone
         return {}
     return {video_key(dataset, video.name): tuple(path.stem for path in video.frames) for video in videos}
 
 
-def _videos(root: Path) -> list[tuple[str, Path | None, Path | None]]:
-    """Lists the videos by name, with the folders of their densities and their fixations."""
+def _videos(root: Path) -> list[tuple[str, Callable[[], tuple[FrameTruth, ...]]]]:
+    """Lists the videos by name, with what lists the frames of each."""
     density, fixation = _first(root, _DENSITY), _first(root, _FIXATION)
     outside = {path.name for folder in (density, fixation) if folder for path in subfolders(folder)} - {"maps"}
     if outside:
         names = natural_order(outside, str)
-        return [(name, density and density / name, fixation and fixation / name) for name in names]
-    return [(video.name, _first(video, _DENSITY), _first(video, _FIXATION)) for video in subfolders(root)]
+        return [(name, partial(_frames, density and density / name, fixation and fixation / name)) for name in names]
+    return [(video.name, partial(_frames_inside, video)) for video in subfolders(root)]
+
+
+def _frames_inside(video: Path) -> tuple[FrameTruth, ...]:
+    return _frames(_first(video, _DENSITY), _first(video, _FIXATION))
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -142,24 +153,33 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
+def _files(folder: Path) -> dict[str, Path]:
+    """Lists a folder's files by name, without hidden ones; none if there is no such folder."""
+    if is_remote(folder):  # by one request, which tells the sizes too
+        listed = cast("Iterable[Path]", folder.iterdir())
+        return {path.name: path for path in listed if path.name[0] != "." and not path.is_dir()}
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:  # tells folders from files without a stat of each
+        names = [entry.name for entry in entries if entry.name[0] != "." and not _is_folder(entry)]
+    return {name: folder / name for name in names}
+
+
 def map_files(folder: Path | None) -> dict[str, Path]:
     """Finds the maps in a folder, by `frame_key`; none without a folder. An image is preferred to a MATLAB file.
 
     Raises:
         MapError: two images are of the same frame.
     """
-    if folder is None or not folder.is_dir():
-        return {}
-    with os.scandir(folder) as entries:  # tells folders from files without a stat of each
-        names = [entry.name for entry in entries if entry.name[0] != "." and not _is_folder(entry)]
-    kinds = {name: splitext(name)[1].lower() for name in names}  # noqa: PTH122 - a Path takes five times as long
+    files = _files(folder) if folder is not None else {}
+    kinds = {name: splitext(name)[1].lower() for name in files}  # noqa: PTH122 - a Path takes five times as long
     found: dict[str, Path] = {}
-    for name in sorted(names, key=lambda name: (kinds[name] == MATLAB, name)):
+    for name in sorted(files, key=lambda name: (kinds[name] == MATLAB, name)):
         if kinds[name] not in MAP_FILES:
             continue
         key = frame_key(name[: -len(kinds[name])])
         if key not in found:
-            found[key] = folder / name
+            found[key] = files[name]
         elif kinds[name] != MATLAB:
-            raise MapError(f"{folder / name}: is the map of the same frame as {found[key].name}; remove one")
+            raise MapError(f"{files[name]}: is the map of the same frame as {found[key].name}; remove one")
     return found

@@ -14,6 +14,7 @@ import numpy as np
 from salema.benchmarks.maps.ground_truth import VideoTruth, frame_key, map_files, subfolders, video_key
 from salema.benchmarks.maps.map_files import read_map
 from salema.runtime.errors import MapError, ModelError, UsageError, VideoError
+from salema.runtime.files.many_requests import at_a_time, each
 from salema.runtime.output.provenance import makers, title_of
 from salema.runtime.run.dataset_layouts import IN_IMAGES, NAMINGS, FrameFolder, is_wanted, list_videos, testing_folder
 
@@ -73,6 +74,7 @@ class PredictedMaps:
 
     Raises:
         MapError: there are no predictions, or it is unclear which are meant, or two folders are the same video.
+        UnreachableError: they are at a URL that can't be reached.
         UsageError: there is no such naming.
     """
 
@@ -152,14 +154,11 @@ def _predictions(
     """
     names: dict[str, str] = {}
     lacking: Path | None = None
-    for folder in subfolders(place):
-        if dataset == "DHF1K" and not is_wanted(folder.name, start, end):
-            continue
-        if dataset in IN_IMAGES and weights is not None and not _has_predictions(folder, weights):
+    folders = [path for path in subfolders(place) if dataset != "DHF1K" or is_wanted(path.name, start, end)]
+    for folder, files in each(partial(_maps_in, dataset, weights), folders, at_a_time(place)):
+        if files is None:
             lacking = lacking or folder
-            continue
-        files = map_files(find_predictions(folder, weights) if dataset in IN_IMAGES else folder)
-        if files:
+        elif files:
             key = video_key(dataset, folder.name)
             _claim(names, key, folder.name, place)
             yield key, folder.name, files
@@ -167,8 +166,13 @@ def _predictions(
         find_predictions(lacking, weights)  # raises, and says what the folder holds
 
 
-def _has_predictions(folder: Path, weights: str) -> bool:
-    return (folder / f"{weights.removesuffix('_predictions')}_predictions").is_dir()
+def _maps_in(dataset: str, weights: str | None, folder: Path) -> tuple[Path, dict[str, Path] | None]:
+    """Returns a video's folder and its maps; None for those that are of other weights."""
+    if dataset not in IN_IMAGES:
+        return folder, map_files(folder)
+    if weights is not None and not (folder / f"{weights.removesuffix('_predictions')}_predictions").is_dir():
+        return folder, None
+    return folder, map_files(find_predictions(folder, weights))
 
 
 def _claim(names: dict[str, str], key: str, name: str, root: Path) -> None:

@@ -6,14 +6,13 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from salema.benchmarks.cli_options import given, refuse_before_command
 from salema.benchmarks.scores.freed_memory import keep_freed_memory
 from salema.runtime.cli.start import run_app
-from salema.runtime.cpu import usable_cpus
 from salema.runtime.errors import OutputError, UsageError, exit_on_error
 from salema.runtime.telling import show, tell
 
@@ -29,21 +28,26 @@ _MOST_SENTENCES = 20
 @app.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
-    pred: Annotated[Path | None, typer.Option(help="Folder of predicted maps.", readable=False)] = None,
+    pred: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of predicted maps, or its URL (s3://).")
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Or the folder that salema-export wrote: scored as it runs.", readable=False)
     ] = None,
-    src: Annotated[Path | None, typer.Option(help="With --model: the dataset's folder.", readable=False)] = None,
+    src: Annotated[str | None, typer.Option(metavar="DIR", help="With --model: the dataset's folder.")] = None,
     gt: Annotated[
-        Path | None, typer.Option(help="Folder of the ground truth [default: --src].", readable=False)
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the ground truth, or its URL [default: --src].", show_default=False
+        ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="DHF1K, Hollywood-2, UCF-sports, or other.")] = None,
     protocol: Annotated[
         str, typer.Option(help="salema (the published table's), dhf1k (the benchmark's) or exact (nothing sampled).")
     ] = "salema",
     compare: Annotated[
-        Path | None,
-        typer.Option(help="A second folder of the same kind: differences, with an interval.", readable=False),
+        str | None,
+        typer.Option(metavar="DIR", help="A second folder of the same kind: differences, with an interval."),
     ] = None,
     start: Annotated[int | None, typer.Option(help="Least number of a video (DHF1K).")] = None,
     end: Annotated[int | None, typer.Option(help="Greatest number of a video (DHF1K).")] = None,
@@ -94,36 +98,37 @@ def evaluate(
         from salema.benchmarks.scores.published import check_published
         from salema.benchmarks.scores.report import STDOUT, Evaluation, notes, text_lines
         from salema.benchmarks.scores.scoring import draws_beyond, whole_videos
+        from salema.benchmarks.scores.workers import workers_for
 
-        truth_root = _check(dataset, pred, model, src, gt, weights, naming)
+        at = _check(dataset, pred, model, src, gt, compare, weights, naming)
         if ray is not None:
             from salema.benchmarks.scores.ray_workers import cluster_workers, seen_by_all
 
-            pred, compare, truth_root = seen_by_all(pred, compare, truth_root)
+            at = _Places(*seen_by_all(at.pred, at.compare, at.truth))
         _check_numbers(start, end)
         _check_rows(dataset, protocol, published=published)
         chosen, write = find_protocol(protocol, dataset or ""), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
-        truth = list_truth(dataset or "", truth_root, **numbers)
+        truth = list_truth(dataset or "", at.truth, **numbers)
         is_part = (start, end) != (None, None) and draws_beyond(chosen, truth)
-        everywhere = list_truth(dataset or "", truth_root) if is_part else truth
+        everywhere = list_truth(dataset or "", at.truth) if is_part else truth
         options: dict[str, Any] = {"dataset": dataset, "truth": truth, **numbers}
-        places = [place for place in (pred or model, compare) if place is not None]
-        if pred is not None:
+        places = [place for place in (at.pred or model, at.compare) if place is not None]
+        if at.pred is not None:
             sources = predicted(places, {**options, "naming": naming}, weights)
         else:
-            sources = running(places, {**options, "source": src}, backend, device, opened)
+            sources = running(places, {**options, "source": at.source}, backend, device, opened)
         if against_published:
             check_published(dataset or "", protocol, whole_videos(sources, truth))
         how = {
             "protocol": chosen,
             "seed": seed,
-            "jobs": jobs or len(usable_cpus(every_thread=True)),
+            **workers_for([*places, at.truth], jobs),
             "everywhere": everywhere,
             "strict": strict,
         }
         if ray is not None:
-            how |= cluster_workers(ray, jobs, [*places, truth_root], opened)
+            how |= cluster_workers(ray, jobs, [*places, at.truth], opened)
         models = _score(sources, truth, how)
         found = Evaluation(dataset or "", chosen, seed, models, published, against_published)
         try:  # before the files are written, which may fail
@@ -172,16 +177,24 @@ def pack(
         show(f"{counted(found.videos, 'video')}, {counted(len(found.files), 'map')} -> {output}")
 
 
+class _Places(NamedTuple):
+    pred: Path | None
+    compare: Path | None
+    truth: Path
+    source: Path | None = None
+
+
 def _check(
     dataset: str | None,
-    pred: Path | None,
+    pred: str | None,
     model: Path | None,
-    src: Path | None,
-    gt: Path | None,
+    src: str | None,
+    gt: str | None,
+    compare: str | None,
     weights: str | None,
     naming: str | None,
-) -> Path:
-    """Refuses options that don't go together; returns the folder of the ground truth."""
+) -> _Places:
+    """Refuses options that don't go together; returns the folders."""
     if dataset is None:
         raise UsageError("give --dataset DHF1K, Hollywood-2, UCF-sports or other")
     if (pred is None) == (model is None):
@@ -193,7 +206,12 @@ def _check(
     truth = gt or src
     if truth is None:
         raise UsageError("--pred DIR: give the folder of the ground truth with --gt DIR")
-    return truth
+    from salema.runtime.files.remote_path import as_path, is_remote
+
+    maps, second, source = (None if text is None else as_path(text) for text in (pred, compare, src))
+    if model is not None and (is_remote(source) or is_remote(second)):
+        raise UsageError("--model: it runs on this machine's files; only --pred, its --compare and --gt may be URLs")
+    return _Places(maps, second, as_path(truth), source)
 
 
 def _check_numbers(start: int | None, end: int | None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from salema.runtime.errors import MapError, VideoError
+from salema.runtime.errors import MapError, UnreachableError, VideoError
 
 if TYPE_CHECKING:
     from salema.benchmarks.maps.ground_truth import VideoTruth
 
 _Result = TypeVar("_Result")
+_MOST_UNREACHED = 20  # in a row; each was tried several times, so the others can't be reached either
 
 
 class Failures:
@@ -21,7 +22,7 @@ class Failures:
     """
 
     def __init__(self, *, strict: bool) -> None:
-        self._strict = strict
+        self._strict, self._unreached = strict, 0
         self._found: dict[tuple[str, int], str] = {}  # workers write to it: setting an entry is one step
 
     def attempt(self, key: str, index: int, work: Callable[[], _Result]) -> _Result | None:
@@ -29,15 +30,18 @@ class Failures:
 
         Raises:
             MapError: it can't, and `strict` was asked for.
-            VideoError: the same.
+            VideoError: the same; or many files in a row can't be reached at their URLs.
         """
         try:
-            return work()
+            result = work()
         except (MapError, VideoError) as error:
-            if self._strict:
+            self._unreached = self._unreached + 1 if isinstance(error, UnreachableError) else 0
+            if self._strict or self._unreached >= _MOST_UNREACHED:
                 raise
             self._found[key, index] = str(error)
             return None
+        self._unreached = 0
+        return result
 
     def has(self, key: str, index: int) -> bool:
         """Whether a file of this frame could not be read."""

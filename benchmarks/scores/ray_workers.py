@@ -14,6 +14,7 @@ import cv2
 
 from salema.benchmarks.scores.workers import Pool
 from salema.runtime.errors import BackendError, UsageError, reason
+from salema.runtime.files.many_requests import at_a_time
 from salema.runtime.fleet.cluster import connected
 
 _FRAMES_A_JOB = 64  # a second of work: to give a task to another machine takes milliseconds
@@ -44,7 +45,7 @@ def cluster_workers(address: str, jobs: int | None, paths: Sequence[Path], opene
     cluster.check(nodes, paths)
     cores = sum(int(node.cores) for node in nodes)
     # All that is submitted may run at once, so --jobs is kept by submitting no more.
-    pool = Pool(partial(_tasks, cluster.ray), _FRAMES_A_JOB, is_apart=True, ahead=1)
+    pool = Pool(partial(_tasks, cluster.ray), _FRAMES_A_JOB, is_apart=True, ahead=1, together=at_a_time(*paths))
     return {"jobs": max(2, jobs or cores), "pool": pool}  # 1 would be this process
 
 

@@ -20,6 +20,7 @@ from salema.benchmarks.scores.failures import Failures
 from salema.benchmarks.scores.results import DatasetScores, VideoScores
 from salema.benchmarks.scores.workers import PROCESSES, THREADS, Pool, Workers, can_fork, working
 from salema.runtime.errors import MapError
+from salema.runtime.files.many_requests import each
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -109,14 +110,16 @@ def _usual_pool(sources: Sequence[MapSource], truth: Mapping[str, VideoTruth], j
 def _workers(
     work: Callable[..., Any], jobs: int, failures: Failures, progress: Callable[[int], None], pool: Pool
 ) -> AbstractContextManager[Workers]:
-    return working(partial(_all_of, work, failures, is_apart=pool.is_apart), jobs, progress, pool)
+    all_of = partial(_all_of, work, failures, is_apart=pool.is_apart, together=pool.together)
+    return working(all_of, jobs, progress, pool)
 
 
 def _all_of(
-    work: Callable[..., Any], failures: Failures, frames: Iterable[Iterable[Any]], *, is_apart: bool
+    work: Callable[..., Any], failures: Failures, frames: Iterable[Iterable[Any]], *, is_apart: bool, together: int
 ) -> tuple[list[Any], dict[tuple[str, int], str]]:
     """Works on each of these frames; returns the results, and the failures if this is a worker process."""
-    return [work(*frame) for frame in frames], failures.handed_over() if is_apart else {}
+    done = list(each(lambda frame: work(*frame), frames, together))
+    return done, failures.handed_over() if is_apart else {}
 
 
 def _results(done: Future[Any], failures: Failures) -> list[Any]:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,12 @@ from typing import Any
 
 import cv2
 
+from salema.runtime.cpu import usable_cpus
+from salema.runtime.files.many_requests import at_a_time
+from salema.runtime.files.remote_path import is_remote
+
 _FRAMES_A_JOB = 8  # for a process: handing over a job takes a tenth of a millisecond
+_FETCHED_A_JOB = 64
 _AHEAD = 4  # jobs per worker: some wait
 _DIE_WITH_PARENT = 1  # of prctl(2)
 
@@ -76,12 +81,14 @@ class Pool:
         at_a_time: how many frames to submit together.
         is_apart: whether they are other processes, where what the function changes is not seen here.
         ahead: how many jobs per worker are submitted at a time, those that run included.
+        together: how many of the frames of one job are worked on at a time.
     """
 
     opened: Callable[[Callable[..., Any], int], AbstractContextManager[Callable[..., Future[Any]]]]
     at_a_time: int = 1
     is_apart: bool = False
     ahead: int = _AHEAD
+    together: int = 1
 
 
 @contextmanager
@@ -97,8 +104,8 @@ def working(work: Callable[..., Any], jobs: int, progress: Callable[[int], None]
     Raises:
         MemoryError: a process was killed.
     """
-    pool = AT_ONCE if jobs == 1 else pool
-    with pool.opened(work, jobs) as start:
+    opened = _at_once if jobs == 1 else pool.opened
+    with opened(work, jobs) as start:
         workers = Workers(start, jobs * pool.ahead, progress, at_a_time=pool.at_a_time)
         yield workers
     workers.check()
@@ -167,5 +174,19 @@ def _do(*arguments: object) -> Any:
     return _work[0](*arguments)
 
 
-AT_ONCE, THREADS = Pool(_at_once), Pool(_threads)
+THREADS = Pool(_threads)
 PROCESSES = Pool(_processes, _FRAMES_A_JOB, is_apart=True)
+
+
+def workers_for(paths: Sequence[Path], jobs: int | None) -> dict[str, Any]:
+    """Returns `jobs` and `pool` for `score_dataset`, by where the files are.
+
+    Args:
+        paths: of the maps and the ground truth.
+        jobs: frames at a time; None for as many as are of use.
+    """
+    if not any(map(is_remote, paths)):
+        return {"jobs": jobs or len(usable_cpus(every_thread=True)), "pool": None}
+    # Threads in this process: a forked one would share its connections. Some wait for files, and one scores.
+    most = at_a_time(*paths)
+    return {"jobs": 1, "pool": Pool(_at_once, _FETCHED_A_JOB, together=1 if most == 1 else jobs or most)}

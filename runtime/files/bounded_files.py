@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from salema.runtime.errors import SalemaError, reason
+from salema.runtime.files.remote_path import is_remote
 
 MOST_IMAGE_BYTES = 1 << 29  # a 16K picture (15360x8640) without compression has 0.4 GB
 MOST_LIST_BYTES = 1 << 24
@@ -32,12 +33,14 @@ def check_file(path: Path, most_bytes: int, kind: type[SalemaError]) -> int:
 
 
 def read_file(path: Path, most_bytes: int, kind: type[SalemaError]) -> bytes:
-    """Reads a whole file, after `check_file`.
+    """Reads a whole file, after `check_file`; one at a URL into memory.
 
     Raises:
-        SalemaError: it can't be read, or not safely; the error's class is `kind`.
+        SalemaError: it can't be read, or not safely; the error's class is `kind`, or, at a URL, `VideoError`.
     """
     size = check_file(path, most_bytes, kind)
+    if is_remote(path):
+        return path.read_part(0, size)
     try:
         with path.open("rb") as file:
             return file.read(size)  # no more, even if it has grown

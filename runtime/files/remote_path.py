@@ -7,8 +7,9 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from stat import S_IFREG
 from types import SimpleNamespace
 from typing import Any, TypeGuard, cast
 
@@ -18,6 +19,7 @@ from salema.runtime.errors import (
     SalemaError,
     UnreachableError,
     UsageError,
+    VideoError,
     reason,
 )
 
@@ -122,9 +124,10 @@ class _Store:
 
     @property
     def files(self) -> Any:
-        if self._files is None:
-            self._files = _opened(self.url)[0]
-        return self._files
+        files = self._files
+        if files is None or not files.async_impl:  # of those, fsspec opens one for each thread, and keeps it
+            self._files = files = _opened(self.url)[0]
+        return files
 
     def __reduce__(self) -> tuple[Callable[[str, str], _Store], tuple[str, str]]:
         return _store_of, (self.url, self.path)
@@ -167,7 +170,7 @@ class RemotePath:
             return f"{self.store.url}{self.path[len(self.store.path) :]}"
         return str(self.files.unstrip_protocol(self.path))
 
-    @cached_property
+    @property
     def _pure(self) -> PurePosixPath:
         return PurePosixPath(self.path)
 
@@ -193,8 +196,8 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        """See `Path`."""
-        return replace(self, path=self.path.rpartition("/")[0], entry=None)
+        """See `Path`; that of a bucket is itself."""
+        return replace(self, path=self.path.rpartition("/")[0], entry=None) if "/" in self.path else self
 
     def with_name(self, name: str) -> RemotePath:
         """See `Path`."""
@@ -225,12 +228,20 @@ class RemotePath:
         """See `Path`."""
         with remote_errors(self):
             size = self.entry[1] if self.entry else self.files.size(self.path)
-        return SimpleNamespace(st_size=size)
+        return SimpleNamespace(st_size=size, st_mode=S_IFREG)
 
     def read_part(self, start: int, end: int) -> bytes:
-        """Reads bytes of a file; `end` is beyond `start`, and at most the file's size."""
+        """Reads bytes of a file; `end` is at most the file's size.
+
+        Raises:
+            VideoError: there is no such file any more.
+            UnreachableError: it can't be read.
+        """
         with remote_errors(self):
-            return bytes(self.files.cat_file(self.path, start=start, end=end))
+            try:
+                return bytes(self.files.cat_file(self.path, start=start, end=end)) if start < end else b""
+            except FileNotFoundError as error:
+                raise VideoError(f"{self}: is gone since its folder was listed ({reason(error)})") from error
 
     def read_text(self, encoding: str) -> str:
         """See `Path`."""
@@ -252,6 +263,8 @@ class RemotePath:
     def absolute(self) -> RemotePath:
         """See `Path`."""
         return self
+
+    resolve = absolute
 
     def mkdir(self) -> None:
         """Makes this folder and its parents where there are folders; a store of objects would make a bucket."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salema.runtime.errors import ModelError
+from salema.runtime.files.many_requests import at_a_time, each
 from salema.runtime.files.remote_path import as_path, reading
 from salema.runtime.files.whole_files import sha256_of, write_bytes
 from salema.runtime.spec import salema_version
@@ -93,9 +94,9 @@ def title_of(stream: SaliencyStream) -> str:
     return Provenance(salema_version(), facts, stream.session.runs_on, {}, {}, 0, None, complete=True).title
 
 
-def makers(folders: Iterable[Path]) -> tuple[str, ...]:
+def makers(folders: Sequence[Path]) -> tuple[str, ...]:
     """Says what made the maps in some folders, one video each; empty if no folder has a record."""
-    records = [read_provenance(folder) for folder in folders]
+    records = list(each(read_provenance, folders, at_a_time(folders[0]) if folders else 1))
     if not any(records):
         return ()
     unknown, unfinished = "an unknown program", ", not finished"

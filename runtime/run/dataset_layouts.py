@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from salema.runtime.errors import UsageError, VideoError
+from salema.runtime.files.many_requests import at_a_time, each
 from salema.runtime.files.natural import by_name
 from salema.runtime.files.remote_path import is_remote, location
 from salema.runtime.sources.source import IMAGES, VIDEOS, Source
@@ -106,7 +107,7 @@ def list_videos(
     named = partial(_named, dataset, target, f"{Path(weights).name.partition('.')[0].replace(':', '-')}_predictions")
     folders = (path for path in _visible(root) if path.is_dir())
     folders = (path for path in folders if dataset != "DHF1K" or is_wanted(path.name, start, end))
-    images = ((path, _images(dataset, path)) for path in folders)
+    images = each(lambda path: (path, _images(dataset, path)), folders, at_a_time(root))
     videos = [named(naming, path.name, frames) for path, frames in images if frames]
     if not videos and dataset == "DHF1K" and films:
         wanted = (film for film in _films(source) if is_wanted(film.stem, start, end))

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from scipy import io, sparse
 
+from salema.benchmarks.maps import ground_truth
 from salema.benchmarks.maps.ground_truth import list_truth, map_files
 from salema.benchmarks.maps.map_files import read_fixations, read_map
 from salema.benchmarks.maps.predictions import ModelMaps, PredictedMaps
 from salema.runtime import load
-from salema.runtime.errors import MapError, VideoError
+from salema.runtime.errors import MapError, UnreachableError, VideoError
 
 MAP = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
 
@@ -73,6 +74,16 @@ def test_what_is_there_twice_is_refused(tmp_path):
     write(tmp_path / "b/1/maps/01.png")
     with pytest.raises(MapError, match="is the map of the same frame as 01.png"):
         list_truth("DHF1K", tmp_path / "b")
+
+
+def test_frames_that_cannot_be_reached_are_not_taken_for_none(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise UnreachableError("s3://data/DHF1K/frames: can't be reached (Forbidden)")
+
+    write(tmp_path / "v/maps/1.png")
+    monkeypatch.setattr(ground_truth, "list_videos", unreachable)
+    with pytest.raises(UnreachableError, match="Forbidden"):
+        list_truth("other", tmp_path)
 
 
 @pytest.mark.parametrize("most", [1, 255])

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 from eval_maps import predict
+from object_store import empty_bucket, keys_for, object_server
 from ray_cluster import RAY_WARNINGS, kill, meanwhile, nodes_started, wait_for, workers_of
 from synthetic import write_dataset
 
@@ -20,6 +21,16 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS]
 
 
 @pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of a core, which find an S3 server."""
+    with object_server() as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in keys_for(address).items():
+            patch.setenv(name, value)
+        with nodes_started(1, 1) as started:
+            yield started
+
+
+@pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("scores")
     made = write_dataset(root / "data", "other", videos=6, frames=40)
@@ -27,21 +38,20 @@ def data(tmp_path_factory):
     return made, predict(made, root / "pred")
 
 
-def test_scores_are_those_of_a_local_run_whatever_dies(cli, data, tmp_path, monkeypatch):
+def test_scores_are_those_of_a_local_run_whatever_dies(cli, cluster, data, tmp_path, monkeypatch):
     made, pred = data
     arguments = ("--pred", "pred", "--gt", made.truth, "--dataset", "other", "--protocol", "dhf1k")
     monkeypatch.setattr(ray_workers, "_FRAMES_A_JOB", 4)
-    with nodes_started(1, 1) as cluster:
-        monkeypatch.chdir(pred.parent)  # not the nodes' own
-        here = cli(main, *arguments, "--json", tmp_path / "here.json", "--jobs", 1)
+    monkeypatch.chdir(pred.parent)  # not the nodes' own
+    here = cli(main, *arguments, "--json", tmp_path / "here.json", "--jobs", 1)
 
-        def killer():
-            kill(wait_for(lambda: next(iter(workers_of(cluster, b"ray::_do")), None)))
+    def killer():
+        kill(wait_for(lambda: next(iter(workers_of(cluster, b"ray::_do")), None)))
 
-        with meanwhile(killer):
-            there = cli(main, *arguments, "--json", tmp_path / "there.json", "--ray", cluster.address)
-        unseen = ("--pred", pred, "--gt", "/proc/self/cwd/data", "--dataset", "other", "--ray", cluster.address)
-        refused = cli(main, *unseen)
+    with meanwhile(killer):
+        there = cli(main, *arguments, "--json", tmp_path / "there.json", "--ray", cluster.address)
+    unseen = ("--pred", pred, "--gt", "/proc/self/cwd/data", "--dataset", "other", "--ray", cluster.address)
+    refused = cli(main, *unseen)
     assert (there.code, here.code) == (1, 1)
     assert there.err == here.err
     assert "1 file is at fault" in there.err
@@ -50,6 +60,22 @@ def test_scores_are_those_of_a_local_run_whatever_dies(cli, data, tmp_path, monk
     assert json.loads((tmp_path / "there.json").read_text())["models"][0]["frames"] == 239
     assert refused.code == 1
     assert "can't see /proc/self/cwd/data; mount it there too" in refused.err
+
+
+def test_so_are_those_of_files_at_urls(cli, cluster, tmp_path):
+    made = write_dataset(tmp_path / "data", "other", videos=2)
+    predict(made, tmp_path / "pred")
+    files = empty_bucket("data")
+    for name in ("data", "pred"):
+        files.put(str(tmp_path / name), f"data/{name}", recursive=True)
+    for name, place, more in (("here", tmp_path, ()), ("there", "s3://data", ("--ray", cluster.address))):
+        options = ("--pred", f"{place}/pred", "--gt", f"{place}/data", "--dataset", "other", *more)
+        ran = cli(main, *options, "--json", tmp_path / f"{name}.json")
+        assert ran.code == 0, ran.err
+    assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
+    refused = cli(main, *options[:3], "s3://data/none", *options[4:])
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert refused.err.startswith("salema-eval: s3://data/none: no such folder")
 
 
 def test_maps_that_a_model_makes_are_refused(cli, data):

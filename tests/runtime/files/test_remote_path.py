@@ -1,14 +1,17 @@
 """Paths at URLs: on a file system in memory whose URLs name a host and a user, as those of sftp do."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import infer_storage_options
 
-from salema.runtime.errors import OutputError, UnreachableError, UsageError
-from salema.runtime.files.remote_path import as_path, location
+from salema.runtime.errors import MapError, OutputError, UnreachableError, UsageError
+from salema.runtime.files.bounded_files import read_file
+from salema.runtime.files.many_requests import at_a_time
+from salema.runtime.files.remote_path import RemotePath, _Store, as_path, location
 from salema.runtime.output import provenance
 from salema.runtime.output.provenance import source_facts, video_facts
 from salema.runtime.run.dataset_layouts import list_videos
@@ -85,6 +88,31 @@ def test_a_server_that_is_not_there_and_a_url_without_one_are_sentences():
         as_path("hosted:///x")
     with pytest.raises(UsageError, match="nonsense://there/x: no file system that fsspec knows"):
         as_path("nonsense://me:secret@there/x")
+
+
+def test_a_file_is_read_whole_and_within_bounds(monkeypatch):
+    folder = as_path(WHOLE)
+    folder.files.pipe({"/data/DHF1K/1.png": b"12345", "/data/DHF1K/2.png": b""})
+    first, second = sorted(folder.iterdir(), key=str)
+    assert (read_file(first, 5, MapError), read_file(second, 5, MapError)) == (b"12345", b"")
+    folder.files.pipe_file("/data/DHF1K/1.png", b"1234567")
+    assert read_file(first, 5, MapError) == b"12345"  # no more than was listed
+    monkeypatch.setattr(Hosted, "cat_file", None)
+    with pytest.raises(MapError, match="hosted://there/data/DHF1K/1.png: has 5 bytes, and 4 bytes are the most"):
+        read_file(first, 4, MapError)
+
+
+def test_above_a_bucket_is_nothing_else():
+    bucket = RemotePath(_Store("s3://bucket", "bucket"), "bucket")
+    assert (bucket / "a").parent == bucket.parent == bucket
+
+
+def test_each_thread_has_its_own_connection_where_fsspec_says_so():
+    path = as_path(WHOLE)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(lambda: path.files).result() is not path.files
+    assert path.files is path.files
+    assert at_a_time(path) == 1
 
 
 def test_a_place_that_can_be_written_is_left_as_it_was():
