@@ -5,6 +5,7 @@ const SENT_SIDE = 640; // pixels; the network sees less
 const LONGEST_WAIT_MS = 5000;
 const POLL_MS = 2000;
 const SILENT_MS = 5000; // of a server that has no more to say
+const STUCK_MS = 20000; // of a server that owes a result; a slow network may need some seconds
 const ENDED = 1000; // codes with which the server closes: a source is over
 const POLICY = 1008; // the token is wrong, or nothing was sent for --idle-s
 const UNANSWERED = "The server does not answer; trying again.";
@@ -107,9 +108,9 @@ class Connection {
     this.open();
   }
 
-  // Gives up a socket that says nothing: where a machine loses its power, nobody closes it.
-  renew() {
-    if (this.socket.readyState > WebSocket.OPEN || performance.now() - this.heardMs < SILENT_MS) return;
+  // Gives up a socket that says nothing: where a machine sleeps, moves or loses its power, nobody closes it.
+  renew(silentMs = SILENT_MS) {
+    if (this.socket.readyState > WebSocket.OPEN || performance.now() - this.heardMs < silentMs) return;
     this.socket.onmessage = this.socket.onclose = null;
     this.socket.close();
     this.openLater();
@@ -202,11 +203,13 @@ class Panel {
 
 function watch({ number, name }) {
   const panel = new Panel(find("#sources"), name);
+  panel.frames = 0; // of the source, when the last result came
   const ask = () => panel.connection.tell({ type: "next" });
   panel.connection = new Connection(`/api/sources/${number}/live`, {
     opened: () => Array.from({ length: ASKED }, ask),
     answered: (header, payload) => {
       ask();
+      panel.frames = header.frames;
       panel.show(header, payload);
     },
     ended: (reason) => panel.state(reason),
@@ -236,14 +239,19 @@ class Own {
     });
   }
 
-  // Sends what an image or video shows now.
+  // Sends what an image or video shows now. One that can't be sent is told, and the next may be.
   async send(picture, width, height) {
+    await this.encodeAndSend(picture, width, height).catch(({ message }) => this.connection.say(`A frame can't be sent (${message}).`));
+  }
+
+  async encodeAndSend(picture, width, height) {
     const share = Math.min(1, SENT_SIDE / Math.max(width, height));
     this.small.width = Math.max(1, Math.round(width * share));
     this.small.height = Math.max(1, Math.round(height * share));
     this.small.getContext("2d").drawImage(picture, 0, 0, this.small.width, this.small.height);
     const blob = await new Promise((done) => this.small.toBlob(done, "image/jpeg", 0.9));
     if (!blob || !this.connection.isOpen) return;
+    if (this.sent === this.answered) this.connection.heardMs = performance.now(); // an answer is due from now on
     this.sent += 1;
     this.connection.socket.send(blob);
   }
@@ -300,10 +308,13 @@ function end() {
   own?.close();
   own = null;
   say("");
-  for (const element of ["#stop", "#anew", "#cameras"].map((id) => find(id))) {
-    if (element.contains(document.activeElement)) find("#camera").focus();
-    element.hidden = true;
-  }
+  ["#stop", "#anew", "#cameras"].forEach(hide);
+}
+
+function hide(id) {
+  const element = find(id);
+  if (element.contains(document.activeElement)) find("#camera").focus();
+  element.hidden = true;
 }
 
 // Ends what is shown, if it still is, and says why.
@@ -350,14 +361,18 @@ async function useCamera(deviceId) {
     return;
   }
   mine.video(video);
-  await listCameras(track.getSettings().deviceId);
+  await listCameras();
 }
 
-async function listCameras(chosen) {
+// Offers the cameras that there are, once one is in use: before, browsers tell no names.
+async function listCameras() {
+  if (!own?.stream) return;
   const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
+  const chosen = own?.stream?.getVideoTracks()[0].getSettings().deviceId;
   const options = cameras.map(({ deviceId, label }) => new Option(label, deviceId, false, deviceId === chosen));
   find("#cameras select").replaceChildren(...options);
-  find("#cameras").hidden = !own?.stream || cameras.length < 2;
+  if (own?.stream && cameras.length > 1) find("#cameras").hidden = false;
+  else hide("#cameras");
 }
 
 async function changeCamera({ target }) {
@@ -397,6 +412,7 @@ function listenToLook() {
 function listenToOwn() {
   find("#camera").onclick = () => useCamera();
   find("#cameras select").onchange = changeCamera;
+  navigator.mediaDevices?.addEventListener("devicechange", listCameras);
   find("#file").onchange = ({ target }) => target.files[0] && useFile(target.files[0]).then(() => (target.value = ""));
   find("#anew").onclick = () => own?.anew();
   find("#stop").onclick = end;
@@ -415,7 +431,11 @@ function listenToOwn() {
 
 async function status() {
   const answer = await fetch("/api/status", { signal: AbortSignal.timeout(SILENT_MS) });
-  if (answer.status === 401) location.reload();
+  if (answer.status === 401) {
+    location.reload(); // the cookie has ended: it asks for the token
+    return new Promise(() => {}); // nothing more is said here
+  }
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
   return answer.json();
 }
 
@@ -429,10 +449,13 @@ async function poll(panels) {
     return;
   }
   unsay(UNANSWERED);
-  facts.sources.forEach(({ state, problem }, number) => {
+  if (own?.sent > own?.answered) own.connection.renew(STUCK_MS);
+  facts.sources.forEach(({ state, problem, frames }, number) => {
     const panel = panels[number];
     panel?.state(problem || (state === "playing" ? "" : state));
-    if (state === "playing" && panel?.connection.isResting) panel.connection.wake();
+    if (state !== "playing" || !panel) return;
+    if (panel.connection.isResting) panel.connection.wake();
+    else if (frames !== panel.frames) panel.connection.renew(); // the source goes on, and nothing comes here
   });
 }
 
@@ -454,7 +477,8 @@ async function start() {
   setInterval(() => document.hidden || poll(panels), POLL_MS);
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
-    for (const connection of sockets) if (connection.socket.readyState > 1 && !connection.isResting) connection.openLater();
+    for (const connection of sockets) if (!connection.isResting) connection.wake();
+    poll(panels);
   });
 }
 
