@@ -83,15 +83,20 @@ def check_precision(stage: Stage, precision: str) -> dict[str, Any]:
             if stage.left_s <= 0:
                 found["passed_over"][backend] = "no time left"
                 continue
+            if crash := stage.begin(f"{precision}, {backend}"):
+                found["failed"][backend] = crash
+                continue
             session = _open(backend, opener, found["passed_over"])
             if session is not None:
                 stack.callback(_close, session)
                 if _compare(backend, session, (precision, expected, video), found):
                     sessions[backend] = session
             stage.keep(**{precision: found})
-        if sessions:
+        if crash := stage.begin(f"{precision}, all in turns"):
+            found["failed"]["all in turns"] = crash
+        elif sessions:
             found["speed"] = _time_sessions(sessions, video[len(video) // 2], settings.rounds)
-    stage.keep(**{precision: found})
+    stage.keep(**{precision: found}, at=None)
     return found
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -62,14 +64,22 @@ def check(
 
 
 def _run_stage(name: str, settings: Settings) -> bool:
-    """Runs a stage in its own process: a crash or a fault of the GPU ends that stage only."""
+    """Runs a stage in its own process: a crash or a fault of the GPU ends that stage only.
+
+    Where the process said what it was at when it crashed, the stage goes again without that, in the time that is left.
+    """
     tell(f"gpu-check: {name}")
     file = settings.out / f"{name}.json"
     file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "salema.benchmarks.gpu.stages", name, settings.to_json()]
-    # NVIDIA's libraries read it as they start, so a stage that runs several backends would set it too late.
-    code = run_limited(command, settings.stage_s, environment=os.environ | {"NVIDIA_TF32_OVERRIDE": "0"})
-    record: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {"stage": name}
+    until_s = time.monotonic() + settings.stage_s
+    while (code := _run_once(name, settings)) < 0:
+        at, why = _read(file, name).get("at"), describe_end(code)["error"]
+        if at is None or at in settings.crashed:
+            break
+        tell(f"  {at}: {why}; again without it")
+        left_s = until_s - time.monotonic()
+        settings = replace(settings, stage_s=left_s, crashed={**settings.crashed, at: why})
+    record = _read(file, name)
     if record.get("ok") is None:  # it did not come to its end
         record |= describe_end(code) | {"ok": False}
         write_bytes(file, json.dumps(record, indent=1).encode())
@@ -77,6 +87,17 @@ def _run_stage(name: str, settings: Settings) -> bool:
         for text in [record[key]] if isinstance(record.get(key), str) else record.get(key, ()):
             tell(f"gpu-check: {name}: {key.replace('_', ' ')}: {text}")
     return bool(record["ok"])
+
+
+def _run_once(name: str, settings: Settings) -> int:
+    command = [sys.executable, "-m", "salema.benchmarks.gpu.stages", name, settings.to_json()]
+    # NVIDIA's libraries read it as they start, so a stage that runs several backends would set it too late.
+    return run_limited(command, settings.stage_s, environment=os.environ | {"NVIDIA_TF32_OVERRIDE": "0"})
+
+
+def _read(file: Path, name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {"stage": name}
+    return record
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ _MARGIN_S = 10  # in which a stage writes what it has, before it is killed
 
 @dataclass(frozen=True)
 class Settings:
-    """A run's options; see `check`. `models` is a folder for exports that the stages share."""
+    """A run's options; see `check`.
+
+    Attributes:
+        models: a folder for exports that the stages share.
+        crashed: what processes of this stage were at (see `Stage.begin`) when they crashed, and how; it is left out.
+    """
 
     out: Path
     models: Path
@@ -29,6 +34,7 @@ class Settings:
     imgsz_hw: tuple[int, int]
     seconds: float
     stage_s: float
+    crashed: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns the options as JSON, for `from_json`."""
@@ -57,6 +63,11 @@ class Stage:
         """Adds results, and writes them; the stage is over once `ok` is not None."""
         self._record |= values | {"stage_s": round(time.monotonic() - self._started_s, 1)}
         write_bytes(self._file, json.dumps(self._record, indent=1, default=str).encode())
+
+    def begin(self, what: str) -> str | None:
+        """Notes what comes now, in case it takes the process with it; returns how it did before, if it did."""
+        self.keep(at=what)
+        return self.settings.crashed.get(what)
 
     @property
     def left_s(self) -> float:
