@@ -132,6 +132,9 @@ def _frames_inside(video: Path) -> tuple[FrameTruth, ...]:
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    if is_remote(folder):  # to ask for a folder that was not listed would list all that is in it
+        inside = {path.name: path for path in subfolders(cast("Path", folder))}
+        return next((inside[name] for name in names if name in inside), None)
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 

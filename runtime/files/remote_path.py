@@ -197,7 +197,8 @@ class RemotePath:
     @property
     def parent(self) -> RemotePath:
         """See `Path`; that of a bucket is itself."""
-        return replace(self, path=self.path.rpartition("/")[0], entry=None) if "/" in self.path else self
+        known = ("directory", 0) if self.entry else None
+        return replace(self, path=self.path.rpartition("/")[0], entry=known) if "/" in self.path else self
 
     def with_name(self, name: str) -> RemotePath:
         """See `Path`."""
