@@ -22,12 +22,7 @@ _MOST_ELEMENTS = (1 << 31) - 1  # indices are 32-bit
 class Array:
     """Memory on a device, in C order. A row is one index of the first axis; rows may have gaps between them.
 
-    Attributes:
-        address: address of the first element.
-        shape: size of each axis.
-        dtype: type of the elements.
-        device: the device; compared by identity.
-        pitch_bytes: bytes from one row to the next; 0 if there are no gaps.
+    Devices are compared by identity. `pitch_bytes` are from one row to the next; 0 if there are no gaps.
     """
 
     address: int

@@ -45,12 +45,7 @@ class AxisTable(Generic[T]):
 class ResizeTables(Generic[T]):
     """Tables to resize frames; `T` is a NumPy array or an array on a device.
 
-    Attributes:
-        mode: one of `MODES`.
-        source_size_hw: rows and columns of the source.
-        network_size_hw: rows and columns of the output.
-        rows: table of the output rows.
-        columns: table of the output columns.
+    `mode` is one of `MODES`. Sizes are rows and columns.
     """
 
     mode: str

@@ -24,13 +24,9 @@ _CHAIN = 64  # dependent additions, each of one cycle, in a turn of the clock's 
 class Kernel:
     """One instruction, and how much it does.
 
-    Attributes:
-        precision: of what is multiplied: `fp32`, `bf16`, `int16` or `int8`.
-        mnemonic: of the instruction.
-        bits: of its registers.
-        needs: LLVM's names of the features that the CPU must have.
-        intrinsic: LLVM's function.
-        products: that one sum takes up in a turn; a matrix instruction multiplies two rows by two columns of as many.
+    `precision`, of what is multiplied, is `fp32`, `bf16`, `int16` or `int8`. `needs` are LLVM's names of the features
+    that the CPU must have. `products` is how many one sum takes up in a turn; a matrix instruction multiplies two rows
+    by two columns of as many.
     """
 
     precision: str

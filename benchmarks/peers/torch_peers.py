@@ -20,13 +20,7 @@ _DTYPES = {**DTYPES, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class TorchOptions:
-    """How PyTorch runs it.
-
-    Attributes:
-        precision: `fp32`, `fp16` or `bf16`.
-        channels_last: whether weights, and so activations, are in PyTorch's channels-last format.
-        compiled: whether `torch.compile` is used.
-    """
+    """How PyTorch runs it: in `fp32`, `fp16` or `bf16`, with weights, and so activations, channels-last or not."""
 
     precision: str = "fp32"
     channels_last: bool = False

@@ -103,17 +103,9 @@ def settle_device(plan: Plan) -> Plan:
 
 @dataclass
 class Case:
-    """One thing to time.
+    """One thing to time, by a name that is unique in its run; `folder` is None for a peer.
 
-    Attributes:
-        name: unique in its run.
-        backend: as `--backend` names it, or a peer's name.
-        precision: that it runs in.
-        batch: streams per step.
-        folder: of the exported model; None for a peer.
-        runner: the stream or peer.
-        description: backend and device, for people.
-        memory_mb: what opening it and its first steps added to the process, in MB of 10**6 bytes.
+    `memory_mb` is what opening it and its first steps added to the process, in MB of 10**6 bytes.
     """
 
     name: str

@@ -38,15 +38,10 @@ _RUNS, _WARM_UP = 7, 2
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement.
+    """One measurement on one of `AXES`; otherwise of 192x256, one stream, `_RUNS` steps.
 
-    Attributes:
-        axis: one of `AXES`, what was varied; otherwise 192x256, one stream, `_RUNS` steps.
-        value: on that axis.
-        label: of the value, for people.
-        step_ms: median time of a step.
-        total_s: of all steps after the warm-up.
-        peak_mb: the process's peak memory, in MB of 10**6 bytes, libraries included.
+    `step_ms` is the median, `total_s` of all steps after the warm-up. `peak_mb` is the process's peak memory, in MB of
+    10**6 bytes, libraries included.
     """
 
     axis: str

@@ -23,12 +23,8 @@ _LEAST_TIME_CHANGE = 0.10  # of times, which the machine's load and clock also c
 class Change:
     """One case before and now.
 
-    Attributes:
-        case: its name.
-        measure: `ratio`, to the baseline of each run; for the baseline itself `fps`.
-        before: its value in the earlier run.
-        now: its value in this run.
-        verdict: `slower`, `faster` or `same`: the change is small, or the quartiles (of times: median and p90) overlap.
+    `measure` is `ratio`, to the baseline of each run; for the baseline itself `fps`. The verdict is `slower`, `faster`
+    or `same`: the change is small, or the quartiles (of times: median and p90) overlap.
     """
 
     case: str

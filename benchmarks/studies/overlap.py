@@ -58,13 +58,8 @@ class WaitingSession(OpenModel):
 class Overlap:
     """Medians over the rounds, with mean milliseconds per frame of each stage.
 
-    Attributes:
-        step_ms: of the wait, as asked for.
-        frames: of a run.
-        size_hw: of the source.
-        wall_over_slowest: wall time over the sum of the waits, or over the busiest stage's sum where that is more.
-        spread: the distance between its quartiles.
-        stage_ms: of each stage while all run.
+    `wall_over_slowest` is wall time over the sum of the waits, or over the busiest stage's sum where that is more;
+    `spread` is the distance between its quartiles.
     """
 
     step_ms: float

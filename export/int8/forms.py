@@ -35,12 +35,7 @@ def check_runtime(target: str) -> None:
 
 
 class Form(Protocol):
-    """One form of an INT8 model.
-
-    Attributes:
-        scheme: of its quantisation.
-        runs_in: the runtime that tries and checks it.
-    """
+    """One form of an INT8 model, tried and checked in the runtime `runs_in`."""
 
     scheme: Scheme
     runs_in: str

@@ -43,14 +43,8 @@ Table = tuple[tuple[str, float], ...]
 class Int8Report:
     """What was quantised, with which frames, and what it costs.
 
-    Attributes:
-        calibration_frames: their number, and `calibration_runs`: the number of runs of consecutive ones.
-        sources: of these and of the held-out frames.
-        activations: `uint8` or `int8`.
-        weight_bits: 8 or 7.
-        float_layers: those left in float.
-        sensitivity: the table, if it was needed or asked for.
-        accuracy: against FP32 on the held-out frames.
+    `activations` is `uint8` or `int8`. `sensitivity` is empty if it was neither needed nor asked for. `accuracy` is
+    against FP32 on the held-out frames.
     """
 
     calibration_frames: int

@@ -35,13 +35,10 @@ _SAFETENSORS_HEAD = 9  # eight bytes of length, then the brace that opens the he
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a file.
+    """The contents of a file: values by published key, not yet checked, and the variant that its form suggests.
 
-    Attributes:
-        values: by published key, not yet checked.
-        hint: the variant that the file's form suggests.
-        stated: the variant that our metadata in the file states.
-        trained: False if our metadata says that the weights were seeded.
+    `stated` is the variant that our metadata in the file states; `trained` is False if that says that the weights were
+    seeded.
     """
 
     values: dict[str, Any]

@@ -142,10 +142,7 @@ def _store_of(url: str, path: str) -> _Store:
 class RemotePath:
     """A file or folder; equal if the URLs are.
 
-    Attributes:
-        store: the file system.
-        path: the path in it, without the protocol.
-        entry: what a listing said of it (`type`, `size`); None if it was not listed.
+    `path` is without the protocol. `entry` is what a listing said of it (type and size); None if it was not listed.
     """
 
     store: _Store

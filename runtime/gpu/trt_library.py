@@ -23,15 +23,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the two libraries.
+    """One of the two libraries: its name in `--backend` and `--engine`, and that for people.
 
-    Attributes:
-        backend: its name for `--backend` and `--engine`.
-        title: its name for people.
-        module: the Python module.
-        least_version: the oldest version that works, major and minor.
-        engine_suffix: how the names of its engine files end.
-        install: how to install it.
+    `least_version` is the oldest that works, major and minor; `engine_suffix` is how the names of its engine files end.
     """
 
     backend: str

@@ -39,17 +39,8 @@ _FACTS = (
 class Provenance:
     """What made an output.
 
-    Attributes:
-        salema_version: version of the program.
-        model: see `model_facts`.
-        backend: backend and device, in words.
-        options: options that change results, by name.
-        source: see `source_facts`.
-        frames: number of frames that were run.
-        frames_expected: number of frames the source should have, or None if unknown.
-        complete: whether the run reached its end.
-        why_incomplete: `interrupted`, or what went wrong; None if it is complete.
-        format: version of this record.
+    `model` and `source` are described at `model_facts` and `source_facts`; `options` are those that change results, by
+    name; `frames_expected` is None if unknown. `why_incomplete` is `interrupted`, or what went wrong.
     """
 
     salema_version: str

@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 
 
 class Drawn(NamedTuple):
-    """The result for one frame.
+    """The result for one frame: its map, and what sinks want of picture and raw map.
 
-    Attributes:
-        frame: the frame.
-        pictures: its map; also the picture and the raw map if a sink wants them.
-        is_cut: whether a shot begins here; None if cuts are not detected.
-        is_new_state: whether the state was reset before it.
+    `is_cut` says whether a shot begins here, None if cuts are not detected; `is_new_state` whether the state was reset
+    before it.
     """
 
     frame: Frame

@@ -82,12 +82,7 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class Here:
-    """Runs videos on this machine; a `RunAll`.
-
-    Attributes:
-        open_stream: opens the model, once for each job. The state is reset for each video.
-        jobs: how many videos run at a time.
-    """
+    """Runs videos on this machine, `jobs` at a time, each of which opens the model once; a `RunAll`."""
 
     open_stream: Callable[[], SaliencyStream]
     jobs: int = 1

@@ -14,13 +14,7 @@ _POLL_S = 0.1
 
 @dataclass
 class Losses:
-    """What has been lost of a live source so far.
-
-    Attributes:
-        dropped: number of frames that came while the network was busy.
-        outages: how often the connection was lost and came back.
-        outage_s: their total length in seconds.
-    """
+    """What has been lost of a live source: frames that came while the network was busy, and the connection."""
 
     dropped: int = 0
     outages: int = 0

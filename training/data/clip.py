@@ -52,13 +52,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Seen:
-    """One frame to validate on, as large as its picture.
-
-    Attributes:
-        frame: uint8 BGR `(H, W, 3)`.
-        density: `(h, w)`, or None if it is not known.
-        fixated: bool `(h, w)`, or None if it is not known.
-    """
+    """One frame to validate on: uint8 BGR `(H, W, 3)`, with density and fixations `(h, w)`, None where not known."""
 
     frame: NDArray[np.uint8]
     density: Map | None

@@ -33,13 +33,10 @@ ALONE = "one video alone"
 
 @dataclass
 class Case:
-    """What a case did, over all turns.
+    """What a case of so many videos at a time did in each turn: frames per second of all, CPU ms per frame, and waits.
 
-    Attributes:
-        streams: how many videos at a time.
-        fps: frames per second of all videos together, in each turn.
-        cpu_ms: CPU time per frame in each turn, on all cores; other programs hardly change it.
-        step_ms: how long each step's caller waited for its map.
+    CPU time is on all cores; other programs hardly change it. `step_ms` is how long each step's caller waited for its
+    map.
     """
 
     streams: int

@@ -63,14 +63,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Crowd:
-    """Clients against one server.
-
-    Attributes:
-        port: the server's, on this machine.
-        until_s: when they end, by `time.monotonic`.
-        seen: what they have seen.
-        rate: frames a second of each client that behaves.
-    """
+    """Clients against one server here, until a time by `time.monotonic`, each at a rate of frames a second."""
 
     port: int
     until_s: float
