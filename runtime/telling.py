@@ -30,14 +30,9 @@ def show(text: str, file: TextIO | None = None) -> None:
 def csv_text(text: str) -> str:
     """Returns a text for a cell of a CSV file: a text that a spreadsheet takes for a formula gets an apostrophe before.
 
-    OWASP advises that. A text that begins with an apostrophe gets another, so that `from_csv_text` restores it.
+    OWASP advises that. A text that begins with an apostrophe gets another, so that taking one off always restores it.
     """
     return _GUARD + text if text.startswith((_GUARD, *_FORMULA_STARTS)) else text
-
-
-def from_csv_text(cell: str) -> str:
-    """Returns the text that `csv_text` made the cell from."""
-    return cell.removeprefix(_GUARD)
 
 
 def _is_control(sign: str) -> bool:

@@ -36,7 +36,7 @@ def to_onnx(model: nn.Module, spec: ModelSpec, form: NcnnForm | None = None) -> 
     )
     free = {0: torch.export.Dim("batch")}
     rest = tuple(free for _ in arguments[1:])  # forward()'s *states_and_mix
-    with _quiet():
+    with quiet("torch.onnx"):  # it remarks on a missing torchvision and on its own deprecations
         program = torch.onnx.export(
             model.eval(),
             arguments,
@@ -86,9 +86,9 @@ def describe(proto: onnx.ModelProto, spec: ModelSpec, form: NcnnForm | None = No
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporter's remarks, on a missing torchvision and on its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(library: str | None = None) -> Iterator[None]:
+    """Silences the warnings of libraries, and what one of them logs (None for all) that is no error."""
+    logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -7,9 +7,7 @@ biases stay float32).
 from __future__ import annotations
 
 import io
-import logging
 import tempfile
-import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from onnx import shape_inference
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, create_calibrator
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
+from salema.export.graph.to_onnx import quiet
 from salema.runtime.session import Session
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -91,7 +90,7 @@ def calibrate(model: Path, session: Session, runs: Sequence[NDArray[np.uint8]]) 
     `model` is the step for one stream, float32, and `session` the same, loaded. Each run is uint8 BGR `[T, H, W, 3]`,
     and begins with an empty state.
     """
-    with tempfile.TemporaryDirectory(prefix="salema-") as folder, quiet():
+    with tempfile.TemporaryDirectory(prefix="salema-") as folder, _without_advice():
         calibrator = create_calibrator(
             model,
             list(CONVOLUTIONS),
@@ -150,7 +149,7 @@ def quantize(
     tensors = {name: ranges[layer] for layer, node in layers.items() for name in _carried(model, node, layers, scheme)}
     if scheme.rounds_outputs and scheme.carried:
         tensors |= _leaving(model, layers, ranges)
-    with quiet():
+    with _without_advice():
         quantizer = _quantizer(model, [node.name for node in layers.values()], tensors, scheme, weight_bits)
         for name in tensors:
             quantizer.quantize_activation_tensor(name)
@@ -259,14 +258,7 @@ def _tidy(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _without_advice() -> Iterator[None]:
     """Silences the quantiser's advice to preprocess and to optimise."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with quiet(), redirect_stdout(io.StringIO()):
+        yield

@@ -80,11 +80,6 @@ class DeviceSession(OpenModel):
             with suppress(BackendError):
                 self.close()
 
-    @property
-    def graphs_recorded(self) -> int:
-        """How many graphs are recorded: one for each order of the states' memory."""
-        return len(self._graphs)
-
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], States]:
