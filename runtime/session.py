@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -14,8 +15,6 @@ from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from salema.runtime.postprocess import Pictures, ToDraw
 
 States = tuple[Any, ...]
@@ -29,8 +28,11 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:N")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 
-class Session(Protocol):
-    """One loaded model. It keeps no states: the caller carries them from step to step."""
+class Session(Closing):
+    """One loaded model. It keeps no states: the caller carries them from step to step.
+
+    States are float32 arrays, unless a session overrides `from_host` and `values_of`.
+    """
 
     spec: ModelSpec
     backend: str
@@ -39,19 +41,23 @@ class Session(Protocol):
     """`cpu`, `cuda`, or the GPU's name."""
     runs_on: str
     """The library and its version, the device, and how it computes there, for people."""
-    reason: str
+    reason = ""
     """Why `auto` chose this backend and no other; empty if the user named the backend."""
-    keeps_states: bool
+    keeps_states = True
     """Whether states stay valid after a later step; if not, only those of the last step are."""
+    is_open = True
 
     @property
     def computes_in(self) -> str:
         """The precision of the arithmetic, which may differ from the model's own."""
+        return self.spec.precision
 
     @property
     def description(self) -> str:
         """`runs_on` and `reason`, for people."""
+        return self.runs_on + (f" (auto: {self.reason})" if self.reason else "")
 
+    @abstractmethod
     def step(
         self, frames: NDArray[np.uint8], states: States, mix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], States]:
@@ -66,55 +72,8 @@ class Session(Protocol):
             The sigmoid maps `[N, H, W]`, and the states after the step, still on the device.
         """
 
-    def check_streams(self, streams: int) -> None:
-        """Refuses a number of streams that the model can't step.
-
-        Raises:
-            UsageError: it is an engine that was built for others.
-        """
-        ...
-
-    def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
-        """Puts states `{name: [N, C, H, W]}` on the device."""
-
-    def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
-        """Copies states to the host as `{name: [N, C, H, W]}`."""
-
-    def gather(self, rows: Sequence[tuple[States, int]]) -> States:
-        """Puts streams of different states together; those states are not changed.
-
-        Args:
-            rows: for each stream of the result, the states that hold it, and its place among their streams.
-        """
-
-    def close(self) -> None:
-        """Frees the model."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class OpenModel(Closing):
-    """What all sessions share. States are float32 arrays, unless a session overrides `from_host` and `values_of`."""
-
-    spec: ModelSpec
-    backend: str
-    device: str
-    runs_on: str
-    reason = ""
-    keeps_states = True
-    is_open = True
-
-    @property
-    def computes_in(self) -> str:
-        """See `Session.computes_in`."""
-        return self.spec.precision
-
-    @property
-    def description(self) -> str:
-        """See `Session.description`."""
-        return self.runs_on + (f" (auto: {self.reason})" if self.reason else "")
+    def abort(self) -> None:
+        """Makes the step that another thread runs fail, if the backend can. The states that it was given stay valid."""
 
     def check_open(self) -> None:
         """Refuses to go on with a closed model.
@@ -126,20 +85,28 @@ class OpenModel(Closing):
             raise UsageError("the model is closed; load it again")
 
     def check_streams(self, streams: int) -> None:
-        """See `Session.check_streams`; all but engines take any number that the graph takes."""
+        """Refuses a number of streams that the model can't step: all but engines take any that the graph takes.
+
+        Raises:
+            UsageError: it is an engine that was built for others.
+        """
 
     def from_host(self, arrays: Mapping[str, NDArray[np.float32]]) -> States:
-        """See `Session.from_host`."""
+        """Puts states `{name: [N, C, H, W]}` on the device."""
         self.check_open()
         return tuple(np.array(arrays[state.name], np.float32) for state in self.spec.states)
 
     def to_host(self, states: States) -> dict[str, NDArray[np.float32]]:
-        """See `Session.to_host`."""
+        """Copies states to the host as `{name: [N, C, H, W]}`."""
         self.check_open()
         return {state.name: self.values_of(value).copy() for state, value in zip(self.spec.states, states, strict=True)}
 
     def gather(self, rows: Sequence[tuple[States, int]]) -> States:
-        """See `Session.gather`."""
+        """Puts streams of different states together; those states are not changed.
+
+        Args:
+            rows: for each stream of the result, the states that hold it, and its place among their streams.
+        """
         self.check_open()
         kept = {
             state.name: np.stack([self.values_of(states[index])[row] for states, row in rows])
@@ -153,7 +120,7 @@ class OpenModel(Closing):
         return values
 
     def close(self) -> None:
-        """See `Session.close`."""
+        """Frees the model."""
         self.is_open = False
 
 
@@ -165,16 +132,8 @@ def step_error(library: str, error: Exception, why: str) -> Exception:
 
 
 @runtime_checkable
-class AbortableSession(Protocol):
-    """A session whose step another thread can end."""
-
-    def abort(self) -> None:
-        """Makes the step that is running fail, if there is one. The states that it was given stay valid."""
-
-
-@runtime_checkable
-class PictureSession(Session, Protocol):
-    """A session that also resizes source frames and draws pictures, on the device where the network runs."""
+class PictureSession(Protocol):
+    """A `Session` that also resizes source frames and draws pictures, on the device where the network runs."""
 
     def step_pictures(
         self, to_draw: Mapping[int, ToDraw], states: States, mix: NDArray[np.float32]

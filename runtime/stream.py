@@ -13,7 +13,7 @@ from salema.runtime.closing import Closing
 from salema.runtime.errors import ModelError, UsageError
 from salema.runtime.postprocess import Look, Pictures, ToDraw
 from salema.runtime.preprocess import check_frame, to_network_size
-from salema.runtime.session import AbortableSession, PictureSession, Session
+from salema.runtime.session import PictureSession, Session
 from salema.runtime.spec import ModelSpec
 
 _HALF_A_LEVEL = 0.5 / 255  # an 8-bit map can't show less
@@ -203,8 +203,7 @@ class SaliencyStream(Closing):
 
     def abort(self) -> None:
         """Ends a step that another thread runs, if the backend can: that step raises the backend's own error."""
-        if isinstance(self._session, AbortableSession):
-            self._session.abort()
+        self._session.abort()
 
     def close(self) -> None:
         """Frees the state and the model."""

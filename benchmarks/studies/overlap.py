@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from salema.benchmarks.studies.common import write_study
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.run.pipeline import process_video
-from salema.runtime.session import OpenModel
+from salema.runtime.session import Session
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import find_sources
@@ -33,7 +33,7 @@ ROUNDS, FRAMES = 3, 1500
 _HW = (192, 256)
 
 
-class WaitingSession(OpenModel):
+class WaitingSession(Session):
     """A session whose step is a wait: a GPU's step costs the CPU no more."""
 
     backend, device, runs_on = "none", "none", "a wait"

@@ -22,7 +22,7 @@ from salema.runtime.backends.ncnn_form import NcnnForm, ncnn_weights, read_form
 from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.session import OpenModel, States
+from salema.runtime.session import Session, States
 from salema.runtime.wording import counted
 
 # ncnn's OpenMP reads these once, when it is loaded. By default waiting threads keep their cores busy for 300 000 turns
@@ -54,7 +54,7 @@ _X86 = ("x86_64", "amd64")
 _HAS_MEMORY_FILES = hasattr(os, "memfd_create")  # Linux
 
 
-class NcnnSession(OpenModel):
+class NcnnSession(Session):
     """A `Session` over ncnn. States are float32 arrays `[N, C, h, w]` that no step changes.
 
     The streams of a batch run one after the other, each on all cores.

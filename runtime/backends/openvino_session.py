@@ -19,7 +19,7 @@ from salema.runtime.backends.openvino_graph import transpose_upsampling
 from salema.runtime.cpu import fill_all_cores, threads_for
 from salema.runtime.errors import BackendError, ModelError
 from salema.runtime.onnx_metadata import read_spec, tensors_differ
-from salema.runtime.session import OpenModel, States, step_error
+from salema.runtime.session import Session, States, step_error
 from salema.runtime.wording import counted
 
 _TELEMETRY = "openvino_telemetry"
@@ -49,7 +49,7 @@ _PRECISION = {"openvino": ("f32", "float32"), "openvino-bf16": ("bf16", "bfloat1
 _COMPUTES_IN = {"openvino": "fp32", "openvino-bf16": "bf16"}
 
 
-class OpenVinoSession(OpenModel):
+class OpenVinoSession(Session):
     """A `Session` over OpenVINO's CPU plugin.
 
     `openvino` computes in float32, whether the model's floats are float32 or float16; by default the plugin would take
@@ -141,7 +141,7 @@ class OpenVinoSession(OpenModel):
         return tuple(_tensor(np.asarray(arrays[state.name], np.float32)) for state in self.spec.states)
 
     def values_of(self, state: Any) -> NDArray[np.float32]:
-        """See `OpenModel.values_of`."""
+        """See `Session.values_of`."""
         values: NDArray[np.float32] = state.data
         return values
 

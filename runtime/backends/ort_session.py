@@ -23,7 +23,7 @@ from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, ModelError, UsageError, reason
 from salema.runtime.files.whole_files import make_folder, sha256_of
 from salema.runtime.onnx_metadata import read_spec, tensors_differ
-from salema.runtime.session import OpenModel, States, step_error
+from salema.runtime.session import Session, States, step_error
 from salema.runtime.spec import ModelSpec
 from salema.runtime.wording import counted
 
@@ -48,7 +48,7 @@ def cuda_may_start() -> bool:
         return False
 
 
-class OrtSession(OpenModel):
+class OrtSession(Session):
     """A `Session` over ONNX Runtime's CPU, CUDA or TensorRT provider."""
 
     def __init__(self, model: Path, device: str, *, with_tensorrt: bool = False, threads: int | None = None) -> None:
@@ -140,12 +140,12 @@ class OrtSession(OpenModel):
         return tuple(values)
 
     def values_of(self, state: Any) -> NDArray[np.float32]:
-        """See `OpenModel.values_of`."""
+        """See `Session.values_of`."""
         values: NDArray[np.float32] = state.numpy()
         return values
 
     def abort(self) -> None:
-        """See `AbortableSession.abort`."""
+        """See `Session.abort`."""
         if self._running is not None:
             self._running.terminate = True
 

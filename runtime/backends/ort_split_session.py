@@ -13,12 +13,12 @@ from salema.kernels.twins.ema import ema_update
 from salema.runtime.backends.ort_session import VERSION, load_part
 from salema.runtime.cpu import threads_for
 from salema.runtime.errors import reason
-from salema.runtime.session import OpenModel, States, step_error
+from salema.runtime.session import Session, States, step_error
 from salema.runtime.spec import check_parts
 from salema.runtime.wording import counted
 
 
-class OrtSplitSession(OpenModel):
+class OrtSplitSession(Session):
     """A `Session` over the two graphs of a split model; states are arrays that no step changes."""
 
     def __init__(self, encoder: Path, decoder: Path, *, threads: int | None = None) -> None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from salema.runtime.batching.joint_step import JointStep, Request, Row, Stepped
 from salema.runtime.batching.stepper import Stepper
 from salema.runtime.postprocess import Pictures, ToDraw
-from salema.runtime.session import OpenModel, Session, States
+from salema.runtime.session import Session, States
 
 
-class PlaceSession(OpenModel):
+class PlaceSession(Session):
     """A `Session` whose step waits for the batch that holds its frame. Closing it calls `leave`."""
 
     def __init__(
@@ -57,7 +57,7 @@ class PlaceSession(OpenModel):
         return states
 
     def abort(self) -> None:
-        """See `AbortableSession.abort`: ends the wait, and leaves the other places' step alone."""
+        """See `Session.abort`: ends the wait, and leaves the other places' step alone."""
         self._stepper.give_up(self._place)
 
     def close(self) -> None:

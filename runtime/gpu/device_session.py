@@ -21,12 +21,12 @@ from salema.runtime.gpu.step_engine import StepEngine
 from salema.runtime.gpu.step_graphs import StepGraphs
 from salema.runtime.gpu.step_io import FrameJob, PictureJobs, StepTensors
 from salema.runtime.postprocess import Pictures, ToDraw
-from salema.runtime.session import OpenModel, States
+from salema.runtime.session import Session, States
 
 STATE_SCHEMES = ("ping-pong", "copy")
 
 
-class DeviceSession(OpenModel):
+class DeviceSession(Session):
     """A `Session` over a `Device` and a `StepEngine`.
 
     A step reads its states from one piece of memory and writes them to another. The handles decide which two: a piece
