@@ -14,16 +14,16 @@ from salema.runtime.errors import OutputError
 from salema.runtime.files.disk_sync import sync_soon
 from salema.runtime.files.whole_files import append, make_folder, translated, written_aside
 from salema.runtime.output.frame_numbers import Measures, measure
-from salema.runtime.output.sink import Drawn, StackedSink
+from salema.runtime.output.sink import Drawn, Sink
 
 
-class CsvSink(StackedSink):
+class CsvSink(Sink):
     """A line per frame: number, time, `Measures`, whether a shot begins, whether the state was reset."""
 
     wants_raw = wants_cuts = True
 
     def __init__(self, path: Path, time_base: Fraction, count: int = 0) -> None:
-        self.path: Path | None = path
+        self.path = path
         self._path, self._time_base, self._count = path, time_base, count
 
     def _open(self, stack: ExitStack) -> None:

@@ -18,7 +18,7 @@ from salema.runtime.files.whole_files import make_folder, translated, write_byte
 from salema.runtime.output.map_size import MapSize, levels_at
 from salema.runtime.output.npz_file import NpzFile, times_file
 from salema.runtime.output.provenance import remove_provenance
-from salema.runtime.output.sink import Drawn, StackedSink
+from salema.runtime.output.sink import Drawn, Sink
 from salema.runtime.postprocess import to_levels
 from salema.runtime.wording import counted
 
@@ -26,11 +26,11 @@ MAP_BITS = (8, 16)
 published_name = "{:04d}.png".format  # a map's file, as the published code names it for DHF1K
 
 
-class MapSink(StackedSink):
+class MapSink(Sink):
     """A folder of PNG files at network or source size, named by the frame's number, which counts from 1."""
 
     def __init__(self, folder: Path, bits: int, map_size: MapSize, name_of: Callable[[int], str]) -> None:
-        self.path: Path | None = folder
+        self.path = folder
         self._folder, self._bits, self._name_of, self._count = folder, bits, name_of, 0
         self._is_large = map_size == "source"
         self.wants_raw = self._is_large or bits != MAP_BITS[0]
@@ -68,13 +68,13 @@ def others_beside(folder: Path, names: set[str]) -> list[str]:
     return [f"{folder} also holds {more} that this run did not write"] if others else []
 
 
-class NpzSink(StackedSink):
+class NpzSink(Sink):
     """One NPZ file: `maps`, float32 `[T, H, W]`, raw; `times_s`, float64 `[T]`."""
 
     wants_raw = True
 
     def __init__(self, path: Path, time_base: Fraction) -> None:
-        self.path: Path | None = path
+        self.path = path
         self._path, self._time_base, self._times_s = path, time_base, array("d")
 
     def _open(self, stack: ExitStack) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from salema.runtime.closing import Stacked
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from salema.runtime.postprocess import Pictures
     from salema.runtime.sources.frames import Frame
 
@@ -28,20 +26,13 @@ class Drawn(NamedTuple):
     is_new_state: bool
 
 
-class Sink(Protocol):
+class Sink(Stacked):
     """Takes results in order. Its file gets its name when the `with` block ends; after an error it is removed."""
 
     path: Path | None
-    wants_picture: bool
-    wants_raw: bool
-    wants_cuts: bool
+    wants_picture = wants_raw = wants_cuts = False
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
+    @abstractmethod
     def write(self, drawn: Drawn) -> None:
         """Takes one result.
 
@@ -49,7 +40,7 @@ class Sink(Protocol):
             OutputError: it can't be written; `finish` keeps the results before.
         """
 
-    def finish(self, *, complete: bool) -> list[str]:
+    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
         """Completes the file, also after a failed write; returns sentences for the user.
 
         Args:
@@ -58,13 +49,4 @@ class Sink(Protocol):
         Raises:
             OutputError: the file can't be kept.
         """
-
-
-class StackedSink(Stacked):
-    """A sink of contexts; it wants nothing but the map, and finishes nothing, unless it says so."""
-
-    wants_picture = wants_raw = wants_cuts = False
-
-    def finish(self, *, complete: bool) -> list[str]:  # noqa: ARG002
-        """See `Sink`."""
         return []

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from salema.runtime.errors import KeptError, OutputError, VideoError
-from salema.runtime.output.sink import Drawn, Sink, StackedSink
+from salema.runtime.output.sink import Drawn, Sink
 
 _STEM_LENGTH = 50  # of the hidden name that a file has while it is written
 
@@ -23,7 +23,7 @@ def is_part_of(output: Path, stem: str) -> bool:
     return bool(re.fullmatch(rf"{re.escape(output.stem[:_STEM_LENGTH])}(_\d{{4}}.*)?", stem, re.DOTALL))
 
 
-class SplitSink(StackedSink):
+class SplitSink(Sink):
     """A `Sink` that begins a new file every few minutes of the source's time.
 
     Parts are named `name_0001.mp4` and so on. For a live source the name also has the part's start time (UTC), and the
@@ -43,7 +43,7 @@ class SplitSink(StackedSink):
         *,
         is_live: bool,
     ) -> None:
-        self.path: Path | None = path
+        self.path = path
         self._path, self._part_s, self._open_part = path, 60 * minutes, open_part
         self._time_base, self._is_live = time_base, is_live
         part = open_part(path, 0, 0)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from salema.runtime.errors import KeptError, OutputError
 from salema.runtime.files.whole_files import make_folder
-from salema.runtime.output.sink import Drawn, StackedSink
+from salema.runtime.output.sink import Drawn, Sink
 from salema.runtime.postprocess import Look
 from salema.runtime.sources.playback import Playback
 from salema.runtime.video.video_writer import VideoWriter
 
 
-class VideoSink(StackedSink):
+class VideoSink(Sink):
     """An MP4 file with the sound of the source."""
 
     wants_picture = True
 
     def __init__(self, path: Path, playback: Playback, look: Look, start_pts: int = 0) -> None:
-        self.path: Path | None = path
+        self.path = path
         self._folder, self._playback, self._count, self._start_pts = path.parent, playback, 0, start_pts
         width = playback.width * (2 if look.view == "side-by-side" else 1)
         self._writer = VideoWriter(path, playback, playback.height, width, float(start_pts * playback.time_base))

@@ -8,13 +8,12 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 
 from salema.runtime.errors import BackendError, reason
-from salema.runtime.output.sink import Drawn, StackedSink
+from salema.runtime.output.sink import Drawn, Sink
 
 if TYPE_CHECKING:
     from salema.runtime.sources.playback import Playback
@@ -28,7 +27,7 @@ class WindowClosedError(Exception):
     """The user has closed the window, which ends the run; it is no failure."""
 
 
-class WindowSink(StackedSink):
+class WindowSink(Sink):
     """A `Sink` that shows pictures, those of files at their speed. Q, Escape or closing the window ends the run.
 
     Raises:
@@ -36,7 +35,7 @@ class WindowSink(StackedSink):
     """
 
     wants_picture = True
-    path: Path | None = None
+    path = None
 
     def __init__(self, playback: Playback, stop: threading.Event) -> None:
         if sys.platform == "linux" and not _has_display():
