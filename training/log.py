@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from salema.benchmarks.plotting import new_figure, save_figure
@@ -80,10 +81,7 @@ def draw_curves(folder: Path) -> None:
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     losses = [record["loss"] for record in steps]
-    smooth = [
-        sum(losses[max(i - _WINDOW, 0) : i + 1]) / len(losses[max(i - _WINDOW, 0) : i + 1]) for i in range(len(losses))
-    ]
-    left.plot(smooth)
+    left.plot([fmean(losses[max(i - _WINDOW, 0) : i + 1]) for i in range(len(losses))])
     left.set(xlabel="step", ylabel="loss", title=f"mean of {_WINDOW} steps")
     for name in ("nss", "auc_judd", "cc", "sim"):
         known = [(record["epoch"], record["scores"][name]) for record in scored if record["scores"][name] is not None]

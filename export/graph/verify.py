@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from salema.export.graph.models import SaliencyStep
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import VerificationError
+from salema.runtime.metrics import cc
 from salema.runtime.session import Session
 
 FRAMES = 6
@@ -160,9 +161,6 @@ def _norm(array: NDArray[np.float32]) -> float:
 
 def _least_cc(expected: list[Step], actual: list[Step]) -> float:
     """Returns the least correlation between two maps, leaving out flat ones, which have none."""
-    least = 1.0
-    for (maps_a, _), (maps_b, _) in zip(expected, actual, strict=True):
-        for a, b in zip(maps_a, maps_b, strict=True):
-            if min(a.std(), b.std()) > _FLAT:
-                least = np.minimum(least, np.corrcoef(a.ravel(), b.ravel())[0, 1])
-    return float(least)
+    steps = zip(expected, actual, strict=True)
+    pairs = (pair for (maps_a, _), (maps_b, _) in steps for pair in zip(maps_a, maps_b, strict=True))
+    return min((cc(a, b) for a, b in pairs if min(a.std(), b.std()) > _FLAT), default=1.0)

@@ -40,17 +40,11 @@ class Told(Protocol):
         """Takes why a video that has all its maps is run again."""
 
 
-class RunAll(Protocol):
-    """Runs videos, here or elsewhere; yields each as it ends."""
+RunAll = Callable[[Sequence[FrameFolder], "VideoWork", Told, threading.Event], Iterator[tuple[FrameFolder, Outcome]]]
+"""Runs videos, here or elsewhere, until the event is set; yields each as it ends.
 
-    def __call__(
-        self, videos: Sequence[FrameFolder], work: VideoWork, told: Told, stop: threading.Event
-    ) -> Iterator[tuple[FrameFolder, Outcome]]:
-        """Runs them until `stop` is set.
-
-        Raises:
-            SalemaError: the model can't be opened, or there is nowhere to run.
-        """
+It raises a SalemaError if the model can't be opened, or there is nowhere to run.
+"""
 
 
 @dataclass(frozen=True)

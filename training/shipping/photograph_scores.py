@@ -9,7 +9,6 @@ Usage: python -m salema.training.shipping.photograph_scores --src DIR FILE.json
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +24,8 @@ from salema.runtime.errors import exit_on_error
 from salema.runtime.postprocess import to_grey
 from salema.training.data.photographs import names_of, read_points
 from salema.training.data.targets import BLUR, blurred, count_fixations
-from salema.training.initial import choose_start
-from salema.training.network import ClipNetwork
 from salema.training.shipping.commands import parser_of, split
+from salema.training.shipping.mean_maps import SIZE_HW, open_network
 from salema.training.validation import SHOWN, validate
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     Float = NDArray[np.float32]
     Scores = NDArray[np.float64]
 
-SIZE_HW = (192, 256)
 CENTRE, RESIDUAL, BOTH, PEOPLE = "centre prior", "spectral residual", "spectral residual × centre", "people"  # noqa: RUF001
 LABELS = {PEOPLE: "14 people predict the 15th"}
 _SEEN_AT = 64  # columns at which the spectral residual is taken
@@ -85,10 +82,7 @@ def score_maps(gaze: GazeSet, predict: Callable[[NDArray[np.uint8]], Float]) -> 
 
 def score_network(gaze: GazeSet, weights: str) -> Scores:
     """Scores the maps of shipped weights, in FP32; returns `(photographs, metrics)`."""
-    start = choose_start(weights, "auto", Fraction(1), 0, lambda _: None)
-    scores = validate(
-        ClipNetwork(start.architecture, start.weights, start.alpha, 1.0, 0.0), gaze, SIZE_HW, range(len(gaze.names))
-    )
+    scores = validate(open_network(weights), gaze, SIZE_HW, range(len(gaze.names)))
     return np.array([scores[index] for index in range(len(gaze.names))])
 
 
