@@ -62,13 +62,10 @@ class Request:
 
 
 def train(request: Request, say: Say, bar: Progressing, stop: threading.Event) -> Path | None:
-    """Trains a network, or goes on with a run.
+    """Trains a network, or goes on with a run; returns its folder, None in all processes but the first.
 
     `say` takes a line on each step. `stop` ends the run after the step, or the frame of a validation, that is under
     way.
-
-    Returns:
-        The run's folder; None in all processes but the first.
 
     Raises:
         SalemaError: an option is wrong, a file can't be read or written, or the loss is no number.

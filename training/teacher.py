@@ -68,12 +68,9 @@ class Teacher:
 def open_teacher(
     source: str, share: float, gaze: GazeSet, device: torch.device, say: Callable[[str], None]
 ) -> tuple[Teacher, str | None]:
-    """Opens a teacher: a checkpoint, or a folder of maps.
+    """Opens a teacher: a checkpoint, whose SHA-256 it returns too, or a folder of maps.
 
     `share` is its share of the loss. Each frame of `gaze` must have a map in the folder.
-
-    Returns:
-        The teacher, and the SHA-256 of its checkpoint; None of a folder.
 
     Raises:
         CheckpointError: see `load_checkpoint`.

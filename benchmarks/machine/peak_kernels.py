@@ -173,10 +173,9 @@ class Compiler:
         return [kernel for kernel in wanted if not _FASTER[kernel.precision] & self.features]
 
     def compile(self, kernel: Kernel) -> Callable[[int], None]:
-        """Compiles a kernel, and checks on a few turns that it computes what it says.
+        """Returns a kernel as a function of a number of turns, after a check on a few that it computes what it says.
 
-        Returns:
-            A function that runs a number of turns; it lets other threads of Python run.
+        Other threads of Python run meanwhile.
 
         Raises:
             BackendError: its sums are wrong.

@@ -45,10 +45,9 @@ class Runner(Protocol):
 
 
 def open_peer(name: str, network: Network, batch: int, device: str, folder: Path) -> tuple[Runner, str]:
-    """Opens one of `PEERS` on a device, `cpu` or `cuda:N`; the naive export goes into a folder.
+    """Opens one of `PEERS` on a device, `cpu` or `cuda:N`; returns it, and the precision that it runs in.
 
-    Returns:
-        The peer, and the precision that it runs in.
+    The naive export goes into a folder.
 
     Raises:
         UsageError: there is no such peer, or it does not run on this device.

@@ -95,13 +95,10 @@ class Trials(Closing):
 def to_int8(
     step: SaliencyStep, paths: list[Path], footage: Footage, options: ExportOptions, say: Callable[[str], None]
 ) -> tuple[ModelSpec, Int8Report]:
-    """Replaces float files by INT8 ones, loads them again, and compares them with the float model.
+    """Replaces float files by INT8 ones, and compares them with the float model; returns their spec, and the report.
 
     `paths` are the float file, or those of both parts. For ncnn its files follow: they are written, and the ONNX file
     stays in float.
-
-    Returns:
-        The spec in the new files, and the report.
 
     Raises:
         UsageError: there is no such layer.

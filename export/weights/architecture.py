@@ -151,13 +151,10 @@ def doubt_of_name(name: str, kind: Kind) -> str | None:
 def choose_architecture(
     kind: Kind, hint: Hint | None, arch: str, ema_locs: tuple[int, ...], residual: bool | None
 ) -> tuple[Architecture, str]:
-    """Chooses the variant of a checkpoint; options win over the hint, the hint over the default.
+    """Chooses the variant of a checkpoint, and says in words where it comes from; options win over the hint.
 
     `kind` is the family that the keys show; `salema` means any generator without an LSTM. `arch` is `auto` or a kind,
     and like `ema_locs` (empty) and `residual` (None) as the user gave it.
-
-    Returns:
-        The architecture, and in words where it comes from.
 
     Raises:
         UsageError: the options contradict each other or the checkpoint.

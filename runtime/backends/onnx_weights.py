@@ -22,10 +22,7 @@ _MOST_NAME_BYTES = _MOST_DIMS_BYTES = 1 << 10
 
 
 def read_weights(model: Path) -> dict[str, NDArray[np.float32]]:
-    """Reads the float tensors that an ONNX file holds.
-
-    Returns:
-        Float32 arrays by name; those of a float16 model are widened.
+    """Reads the float tensors that an ONNX file holds, by name, as float32; those of a float16 model are widened.
 
     Raises:
         ModelError: the file is not ONNX, or cut off.

@@ -41,10 +41,7 @@ def open_tensorrt(
 
 
 def open_engine(folder: ModelFolder, kind: Kind, device_index: int = 0) -> tuple[StepEngine, CudaDevice, CudaLauncher]:
-    """Loads a model's engine, whole or in two parts, without a session.
-
-    Returns:
-        The engine, its device, and the launcher of our kernels there; the caller closes all three, the device last.
+    """Loads a model's engine, whole or in two parts, without a session; the caller closes all three, the device last.
 
     Raises:
         SalemaError: see `open_tensorrt`.

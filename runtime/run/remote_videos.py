@@ -82,8 +82,7 @@ def _fetched(video: FrameFolder, folder: Path) -> FrameFolder:
 def _send(folder: Path, target: Any) -> list[str]:
     """Sends the maps in a folder, and then their record. An older record goes first: it describes other maps.
 
-    Returns:
-        A sentence if other maps are there already, as of an earlier run with more frames.
+    It returns a sentence if other maps are there already, as of an earlier run with more frames.
     """
     maps = sorted(path for path in folder.iterdir() if path.name != NAME)
     with remote_errors(target):

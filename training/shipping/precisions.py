@@ -66,11 +66,7 @@ def compare(source: Path, first: Path, second: Path) -> dict[str, Any]:
 
 
 def measure(name: str, source: Path, clips: Sequence[Path], calib: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Measures every form of shipped weights; what an export or this CPU refuses is told in its place.
-
-    Returns:
-        `photographs`: the differences of scores by form; `clips`: how alike the maps are, by form.
-    """
+    """Measures every form of shipped weights, on photographs and clips; what is refused is told in its place."""
     export(name, folder / "fp32", {}, calib)
     predict(folder / "fp32", "onnxruntime", source, folder / "fp32-maps")
     expected = run_clips(folder / "fp32", "onnxruntime", clips)
