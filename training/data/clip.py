@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salema.training.data.views import View
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Map = NDArray[Any]
 
@@ -59,7 +64,7 @@ class Seen:
     fixated: NDArray[np.bool_] | None
 
 
-class GazeSet(Protocol):
+class GazeSet(ABC):
     """Videos, or photographs, with the places where people looked.
 
     Attributes:
@@ -75,13 +80,22 @@ class GazeSet(Protocol):
     lengths: tuple[int, ...]
     are_photographs: bool
     layout: str
+    _by_video: tuple[str, ...] = ("names", "lengths")
+    """The attributes that hold a value for each video."""
 
-    def only(self, indices: Sequence[int]) -> GazeSet:
+    def only(self, indices: Sequence[int]) -> Self:
         """Returns the set of some of its videos, which draws from none of the others."""
+        chosen = copy(self)
+        for name in self._by_video:
+            values = getattr(self, name)
+            setattr(chosen, name, tuple(values[index] for index in indices))
+        return chosen
 
+    @abstractmethod
     def maps_of(self, index: int) -> tuple[str, tuple[str, ...]]:
         """Returns what the folder of a video's maps is called, and the names of its frames, without their suffix."""
 
+    @abstractmethod
     def clip(
         self, index: int, start: int, frames: int, size_hw: tuple[int, int], rng: np.random.Generator | None
     ) -> Clip:
@@ -98,6 +112,7 @@ class GazeSet(Protocol):
             SalemaError: a file can't be read.
         """
 
+    @abstractmethod
     def seen(self, index: int, every: int = 1) -> Iterator[Seen]:
         """Yields the frames of a video, in order, to validate on; of each `every`th alone what is known.
 

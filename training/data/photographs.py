@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from copy import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from salema.runtime.errors import MapError, VideoError
 from salema.runtime.files.bounded_files import check_file
 from salema.runtime.files.image_file import decode_file
 from salema.runtime.sources.source import IMAGES
-from salema.training.data.clip import Clip, Seen, Shot
+from salema.training.data.clip import Clip, GazeSet, Seen, Shot
 from salema.training.data.kept import Kept
 from salema.training.data.targets import BLUR, blurred, count_fixations
 from salema.training.data.views import Colours, View, between, random_view
@@ -30,7 +29,7 @@ _CUTS = 0.5  # of the clips, how many have a cut to another picture in them
 _ARRAYS = ("names", "image", "x", "y")
 
 
-class Photographs:
+class Photographs(GazeSet):
     """Photographs, each with its fixations; a `GazeSet`.
 
     Args:
@@ -43,23 +42,15 @@ class Photographs:
 
     are_photographs = True
     layout = "other"
+    _by_video = ("names", "lengths", "_points", "_paths")
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.resolve().name
         points = read_points(folder)
         self.names = tuple(sorted(points))
         self.lengths = (1,) * len(self.names)
-        self._points = [points[name] for name in self.names]
-        self._paths = [_find_image(folder, name) for name in self.names]
-
-    def only(self, indices: Sequence[int]) -> Photographs:
-        """See `GazeSet`."""
-        chosen = copy(self)
-        chosen.names = tuple(self.names[index] for index in indices)
-        chosen.lengths = (1,) * len(indices)
-        chosen._points = [self._points[index] for index in indices]  # noqa: SLF001 - a copy of our own
-        chosen._paths = [self._paths[index] for index in indices]  # noqa: SLF001 - a copy of our own
-        return chosen
+        self._points = tuple(points[name] for name in self.names)
+        self._paths = tuple(_find_image(folder, name) for name in self.names)
 
     def maps_of(self, index: int) -> tuple[str, tuple[str, ...]]:
         """See `GazeSet`; where `salema-run` writes the map of an image, given with others."""

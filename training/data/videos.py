@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from salema.runtime.errors import MapError
 from salema.runtime.run.dataset_layouts import FrameFolder, list_videos
 from salema.runtime.sources.image_reader import read_image
 from salema.runtime.wording import counted, listed
-from salema.training.data.clip import Clip, Seen, Shot
+from salema.training.data.clip import Clip, GazeSet, Seen, Shot
 from salema.training.data.films import film_frames_from, with_all_frames
 from salema.training.data.targets import BLUR, blurred, count_fixations, peaked
 from salema.training.data.views import Colours, View, random_view
@@ -24,7 +23,7 @@ from salema.training.data.views import Colours, View, random_view
 _LEAST = 0.7  # of a picture's sides: people look at the middle of films, which a part moves
 
 
-class Videos:
+class Videos(GazeSet):
     """Videos of a dataset with ground truth; a `GazeSet`. Frames without any count nothing.
 
     `truth` is the folder of the ground truth; None for `source`. `start` and `end` are numbers of DHF1K's videos, both
@@ -37,6 +36,7 @@ class Videos:
     """
 
     are_photographs = False
+    _by_video = ("names", "lengths", "_videos", "_truth")
 
     def __init__(
         self,
@@ -64,15 +64,6 @@ class Videos:
         self.lengths = tuple(len(video.frames) for video in self._videos)
         frames = [known[key].frames if (key := keys[name]) in known else () for name in self.names]
         self._truth = [_by_frame(video, own) for video, own in zip(self._videos, frames, strict=True)]
-
-    def only(self, indices: Sequence[int]) -> Videos:
-        """See `GazeSet`."""
-        chosen = copy(self)
-        chosen.names = tuple(self.names[index] for index in indices)
-        chosen.lengths = tuple(self.lengths[index] for index in indices)
-        chosen._videos = [self._videos[index] for index in indices]  # noqa: SLF001 - a copy of our own
-        chosen._truth = [self._truth[index] for index in indices]  # noqa: SLF001 - a copy of our own
-        return chosen
 
     def maps_of(self, index: int) -> tuple[str, tuple[str, ...]]:
         """See `GazeSet`."""
