@@ -11,13 +11,7 @@ from pathlib import Path
 
 from salema.runtime.errors import KeptError, OutputError, SalemaError, UsageError, VideoError
 from salema.runtime.output.outputs import Outputs
-from salema.runtime.output.provenance import (
-    Provenance,
-    model_facts,
-    remove_provenance,
-    source_facts,
-    write_provenance,
-)
+from salema.runtime.output.provenance import Provenance, model_facts, remove_provenance, source_facts, write_provenance
 from salema.runtime.output.sink import Drawn, Sink
 from salema.runtime.output.window import WindowClosedError
 from salema.runtime.run.stage_threads import side_by_side

@@ -166,17 +166,18 @@ def _attempt(work: Callable[..., _Result], *arguments: object) -> _Result | Sale
 def _side_by_side(
     items: Sequence[_Item], opened: Sequence[SaliencyStream], work: Callable[[_Item, SaliencyStream], _Result]
 ) -> Iterator[tuple[_Item, _Result | SalemaError | OSError]]:
-    own, spare = threading.local(), SimpleQueue[SaliencyStream]()
+    spare = SimpleQueue[SaliencyStream]()
     for stream in opened:
         spare.put(stream)
 
-    def begin() -> None:
-        own.stream = spare.get()
-
     def run(item: _Item) -> _Result:
-        return work(item, own.stream)
+        stream = spare.get()
+        try:
+            return work(item, stream)
+        finally:
+            spare.put(stream)
 
-    with ThreadPoolExecutor(len(opened), "video", begin) as pool:
+    with ThreadPoolExecutor(len(opened), "video") as pool:
         futures = {pool.submit(_attempt, run, item): item for item in items}
         try:
             for future in as_completed(futures):

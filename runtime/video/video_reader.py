@@ -29,19 +29,8 @@ from salema.runtime.wording import counted
 _MISSING_FRAMES, _MISSING_SHARE = 3, 0.02
 _UNTIMED = "mpjpeg"  # its pictures have no times, so FFmpeg takes it for 25 a second
 LIVE_SCHEMES = {
-    "rtsp",
-    "rtsps",
-    "rtmp",
-    "rtmps",
-    "rtmpt",
-    "rtmpe",
-    "rtmpte",
-    "rtp",
-    "srtp",
-    "srt",
-    "rist",
-    "udp",
-    "mms",
+    *("rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpte"),
+    *("rtp", "srtp", "srt", "rist", "udp", "mms"),
 }
 _PLAYLISTS = {"hls", "dash"}
 _LIVE_FORMATS = {*_PLAYLISTS, _UNTIMED}  # a playlist has a length as soon as it has an end
