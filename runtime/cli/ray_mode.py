@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salema.runtime.cli.opening import Opening, tell_if_untrained
-from salema.runtime.cli.run_modes import DatasetChoice, bar_of
-from salema.runtime.cli.run_report import report_dataset
+from salema.runtime.cli.run_modes import DatasetRun
 from salema.runtime.cpu import threads_for
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.fleet.cluster import Cluster, connected
@@ -19,11 +18,8 @@ from salema.runtime.fleet.worker import sent_model
 from salema.runtime.gpu.trt_library import KINDS
 from salema.runtime.model_folder import ModelFolder, look_up
 from salema.runtime.onnx_metadata import read_spec
-from salema.runtime.output.map_size import MapSize, check_map_size
-from salema.runtime.run.dataset import VideoWork, run_dataset
 from salema.runtime.run.dataset_layouts import FrameFolder
 from salema.runtime.spec import ModelSpec
-from salema.runtime.stopping import stop_requested
 from salema.runtime.telling import tell
 from salema.runtime.wording import counted
 
@@ -31,50 +27,30 @@ _ON_GPU_ONLY = (*KINDS, "onnxruntime-tensorrt")
 _ON_EITHER = ("auto", "onnxruntime")
 
 
-def run_over_cluster(
-    choice: DatasetChoice,
-    opening: Opening,
-    address: str,
-    *,
-    jobs: int | None,
-    resume: bool,
-    map_size: MapSize,
-    strict: bool,
-    as_json: bool,
-) -> None:
+def run_over_cluster(asked: DatasetRun, opening: Opening, address: str, jobs: int | None) -> None:
     """Writes the maps of a dataset on a Ray cluster, and prints the result; see `run_over_dataset`.
 
     Raises:
         SalemaError: an option is wrong, there is no video to run, or the cluster or the model can't be used.
-        SystemExit: a video failed, or the run was interrupted.
+        SystemExit: see `DatasetRun.run`.
     """
-    cores = _checked(choice, opening, map_size)
+    cores = _checked(asked, opening)
     model = look_up(opening.model)
     spec = read_spec(model.onnx_files()[0])
-    everywhere = replace(choice, source=choice.source.absolute(), target=choice.target.absolute())
-    videos, work = everywhere.videos(spec.weights), VideoWork(resume, map_size)
+    everywhere = replace(asked, source=asked.source.absolute(), target=asked.target.absolute())
+    videos = everywhere.videos(spec.weights)
     with connected(address) as cluster:
         size = _size(cluster, opening, model, cores, jobs)
         fitting = [node for node in cluster.nodes() if _fit(node.cores, node.gpus, size)]
         shared = cluster.check(fitting, _seen(videos), everywhere.target)
         sent = sent_model(model, **_arguments(cluster, opening, size))
         _announce(spec, cluster, size, min(size.workers, len(videos)), len(fitting))
-        with stop_requested() as stop, bar_of(videos) as bar:
-            fleet = Fleet(cluster, size, sent, shared, bar.note)
-            summary = run_dataset(
-                *(videos, fleet, work),
-                strict=strict,
-                stop=stop,
-                progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
-                notify=bar.note,
-            )
-    report_dataset(summary, len(videos), choice.target, as_json=as_json)
+        asked.run(videos, lambda bar: Fleet(cluster, size, sent, shared, bar.note))
 
 
-def _checked(choice: DatasetChoice, opening: Opening, map_size: MapSize) -> int:
+def _checked(asked: DatasetRun, opening: Opening) -> int:
     """Refuses options that are wrong; returns the cores of each worker."""
-    choice.check()
-    check_map_size(map_size)
+    asked.check()
     if opening.device.startswith("cuda:"):
         raise UsageError(f"--device {opening.device}: Ray gives each worker its GPU; give --device cuda")
     return threads_for(1 if opening.threads is None else opening.threads)

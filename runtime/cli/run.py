@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -191,17 +191,22 @@ def run(
             refuse_others(context, _WITH_DATASET, f"not for --dataset {dataset}")
             if src is None or dst is None:
                 raise UsageError(f"--dataset {dataset}: give --src DIR and --dst DIR")
-            from salema.runtime.cli.run_modes import DatasetChoice, run_over_dataset
+            from salema.runtime.cli.run_modes import DatasetRun, run_over_dataset
             from salema.runtime.files.remote_path import as_path
 
-            choice = DatasetChoice(dataset, as_path(src), as_path(dst), naming, start, end)
-            how: dict[str, Any] = {"resume": resume, "map_size": map_size, "strict": strict, "as_json": json_}
+            asked = DatasetRun(
+                *(dataset, as_path(src), as_path(dst), naming, start, end),
+                resume=resume,
+                map_size=map_size,  # type: ignore[arg-type] # it checks that
+                strict=strict,
+                as_json=json_,
+            )
             if ray is not None:
                 from salema.runtime.cli.ray_mode import run_over_cluster
 
-                run_over_cluster(choice, opening, ray, jobs=jobs, **how)
+                run_over_cluster(asked, opening, ray, jobs)
             else:
-                run_over_dataset(choice, opening, jobs=streams or jobs or 1, **how)
+                run_over_dataset(asked, opening, streams or jobs or 1)
             return
         refuse_others(context, {*context.params} - _DATASET_ONLY, "for --dataset only")
         from salema.runtime.cli.run_modes import run_over_sources

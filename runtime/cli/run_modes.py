@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from salema.runtime.files.remote_path import is_remote
 from salema.runtime.output.map_size import MapSize, check_map_size
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
-from salema.runtime.run.dataset import Here, VideoWork, run_dataset
+from salema.runtime.run.dataset import Here, RunAll, VideoWork, run_dataset
 from salema.runtime.run.dataset_layouts import FrameFolder, check_dataset, check_targets, list_videos
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.videos import run_sources
@@ -27,8 +27,8 @@ from salema.runtime.telling import show, tell
 
 
 @dataclass(frozen=True)
-class DatasetChoice:
-    """Which videos of a dataset are run, and where their maps go; see `list_videos`."""
+class DatasetRun:
+    """Which videos of a dataset are run and how, and where their maps go; see `list_videos` and `run_dataset`."""
 
     dataset: str
     source: Path
@@ -36,14 +36,19 @@ class DatasetChoice:
     naming: str
     start: int | None
     end: int | None
+    resume: bool
+    map_size: MapSize
+    strict: bool
+    as_json: bool
 
     def check(self) -> None:
         """Refuses what is wrong whatever the folders hold.
 
         Raises:
-            UsageError: see `check_dataset`.
+            UsageError: see `check_dataset` and `check_map_size`.
         """
         check_dataset(self.dataset, naming=self.naming, start=self.start, end=self.end)
+        check_map_size(self.map_size)
 
     def videos(self, weights: str) -> list[FrameFolder]:
         """Lists the videos.
@@ -56,6 +61,25 @@ class DatasetChoice:
         videos = list_videos(self.dataset, *places, weights, naming=self.naming, start=numbers[0], end=numbers[1])
         check_targets(videos)
         return videos
+
+    def run(self, videos: Sequence[FrameFolder], make: Callable[[FrameBar], RunAll]) -> None:
+        """Runs videos by what is made for the progress bar, and prints the result.
+
+        Raises:
+            SalemaError: see `run_dataset`.
+            SystemExit: a video failed, or the run was interrupted.
+        """
+        is_known = not any(video.film and is_remote(video.film) for video in videos)
+        frames = sum(len(video.frames) for video in videos) if is_known else None
+        with stop_requested() as stop, FrameBar(len(videos), frames) as bar:
+            summary = run_dataset(
+                *(videos, make(bar), VideoWork(self.resume, self.map_size)),
+                strict=self.strict,
+                stop=stop,
+                progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
+                notify=bar.note,
+            )
+        report_dataset(summary, len(videos), self.target, as_json=self.as_json)
 
 
 def recover_outputs(folder: Path) -> None:
@@ -120,40 +144,16 @@ def _shared(opening: Opening, jobs: int, videos: int | None = None) -> Opening:
     return replace(opening, threads=threads_each(opening.threads, networks))
 
 
-def bar_of(videos: Sequence[FrameFolder]) -> FrameBar:
-    """Returns the progress bar of a dataset."""
-    is_known = not any(video.film and is_remote(video.film) for video in videos)
-    return FrameBar(len(videos), sum(len(video.frames) for video in videos) if is_known else None)
-
-
-def run_over_dataset(
-    choice: DatasetChoice,
-    opening: Opening,
-    *,
-    jobs: int,
-    resume: bool,
-    map_size: MapSize,
-    strict: bool,
-    as_json: bool,
-) -> None:
-    """Writes the maps of a dataset, and prints the result; see `run_dataset`.
+def run_over_dataset(asked: DatasetRun, opening: Opening, jobs: int) -> None:
+    """Writes the maps of a dataset, and prints the result.
 
     Raises:
         SalemaError: an option is wrong, there is no video to run, or the model can't be opened.
-        SystemExit: a video failed, or the run was interrupted.
+        SystemExit: see `DatasetRun.run`.
     """
-    choice.check()
-    check_map_size(map_size)
+    asked.check()
     with Announced(_shared(opening, jobs)) as open_stream:
-        videos = choice.videos(open_stream.ahead().weights)
-        if is_remote(choice.target):
-            choice.target.check_writable()
-        with stop_requested() as stop, bar_of(videos) as bar:
-            summary = run_dataset(
-                *(videos, Here(open_stream, jobs), VideoWork(resume, map_size)),
-                strict=strict,
-                stop=stop,
-                progress=lambda more_videos, more_frames: bar.advance(more_frames, more_videos),
-                notify=bar.note,
-            )
-    report_dataset(summary, len(videos), choice.target, as_json=as_json)
+        videos = asked.videos(open_stream.ahead().weights)
+        if is_remote(asked.target):
+            asked.target.check_writable()
+        asked.run(videos, lambda _: Here(open_stream, jobs))
