@@ -18,13 +18,7 @@ NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that `salema-export` wrote, and the path in it that the user named.
-
-    Attributes:
-        named: the folder, or a file in it.
-        folder: the folder.
-        names: the names of the files in it, when it was read.
-    """
+    """A folder that `salema-export` wrote, its files' names, and what the user named: it, or a file in it."""
 
     named: Path
     folder: Path

@@ -64,14 +64,10 @@ _BUILD_NEEDS = {TENSORRT.backend: (DRIVER, TENSORRT.title), TENSORRT_RTX.backend
 
 @dataclass(frozen=True)
 class Backend:
-    """What a backend can do here.
+    """What a backend can do here, by its name in `--backend`, with the device if it runs on two.
 
-    Attributes:
-        name: as `--backend` takes it, with the device if it runs on two.
-        runs: whether it can run models here.
-        builds: whether its engines can be built here; None if it needs no engines, or builds them itself.
-        why: why it can't run; empty if it can.
-        advice: what to do, in order.
+    `builds` is None if it needs no engines, or builds them itself. `why` it can't run is empty if it can. Advice is in
+    order.
     """
 
     name: str

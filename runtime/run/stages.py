@@ -27,11 +27,8 @@ from salema.runtime.video.cuts import CutDetector
 class RunOptions:
     """How frames become maps and pictures.
 
-    Attributes:
-        look: how maps are drawn.
-        reset_on_cut: whether the state is reset where a shot begins.
-        time_aware: whether a frame's weight depends on the time since the last one.
-        reference_fps: frames per second at which that weight is the model's coefficient; None for the model's own rate.
+    With `time_aware` a frame's weight depends on the time since the last one: at `reference_fps` (None for the model's
+    own) it is the model's coefficient.
 
     Raises:
         UsageError: the rate is out of range, or given without `time_aware`.
