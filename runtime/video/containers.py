@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -16,6 +17,7 @@ _TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.par
 _TIMEOUTS_S = (10.0, 5.0)  # to connect, and to read on
 # By default FFmpeg tries UDP first for RTSP, and shows lost packets as grey. Cameras offer TCP too.
 _URL_OPTIONS = {"rtsp_flags": "prefer_tcp"}
+_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT, of a format's flags
 
 
 class Pipe(Protocol):
@@ -55,6 +57,15 @@ def best_film(container: InputContainer) -> av.VideoStream | None:
 
 def _worth(film: av.VideoStream) -> tuple[bool, int]:
     return bool(film.disposition & Disposition.default), film.codec_context.width * film.codec_context.height
+
+
+def jump_of(container: InputContainer) -> Fraction:
+    """Returns how many seconds time must go back to show that another recording begins, as in joined files.
+
+    In formats whose time may jump (transport streams, MPEG programs, playlists) it is a tenth of a second, as FFmpeg's
+    own program has it; elsewhere times that are wrong by less than a second are likelier.
+    """
+    return Fraction(1, 10) if container.format.flags & _MAY_JUMP else Fraction(1)
 
 
 def leave_out_others(container: InputContainer, wanted: Sequence[Stream]) -> None:

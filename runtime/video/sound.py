@@ -25,7 +25,6 @@ from salema.runtime.video.packets import begin_of, demuxed, end_of, shift
 Packet: TypeAlias = "av.Packet[Any]"
 
 _MOST_BYTES = 1 << 29  # of waiting packets: hours of ordinary sound
-_JUMP_S = 1  # as for pictures
 _NEAR_S = 10  # sound and pictures of one recording begin within this time
 
 
@@ -162,15 +161,18 @@ class SecondReading:
 class Track:
     """The sound of one reader, with times that match its frames, also if the file's time jumps back.
 
-    `start_s` is the file's time that counts as zero; `damage` counts the packets that can't be decoded.
+    `start_s` is the file's time that counts as zero; `jump_s` how far it goes back where another recording begins;
+    `damage` counts the packets that can't be decoded.
     """
 
-    def __init__(self, form: SoundFormat, packets: Packets, start_s: Fraction, damage: Damage) -> None:
+    def __init__(
+        self, form: SoundFormat, packets: Packets, start_s: Fraction, jump_s: Fraction, damage: Damage
+    ) -> None:
         self.form, self.packets, self.damage, self.has_listener = form, packets, damage, False
         self._stretches, self._now = [(start_s, start_s)], 0
         self._last_s: Fraction | None = None
         self._held: Packet | None = None
-        self._start_s = start_s
+        self._start_s, self._jump_s = start_s, jump_s
 
     def jump(self, file_s: Fraction, start_s: Fraction) -> None:
         """Notes that the pictures jumped back to the file's time `file_s`; from there on `start_s` counts as zero."""
@@ -188,7 +190,7 @@ class Track:
         if packet is None:
             return None
         begin_s = begin_of(packet)
-        if self._last_s is not None and begin_s < self._last_s - _JUMP_S:
+        if self._last_s is not None and begin_s < self._last_s - self._jump_s:
             following = self._stretch_at(begin_s)
             if following is None:  # the pictures have not jumped yet
                 self._held = packet

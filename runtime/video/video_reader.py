@@ -18,7 +18,7 @@ from av.container import InputContainer
 from salema.runtime.closing import Closing
 from salema.runtime.errors import VideoError, reason
 from salema.runtime.sources.frames import GAP_S, Frame
-from salema.runtime.video.containers import Pipe, best_film, leave_out_others, open_container
+from salema.runtime.video.containers import Pipe, best_film, jump_of, leave_out_others, open_container
 from salema.runtime.video.damage import Damage
 from salema.runtime.video.decoder import Decoder
 from salema.runtime.video.sound import SecondReading, SoundFormat, Tap, Track
@@ -129,8 +129,7 @@ class VideoReader(Closing):
             VideoError: the file breaks off, or ends well before its declared end; the frames before were yielded.
         """
         usual = max(round(1 / (self.rate * self.time_base)), 1)
-        # A jump of a second back means that another recording begins, as in joined transport streams.
-        jump = round(1 / self.time_base)
+        jump = jump_of(self._container) / self.time_base
         gap = GAP_S / self.time_base
         count, start, earliest, end, shape = 0, 0 if self._is_untimed else self._start, 0, 0, ()
         opened_s = time.monotonic()
@@ -177,7 +176,7 @@ class VideoReader(Closing):
         else:
             packets = Tap()
             self._decoder.tap(streams[0], packets.put)
-        return Track(SoundFormat(streams[0]), packets, self._start * self.time_base, damage)
+        return Track(SoundFormat(streams[0]), packets, self._start * self.time_base, jump_of(self._container), damage)
 
     def _check_end(self, count: int, end: int, usual: int) -> None:
         """Refuses a file that was cut off. FFmpeg ends it like a whole one, so the header's length decides."""

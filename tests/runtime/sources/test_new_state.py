@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from played import play, times_s
-from videos import DISC, write_clip
+from videos import DISC, copy, probe, write_clip
 
 from salema.export.weights.seeded import moving_disc
 
@@ -26,6 +26,19 @@ def test_a_jump_back_in_time_starts_anew(tmp_path):
     assert len(new) == 2
     assert 60 <= new[1] <= 64
     assert all(a < b for a, b in pairwise(times_s(playback, frames)))
+
+
+@pytest.mark.parametrize("frames", [15, 4])
+def test_joined_recordings_shorter_than_a_second_start_anew_and_keep_their_length(tmp_path, frames):
+    once = write_clip(tmp_path / "a.ts", np.repeat(DISC, 2, 0)[:frames], audio="aac")
+    (tmp_path / "joined.ts").write_bytes(once.read_bytes() * 3)
+    playback, found = play(tmp_path / "joined.ts")
+    assert [index for index, frame in enumerate(found) if frame.starts_anew] == [0, frames, 2 * frames]
+    np.testing.assert_allclose(np.diff(times_s(playback, found)), 1 / 25, atol=1e-4)
+    copy(tmp_path / "joined.ts", tmp_path / "b.mp4")
+    after = probe(tmp_path / "b.mp4")
+    assert after["duration_s"] == pytest.approx(3 * frames / 25, abs=0.03)
+    assert after["sound_s"] == pytest.approx([3 * frames / 25], abs=0.08)
 
 
 def test_a_frame_that_is_left_out_takes_its_gap_along(tmp_path):
