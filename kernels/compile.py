@@ -23,7 +23,6 @@ from salema.kernels.errors import BackendError, MissingDependencyError, reason
 from salema.kernels.gpus import driver_cuda_version
 
 SOURCES = Path(__file__).parent / "csrc"
-COMPILERS = ("auto", "nvrtc", "nvcc")
 _COMMON = ("-std=c++17", "-fmad=false")
 _COMPILE_S = 120
 _LAST_SUFFIX = 12  # up to CUDA 12 the names of NVIDIA's wheels end in -cu12; from 13 on they have a version only
@@ -63,28 +62,20 @@ class Compiled:
         return int(spilled[1]) + int(spilled[2]) if spilled else None
 
 
-def compile_kernel(variant: Variant, target: str, compiler: str = "auto") -> Compiled:
-    """Compiles a kernel for one GPU.
-
-    Args:
-        variant: the kernel.
-        target: compute capability such as `sm89`.
-        compiler: `nvrtc`, `nvcc`, or `auto` for NVRTC if it is installed and knows the GPU, else nvcc.
+def compile_kernel(variant: Variant, target: str) -> Compiled:
+    """Compiles a kernel for one GPU, such as `sm89`: with NVRTC if it is installed and knows the GPU, else with nvcc.
 
     Raises:
-        MissingDependencyError: the compiler is not installed, or this NVRTC doesn't know the GPU.
+        MissingDependencyError: neither compiler is installed, or this NVRTC doesn't know the GPU.
         BackendError: the compiler refuses the source; the message holds its log.
     """
-    if compiler not in COMPILERS:
-        raise ValueError(f"compiler {compiler}: not one of {', '.join(COMPILERS)}")
-    if compiler == "nvcc":
-        return _with_nvcc(variant, target)
     try:
-        return _with_nvrtc(variant, target)
+        return compile_with_nvrtc(variant, target)
     except MissingDependencyError:
-        if compiler == "nvrtc" or _find_nvcc() is None:
+        nvcc = _find_nvcc()
+        if nvcc is None:
             raise
-        return _with_nvcc(variant, target)
+        return compile_with_nvcc(nvcc, variant, target)
 
 
 def load_kernel(variant: Variant, target: str, cache: Path | None = None) -> bytes:
@@ -179,7 +170,7 @@ def _refuse_too_new(compiler: str, version: str, advice: str) -> None:
 
 
 def _compiler_version(target: str) -> tuple[int, ...] | str | None:
-    """Returns the version of the compiler that `auto` takes: NVRTC's numbers or nvcc's text."""
+    """Returns the version of the compiler that `compile_kernel` takes: NVRTC's numbers or nvcc's text."""
     try:
         _, *version = _nvrtc_for(target).nvrtcVersion()
     except MissingDependencyError:
@@ -188,7 +179,8 @@ def _compiler_version(target: str) -> tuple[int, ...] | str | None:
     return tuple(version)
 
 
-def _with_nvrtc(variant: Variant, target: str) -> Compiled:
+def compile_with_nvrtc(variant: Variant, target: str) -> Compiled:
+    """See `compile_kernel`."""
     nvrtc = _nvrtc_for(target)
     headers = sorted(SOURCES.glob("*.cuh"))
     source = (SOURCES / f"{variant.name}.cu").read_bytes()
@@ -237,10 +229,8 @@ def _find_nvcc() -> str | None:
     return next(filter(None, map(shutil.which, candidates)), None)
 
 
-def _with_nvcc(variant: Variant, target: str) -> Compiled:
-    nvcc = _find_nvcc()
-    if nvcc is None:
-        raise MissingDependencyError("nvcc is not installed; install the CUDA toolkit, or use NVRTC")
+def compile_with_nvcc(nvcc: str, variant: Variant, target: str) -> Compiled:
+    """See `compile_kernel`."""
     release = re.search(r"release (\d+\.\d+)", _run_nvcc(nvcc, "--version").stdout)
     if release:
         _refuse_too_new(nvcc, release[1], f"pip install {_nvrtc_wheel()} (NVRTC does the same)")

@@ -97,12 +97,12 @@ class _Bench:
         """Enqueues the copy of the map."""
         self._tensors["saliency"].download()
 
-    def compute(self, *, graphs: bool) -> tuple[Callable[[], None], bool]:
+    def compute(self) -> tuple[Callable[[], None], bool]:
         """Returns a function that enqueues a step and notes the host's time for it; and whether it is a graph."""
         device, engine = self._device, self._engine
         engine.enqueue(device.stream)  # TensorRT needs one run before recording
         device.synchronize()
-        is_graph = graphs and engine.capturable(device.stream)
+        is_graph = engine.capturable(device.stream)
         graph = device.capture(lambda: engine.enqueue(device.stream)) if is_graph else None
 
         def put() -> None:
@@ -123,17 +123,15 @@ class _Bench:
             buffer.free()
 
 
-def time_engine(
-    engine: StepEngine, device: Device, streams: int, duration_s: float, *, graphs: bool = True
-) -> EngineTiming:
+def time_engine(engine: StepEngine, device: Device, streams: int, duration_s: float) -> EngineTiming:
     """Times an engine twice `duration_s` long: by parts, then in a row, with at least ten runs each.
 
-    The device must be active. The engine's state is not changed. With `graphs` it is replayed as a CUDA graph, if it
-    can be recorded.
+    The device must be active. The engine's state is not changed. It is replayed as a CUDA graph if it can be
+    recorded.
     """
     bench = _Bench(engine, device, streams)
     try:
-        put, is_graph = bench.compute(graphs=graphs)
+        put, is_graph = bench.compute()
 
         def query() -> None:
             bench.upload()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,8 @@ class CudaLauncher:
     each kernel once before.
     """
 
-    def __init__(self, device: CudaDevice, cache: Path | None = None) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         self.device = device
-        self._cache = cache
         self._loaded: dict[tuple[str, ...], Any] = {}
 
     def launch(
@@ -38,7 +36,7 @@ class CudaLauncher:
         """See `Launcher.launch`."""
         key = (variant.name, *variant.arguments)
         if key not in self._loaded:
-            cubin = load_kernel(variant, self.device.gpu.target, self._cache)
+            cubin = load_kernel(variant, self.device.gpu.target)
             formats = "".join(_FORMATS[argument.dtype] for argument in arguments)
             self._loaded[key] = self.device.load_function(cubin, variant.name, formats)
         self.device.call(self._loaded[key], grid, block, arguments)

@@ -81,7 +81,7 @@ class NpzSink(Sink):
         make_folder(self._path.parent)
         aside = stack.enter_context(written_aside(self._path, durable=True))
         stack.enter_context(translated(self._path))
-        self._file = stack.enter_context(NpzFile(aside, "maps"))
+        self._file = stack.enter_context(NpzFile(aside))
         self._times = stack.enter_context(times_file(aside))
 
     def write(self, drawn: Drawn) -> None:

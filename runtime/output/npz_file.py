@@ -28,15 +28,15 @@ _TIMES = ".times"
 
 
 class NpzFile:
-    """Takes float32 arrays of one shape; the file holds them as one array `name`, `[T, ...]`.
+    """Takes float32 arrays of one shape; the file holds them as one array `maps`, `[T, ...]`.
 
     Their number is in the header before them, and in the checksum, so both are corrected at the end.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._file = RoomyFile(path)
         self._archive = zipfile.ZipFile(self._file, "w")
-        self._info = zipfile.ZipInfo(f"{name}.npy")
+        self._info = zipfile.ZipInfo("maps.npy")
         self._member: Any = self._archive.open(self._info, "w", force_zip64=True)
         self._path, self._count, self._first_header = path, 0, b""
         self._shape: tuple[int, ...] = ()
@@ -125,7 +125,7 @@ def recover_npz(path: Path, target: Path) -> int:
     room = (path.stat().st_size - start) // (4 * math.prod(shape))
     times_s = np.fromfile(path.with_suffix(_TIMES), "<f8", room)
     arrays = np.memmap(path, "<f4", "r", start, (len(times_s), *shape))
-    with NpzFile(target, "maps") as whole:
+    with NpzFile(target) as whole:
         for array in arrays:
             whole.append(array)
         whole.finish(times_s=times_s)

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from salema.kernels import compile as kernel_compile
-from salema.kernels.compile import SOURCES, Variant, compile_kernel, load_kernel
+from salema.kernels.compile import (
+    SOURCES,
+    Variant,
+    compile_kernel,
+    compile_with_nvcc,
+    compile_with_nvrtc,
+    load_kernel,
+)
 from salema.kernels.errors import BackendError, MissingDependencyError
 from salema.kernels.ops import postprocess as postprocess_op
 from salema.kernels.ops import preprocess as preprocess_op
@@ -28,7 +35,7 @@ def test_every_source_is_among_the_kernels():
 @pytest.mark.parametrize("kernel", sorted(KERNELS))
 def test_nvrtc_compiles_every_variant_without_a_warning_or_a_spill(kernel, target):
     for variant in KERNELS[kernel]:
-        compiled = compile_kernel(variant, target, "nvrtc")
+        compiled = compile_with_nvrtc(variant, target)
         assert compiled.cubin[:4] == b"\x7fELF"
         assert "warning" not in compiled.log
         assert compiled.spilled_bytes == 0, variant
@@ -39,11 +46,15 @@ def test_nvrtc_compiles_every_variant_without_a_warning_or_a_spill(kernel, targe
 @pytest.mark.parametrize("kernel", sorted(KERNELS))
 def test_nvcc_compiles_it_too(kernel, target):
     variant = KERNELS[kernel][-1]
-    compiled = compile_kernel(variant, target, "nvcc")
+    compiled = with_nvcc(variant, target)
     assert compiled.cubin[:4] == b"\x7fELF"
     assert "warning" not in compiled.log
     assert compiled.spilled_bytes == 0
     assert compiled.registers <= MOST_REGISTERS
+
+
+def with_nvcc(variant, target):
+    return compile_with_nvcc(kernel_compile._find_nvcc(), variant, target)
 
 
 def broken(tmp_path, monkeypatch, text):
@@ -52,11 +63,11 @@ def broken(tmp_path, monkeypatch, text):
     monkeypatch.setattr(kernel_compile, "SOURCES", tmp_path / "csrc")
 
 
-@pytest.mark.parametrize("compiler", ["nvrtc", "nvcc"])
-def test_a_source_that_is_wrong_is_refused_with_the_compilers_words(tmp_path, monkeypatch, compiler):
+@pytest.mark.parametrize("compile_with", [compile_with_nvrtc, with_nvcc])
+def test_a_source_that_is_wrong_is_refused_with_the_compilers_words(tmp_path, monkeypatch, compile_with):
     broken(tmp_path, monkeypatch, 'extern "C" __global__ void broken(float* x) { *x = nonsense; }\n')
     with pytest.raises(BackendError, match=r'the kernel broken does not compile for sm89: .*"nonsense" is undefined'):
-        compile_kernel(Variant("broken"), "sm89", compiler)
+        compile_with(Variant("broken"), "sm89")
 
 
 def test_a_program_that_nvrtc_refuses_is_freed_too(tmp_path, monkeypatch):
@@ -77,8 +88,8 @@ def test_a_program_that_nvrtc_refuses_is_freed_too(tmp_path, monkeypatch):
     monkeypatch.setattr(nvrtc, "nvrtcDestroyProgram", destroyed)
     broken(tmp_path, monkeypatch, "nonsense\n")
     with pytest.raises(BackendError):
-        compile_kernel(Variant("broken"), "sm89", "nvrtc")
-    compile_kernel(ONE, "sm89", "nvrtc")
+        compile_with_nvrtc(Variant("broken"), "sm89")
+    compile_with_nvrtc(ONE, "sm89")
     assert len(programs["made"]) == 2
     assert programs["freed"] == programs["made"]
 
@@ -93,34 +104,29 @@ def test_a_spill_is_seen(tmp_path, monkeypatch):
         monkeypatch,
         f'extern "C" __global__ __launch_bounds__(1024, 2) void broken(float* x, int n) {{ {body} }}\n',
     )
-    compiled = compile_kernel(Variant("broken"), "sm89", "nvrtc")
+    compiled = compile_with_nvrtc(Variant("broken"), "sm89")
     assert compiled.registers
     assert "stack frame" in compiled.log
 
 
-def test_an_unknown_gpu_or_compiler():
+def test_an_unknown_gpu():
     with pytest.raises(
         MissingDependencyError,
         match=r"^NVRTC \d+\.\d+ compiles for sm\d+ to sm\d+, and not for sm42; install an older version",
     ):
-        compile_kernel(ONE, "sm42", "nvrtc")
-    with pytest.raises(ValueError, match="compiler clang: not one of auto, nvrtc, nvcc"):
-        compile_kernel(ONE, "sm89", "clang")
+        compile_with_nvrtc(ONE, "sm42")
 
 
 def missing():
     raise MissingDependencyError("NVRTC can't be loaded")
 
 
-def test_without_nvrtc_auto_takes_nvcc_and_an_explicit_choice_is_an_error(monkeypatch):
+def test_without_nvrtc_nvcc_is_taken(monkeypatch):
     monkeypatch.setattr(kernel_compile, "_import_nvrtc", missing)
     assert compile_kernel(ONE, "sm89").registers
-    with pytest.raises(MissingDependencyError, match="NVRTC can't be loaded"):
-        compile_kernel(ONE, "sm89", "nvrtc")
     monkeypatch.setattr(kernel_compile, "_find_nvcc", lambda: None)
-    for compiler in ("auto", "nvcc"):
-        with pytest.raises(MissingDependencyError):
-            compile_kernel(ONE, "sm89", compiler)
+    with pytest.raises(MissingDependencyError, match="NVRTC can't be loaded"):
+        compile_kernel(ONE, "sm89")
 
 
 def test_the_cache_is_read_and_known_by_all_that_matters(tmp_path, monkeypatch):
@@ -156,7 +162,7 @@ printf '\\177ELF of {version}' > "$2"
 """
 
 
-def test_auto_takes_nvcc_where_nvrtc_is_of_a_version_that_does_not_know_the_gpu(tmp_path, monkeypatch):
+def test_nvcc_is_taken_where_nvrtc_is_of_a_version_that_does_not_know_the_gpu(tmp_path, monkeypatch):
     read = kernel_compile._import_nvrtc
     nvcc_that(tmp_path, monkeypatch, NVCC.format(version="99.0"))
     monkeypatch.setattr(kernel_compile, "_import_nvrtc", read)
@@ -178,14 +184,14 @@ def test_nvrtc_of_a_newer_major_version_than_the_drivers_is_passed_over(tmp_path
     """JetPack 6: its driver, of CUDA 12, loads no code that CUDA 13 compiled."""
     _, major, minor = kernel_compile._import_nvrtc().nvrtcVersion()
     with_driver(monkeypatch, f"{major}.0")  # of the same major version an older one does
-    compile_kernel(ONE, "sm89", "nvrtc")
+    compile_with_nvrtc(ONE, "sm89")
     with_driver(monkeypatch, "12.6")
     with pytest.raises(
         MissingDependencyError,
         match=rf"^NVRTC {major}\.{minor} makes code that this driver, which is of CUDA 12, does not load; install"
         " one of CUDA 12 with: pip uninstall -y nvidia-cuda-nvrtc && pip install nvidia-cuda-nvrtc-cu12$",
     ):
-        compile_kernel(ONE, "sm89", "nvrtc")
+        compile_with_nvrtc(ONE, "sm89")
     read = kernel_compile._import_nvrtc
     nvcc_that(tmp_path, monkeypatch, NVCC.format(version="12.6"))
     monkeypatch.setattr(kernel_compile, "_import_nvrtc", read)
@@ -209,7 +215,7 @@ def test_the_nvrtc_to_install_is_of_the_drivers_major_version(monkeypatch, drive
         MissingDependencyError,
         match=rf"NVRTC can't be loaded \(no libnvrtc\); install it with: pip install 'salema\[cuda\]' {wheel}$",
     ):
-        compile_kernel(ONE, "sm89", "nvrtc")
+        compile_with_nvrtc(ONE, "sm89")
 
 
 def test_another_nvcc_in_the_same_place_is_another_compiler(tmp_path, monkeypatch):
