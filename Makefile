@@ -22,6 +22,8 @@ salema-model/model.onnx: | $(INSTALLED)
 	$(BIN)/salema-export --weights nano
 
 # All tests, as many files side by side as there are cores, in tests/conftest.py's order. ARGS goes to pytest: make test ARGS="-k video -x".
+# Compiled modules are kept even where Python is told not to: the tests start hundreds of processes.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED) clips $(PYSALIENCY) $(HOST_DRIVER)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -14,7 +14,7 @@ from salema.kernels.compile import SOURCES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-FLAGS = ["-std=c++20", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
+FLAGS = ["-std=c++20", "-O1", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
 
 
 def build(variant, sanitizer=""):

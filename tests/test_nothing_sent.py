@@ -70,7 +70,10 @@ def start(command):
     module, _, function = MAINS[command].partition(":")
     code = f"import sys; from {module} import {function} as main; sys.argv[0] = {command!r}; main()"
     quick = {
-        "salema-bench": "from salema.benchmarks.machine import rates; rates._LEAST_S, rates._CPU_SIZE = 0.01, 256; ",
+        "salema-bench": (
+            "from salema.benchmarks.machine import peaks, rates; "
+            "rates._LEAST_S, rates._CPU_SIZE, rates._COPY_BYTES, peaks._BURST_S = 0.01, 256, 1 << 24, 0.0005; "
+        ),
         "salema-serve": (  # once it serves it is stopped
             "import os, threading; from salema.runtime.serve import running; "
             "running.show = lambda _: threading.Timer(1, os.kill, (os.getpid(), 15)).start(); "

@@ -21,10 +21,23 @@ NARROW = 5_000_000  # weights, of 31 million
 def read_operators_once():
     """Has the exporter read its own operators and PyTorch's once, not at each export: a third of its time."""
     with suppress(ImportError, AttributeError):  # another version of it is slower
+        from torch.export import decomp_utils
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
         ONNXRegistry.from_torchlib = classmethod(cache(ONNXRegistry.from_torchlib.__func__))
-        exported_program._collect_all_valid_cia_ops = cache(exported_program._collect_all_valid_cia_ops)
+        once = cache(exported_program._collect_all_valid_cia_ops)
+        exported_program._collect_all_valid_cia_ops = decomp_utils._collect_all_valid_cia_ops = once
+        torch._ops.Callable = Unread()
+
+
+class Unread:
+    """In place of `Callable` in annotations, which PyTorch evaluates anew for 11000 functions of each export."""
+
+    def __getitem__(self, _):
+        return self
+
+    def __instancecheck__(self, value):
+        return callable(value)
 
 
 class Described(pickle.Pickler):

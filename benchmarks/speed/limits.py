@@ -25,9 +25,11 @@ from salema.runtime.model_folder import look_up
 
 if TYPE_CHECKING:
     from salema.benchmarks.peers.network import Network
+    from salema.runtime.spec import ModelSpec
 
 # Here PyTorch, ONNX Runtime and OpenVINO convolve directly. On Arm they may call libraries that use Winograd's method.
 _X86 = ("x86_64", "amd64")
+_NAIVE_WORK: dict[tuple[ModelSpec, str | None], Work] = {}  # by what it is of: an export for each takes seconds
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def _work_of(case: Case, network: Network | None, scratch: Path, device: str) ->
     method = DIRECT if device == "cpu" and platform.machine().lower() in _X86 else None
     if case.folder is None:
         assert network is not None  # there are peers
-        return count_work((naive_model(network, case.batch, scratch),), case.batch, method)
+        key = network.spec_for(case.batch), method
+        if key not in _NAIVE_WORK:
+            _NAIVE_WORK[key] = count_work((naive_model(network, case.batch, scratch),), case.batch, method)
+        return _NAIVE_WORK[key]
     model = look_up(case.folder)
     if stream_of(case).session.backend == "ncnn":
         from salema.benchmarks.speed.ncnn_work import count_ncnn_work  # noqa: PLC0415 - optional

@@ -158,8 +158,9 @@ def test_streams_in_a_batch_equal_runs_alone(opened, backend, variant):
     with opened(variant, streams=3) as together:
         maps = np.stack([together.step_batch(list(row)) for row in videos])
     tolerance = max(backend[1], 2e-3 if "fp16" in variant else 0)
-    for index in range(3):
-        with opened(variant) as alone:
+    with opened(variant) as alone:
+        for index in range(3):
+            alone.reset()
             np.testing.assert_allclose(maps[:, index], run(alone, videos[:, index]), atol=tolerance)
 
 

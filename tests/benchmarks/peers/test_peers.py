@@ -27,10 +27,11 @@ def stream(exported):
 
 @pytest.fixture
 def one_file():
-    """Has PyTorch's compiler write one C++ file for a network, without a trial of the CPU: a third of its time."""
+    """Has PyTorch's compiler write one C++ file for a network, without a trial of the CPU, and not optimised."""
     from torch._inductor import config
 
-    with config.patch({"cpp_wrapper": True, "cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": True}):
+    quick = {"cpp_wrapper": True, "cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": True}
+    with config.patch(quick | {"aot_inductor.debug_compile": True}):
         yield
 
 

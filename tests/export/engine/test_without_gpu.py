@@ -1,5 +1,6 @@
 """The messages on a machine without a GPU."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,7 +9,19 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.tensorrt
-EXPORT = "from salema.export.cli import main; main()"
+# Several runs of the command in one process, each of a line of arguments: the imports alone take seconds.
+EXPORTS = """
+import contextlib, io, json, sys
+from salema.export.cli import main
+ran = []
+for sys.argv[1:] in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as stop:
+            ran.append((stop.code or 0, err.getvalue()))
+json.dump(ran, sys.stdout)
+"""
 
 
 def without_gpu(code, *args):
@@ -20,25 +33,29 @@ def without_gpu(code, *args):
 
 
 def test_without_a_gpu_the_command_says_what_to_run_where(folder):
-    done = without_gpu(EXPORT, "--from", folder)
-    assert done.returncode == 1
+    weights = ("--weights", "seeded:32")
+    lines = [
+        ("--from", folder),
+        (*weights, "--imgsz", 32, 32, "-o", folder / "new"),
+        (*weights, "--optimization-level", 4, "-o", folder / "newer"),
+        ("--from", folder, "--engine", "tensorrt-rtx"),
+    ]
+    done = without_gpu(EXPORTS, json.dumps([list(map(str, line)) for line in lines]))
+    assert done.returncode == 0, done.stderr
+    (code, err), *rest = json.loads(done.stdout)
+    assert code == 1
     assert re.fullmatch(
         "salema-export: no engine was built: no NVIDIA .*; on the machine with the GPU run: salema-export --from"
         rf" {folder} --engine tensorrt \(or tensorrt-rtx, which builds here with --target\)\n",
-        done.stderr,
+        err,
     )
-    done = without_gpu(EXPORT, "--weights", "seeded:32", "--imgsz", 32, 32, "-o", folder / "new")
-    assert done.returncode == 0
-    assert re.search(r"engine        none \(auto: no NVIDIA .*--from \S+/new --engine tensorrt", done.stderr)
-    done = without_gpu(EXPORT, "--weights", "seeded:32", "--optimization-level", 4, "-o", folder / "newer")
-    assert done.returncode == 1
-    assert "engine options were given, but no engine can be built: no NVIDIA" in done.stderr
-    assert not (folder / "newer").exists()
+    (exported, told), (refused, why), (unbuilt, advice) = rest
+    assert (exported, refused, unbuilt) == (0, 1, 1)
+    assert re.search(r"engine        none \(auto: no NVIDIA .*--from \S+/new --engine tensorrt", told)
+    assert "engine options were given, but no engine can be built: no NVIDIA" in why
+    assert re.search("builds on the GPU that the engine is for: no NVIDIA .*such as --target sm89", advice)
     (folder / "new/model.onnx").unlink()
     (folder / "new").rmdir()
-    done = without_gpu(EXPORT, "--from", folder, "--engine", "tensorrt-rtx")
-    assert done.returncode == 1
-    assert re.search("builds on the GPU that the engine is for: no NVIDIA .*such as --target sm89", done.stderr)
     assert [path.name for path in folder.iterdir()] == ["model.onnx"]
 
 
