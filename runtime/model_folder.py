@@ -109,5 +109,8 @@ def look_up(path: str | Path) -> ModelFolder:
 
 
 def _no_model(missing: Path, folder: Path) -> ModelError:
+    above = folder.parent / MODEL_FILE
+    if above.is_file():  # as where the folder that --emit wrote is named
+        return ModelError(f"{missing}: no such model; there is one in the folder above, {above}")
     command = f"salema-export --weights FILE -o {shlex.quote(str(folder))}"
     return ModelError(f"{missing}: no such model; make one with: {command}")

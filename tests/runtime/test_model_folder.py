@@ -35,6 +35,15 @@ def test_a_split_model_is_found_by_its_folder_and_by_either_part(tmp_path):
         look_up(folder).onnx_files()
 
 
+@pytest.mark.parametrize("named", ["triton", "triton/model.onnx"])
+def test_below_a_model_the_model_above_is_named(tmp_path, named):
+    """`--emit` writes into such a folder, which holds no model that we run."""
+    folder = folder_with(tmp_path / "m", "model.onnx")
+    folder_with(folder / "triton")
+    with pytest.raises(ModelError, match=rf"m/triton/model\.onnx: no such model; .*, {folder / 'model.onnx'}$"):
+        look_up(folder / named).onnx_files()
+
+
 def test_a_folder_is_read_once(tmp_path):
     """Files that appear later are not in it: all code that opens the model sees the same."""
     folder = folder_with(tmp_path / "m", "model.onnx")
