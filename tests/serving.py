@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import threading
+import time
 from typing import Any, NamedTuple
 
 import cv2
@@ -99,3 +100,11 @@ def result(socket, timeout=20):
 
 def raw_map(header, payload):
     return np.frombuffer(payload, "<f2").reshape(header["map_hw"])
+
+
+def until(true):
+    """Waits for something that must come about."""
+    deadline = time.monotonic() + 20
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert true()

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from serving import HOST, image_of, jpeg, result, serving, settings
+from serving import HOST, image_of, jpeg, result, serving, settings, until
 from websockets.exceptions import ConnectionClosed
 
 from salema.runtime.cpu import usable_cores
@@ -35,13 +35,6 @@ def closed_with(socket, timeout=10):
         while True:
             socket.recv(timeout)
     return closed.value.rcvd.code, closed.value.rcvd.reason
-
-
-def until(true, timeout_s=10):
-    deadline = time.monotonic() + timeout_s
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert true()
 
 
 @pytest.fixture(scope="module")

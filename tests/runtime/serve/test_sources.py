@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+import socket as sockets
 import statistics
 import threading
 import time
@@ -14,13 +15,15 @@ import cv2
 import numpy as np
 import pytest
 from rtsp import RtspServer
-from serving import HOST, image_of, raw_map, result, serving, settings
+from serving import HOST, image_of, raw_map, result, serving, settings, until
+from videos import write_clip
 from websockets.exceptions import ConnectionClosed
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime import load
 from salema.runtime.postprocess import Look, render, to_grey
 from salema.runtime.serve import source_streams
+from salema.runtime.serve.results import Result
 from salema.runtime.serve.source_streams import SourceStream
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source
@@ -248,3 +251,25 @@ def test_a_frame_from_before_a_loss_does_not_end_it(served):
     assert (one.state, one.problem) == ("lost", "camera0: lost")
     one._playing(time.monotonic())
     assert (one.state, one.problem) == ("playing", "")
+
+
+def test_a_reader_of_mjpeg_who_stops_is_sent_no_more(model, tmp_path, monkeypatch):
+    """What the buffers hold is all that is made for it, however many frames come."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 360, 640, 3), np.uint8)
+    made, encoded = [], Result.encoded
+    monkeypatch.setattr(Result, "encoded", lambda *what: made.append(what[0].number) or encoded(*what))
+    with serving(model, write_clip(tmp_path / "noise.mp4", noise, rate=50)) as one, sockets.socket() as narrow:
+        narrow.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 1 << 14)
+        narrow.connect((HOST, one.port))
+        narrow.sendall(b"GET /api/sources/0/mjpeg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        latest = one.service.sources[0].stream.latest
+        until(lambda: made)
+        seen = made[0]
+        until(lambda: latest.item.number > seen + 60)
+        before = len(made)
+        assert before < 20
+        until(lambda: latest.item.number > seen + 90)
+        assert len(made) == before  # it waits
+        while len(made) == before:  # until the reader goes on: then it gets the newest
+            assert narrow.recv(1 << 20)
+        assert made[-1] > seen + 90

@@ -1,25 +1,17 @@
 """In which order streams are served. Each step waits for the test, so that no clock decides."""
 
 import threading
-import time
 from contextlib import closing
 
 import numpy as np
 import pytest
-from serving import result, serving, settings
+from serving import result, serving, settings, until
 
 from salema.runtime import load
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.serve.places import open_places
 
 FRAME = np.zeros((64, 96, 3), np.uint8)
-
-
-def until(true):
-    deadline = time.monotonic() + 20
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert true()
 
 
 class Gate:
