@@ -159,6 +159,8 @@ def _check_outputs(json_file: Path | None, plot: Path | None) -> None:
     from salema.benchmarks.plotting import check_plot
     from salema.runtime.files.whole_files import check_writable
 
+    if json_file == Path("-"):
+        raise UsageError("--json -: the table is on standard output; give a file")
     if json_file is not None:
         check_writable(json_file)
     if plot is not None:

@@ -140,6 +140,7 @@ def test_against_says_what_got_slower_and_fails(measured, cli, tmp_path):
         (("report", "r.jsonl"), "--model stands before report"),
         (("--device", "foo"), "--device foo: not one of auto, cpu, cuda"),
         (("--source", "-"), "--source -: can't be played again and again"),
+        (("--json", "-"), "--json -: the table is on standard output; give a file"),
     ],
 )
 def test_bad_usage_ends_in_one_sentence(model, cli, arguments, sentence):
