@@ -39,7 +39,8 @@ LONG = (
     *("kernels/ops/test_sanitizers.py", "benchmarks/gpu/test_rehearsal.py", "export/int8/test_to_int8.py"),
     *("benchmarks/peers/test_peers.py", "export/int8/test_ncnn.py", "test_package.py", "test_nothing_sent.py"),
     *("export/graph/test_models.py", "kernels/device/test_host_driver.py", "kernels/ops/test_ema.py"),
-    "runtime/fleet/test_fleet.py",
+    *("runtime/fleet/test_fleet.py", "training/test_run.py", "training/test_resume.py", "export/test_cli.py"),
+    "export/engine/test_to_engine.py",
 )
 
 
@@ -61,6 +62,7 @@ def pytest_collection_finish(session):
         read_operators_once()
     gc.collect()
     gc.freeze()  # Python looks for garbage in what the tests make, and not in half a million objects of modules
+    gc.set_threshold(50_000, 20)  # and not at every 700 of them: a ninth of the time of an export
 
 
 def pytest_runtest_setup(item):
