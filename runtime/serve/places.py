@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from salema.runtime.batching.stream_batch import StreamBatch
 from salema.runtime.errors import BackendError, UsageError
+from salema.runtime.preprocess import to_network_size
 from salema.runtime.stream import SaliencyStream
 
 
@@ -126,6 +127,9 @@ class Turns:
             UsageError: the model is closed.
             BackendError: the wait was given up.
         """
+        spec = self._stream.spec
+        # Before its turn: a large frame takes its time.
+        frames = np.stack([to_network_size(frame, spec.height, spec.width)])
         with self._lock:
             if not self._is_open:
                 raise UsageError("the model is closed; load it again")
@@ -136,7 +140,7 @@ class Turns:
             if self._running is not place:
                 raise BackendError("the step was aborted")
         try:
-            return self._step(place, frame)
+            return self._step(place, frames)
         finally:
             with self._lock:
                 self._steps += 1
@@ -156,15 +160,16 @@ class Turns:
         self._running = min(self._waiting, key=lambda place: place.served)
         self._give_up(self._running)
 
-    def _step(self, place: _Turn, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _step(self, place: _Turn, frames_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         own = place.stream or SaliencyStream(self._stream.session)
         keeps = own.session.keeps_states  # else a step of another place has overwritten what this one holds
         if not keeps and self._last is not place and place.held is not None:
             own.restore(place.held)
         self._last = None  # a step that fails may have overwritten it too
-        saliency = own.step(frame)
+        maps = own.infer(frames_nhwc)
         place.stream, self._last = own, place
         place.held = None if keeps else own.snapshot()
+        saliency: NDArray[np.float32] = maps[0]
         return saliency
 
 

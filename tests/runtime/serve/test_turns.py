@@ -9,6 +9,7 @@ from serving import result, serving, settings, until
 
 from salema.runtime import load
 from salema.runtime.errors import BackendError, UsageError
+from salema.runtime.serve import places
 from salema.runtime.serve.places import open_places
 
 FRAME = np.zeros((64, 96, 3), np.uint8)
@@ -34,9 +35,9 @@ class Gate:
 class Line:
     """Places by name, each with a frame that is sent when the test says so; `served` is whose step is done."""
 
-    def __init__(self, places):
-        self.places, self.gate, self.served, self.failed = places, Gate(places._stream.session), [], {}
-        self._places = {}
+    def __init__(self, opened):
+        self.places, self.gate, self.served, self.failed = opened, Gate(opened._stream.session), [], {}
+        self._places, self.frame = {}, FRAME
 
     def send(self, *names):
         """Each sends a frame, one after the other."""
@@ -48,7 +49,7 @@ class Line:
 
     def _run(self, name, place):
         try:
-            place.step(FRAME)
+            place.step(self.frame)
             self.served.append(name)
         except Exception as error:  # noqa: BLE001 - told to the test
             self.failed[name] = error
@@ -67,8 +68,8 @@ class Line:
 
 @pytest.fixture
 def line(model):
-    with closing(open_places(load(model), 3, 20)) as places:
-        one = Line(places)
+    with closing(open_places(load(model), 3, 20)) as opened:
+        one = Line(opened)
         yield one
         one.gate.let_go(100)
 
@@ -114,6 +115,17 @@ def test_those_who_come_anew_all_the_time_hold_up_nobody_for_more_than_a_round(l
         order += line.serve()
     assert order == "a1b2c3456"
     assert line.serve(3) == "789"
+
+
+def test_a_large_frame_is_made_smaller_before_its_turn(line, monkeypatch):
+    """Else all others would wait for that too."""
+    resize, sizes = places.to_network_size, []
+    monkeypatch.setattr(places, "to_network_size", lambda frame, *hw: sizes.append(frame.shape) or resize(frame, *hw))
+    line.frame = np.zeros((640, 960, 3), np.uint8)
+    line.send(*"ab")
+    assert sizes == [(640, 960, 3)] * 2  # while a's step runs
+    line.serve(2)
+    assert len(sizes) == 2
 
 
 def test_one_who_leaves_the_line_takes_no_step(line):
@@ -169,8 +181,8 @@ def test_a_client_that_vanishes_while_its_frame_waits_costs_no_step(model, expor
 
 def waiting(served):
     """How many frames wait for their step."""
-    places = served.service._places
-    return len(places._stepper._waiting if hasattr(places, "_stepper") else places._waiting)
+    taken = served.service._places
+    return len(taken._stepper._waiting if hasattr(taken, "_stepper") else taken._waiting)
 
 
 def test_frames_that_wait_share_one_step_of_a_batch(exported):
