@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from salema.runtime.cpu import usable_cores
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.files.image_file import decode_image
 from salema.runtime.files.image_size import JPEG_START, PNG_START, image_size_wh
@@ -25,6 +28,9 @@ _WEBP = b"RIFF"
 _CHANNELS = 3
 _MOST_TEXT = 4096  # bytes of a text message
 _HEADER = struct.Struct("<I")
+_LARGE_PIXELS = 1 << 21  # more than 1920x1080
+# On half of the cores, so that clients with large frames leave the others for the network and for small ones.
+_LARGE_AT_ONCE = threading.BoundedSemaphore(max(1, usable_cores() // 2))
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,8 @@ def decoded(data: bytes, limits: Limits, bgr_hw: tuple[int, int] | None = None) 
     width, height = image_size_wh(data) or (0, 0)
     if width * height > limits.max_pixels:
         raise VideoError(f"the frame is {width}x{height}; {limits.max_megapixels:g} megapixels are the most")
-    image = decode_image(Path("the frame"), data, cv2.IMREAD_COLOR, VideoError)
+    with _LARGE_AT_ONCE if width * height > _LARGE_PIXELS else nullcontext():
+        image = decode_image(Path("the frame"), data, cv2.IMREAD_COLOR, VideoError)
     return np.asarray(image, np.uint8)
 
 

@@ -4,16 +4,20 @@ import json
 import random
 import socket as sockets
 import struct
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import HOST, jpeg, raw_map, result, serving, settings
+from serving import HOST, jpeg, raw_map, result, serving, settings, until
 from websockets.exceptions import ConnectionClosed
 
+from salema.runtime.cpu import usable_cores
 from salema.runtime.errors import SalemaError
+from salema.runtime.serve import protocol
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.protocol import Settings, decoded, packed, read_message, unpacked
 
@@ -97,6 +101,29 @@ def test_bytes_are_a_message_or_an_error_of_ours(data):
 def test_bytes_are_a_frame_or_an_error_of_ours(start, rest):
     with pytest.raises(SalemaError, match="the frame"):
         decoded(start + rest, Limits())
+
+
+def test_large_frames_are_decoded_on_half_of_the_cores_and_small_ones_meanwhile(monkeypatch):
+    decode, begun, goes_on = protocol.decode_image, [], threading.Event()
+    small, large = (jpeg(np.zeros((height, 1920, 3), np.uint8)) for height in (1080, 1200))
+
+    def held(path, data, *more):
+        if data == large:
+            begun.append(1)
+            assert goes_on.wait(20)
+        return decode(path, data, *more)
+
+    monkeypatch.setattr(protocol, "decode_image", held)
+    slots = max(1, usable_cores() // 2)
+    with ThreadPoolExecutor(slots + 2) as pool:
+        try:
+            frames = [pool.submit(protocol.decoded, large, Limits()) for _ in range(slots + 2)]
+            until(lambda: len(begun) + len(protocol._LARGE_AT_ONCE._cond._waiters) == slots + 2)
+            assert len(begun) == slots
+            assert protocol.decoded(small, Limits()).shape == (1080, 1920, 3)
+        finally:
+            goes_on.set()
+        assert [frame.result().shape for frame in frames] == [(1200, 1920, 3)] * (slots + 2)
 
 
 @given(st.text() | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(json.dumps))
