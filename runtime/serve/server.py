@@ -195,7 +195,8 @@ def serve(service: Service, sockets: list[socket.socket], stop: threading.Event,
         SalemaError: the server ended by itself.
     """
     server = _server(service, tls)
-    gc.freeze()  # what is loaded by now stays: to look through it all now and then would halt all threads for 0.1 s
+    if not gc.get_freeze_count():  # what is loaded by now stays: looking through it would halt all threads for 0.1 s
+        gc.freeze()
     # In a thread, where uvicorn leaves signals alone: they are this process's own.
     thread = threading.Thread(target=server.run, args=(sockets,), daemon=True, name="server")
     thread.start()
@@ -205,7 +206,6 @@ def serve(service: Service, sockets: list[socket.socket], stop: threading.Event,
     service.stop()
     server.should_exit = True
     thread.join(_JOIN_S)
-    gc.unfreeze()
     if ended:
         raise SalemaError("the server ended by itself; run it again")
 

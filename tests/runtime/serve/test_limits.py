@@ -277,4 +277,3 @@ def test_what_was_loaded_is_not_looked_through_for_garbage_while_it_serves(model
         assert one.ask("/healthz").status == 200
         assert gc.get_freeze_count() > 50_000
         assert len(gc.get_objects()) < gc.get_freeze_count()
-    assert gc.get_freeze_count() == 0
