@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,18 @@ def write_study(record: dict[str, Any], *, timed: bool = True) -> None:
 
 def write_by_cpu(record: dict[str, Any]) -> None:
     """Writes a record into a list in the file that the command names last; it replaces that of the same CPU."""
+    _write_among(record, lambda kept, whole: cpu_of(kept) != cpu_of(whole))
+
+
+def write_next(record: dict[str, Any]) -> None:
+    """Writes a record behind those in the file that the command names last."""
+    _write_among(record, lambda *_: True)
+
+
+def _write_among(record: dict[str, Any], is_kept: Callable[[dict[str, Any], dict[str, Any]], bool]) -> None:
     path, whole = Path(sys.argv[-1]), {"environment": describe_environment(), **record}
     before = json.loads(path.read_text("utf-8")) if path.is_file() else []
-    others = [kept for kept in before if cpu_of(kept) != cpu_of(whole)]
+    others = [kept for kept in before if is_kept(kept, whole)]
     write_bytes(path, json.dumps([*others, whole], indent=1).encode() + b"\n")
 
 

@@ -3,7 +3,8 @@
 First the good ones are alone, then the bad ones come too, and go again: slow readers, some that vanish, that lie, that
 flood. Each good client sends frames of its own and compares every map with those of `load`: one that differs means a
 lost or mixed state. `ratio` is the latency of the good ones beside the bad ones over that without; the bad ones run at
-the lowest priority, as they would be on other machines. Memory is the server's resident set, by the second.
+the lowest priority, as they would be on other machines. Memory is the server's resident set, by the second. The file
+keeps the runs before: what else the machine does moves the 99th percentile from run to run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from salema.benchmarks.studies.common import write_study
+from salema.benchmarks.studies.common import write_next
 from salema.benchmarks.studies.serve_load.clients import FRAMES, Seen, frames_of
 from salema.runtime import load
 from salema.runtime.postprocess import to_grey
@@ -152,7 +153,7 @@ def main() -> None:
     alone_ms = percentiles(early_ms + late_ms)
     ratio = {share: round(value / alone_ms[share], 2) for share, value in together["latency_ms"].items()}
     parts = {"alone_before": before, "together": together, "alone_after": after}
-    write_study({"rate": RATE, **parts, "alone_latency_ms": alone_ms, "ratio": ratio})
+    write_next({"rate": RATE, **parts, "alone_latency_ms": alone_ms, "ratio": ratio})
 
 
 if __name__ == "__main__":
