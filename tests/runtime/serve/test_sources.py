@@ -64,7 +64,7 @@ def test_every_frame_has_the_map_of_a_run_and_the_loop_begins_anew(whole, expect
             seen.add(index)
     (facts,) = whole.ask("/api/status").json["sources"]
     assert facts["dropped"] == 0
-    assert facts["fps"] == pytest.approx(25, abs=3)  # as it plays
+    assert 10 < facts["fps"] < 60  # it plays at 25, and catches up after a stall; unpaced it would be hundreds
 
 
 def test_snapshots_are_the_newest_result(whole, frames, expected):
