@@ -95,19 +95,26 @@ def hurry(page):
     page.route("**/static/app.js", lambda route: route.fulfill(content_type="text/javascript", body=code))
 
 
-def test_a_server_without_power_is_told_and_its_sockets_are_given_up(browser, served):
-    """Nobody closes them, and all that comes is lost, until the server is back: then new ones are good."""
-    context, lost, made, is_down = browser.new_context(), [], [], threading.Event()
+def relay(page, pattern):
+    """Has the page's sockets go through here; returns those made so far, and those of which all that comes is lost."""
+    made, lost = [], []
 
-    def relay(socket):
+    def pass_on(socket):
         made.append(socket)
         socket.connect_to_server().on_message(lambda message: None if socket in lost else socket.send(message))
 
+    page.route_web_socket(pattern, pass_on)
+    return made, lost
+
+
+def test_a_server_without_power_is_told_and_its_sockets_are_given_up(browser, served):
+    """Nobody closes them, and all that comes is lost, until the server is back: then new ones are good."""
+    context, is_down = browser.new_context(), threading.Event()
     try:
         page = context.new_page()
         hurry(page)
         page.route("**/api/status", lambda route: route.abort() if is_down.is_set() else route.continue_())
-        page.route_web_socket("**/live", relay)
+        made, lost = relay(page, "**/live")
         page.goto(f"http://{HOST}:{served.port}/")
         wait_for_frame(page, 1)
         lost += made
@@ -173,16 +180,11 @@ def test_a_camera_goes_on_after_frames_that_are_refused_and_a_restart_and_is_let
 
 def test_sockets_that_only_seem_open_are_given_up_while_the_server_answers(browser, served):
     """As after a machine slept, or changed its network: the live view goes on, and so does the camera."""
-    context, lost, made = browser.new_context(), [], []
-
-    def relay(socket):
-        made.append(socket)
-        socket.connect_to_server().on_message(lambda message: None if socket in lost else socket.send(message))
-
+    context = browser.new_context()
     try:
         page = context.new_page()
         hurry(page)
-        page.route_web_socket("**/api/**", relay)
+        made, lost = relay(page, "**/api/**")
         page.goto(f"http://{HOST}:{served.port}/")
         page.locator("#camera").click()
         panels = page.locator("canvas").all
@@ -234,11 +236,22 @@ def test_pictures_that_fail_are_told_and_the_next_are_sent_and_shown(browser, se
         page.locator("#camera").click()
         camera = page.locator("#own canvas")
         wait_until(page, lambda: int(camera.get_attribute("data-frame") or 0) > 1)
-        page.evaluate("""() => {
-            window.whole = HTMLCanvasElement.prototype.getContext;
-            HTMLCanvasElement.prototype.getContext = () => null;  // as where memory is short
-        }""")
-        expect(page.locator("#news")).to_contain_text("A frame can't be sent (")
+        page.evaluate("() => { window.whole = HTMLCanvasElement.prototype.getContext; }")
+        # As where memory is short: for what is sent, whose canvas is in no page, and for what is shown.
+        for fails, sentence in (
+            ("!this.isConnected", "A frame can't be sent ("),
+            ("this.isConnected", "A picture can't be shown ("),
+        ):
+            page.evaluate(
+                """fails => {
+                const isWithout = new Function(`return ${fails}`);
+                HTMLCanvasElement.prototype.getContext = function (...asked) {
+                    return isWithout.call(this) ? null : window.whole.apply(this, asked);
+                };
+            }""",
+                fails,
+            )
+            expect(page.locator("#news")).to_contain_text(sentence)
         page.evaluate("() => { HTMLCanvasElement.prototype.getContext = window.whole; }")
         before = [int(one.get_attribute("data-frame")) for one in page.locator("canvas").all()]
         wait_until(
