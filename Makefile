@@ -54,10 +54,12 @@ links:
 	mkdir -p .cache/mypy/salema
 	for folder in $(PACKAGES); do ln -sfn ../../../$$folder .cache/mypy/salema/$$folder; done
 
+# The rooms' bounds (lines of a file and of a function, imports) are tests; they take two seconds, so they are asked first too.
 lint: $(INSTALLED) $(STUBS) links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_rooms.py
 
 # The documentation as a site, in site/. A dead link is an error.
 docs: .venv/.docs links

@@ -2,11 +2,14 @@
 
 import base64
 import shutil
+import time
 
 import cv2
 import numpy as np
 import pytest
 from serving import image_of
+
+from salema.runtime.serve.api import PAGES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -46,3 +49,38 @@ def pixels(page):
 
 def wait_for_frame(page, after=0):
     page.wait_for_function("after => Number(document.querySelector('canvas')?.dataset.frame) > after", arg=after)
+
+
+def wait_until(page, true):
+    deadline = time.monotonic() + 15
+    while not true() and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert true()
+
+
+HURRY = {
+    "SILENT_MS = 5000": "SILENT_MS = 500",
+    "STUCK_MS = 20000": "STUCK_MS = 1000",
+    "POLL_MS = 2000": "POLL_MS = 300",
+}
+
+
+def hurry(page):
+    """Has the page wait less."""
+    code = PAGES["app.js"][1].decode()
+    for given, less in HURRY.items():
+        assert given in code
+        code = code.replace(given, less)
+    page.route("**/static/app.js", lambda route: route.fulfill(content_type="text/javascript", body=code))
+
+
+def relay(page, pattern):
+    """Has the page's sockets go through here; returns those made so far, and those of which all that comes is lost."""
+    made, lost = [], []
+
+    def pass_on(socket):
+        made.append(socket)
+        socket.connect_to_server().on_message(lambda message: None if socket in lost else socket.send(message))
+
+    page.route_web_socket(pattern, pass_on)
+    return made, lost
