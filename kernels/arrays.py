@@ -20,28 +20,17 @@ _MOST_ELEMENTS = (1 << 31) - 1  # indices are 32-bit
 
 @dataclass(frozen=True)
 class Array:
-    """Memory on a device, in C order. A row is one index of the first axis; rows may have gaps between them.
-
-    Devices are compared by identity. `pitch_bytes` are from one row to the next; 0 if there are no gaps.
-    """
+    """Memory on a device, in C order. Devices are compared by identity."""
 
     address: int
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     device: object = field(repr=False)
-    pitch_bytes: int = 0
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes from one row to the next."""
-        return self.pitch_bytes or math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        """Bytes from the first to the last, gaps included."""
-        if not math.prod(self.shape):
-            return 0
-        return (self.shape[0] - 1) * self.row_bytes + math.prod(self.shape[1:]) * self.dtype.itemsize
+        """Bytes of all elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Launcher(Protocol):
@@ -94,13 +83,12 @@ def check_array(
     shape: tuple[int | None, ...],
     device: object,
     *,
-    pitched: bool = False,
     alignment_bytes: int = 1,
 ) -> None:
     """Checks an argument of a kernel.
 
-    `name` is for the message. An axis of which any size will do is None in `shape`. Rows of a `pitched` array may have
-    gaps between them; its address must be a multiple of `alignment_bytes`.
+    `name` is for the message. An axis of which any size will do is None in `shape`. The address must be a multiple of
+    `alignment_bytes`.
 
     Raises:
         ArgumentError: a check fails.
@@ -114,16 +102,8 @@ def check_array(
         raise ArgumentError(f"{name}: shape {array.shape} given, ({expected}) expected")
     if array.device is not device:
         raise ArgumentError(f"{name}: is on another device than the kernel")
-    _check_memory(name, array, pitched=pitched, alignment_bytes=alignment_bytes)
-
-
-def _check_memory(name: str, array: Array, *, pitched: bool, alignment_bytes: int) -> None:
     if math.prod(array.shape) > _MOST_ELEMENTS:
         raise ArgumentError(f"{name}: {math.prod(array.shape)} elements given, at most {_MOST_ELEMENTS} are possible")
-    if array.pitch_bytes and (not pitched or array.pitch_bytes < math.prod(array.shape[1:]) * array.dtype.itemsize):
-        raise ArgumentError(
-            f"{name}: rows are {array.pitch_bytes} bytes apart, which is too close or not possible here"
-        )
     if array.nbytes and (not array.address or array.address % alignment_bytes):
         raise ArgumentError(f"{name}: address {array.address:#x} given, a multiple of {alignment_bytes} expected")
 

@@ -61,9 +61,9 @@ class HostLauncher:
         self.closed = True
 
 
-def on_host(array, pitch_bytes=0):
+def on_host(array):
     """An array in NumPy's memory as a kernel's argument; the caller keeps the array."""
-    return Array(array.ctypes.data, array.shape, array.dtype, HostLauncher.device, pitch_bytes)
+    return Array(array.ctypes.data, array.shape, array.dtype, HostLauncher.device)
 
 
 def aligned(shape, dtype, rng=None):

@@ -1,7 +1,7 @@
 // Draws the picture from a map, its range and the source frame, in one pass without intermediate buffers:
 //   level = floor((s - low) / (high - low) * 255 + 0.5);  colour = resize(table[level]);  out = (1 - a) * frame + a * colour
 // The level is rounded as in the published code, all else as in OpenCV for 8-bit images. Frame and picture are BGR
-// [h, w, 3]; rows may have gaps between them. A thread draws one pixel.
+// [h, w, 3]. A thread draws one pixel.
 //
 // Set with -D: VIEW (MAP8: levels at the map's size, MAP: grey, OVERLAY).
 #include "common.cuh"
@@ -9,7 +9,6 @@
 namespace {
 
 enum View { MAP8, MAP, OVERLAY };
-using u64 = unsigned long long;
 
 struct alignas(16) Line {  // the two rows or columns of the map for one of the picture
   int first, second, first_weight, second_weight;
@@ -23,7 +22,6 @@ struct Drawing {
   const Line* columns;
   const u8* colours;
   const u8* frame;
-  u64 frame_pitch;
   float frame_weight, colour_weight;
 };
 
@@ -66,10 +64,10 @@ __device__ inline Colour map_colour(const Drawing& drawing, u32 x, u32 y) {
   return colour;
 }
 
-__device__ inline void draw(const Drawing& drawing, u32 x, u32 y, u8* to) {
+__device__ inline void draw(const Drawing& drawing, u32 x, u32 y, u32 pixel, u8* out) {
   Colour colour = map_colour(drawing, x, y);
   if constexpr (VIEW == OVERLAY) {
-    const u8* frame = drawing.frame + y * drawing.frame_pitch + 3 * x;
+    const u8* frame = drawing.frame + 3 * pixel;
 #pragma unroll
     for (int channel = 0; channel < 3; ++channel) {
       const float coloured = colour.bgr[channel] * drawing.colour_weight;
@@ -78,24 +76,24 @@ __device__ inline void draw(const Drawing& drawing, u32 x, u32 y, u8* to) {
     }
   }
 #pragma unroll
-  for (int channel = 0; channel < 3; ++channel) to[channel] = static_cast<u8>(colour.bgr[channel]);
+  for (int channel = 0; channel < 3; ++channel) out[3 * pixel + channel] = static_cast<u8>(colour.bgr[channel]);
 }
 
 }  // namespace
 
 extern "C" __global__ void postprocess(const float* saliency, const float* limits, const Line* rows,
                                        const Line* columns, const u8* colours, const u8* frame, u8* out,
-                                       u64 frame_pitch, u64 out_pitch, u32 map_width, u32 width, u32 height,
-                                       float frame_weight, float colour_weight) {
+                                       u32 map_width, u32 width, u32 height, float frame_weight,
+                                       float colour_weight) {
   const u32 x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= width || y >= height) return;
-  const Drawing drawing{saliency, map_width, limits[0],   limits[1],    rows,         columns,
-                        colours,  frame,     frame_pitch, frame_weight, colour_weight};
-  u8* const row = out + y * out_pitch;
+  const Drawing drawing{saliency, map_width, limits[0], limits[1],    rows,
+                        columns,  colours,   frame,     frame_weight, colour_weight};
+  const u32 pixel = y * width + x;  // the launcher checks that all offsets are below 2^31
   if constexpr (VIEW == MAP8) {
-    row[x] = static_cast<u8>(level(drawing, y, x));
+    out[pixel] = static_cast<u8>(level(drawing, y, x));
   } else {
-    draw(drawing, x, y, row + 3 * x);
+    draw(drawing, x, y, pixel, out);
   }
 }
 SALEMA_KERNEL(postprocess)

@@ -15,7 +15,7 @@ struct Span {  // source rows or columns, both ends included
 
 struct Source {
   const u8* pixels;
-  u32 pitch;  // bytes from one row to the next; the launcher checks that all offsets are below 2^31
+  u32 width;  // the launcher checks that all offsets are below 2^31
 };
 
 struct Pixel {
@@ -26,7 +26,7 @@ __device__ inline u8 clamp(int value) { return static_cast<u8>(value < 0 ? 0 : v
 __device__ inline u8 round_to_byte(float value) { return clamp(static_cast<int>(rintf(value))); }  // halves to even
 
 __device__ inline Pixel read(const Source& source, u32 row, u32 column) {
-  const u8* at = source.pixels + (row * source.pitch + column * 3);
+  const u8* at = source.pixels + (row * source.width + column) * 3;
   return {{at[0], at[1], at[2]}};
 }
 
@@ -89,12 +89,12 @@ __device__ inline void interpolate(const Source& source, Span rows, Span columns
 }  // namespace
 
 extern "C" __global__ void preprocess(const u8* pixels, u8* out, const Span* row_spans, const float* row_weights,
-                                      const Span* column_spans, const float* column_weights, u32 pitch, u32 height,
-                                      u32 width, u32 row_taps, u32 column_taps) {
+                                      const Span* column_spans, const float* column_weights, u32 source_width,
+                                      u32 height, u32 width, u32 row_taps, u32 column_taps) {
   const u32 place = blockIdx.x * blockDim.x + threadIdx.x;
   if (place >= height * width) return;
   const u32 row = place / width, column = place % width;
-  const Source source{pixels, pitch};
+  const Source source{pixels, source_width};
   const Span rows = row_spans[row], columns = column_spans[column];
   [[maybe_unused]] const float *down = row_weights + row * row_taps, *across = column_weights + column * column_taps;
   u8* to = out + place * 3;

@@ -62,8 +62,8 @@ def postprocess(
 ) -> None:
     """Draws a map, in one pass.
 
-    Shapes and types are those of `twins.postprocess.postprocess`. Rows of frame and picture may have gaps between them.
-    `map` and `overlay` need `tables`, `overlay` also `frame` and `colours`.
+    Shapes and types are those of `twins.postprocess.postprocess`. `map` and `overlay` need `tables`, `overlay` also
+    `frame` and `colours`.
 
     Raises:
         ArgumentError: an argument is missing, not needed, of a wrong type, shape, device or alignment, or overlaps
@@ -80,10 +80,9 @@ def postprocess(
     grid = _grid(out.shape)
     if not prod(grid):
         return
-    pitches = [np.uint64(0 if array is None else array.row_bytes) for array in (frame, out)]
     sizes = [np.uint32(size) for size in (saliency.shape[1], out.shape[1], out.shape[0])]
     arguments: list[np.generic] = [address(array) for array in (*read.values(), out)]
-    arguments += [*pitches, *sizes, np.float32(1 - opacity), np.float32(opacity)]
+    arguments += [*sizes, np.float32(1 - opacity), np.float32(opacity)]
     launcher.launch(_PICTURES[view], grid, _BLOCK, arguments)
 
 
@@ -114,9 +113,9 @@ def _check_map(launcher: Launcher, saliency: Array, limits: Array, opacity: floa
 
 
 def _check_pictures(launcher: Launcher, out: Array, frame: Array | None, out_shape: tuple[int | None, ...]) -> None:
-    check_array("out", out, [np.uint8], out_shape, launcher.device, pitched=True)
+    check_array("out", out, [np.uint8], out_shape, launcher.device)
     if frame is not None:
-        check_array("frame", frame, [np.uint8], (*out.shape[:2], 3), launcher.device, pitched=True)
+        check_array("frame", frame, [np.uint8], (*out.shape[:2], 3), launcher.device)
 
 
 def _check_not_empty(saliency: Array, elements: int) -> None:

@@ -12,24 +12,21 @@ from salema.kernels.tables import LINEAR, MODES, AxisTable, ResizeTables
 VARIANTS = tuple(Variant("preprocess", {"MODE": mode}) for mode in MODES)
 
 _THREADS = 256  # one per output pixel
-_MOST_BYTES = (1 << 31) - 1  # offsets are 32-bit
 
 
 def preprocess(launcher: Launcher, source: Array, out: Array, tables: ResizeTables[Array]) -> None:
     """Resizes a source frame to the network's size, in one pass.
 
-    Shapes and types are those of `twins.preprocess.preprocess`. `out` may be one frame of a batch.
-
-    Rows of `source` may have gaps between them. `tables` are `tables.resize_tables` of these sizes, with each array on
-    the device.
+    Shapes and types are those of `twins.preprocess.preprocess`. `out` may be one frame of a batch. `tables`
+    are `tables.resize_tables` of these sizes, with each array on the device.
 
     Raises:
-        ArgumentError: an argument has a wrong type, shape or device, spans 2 GiB or more, or overlaps another.
+        ArgumentError: an argument has a wrong type, shape or device, takes 2 GiB or more, or overlaps another.
     """
     _check(launcher, source, out, tables)
     height, width = tables.network_size_hw
     arrays = (source, out, tables.rows.spans, tables.rows.weights, tables.columns.spans, tables.columns.weights)
-    sizes = (source.row_bytes, height, width, tables.rows.weights.shape[1], tables.columns.weights.shape[1])
+    sizes = (source.shape[1], height, width, tables.rows.weights.shape[1], tables.columns.weights.shape[1])
     launcher.launch(
         VARIANTS[MODES.index(tables.mode)],
         (-(-height * width // _THREADS), 1, 1),
@@ -42,9 +39,7 @@ def _check(launcher: Launcher, source: Array, out: Array, tables: ResizeTables[A
     device = launcher.device
     if tables.mode not in MODES:
         raise ArgumentError(f"tables: mode {tables.mode} given, {' or '.join(MODES)} expected")
-    check_array("source", source, [np.uint8], (*tables.source_size_hw, 3), device, pitched=True)
-    if max(source.nbytes, source.row_bytes) > _MOST_BYTES:
-        raise ArgumentError(f"source: {source.nbytes} bytes from first to last, at most {_MOST_BYTES} are possible")
+    check_array("source", source, [np.uint8], (*tables.source_size_hw, 3), device)
     inputs: dict[str, Array | None] = {"source": source}
     height, width = tables.network_size_hw
     check_array("out", out, [np.uint8], (height, width, 3), device)
