@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = ("kernels", "runtime", "export", "benchmarks", "training")
 MOST_MODULES, MOST_LINES, MOST_FUNCTION_LINES = 14, 300, 40
 NOT_IN_WHEEL = {
-    *("salema.benchmarks.studies", "salema.benchmarks.studies.fleet", "salema.benchmarks.studies.serve_load"),
+    *("salema.benchmarks.studies", "salema.benchmarks.studies.serve_load"),
     "salema.training.shipping",
 }
 

@@ -83,7 +83,7 @@ def check_recovered(folder, count, *, lag_frames=50):
 
 
 def test_a_killed_run_loses_next_to_nothing(model, any_clip, tmp_path):
-    """At five moments in all; `benchmarks/studies/kills.py` takes fifty."""
+    """At five moments in all."""
     moments = random.Random(0)
     for index in range(4 if any_clip.suffix == ".mp4" else 1):
         folder = tmp_path / str(index)

@@ -1,6 +1,6 @@
 import pytest
 
-from salema.benchmarks.studies.fleet.many_streams import ALONE, Case, compared, measure
+from salema.benchmarks.studies.many_streams import ALONE, Case, compared, measure
 
 
 def test_every_case_runs_in_every_turn(exported):

@@ -1,6 +1,6 @@
 """Frames per second and waits of several videos at a time: on one model in one batch, and on a model each.
 
-`python -m salema.benchmarks.studies.fleet.many_streams DIR BACKEND... FILE.json`; DIR is a model exported with
+`python -m salema.benchmarks.studies.many_streams DIR BACKEND... FILE.json`; DIR is a model exported with
 `--batch dynamic`. Videos are frames in memory, so that only steps are timed. All cases of a backend take turns, and
 each turn's rates are set against the rate of one video alone in the same turn.
 """

@@ -1,1 +1,0 @@
-"""Measurements of several workers, and of several videos at a time, made by hand."""
