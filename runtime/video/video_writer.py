@@ -148,7 +148,8 @@ class VideoWriter(Stacked):
             OutputError: there was room for no frame.
         """
         with suppress(av.error.FFmpegError, OSError):
-            self._mux(self._stream.encode(None))
+            if self._file.tell():  # without room for the header FFmpeg crashes on packets after it
+                self._mux(self._stream.encode(None))
         with suppress(av.error.FFmpegError, OSError):
             self._container.close()
         self._file.close()

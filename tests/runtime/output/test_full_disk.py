@@ -51,6 +51,16 @@ def test_a_disk_that_fills_up_leaves_a_video_that_plays(model, noisy_clip, tmp_p
     assert [path.name for path in outputs(tmp_path)] == ["maps", "o.csv", "o.mp4"]
 
 
+@pytest.mark.parametrize("frames", [1, 12], ids=["at the end", "on the way"])
+def test_a_disk_without_room_for_the_first_bytes(model, tmp_path, frames):
+    """FFmpeg crashes on packets that come after a header for which there was no room."""
+    clip = write_clip(tmp_path / "silent.mp4", np.zeros((frames, 64, 96, 3), np.uint8))
+    ran = run_limited([script("salema-run"), clip, "--model", model, "-o", "o.mp4"], file_size=8, cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("salema-run: o.mp4: can't be written")
+    assert list(tmp_path.iterdir()) == [clip]
+
+
 def test_a_full_disk_where_ffmpeg_holds_pictures_back(model, tmp_path):
     """With sound that ends before the pictures, FFmpeg waits for more of it, for as long as ten seconds."""
     frames = np.random.default_rng(0).integers(0, 256, (200, 120, 160, 3), dtype=np.uint8)
