@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from salema.runtime.cli.options import typed_options
 from salema.runtime.errors import UsageError
-
-
-def given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave this option."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def refuse_before_command(context: typer.Context) -> None:
@@ -19,8 +14,5 @@ def refuse_before_command(context: typer.Context) -> None:
     Raises:
         UsageError: an option stands there.
     """
-    for name in context.params:
-        if given(context, name):
-            raise UsageError(
-                f"--{name.strip('_')} stands before {context.invoked_subcommand}, where it means nothing; put it after"
-            )
+    for option in typed_options(context).values():
+        raise UsageError(f"{option} stands before {context.invoked_subcommand}, where it means nothing; put it after")

@@ -21,7 +21,7 @@ def report(result: Result | None, built: tuple[Built, ...], emitted: Emitted | N
     """Prints the export and what was written for a server, if any, and the engines, for people or as JSON."""
     if as_json:
         server = {"server": {emitted.target: [str(path) for path in emitted.paths]}} if emitted else {}
-        engines = [_engine_record(engine) for engine in built]
+        engines = [{"path": str(one.path), "size_bytes": one.size_bytes, **asdict(one.info)} for one in built]
         print(json.dumps({**_model_record(result), "engines": engines, **server}))
         return
     if result is not None and result.int8 is not None and result.int8.sensitivity:
@@ -46,10 +46,6 @@ def _model_record(result: Result | None) -> dict[str, Any]:
     int8 = None if result.int8 is None else asdict(result.int8)
     ncnn = None if result.ncnn is None else asdict(result.ncnn)
     return {**record, "spec": asdict(result.spec), "check": asdict(result.report), "ncnn_check": ncnn, "int8": int8}
-
-
-def _engine_record(built: Built) -> dict[str, Any]:
-    return {"path": str(built.path), "size_bytes": built.size_bytes, **asdict(built.info)}
 
 
 def _model_rows(result: Result) -> dict[str, str]:

@@ -44,22 +44,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Code for one GPU, and the compiler's log."""
+    """Code for one GPU, and the compiler's log, which tells registers and spills."""
 
     cubin: bytes
     log: str
-
-    @property
-    def registers(self) -> int | None:
-        """Registers per thread; None if the log doesn't have them."""
-        used = re.search(r"Used (\d+) registers", self.log)
-        return int(used[1]) if used else None
-
-    @property
-    def spilled_bytes(self) -> int | None:
-        """Bytes spilled to local memory; None if the log doesn't have them."""
-        spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", self.log)
-        return int(spilled[1]) + int(spilled[2]) if spilled else None
 
 
 def compile_kernel(variant: Variant, target: str) -> Compiled:

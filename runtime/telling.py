@@ -14,7 +14,8 @@ _GUARD = "'"
 
 def harmless(text: str) -> str:
     r"""Returns a text on one line, with its control characters written out, such as `\x1b` for escape."""
-    return "".join(_written_out(sign) if _is_control(sign) else sign for sign in text)
+    is_control = {sign: unicodedata.category(sign) in _CONTROLS or sign in _TURNS for sign in set(text)}
+    return "".join(sign.encode("unicode_escape").decode() if is_control[sign] else sign for sign in text)
 
 
 def tell(sentence: str) -> None:
@@ -33,11 +34,3 @@ def csv_text(text: str) -> str:
     OWASP advises that. A text that begins with an apostrophe gets another, so that taking one off always restores it.
     """
     return _GUARD + text if text.startswith((_GUARD, *_FORMULA_STARTS)) else text
-
-
-def _is_control(sign: str) -> bool:
-    return unicodedata.category(sign) in _CONTROLS or sign in _TURNS
-
-
-def _written_out(sign: str) -> str:
-    return sign.encode("unicode_escape").decode()

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from salema.training.recipes import Recipe
 
-TERMS = ("bce", "kld", "cc", "nss")
 _SMALL = 1e-8  # keeps logarithms and divisions of float32 finite
 _TINY = 1e-30  # of which float32 still has a logarithm
 _PIXELS = (2, 3)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from salema.benchmarks.metrics.protocols import METRICS, PROTOCOLS, score_frame
+from salema.benchmarks.scores.results import mean_known
 from salema.runtime.errors import ModelError
 from salema.runtime.postprocess import render, to_grey
 from salema.runtime.preprocess import to_network_size
@@ -57,13 +58,13 @@ def validate(
                 return scores
             if number % every == 0:
                 frames.append(score_frame(grey, seen.density, seen.fixated, None, PROTOCOLS["exact"], rng))
-        scores[video] = _known_mean(np.array(frames))
+        scores[video] = mean_known(np.array(frames))
     return scores
 
 
 def means(scores: Sequence[NDArray[np.float64]]) -> dict[str, float | None]:
     """Returns the means over videos of the metrics that are shown; None where no video has one."""
-    mean = dict(zip(METRICS, _known_mean(np.array(scores)), strict=True))
+    mean = dict(zip(METRICS, mean_known(np.array(scores)), strict=True))
     return {name: None if np.isnan(mean[name]) else float(mean[name]) for name in SHOWN}
 
 
@@ -103,10 +104,3 @@ def overlays(
     """Draws the heat map over the first frame of each video, uint8 BGR `(H, W, 3)`."""
     firsts = (next(run_video(network, gaze, size_hw, video)) for video in videos)
     return [render(to_network_size(seen.frame, *size_hw), grey) for seen, grey in firsts]
-
-
-def _known_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = ~np.isnan(values)
-    total: NDArray[np.float64] = np.where(known, values, 0).sum(0)
-    count = known.sum(0)
-    return np.where(count, total / np.maximum(count, 1), np.nan)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from salema.benchmarks.cli_options import given, refuse_before_command
+from salema.benchmarks.cli_options import refuse_before_command
 from salema.benchmarks.scores.freed_memory import keep_freed_memory
+from salema.runtime.cli.options import typed_options
 from salema.runtime.cli.start import run_app
 from salema.runtime.errors import OutputError, UsageError, exit_on_error
 from salema.runtime.telling import show, tell
@@ -90,7 +91,7 @@ def evaluate(
             refuse_before_command(context)
             return
         for name in ("backend", "device"):
-            if pred is not None and given(context, name):
+            if pred is not None and name in typed_options(context):
                 raise UsageError(f"--{name} is about --model; leave it out with --pred")
         from salema.benchmarks.maps.ground_truth import list_truth
         from salema.benchmarks.metrics.protocols import find_protocol
@@ -105,7 +106,8 @@ def evaluate(
             from salema.benchmarks.scores.ray_workers import cluster_workers, seen_by_all
 
             at = _Places(*seen_by_all(at.pred, at.compare, at.truth))
-        _check_numbers(start, end)
+        if start is not None and end is not None and start > end:
+            raise UsageError("--start is greater than --end: no video to score")
         _check_rows(dataset, protocol, published=published)
         chosen, write = find_protocol(protocol, dataset or ""), _outputs(json_, csv, plot)
         numbers = {"start": start, "end": end}
@@ -212,11 +214,6 @@ def _check(
     if model is not None and (is_remote(source) or is_remote(second)):
         raise UsageError("--model: it runs on this machine's files; only --pred, its --compare and --gt may be URLs")
     return _Places(maps, second, as_path(truth), source)
-
-
-def _check_numbers(start: int | None, end: int | None) -> None:
-    if start is not None and end is not None and start > end:
-        raise UsageError("--start is greater than --end: no video to score")
 
 
 def _check_rows(dataset: str | None, protocol: str, *, published: bool) -> None:

@@ -53,14 +53,12 @@ def phase_weights(weight: Tensor) -> list[list[Tensor]]:
 
     def fold(taps: Tensor, axis: int) -> list[Tensor]:
         rows = taps.unbind(axis)
-        return [torch.stack([sum_of([rows[i] for i in part]) for part in parity], axis) for parity in (_EVEN, _ODD)]
+        return [
+            torch.stack([torch.stack([rows[i] for i in part]).sum(0) for part in parity], axis)
+            for parity in (_EVEN, _ODD)
+        ]
 
     return [fold(half, 3) for half in fold(wide, 2)]
-
-
-def sum_of(tensors: list[Tensor]) -> Tensor:
-    """Adds tensors of one shape."""
-    return torch.stack(tensors).sum(0)
 
 
 class CroppedUpConv(nn.Module):

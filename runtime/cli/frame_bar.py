@@ -43,10 +43,6 @@ class FrameBar(Closing):
         if self._videos > 1:
             self._bar.set_postfix_str(f"{self._done} of {self._videos} videos", refresh=bool(videos))
 
-    def finished(self) -> None:
-        """Counts a video."""
-        self.advance(0, 1)
-
     def note(self, sentence: str) -> None:
         """Prints a note above the bar."""
         if self._bar is None:

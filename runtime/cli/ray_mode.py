@@ -41,7 +41,7 @@ def run_over_cluster(asked: DatasetRun, opening: Opening, address: str, jobs: in
     videos = everywhere.videos(spec.weights)
     with connected(address) as cluster:
         size = _size(cluster, opening, model, cores, jobs)
-        fitting = [node for node in cluster.nodes() if _fit(node.cores, node.gpus, size)]
+        fitting = [node for node in cluster.nodes() if node.cores >= size.cores and node.gpus >= size.gpus]
         shared = cluster.check(fitting, _seen(videos), everywhere.target)
         sent = sent_model(model, **_arguments(cluster, opening, size))
         _announce(spec, cluster, size, min(size.workers, len(videos)), len(fitting))
@@ -93,10 +93,6 @@ def _arguments(cluster: Cluster, opening: Opening, size: Size) -> dict[str, Any]
         tell("note: no GPU is used, as there is no engine; --device cuda takes the nodes with a GPU, and no others")
     how = {"backend": opening.backend, "device": device, "graphs": opening.graphs}
     return {**how, "threads": size.cores, "retune": opening.retune}
-
-
-def _fit(cores: float, gpus: float, size: Size) -> bool:
-    return cores >= size.cores and gpus >= size.gpus
 
 
 def _announce(spec: ModelSpec, cluster: Cluster, size: Size, workers: int, nodes: int) -> None:

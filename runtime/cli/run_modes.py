@@ -57,8 +57,8 @@ class DatasetRun:
             VideoError: there are none.
             UsageError: see `check_targets`.
         """
-        places, numbers = (self.source, self.target), (self.start, self.end)
-        videos = list_videos(self.dataset, *places, weights, naming=self.naming, start=numbers[0], end=numbers[1])
+        where = self.dataset, self.source, self.target, weights
+        videos = list_videos(*where, naming=self.naming, start=self.start, end=self.end)
         check_targets(videos)
         return videos
 
@@ -131,7 +131,7 @@ def run_over_sources(
             progress=bar.advance,
             notify=bar.note,
         ):
-            bar.finished()
+            bar.advance(0, 1)
             report.add(source, outputs, result, open_stream.description)
             if strict and report.has_failed:
                 stop.set()  # running sources are finished early, and their outputs kept

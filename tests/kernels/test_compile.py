@@ -1,5 +1,6 @@
 """Every kernel for every GPU that we serve, by NVRTC and by nvcc: no warning, no spill."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def test_nvrtc_compiles_every_variant_without_a_warning_or_a_spill(kernel, targe
         compiled = compile_with_nvrtc(variant, target)
         assert compiled.cubin[:4] == b"\x7fELF"
         assert "warning" not in compiled.log
-        assert compiled.spilled_bytes == 0, variant
-        assert 0 < compiled.registers <= MOST_REGISTERS, (variant, compiled.registers)
+        assert spilled_bytes(compiled) == 0, variant
+        assert 0 < registers(compiled) <= MOST_REGISTERS, (variant, registers(compiled))
 
 
 @pytest.mark.parametrize("target", ["sm75", "sm90", "sm120"])  # each takes a process of 0.3 s
@@ -49,8 +50,16 @@ def test_nvcc_compiles_it_too(kernel, target):
     compiled = with_nvcc(variant, target)
     assert compiled.cubin[:4] == b"\x7fELF"
     assert "warning" not in compiled.log
-    assert compiled.spilled_bytes == 0
-    assert compiled.registers <= MOST_REGISTERS
+    assert spilled_bytes(compiled) == 0
+    assert registers(compiled) <= MOST_REGISTERS
+
+
+def registers(compiled):
+    return int(re.search(r"Used (\d+) registers", compiled.log)[1])
+
+
+def spilled_bytes(compiled):
+    return sum(map(int, re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", compiled.log).groups()))
 
 
 def with_nvcc(variant, target):
@@ -105,7 +114,7 @@ def test_a_spill_is_seen(tmp_path, monkeypatch):
         f'extern "C" __global__ __launch_bounds__(1024, 2) void broken(float* x, int n) {{ {body} }}\n',
     )
     compiled = compile_with_nvrtc(Variant("broken"), "sm89")
-    assert compiled.registers
+    assert registers(compiled)
     assert "stack frame" in compiled.log
 
 
@@ -123,7 +132,7 @@ def missing():
 
 def test_without_nvrtc_nvcc_is_taken(monkeypatch):
     monkeypatch.setattr(kernel_compile, "_import_nvrtc", missing)
-    assert compile_kernel(ONE, "sm89").registers
+    assert registers(compile_kernel(ONE, "sm89"))
     monkeypatch.setattr(kernel_compile, "_find_nvcc", lambda: None)
     with pytest.raises(MissingDependencyError, match="NVRTC can't be loaded"):
         compile_kernel(ONE, "sm89")
