@@ -70,9 +70,6 @@ def load_kernel(variant: Variant, target: str, cache: Path | None = None) -> byt
     """Returns a kernel's code, from the cache or newly compiled.
 
     The name in the cache has a hash of all sources, the options, the GPU and the compiler's version.
-
-    Raises:
-        MissingDependencyError, BackendError: see `compile_kernel`.
     """
     folder = cache if cache is not None else _default_cache()
     path = folder / f"{variant.name}-{target}-{_key(variant, target)}.cubin"

@@ -55,11 +55,7 @@ class Places:
 
 
 def read_places(path: Path | None) -> Places | None:
-    """Reads a fixation map; None where there is none.
-
-    Raises:
-        MapError: see `read_fixations`.
-    """
+    """Reads a fixation map; None where there is none."""
     if path is None:
         return None
     size_hw, indices = read_fixations(path)

@@ -194,7 +194,7 @@ def _time_bare(case: Case, plan: Plan, say: Callable[[str], None]) -> dict[str, 
     try:
         with device.active():
             try:
-                return asdict(time_engine(engine, device, case.batch, plan.duration_s))
+                return asdict(time_engine(engine, device, launcher, case.batch, plan.duration_s))
             finally:
                 engine.close()
                 launcher.close()

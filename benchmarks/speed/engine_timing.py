@@ -14,14 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from salema.benchmarks.speed.harness import LEAST_RUNS, WARM_UP_MS, percentile
+from salema.kernels.arrays import Launcher
 from salema.kernels.device.interface import Buffer, Device
 from salema.runtime.gpu.step_engine import StepEngine
-from salema.runtime.gpu.step_io import HostTensor
-
-_HOST_TENSORS = ("frame", "mix", "saliency")
+from salema.runtime.gpu.step_io import StepTensors
 
 
 @dataclass(frozen=True)
@@ -59,19 +56,15 @@ class EngineTiming:
 class _Bench:
     """An engine, with memory for each of its tensors."""
 
-    def __init__(self, engine: StepEngine, device: Device, streams: int) -> None:
+    def __init__(self, engine: StepEngine, device: Device, launcher: Launcher, streams: int) -> None:
         self._engine, self._device = engine, device
-        self._tensors: dict[str, HostTensor] = {}
+        self._tensors = StepTensors(device, launcher)
         self._states: list[Buffer] = []
         self.enqueue_ms = 0.0
         engine.set_batch(streams)
-        for name, (_, *rest) in engine.spec.tensor_shapes.items():
-            if name in _HOST_TENSORS:
-                shape = (streams, *(n or 0 for n in rest))
-                tensor = HostTensor(device, shape, np.uint8 if name == "frame" else np.float32)
-                tensor.array[:] = 0
-                self._tensors[name] = tensor
-                engine.bind(name, tensor.address)
+        for name, address in self._tensors.allocate(engine.spec, streams).items():
+            self._tensors[name].array[:] = 0
+            engine.bind(name, address)
         for state in engine.spec.states:
             nbytes = 4 * streams * math.prod(state.shape_chw)
             source = self._zeros(nbytes)
@@ -117,19 +110,20 @@ class _Bench:
 
     def free(self) -> None:
         """Frees all memory."""
-        for tensor in self._tensors.values():
-            tensor.free()
+        self._tensors.free()
         for buffer in self._states:
             buffer.free()
 
 
-def time_engine(engine: StepEngine, device: Device, streams: int, duration_s: float) -> EngineTiming:
+def time_engine(
+    engine: StepEngine, device: Device, launcher: Launcher, streams: int, duration_s: float
+) -> EngineTiming:
     """Times an engine twice `duration_s` long: by parts, then in a row, with at least ten runs each.
 
     The device must be active. The engine's state is not changed. It is replayed as a CUDA graph if it can be
     recorded.
     """
-    bench = _Bench(engine, device, streams)
+    bench = _Bench(engine, device, launcher, streams)
     try:
         put, is_graph = bench.compute()
 

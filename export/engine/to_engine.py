@@ -66,9 +66,6 @@ def build_chosen(
     """Builds the engine that `--engine` names, or those of both parts; `auto` may build none, and says why.
 
     If one is `required`, it is an error that `auto` builds none. `say` takes a line on each step.
-
-    Raises:
-        SalemaError: see `build_engine`.
     """
     models = look_up(folder).onnx_files()
     parts = [read_spec(path).part for path in models]

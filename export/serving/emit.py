@@ -66,9 +66,6 @@ def emit(folder: Path, target: str, engine: str, options: EngineOptions, say: Ca
 
     With `engine` `tensorrt` an engine is built here and served; else ONNX Runtime runs the graph. The batch profile
     also says how many streams Triton may put into a batch. `say` takes a line on each step.
-
-    Raises:
-        SalemaError: see `check_emit`, `look_up`, `parse_spec`, `build_plan`, `written_aside`.
     """
     models = look_up(folder).onnx_files()
     data = models[0].read_bytes()

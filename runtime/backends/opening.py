@@ -46,19 +46,11 @@ def open_session(
     retune: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Session:
-    """Loads an exported model.
+    """Loads an exported model: its folder, or an ONNX file or engine in it; the other arguments are those of `load`.
 
-    Args:
-        path: the folder that `salema-export` wrote, or an ONNX file or engine in it.
-        backend: one of `BACKENDS`. `auto` takes the engine of TensorRT or TensorRT-RTX that has been built and works
-            here; else ONNX Runtime, if it can use a GPU; else the fastest on this CPU of ONNX Runtime, OpenVINO in
-            float32 and ncnn. A short trial tells which that is; it is kept beside the model. The session's `reason`
-            says why, and why no other.
-        device: `auto`, `cpu`, `cuda` or `cuda:N` for GPU number N.
-        graphs: whether to replay each step as a CUDA graph, if the backend can.
-        threads: for backends on the CPU; None for one for each core that this process may use.
-        retune: whether `auto` makes a new trial.
-        say: takes a line before work that takes seconds.
+    The backend `auto` takes the engine of TensorRT or TensorRT-RTX that has been built and works here; else ONNX
+    Runtime, if it can use a GPU; else the fastest on this CPU of ONNX Runtime, OpenVINO in float32 and ncnn. A short
+    trial tells which that is; it is kept beside the model. The session's `reason` says why, and why no other.
 
     Raises:
         UsageError: there is no such backend or device, or the two don't go together.
@@ -83,10 +75,8 @@ def _open_named(model: ModelFolder, how: _How) -> Session:
         raise UsageError(
             f"{model.named}: an engine, which --backend {how.backend} can't run; name its folder, {model.folder}"
         )
-    if how.backend == "ncnn":
-        return _open_ncnn(model, how)
-    if how.backend.startswith("openvino"):
-        return _open_openvino(model, how)
+    if how.backend.startswith(("ncnn", "openvino")):
+        return _open_cpu_only(model, how)
     if how.backend.startswith("onnxruntime"):
         if model.is_split:
             return _open_split_on_cpu(model, how)
@@ -104,22 +94,7 @@ def _open_named(model: ModelFolder, how: _How) -> Session:
     return open_tensorrt(model, KINDS[how.backend], int(how.device.partition(":")[2] or 0), graphs=how.graphs)
 
 
-def _open_ncnn(model: ModelFolder, how: _How) -> Session:
-    file = _whole_on_cpu(model, how)
-    from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415
-
-    return NcnnSession(file, threads=how.threads)
-
-
-def _open_openvino(model: ModelFolder, how: _How) -> Session:
-    file = _whole_on_cpu(model, how)
-    from salema.runtime.backends.openvino_session import OpenVinoSession  # noqa: PLC0415
-
-    return OpenVinoSession(file, how.backend, how.threads)
-
-
-def _whole_on_cpu(model: ModelFolder, how: _How) -> Path:
-    """Returns the ONNX file of a whole step, for a backend that runs on the CPU only."""
+def _open_cpu_only(model: ModelFolder, how: _How) -> Session:
     if how.device not in {"auto", "cpu"}:
         raise UsageError(f"--backend {how.backend} --device {how.device}: it runs on the CPU only; take --device cpu")
     files = model.onnx_files()
@@ -128,7 +103,13 @@ def _whole_on_cpu(model: ModelFolder, how: _How) -> Path:
             f"--backend {how.backend}: {model.folder} holds a split model; take --backend onnxruntime, or export"
             " without --split"
         )
-    return files[0]
+    if how.backend == "ncnn":
+        from salema.runtime.backends.ncnn_session import NcnnSession  # noqa: PLC0415
+
+        return NcnnSession(files[0], threads=how.threads)
+    from salema.runtime.backends.openvino_session import OpenVinoSession  # noqa: PLC0415
+
+    return OpenVinoSession(files[0], how.backend, how.threads)
 
 
 def _open_split_on_cpu(model: ModelFolder, how: _How) -> Session:

@@ -42,11 +42,7 @@ class DatasetRun:
     as_json: bool
 
     def check(self) -> None:
-        """Refuses what is wrong whatever the folders hold.
-
-        Raises:
-            UsageError: see `check_dataset` and `check_map_size`.
-        """
+        """Refuses what is wrong whatever the folders hold."""
         check_dataset(self.dataset, naming=self.naming, start=self.start, end=self.end)
         check_map_size(self.map_size)
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# For an MP4's index, which takes at most 32 bytes for a packet; an average packet is at least about 1 kB.
+# For the times and the index that an NPZ file gets last: much more than they take.
 _ROOM, _INDEX_SHARE = 1 << 18, 1 / 32
 
 
 class RoomyFile:
-    """A file that keeps room on the disk for its index, which an MP4 or NPZ file gets last.
-
-    FFmpeg holds packets back for up to ten seconds, so room for each packet is reserved before FFmpeg gets it.
-    """
+    """A file that keeps room on the disk for what it gets last."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb+")
         self._end = self._taken = self._promised = 0
 
     def reserve(self, size: int) -> None:
-        """Reserves room for a packet or a map of `size` bytes, and for its share of the index.
+        """Reserves room for a map of `size` bytes, and for its share of what comes last.
 
         Raises:
             OSError: the disk is full; what was reserved before can still be written, and the index too.

@@ -41,11 +41,7 @@ def open_tensorrt(
 
 
 def open_engine(folder: ModelFolder, kind: Kind, device_index: int = 0) -> tuple[StepEngine, CudaDevice, CudaLauncher]:
-    """Loads a model's engine, whole or in two parts, without a session; the caller closes all three, the device last.
-
-    Raises:
-        SalemaError: see `open_tensorrt`.
-    """
+    """Loads a model's engine, whole or in two parts, without a session; the caller closes all, the device last."""
     read = [(path, *read_engine(path, kind)) for path in folder.engines(kind)]
     library = load_library(kind)
     device = CudaDevice(device_index)

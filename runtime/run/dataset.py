@@ -187,11 +187,7 @@ class VideoWork:
     map_size: MapSize = "network"
 
     def __call__(self, video: FrameFolder, stream: SaliencyStream, told: Told, stop: threading.Event) -> Outcome:
-        """Runs it until `stop` is set.
-
-        Raises:
-            SalemaError: see `run_source` and `run_at_home`.
-        """
+        """Runs it until `stop` is set."""
         if self.resume and not stop.is_set() and is_finished(video):
             differs = _difference(video, stream, self._outputs(video))
             if not differs:

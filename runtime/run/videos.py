@@ -110,11 +110,7 @@ def run_source(
     notify: Callable[[str], None],
     begun: Callable[[Playback], None] = lambda _: None,
 ) -> Summary | None:
-    """Runs one source, after recovering what killed runs left of its outputs; returns None if stopped before.
-
-    Raises:
-        SalemaError: see `Playback` and `process_video`.
-    """
+    """Runs one source, after recovering what killed runs left of its outputs; returns None if stopped before."""
     if stop.is_set():
         return None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +12,6 @@ from salema.runtime.batching.stream_batch import StreamBatch
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.stream import SaliencyStream
-
-
-class Place(Protocol):
-    """One stream's place in the model, with its own state."""
-
-    def step(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `SaliencyStream.step`; blocks."""
-        ...
-
-    def abort(self) -> None:
-        """Ends the wait of a frame whose step has not begun: `step` raises BackendError in its thread."""
-        ...
-
-    def reset(self) -> None:
-        """See `SaliencyStream.reset`."""
-        ...
-
-    def close(self) -> None:
-        """Gives the place back."""
-        ...
-
-
-class Places(Protocol):
-    """Gives places in one model, and frees the model when it is closed; `StreamBatch` is one."""
-
-    def take_place(self, timeout_s: float | None = None) -> Place | None:
-        """Returns a place whose memory is empty; None if none becomes free in time."""
-        ...
-
-    def close(self) -> None:
-        """Frees the model."""
-        ...
 
 
 def open_places(stream: SaliencyStream, count: int, max_wait_ms: float) -> Places:
@@ -93,20 +61,20 @@ class Turns:
         self._stream = stream
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._waiting: dict[_Turn, None] = {}  # in the order of their frames
-        self._running: _Turn | None = None
-        self._last: _Turn | None = None
+        self._waiting: dict[Turn, None] = {}  # in the order of their frames
+        self._running: Turn | None = None
+        self._last: Turn | None = None
         self._steps = self._newest = 0
         self._is_open = True
 
-    def take_place(self, timeout_s: float | None = None) -> Place:  # noqa: ARG002
-        """See `Places.take_place`; there is always one."""
+    def take_place(self, timeout_s: float | None = None) -> Turn:  # noqa: ARG002
+        """See `StreamBatch.take_place`; there is always one."""
         with self._lock:
             self._newest = max(self._newest, self._steps - len(self._waiting))  # never before one that came before it
-            return _Turn(self, self._newest, threading.Condition(self._lock))
+            return Turn(self, self._newest, threading.Condition(self._lock))
 
     def close(self) -> None:
-        """See `Places.close`; ends all waits, and waits for the step that is running."""
+        """Ends all waits, and frees the model after the step that is running."""
         with self._lock:
             self._is_open = False
             for place in list(self._waiting):
@@ -115,12 +83,12 @@ class Turns:
                 self._idle.wait()
             self._stream.close()
 
-    def give_up(self, place: _Turn) -> None:
+    def give_up(self, place: Turn) -> None:
         """Ends a place's wait for its turn."""
         with self._lock:
             self._give_up(place)
 
-    def step(self, place: _Turn, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def step(self, place: Turn, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Takes a place's next frame, when it is its turn.
 
         Raises:
@@ -149,7 +117,7 @@ class Turns:
                 self._choose()
                 self._idle.notify_all()
 
-    def _give_up(self, place: _Turn) -> None:
+    def _give_up(self, place: Turn) -> None:
         self._waiting.pop(place, None)
         place.changed.notify()
 
@@ -160,7 +128,7 @@ class Turns:
         self._running = min(self._waiting, key=lambda place: place.served)
         self._give_up(self._running)
 
-    def _step(self, place: _Turn, frames_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _step(self, place: Turn, frames_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         own = place.stream or SaliencyStream(self._stream.session)
         keeps = own.session.keeps_states  # else a step of another place has overwritten what this one holds
         if not keeps and self._last is not place and place.held is not None:
@@ -173,8 +141,11 @@ class Turns:
         return saliency
 
 
-class _Turn:
-    """A place of `Turns`; `served` is the number of its last step. Without a stream its memory is empty."""
+class Turn:
+    """A place of `Turns`, used as a `SaliencyStream`; `served` is the number of its last step.
+
+    Without a stream its memory is empty.
+    """
 
     def __init__(self, turns: Turns, served: int, changed: threading.Condition) -> None:
         self._turns, self.served, self.changed = turns, served, changed
@@ -182,13 +153,21 @@ class _Turn:
         self.held: dict[str, NDArray[np.float32]] | None = None
 
     def step(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `SaliencyStream.step`; blocks."""
         return self._turns.step(self, frame)
 
     def abort(self) -> None:
+        """Ends the wait of a frame whose step has not begun: `step` raises BackendError in its thread."""
         self._turns.give_up(self)
 
     def reset(self) -> None:
+        """See `SaliencyStream.reset`."""
         self.stream = self.held = None
 
-    def close(self) -> None:
-        self.reset()
+    close = reset
+
+
+Place: TypeAlias = SaliencyStream | Turn
+"""One stream's place in the model, with its own state."""
+Places: TypeAlias = StreamBatch | Turns
+"""Gives places in one model, and frees the model when it is closed."""

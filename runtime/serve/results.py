@@ -6,7 +6,8 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Generic, Literal, Protocol, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -79,33 +80,29 @@ def made_smaller(image_bgr: NDArray[np.uint8], most_side: int) -> NDArray[np.uin
     return np.asarray(cv2.resize(image_bgr, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-class Numbered(Protocol):
-    """Something with a number that grows."""
+@dataclass(frozen=True)
+class Refusal:
+    """A frame that could not be taken, and why."""
 
-    @property
-    def number(self) -> int:
-        """Its number, from 1."""
-        ...
-
-
-T = TypeVar("T", bound=Numbered)
+    number: int
+    sentence: str
 
 
-class Latest(Generic[T]):
+class Latest:
     """The newest item. Items that nobody took in time are gone: nothing is queued for a slow reader."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._item: T | None = None
+        self._item: Result | Refusal | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._is_over = False
 
     @property
-    def item(self) -> T | None:
+    def item(self) -> Result | Refusal | None:
         """The newest item, if there is one."""
         return self._item
 
-    def put(self, item: T) -> None:
+    def put(self, item: Result | Refusal) -> None:
         """Replaces the item, and wakes those who wait for it."""
         with self._lock:
             self._item = item
@@ -117,7 +114,7 @@ class Latest(Generic[T]):
             self._is_over = True
             self._wake()
 
-    async def after(self, number: int) -> T | None:
+    async def after(self, number: int) -> Result | Refusal | None:
         """Waits for an item with a greater number, and returns the newest; None once no more come."""
         while True:
             with self._lock:

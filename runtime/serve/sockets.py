@@ -15,9 +15,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from salema.runtime.errors import SalemaError, UsageError
 from salema.runtime.serve.protocol import Message, Settings, decoded, packed, read_message
-from salema.runtime.serve.results import MIME, Result
+from salema.runtime.serve.results import MIME, Refusal, Result
 from salema.runtime.serve.service import FullError, Service, limiter
-from salema.runtime.serve.streams import ClientStream, Refusal, Sent, Stream
+from salema.runtime.serve.streams import ClientStream, Sent, Stream
 
 _ENDED, _POLICY, _UNSUPPORTED, _FAILED, _TRY_LATER, _RESTART = 1000, 1008, 1003, 1011, 1013, 1012  # RFC 6455, IANA
 _MOST_REASON_BYTES = 123

@@ -15,7 +15,7 @@ from salema.runtime.errors import ModelError, SalemaError, reason
 from salema.runtime.postprocess import NORMALISATIONS, Normaliser
 from salema.runtime.serve.measures import Pace
 from salema.runtime.serve.places import Place
-from salema.runtime.serve.results import Latest, Result, made_smaller
+from salema.runtime.serve.results import Latest, Refusal, Result, made_smaller
 
 
 class Stream:
@@ -28,7 +28,7 @@ class Stream:
 
     def __init__(self, place: Place, pace: Pace, picture_side: int) -> None:
         self._place, self.pace, self._picture_side = place, pace, picture_side
-        self.latest: Latest[Result | Refusal] = Latest()
+        self.latest = Latest()
         self._normalisers = {normalise: Normaliser(normalise) for normalise in NORMALISATIONS}
         self._shape: tuple[int, ...] = ()
         self._last_s = 0.0
@@ -74,14 +74,6 @@ class Stream:
         """Gives the place back, and ends the results."""
         self.latest.end()
         self._place.close()
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A frame that could not be taken, and why."""
-
-    number: int
-    sentence: str
 
 
 @dataclass(frozen=True)

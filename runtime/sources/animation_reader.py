@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from salema.runtime.errors import MissingDependencyError, VideoError
 from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_file import check_pixels
+from salema.runtime.files.image_size import image_size_wh
 from salema.runtime.sources.frames import Frame, SilentReader
 
-_HEADER = struct.Struct("<4sI4s4sI4B3s3s")  # RIFF size WEBP VP8X size flags and three reserved, width - 1, height - 1
-_ANIMATED = 0x02
+_HEADER_BYTES, _FLAGS_AT, _ANIMATED = 30, 20, 0x02  # of a RIFF file with the chunk VP8X first
 _MOST_BYTES = 1 << 30  # OpenCV decodes all frames at once, to four bytes a pixel
 
 
@@ -26,7 +25,7 @@ def is_animated_webp(path: Path) -> bool:
     """Whether a file's header says animated WebP."""
     try:
         with path.open("rb") as file:
-            return _canvas_wh(file.read(_HEADER.size)) is not None
+            return _says_animated(file.read(_HEADER_BYTES))
     except OSError:  # reported where it is opened
         return False
 
@@ -44,8 +43,8 @@ class AnimationReader(SilentReader):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         data = read_file(path, MOST_IMAGE_BYTES, VideoError)
-        canvas_wh = _canvas_wh(data[: _HEADER.size])
-        if canvas_wh is None:
+        canvas_wh = image_size_wh(data)
+        if canvas_wh is None or not _says_animated(data[:_HEADER_BYTES]):
             raise VideoError(f"{path}: is no animated WebP any more")
         check_pixels(path, canvas_wh, VideoError)
         count = data.count(b"ANMF")
@@ -70,14 +69,9 @@ class AnimationReader(SilentReader):
         self._frames = []
 
 
-def _canvas_wh(header: bytes) -> tuple[int, int] | None:
-    """Returns columns and rows of an animated WebP; None for any other file."""
-    if len(header) < _HEADER.size:
-        return None
-    riff, _, webp, kind, _, flags, _, _, _, width, height = _HEADER.unpack(header)
-    if (riff, webp, kind) != (b"RIFF", b"WEBP", b"VP8X") or not flags & _ANIMATED:
-        return None
-    return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+def _says_animated(header: bytes) -> bool:
+    is_extended = len(header) == _HEADER_BYTES and header.startswith(b"RIFF") and header[8:16] == b"WEBPVP8X"
+    return is_extended and bool(header[_FLAGS_AT] & _ANIMATED)
 
 
 def _decode(path: Path, data: bytes) -> tuple[Sequence[NDArray[np.uint8]], list[int]]:

@@ -22,11 +22,7 @@ def parser_of(usage: str | None, *, of_photographs: bool = True) -> argparse.Arg
 
 
 def split(folder: Path) -> tuple[GazeSet, GazeSet]:
-    """Opens the photographs that `salema-train` trains on, and those that it validates on.
-
-    Raises:
-        SalemaError: see `choose_data`.
-    """
+    """Opens the photographs that `salema-train` trains on, and those that it validates on."""
     trained, held_out = choose_data(DataOptions(dataset=PHOTOGRAPHS, src=folder), print)
     assert held_out is not None
     return trained, held_out

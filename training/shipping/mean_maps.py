@@ -55,11 +55,7 @@ def write_maps(gaze: GazeSet, networks: Sequence[ClipNetwork], folder: Path) -> 
 
 
 def open_network(weights: str) -> ClipNetwork:
-    """Opens weights, as `salema-export` takes them, for photographs one by one.
-
-    Raises:
-        SalemaError: see `choose_start`.
-    """
+    """Opens weights, as `salema-export` takes them, for photographs one by one."""
     start = choose_start(weights, "auto", Fraction(1), 0, lambda _: None)
     return ClipNetwork(start.architecture, start.weights, start.alpha, 1.0, 0.0).eval()
 

@@ -41,11 +41,7 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {  # how it is exported, and what
 
 
 def export(weights: str, folder: Path, options: dict[str, Any], calib: str) -> None:
-    """Exports shipped weights in one form.
-
-    Raises:
-        SalemaError: see `export_model`.
-    """
+    """Exports shipped weights in one form."""
     chosen = ExportOptions(**options, calib=calib if options.get("precision") == "int8" else None)
     export_model(weights, folder, chosen, print)
 

@@ -19,7 +19,7 @@ def test_parts_are_timed_apart_and_all_memory_is_given_back(exported, options, g
     with device.active():
         engine = open_host(exported(**options), device)
         monkeypatch.setattr(engine, "capturable", lambda _: graphs)
-        found = time_engine(engine, device, 1, 0.01)
+        found = time_engine(engine, device, QueuedLauncher(device), 1, 0.01)
         engine.close()
         assert not device.pieces
     assert found.graph == graphs
