@@ -39,18 +39,9 @@ class Counting:
         self.known = measured(saliency)
         self.values = self.known.values.ravel()
         self.by_value = self.values.dtype in _COUNTED
+        self.low, self.high = self.known.low, self.known.high
         self._asked = asked
         self._marked, self._found = np.zeros(_LEVELS, bool), np.empty(0, np.intp)
-
-    @property
-    def low(self) -> float:
-        """The least value."""
-        return self.known.low
-
-    @property
-    def high(self) -> float:
-        """The greatest value."""
-        return self.known.high
 
     @cached_property
     def levels(self) -> NDArray[Any]:

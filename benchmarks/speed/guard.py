@@ -107,14 +107,11 @@ def _change_of_time(old: dict[str, Any], new: dict[str, Any]) -> Change:
 
 def other_machine(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str | None:
     """Returns how the machines of two runs differ, in words; None for the same machine."""
-    there, here = (run[0]["environment"] | _mode_of(run[0]) for run in (before, now))
+    environments = (run[0]["environment"] for run in (before, now))
+    there, here = ({**found, "power_mode": power_mode_in_words(found) or None} for found in environments)
     facts = [
         name
         for name in ("cpu", "cpu_features", "cores", "gpus", "board", "power_mode")
         if there.get(name) != here.get(name)
     ]
     return "; ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in facts) or None
-
-
-def _mode_of(record: dict[str, Any]) -> dict[str, str | None]:
-    return {"power_mode": power_mode_in_words(record["environment"]) or None}

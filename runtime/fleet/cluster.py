@@ -97,7 +97,7 @@ class Cluster:
     def _ask(self, nodes: Sequence[Node], shared: Shared) -> Iterator[str]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415 - see above
 
-        look = self.ray.remote(num_cpus=0, max_retries=1)(_missing)
+        look = self.ray.remote(num_cpus=0, max_retries=1)(Shared.missing_here)
         on = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in nodes]
         asked = [look.options(scheduling_strategy=where).remote(shared) for where in on]
         answered, _ = self.ray.wait(asked, num_returns=len(asked), timeout=_CHECK_S)
@@ -141,10 +141,6 @@ def node_here() -> str:
 def _last_line(error: Exception) -> str:
     """Returns what went wrong: before it Ray tells where, in several lines."""
     return str(error).strip().rpartition("\n")[2].strip() or type(error).__name__
-
-
-def _missing(shared: Shared) -> str:
-    return shared.missing_here()
 
 
 @contextmanager

@@ -37,6 +37,8 @@ class Playback(Closing):
     `stop`, once set, ends the frames, even while it waits for one. `notify` takes sentences for the user.
 
     Attributes:
+        source: the source.
+        selection: which of its frames are played.
         source_rate: frames per second of the source, before `stride`.
         start_s: where in the source the frames begin.
         sound: the sound of all passes, timed as the frames are, or None.
@@ -59,51 +61,41 @@ class Playback(Closing):
     ) -> None:
         if source.problem:
             raise VideoError(source.problem)
-        self._source, self._selection = source, selection or Selection()
-        self.has_end_of_sound = self._selection.duration_s is None and self._selection.max_frames is None
+        self.source, self.selection = source, selection or Selection()
+        self.has_end_of_sound = self.selection.duration_s is None and self.selection.max_frames is None
         self.start_s = 0.0
         self._stop, self.losses = stop or threading.Event(), Losses()
         self._ended = threading.Event()
-        if self._selection.loop != 1 and not source.repeatable:
+        if self.selection.loop != 1 and not source.repeatable:
             raise UsageError(f"--loop is for files and folders; {source.shown} can't be played again")
-        strict = self._selection.strict
+        strict = self.selection.strict
         self.damage = Damage(source.shown, is_fatal=strict, is_numbered=source.of_dataset)
         sound_damage = Damage(source.shown, is_fatal=strict)
-        open_again = partial(open_reader, source, self._selection, self._stop, self.damage, sound_damage)
+        open_again = partial(open_reader, source, self.selection, self._stop, self.damage, sound_damage)
         reader = open_again()
         self.name, self.height, self.width = reader.name, reader.height, reader.width
         self.source_rate, self.time_base, self.aspect = reader.rate, reader.time_base, reader.aspect
-        self.rate = reader.rate / self._selection.stride
+        self.rate = reader.rate / self.selection.stride
         self.is_live = reader.is_live
-        self.drops = self.is_live and not self._selection.every_frame
+        self.drops = self.is_live and not self.selection.every_frame
         self.sound = Sound(reader.sound) if isinstance(reader.sound, Track) else None
         self.has_lost_sound = reader.has_lost_sound
         self.frame_count = self._expected(reader)
         self._reader: Reader | Reconnecting = reader
         if self.is_live:
-            attempts, has_end = self._selection.reconnects, source.kind == "pipeline"
+            attempts, has_end = self.selection.reconnects, source.kind == "pipeline"
             self._reader = Reconnecting(reader, open_again, attempts, self._stop, self.losses, notify, has_end=has_end)
         self._open_again = open_again
         self._selected = self._play()
         first = self._first()
         self._selected = itertools.chain([first], self._selected)
 
-    @property
-    def source(self) -> Source:
-        """The source."""
-        return self._source
-
-    @property
-    def selection(self) -> Selection:
-        """Which frames are played."""
-        return self._selection
-
     def __iter__(self) -> Iterator[Frame]:
         if self.sound is not None and not self.sound.has_listener:
             self.sound.close()  # else it would wait for a listener
         if not self.drops:
             return self._selected
-        return itertools.islice(iter(Newest(self._selected, self._is_over, self.losses)), self._selection.max_frames)
+        return itertools.islice(iter(Newest(self._selected, self._is_over, self.losses)), self.selection.max_frames)
 
     def _first(self) -> Frame:
         try:
@@ -115,13 +107,13 @@ class Playback(Closing):
             self.close()
             if self._stop.is_set():
                 raise VideoError(f"{self.name}: stopped before its first frame")
-            raise NoFrameError(f"{self.name}: has no frame at --start-time {self._selection.start_s:g} or after")
+            raise NoFrameError(f"{self.name}: has no frame at --start-time {self.selection.start_s:g} or after")
         return first
 
     def _play(self) -> Iterator[Frame]:
         """Yields the frames of all passes, one pass after the other in time."""
         end = given = passes = before = 0
-        most = None if self.drops else self._selection.max_frames  # dropped frames don't count
+        most = None if self.drops else self.selection.max_frames  # dropped frames don't count
         while True:
             offset = self._offset = end
             for frame in self._pass():
@@ -131,7 +123,7 @@ class Playback(Closing):
                 if given == most:
                     return
             passes += 1
-            if passes == self._selection.loop or self._is_over() or not given:
+            if passes == self.selection.loop or self._is_over() or not given:
                 return
             if given == before:
                 raise VideoError(f"{self.name}: gave no frame when it was played again; the file has changed")
@@ -143,21 +135,21 @@ class Playback(Closing):
 
     def _pass(self) -> Iterator[Frame]:
         """Yields the selected frames of one pass, each with the length it is shown for."""
-        stride = self._selection.stride
+        stride = self.selection.stride
         if stride == 1:
             return self._part()
         return (strided_at_once if self.is_live else strided)(self._part(), stride)
 
     def _part(self) -> Iterator[Frame]:
         """Yields the frames of one pass between start and end; times count from the first one if a start is given."""
-        chosen, tick = self._selection, self.time_base
+        chosen, tick = self.selection, self.time_base
         base, most = None, None
         for frame in self._reader:
             if self._is_over():
                 return
             if frame.pts * tick < chosen.start_s - _EARLY_S:
                 continue
-            starts_anew = frame.starts_anew and not self._source.of_dataset
+            starts_anew = frame.starts_anew and not self.source.of_dataset
             if base is None:
                 base, starts_anew = frame.pts if chosen.start_s else 0, True
                 self.start_s = float(base * tick)
@@ -175,7 +167,7 @@ class Playback(Closing):
 
     def _expected(self, reader: Reader) -> int | None:
         """Returns the expected number of frames, to within a few; None if unknown."""
-        chosen = self._selection
+        chosen = self.selection
         if reader.frame_count is None or not chosen.loop:
             return chosen.max_frames
         count = max(reader.frame_count - math.ceil(chosen.start_s * reader.rate), 1)

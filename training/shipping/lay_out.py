@@ -1,7 +1,4 @@
-"""Photographs with fixations as a dataset that `salema-eval` reads: a video of one frame for each.
-
-Usage: python -m salema.training.shipping.lay_out --src DIR --dst DIR
-"""
+"""Photographs with fixations as a dataset that `salema-eval` reads: a video of one frame for each."""
 
 from __future__ import annotations
 
@@ -11,10 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from salema.runtime.errors import exit_on_error
 from salema.runtime.files.whole_files import make_folder, write_bytes
 from salema.training.data.clip import GazeSet
-from salema.training.shipping.commands import parser_of, split
 
 
 def lay_out(gaze: GazeSet, folder: Path) -> None:
@@ -37,17 +32,3 @@ def lay_out(gaze: GazeSet, folder: Path) -> None:
 def _write(path: Path, image: NDArray[np.uint8]) -> None:
     make_folder(path.parent)
     write_bytes(path, cv2.imencode(".png", image)[1].tobytes())
-
-
-@exit_on_error("lay_out")
-def main() -> None:
-    """Lays out what `salema-train` validates on."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--dst", type=Path, required=True, help="folder to write")
-    chosen = parser.parse_args()
-    _, held_out = split(chosen.src)
-    lay_out(held_out, chosen.dst)
-
-
-if __name__ == "__main__":
-    main()

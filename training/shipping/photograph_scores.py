@@ -9,6 +9,7 @@ Usage: python -m salema.training.shipping.photograph_scores --src DIR FILE.json
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ from salema.runtime.errors import exit_on_error
 from salema.runtime.postprocess import to_grey
 from salema.training.data.photographs import names_of, read_points
 from salema.training.data.targets import BLUR, blurred, count_fixations
+from salema.training.initial import choose_start
+from salema.training.network import ClipNetwork
 from salema.training.shipping.commands import parser_of, split
-from salema.training.shipping.mean_maps import SIZE_HW, open_network
 from salema.training.validation import SHOWN, validate
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 CENTRE, RESIDUAL, BOTH, PEOPLE = "centre prior", "spectral residual", "spectral residual × centre", "people"  # noqa: RUF001
 LABELS = {PEOPLE: "14 people predict the 15th"}
+_SIZE_HW = (192, 256)
 _SEEN_AT = 64  # columns at which the spectral residual is taken
 _RNG = np.random.default_rng(0)  # draws nothing: the protocol samples nothing
 
@@ -82,7 +85,9 @@ def score_maps(gaze: GazeSet, predict: Callable[[NDArray[np.uint8]], Float]) -> 
 
 def score_network(gaze: GazeSet, weights: str) -> Scores:
     """Scores the maps of shipped weights, in FP32; returns `(photographs, metrics)`."""
-    scores = validate(open_network(weights), gaze, SIZE_HW, range(len(gaze.names)))
+    start = choose_start(weights, "auto", Fraction(1), 0, lambda _: None)
+    network = ClipNetwork(start.architecture, start.weights, start.alpha, 1.0, 0.0).eval()
+    scores = validate(network, gaze, _SIZE_HW, range(len(gaze.names)))
     return np.array([scores[index] for index in range(len(gaze.names))])
 
 

@@ -10,8 +10,6 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = {
-    "lay_out": ("--src", "gone", "--dst", "out"),
-    "mean_maps": ("--src", "gone", "--weights", "nano", "--dst", "out"),
     "photograph_scores": ("--src", "gone", "scores.json"),
     "precisions": ("--src", "gone", "--calib", "gone", "--clip", "gone.mp4", "precisions.json"),
 }
