@@ -15,6 +15,7 @@ from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_file import decode_image
 from salema.runtime.metrics import places_of
 from salema.runtime.sources.source import IMAGES
+from salema.runtime.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MATLAB = ".mat"
 MAP_FILES = {*IMAGES, MATLAB}
+_LEAST, _MOST = 1e-30, 1e30  # of a map's greatest value: squares of it, and float32, must hold it
 _TAKEN = (np.uint8, np.uint16, np.float32, np.float64)  # types that OpenCV resizes
 
 
@@ -32,7 +34,7 @@ def read_map(path: Path) -> Map:
     Types that OpenCV does not resize become float64.
 
     Raises:
-        MapError: the file is missing, can't be read, has colours, or holds negative numbers, NaN or infinity.
+        MapError: the file is missing, can't be read, has colours, or holds numbers that are no saliency.
         MissingDependencyError: it is a MATLAB file and SciPy is not installed.
     """
     values = read_matlab(path) if path.suffix.lower() == MATLAB else _read_image(path)
@@ -44,14 +46,18 @@ def check_map(values: Map, path: Path) -> None:
     """Refuses values that are no saliency.
 
     Raises:
-        MapError: there are negative numbers, NaN or infinity among them; its sentence holds `path`.
+        MapError: there are negative numbers, NaN or infinity among them, or their greatest is too great or too small to
+            compute with; its sentence holds `path`.
     """
     if values.dtype.kind not in "fi":
         return
     if not np.isfinite(values).all():
-        raise MapError(f"{path}: holds NaN or infinity at {int((~np.isfinite(values)).sum())} pixels; make it anew")
+        pixels = counted(int((~np.isfinite(values)).sum()), "pixel")
+        raise MapError(f"{path}: holds NaN or infinity at {pixels}; make it anew")
     if values.min() < 0:
         raise MapError(f"{path}: holds negative numbers, down to {values.min():g}; give a map that is 0 or more")
+    if (greatest := values.max()) and not _LEAST < greatest < _MOST:
+        raise MapError(f"{path}: has {greatest:g} as its greatest value; scale the map, to 1 say")
 
 
 def read_fixations(path: Path) -> tuple[tuple[int, int], NDArray[np.intp]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+_FEW = 20  # with fewer videos the interval holds the true difference clearly less often than LEVEL says
 _ROWS = 500  # resamples at a time, to save memory
 
 
@@ -75,6 +76,14 @@ def frame_differences(first: DatasetScores, second: DatasetScores) -> dict[str, 
 def video_differences(first: DatasetScores, second: DatasetScores) -> dict[str, NDArray[np.float64]]:
     """Returns the mean differences `(metrics,)` of each video, by its name."""
     return {first.videos[key].name: mean_known(rows) for key, rows in frame_differences(first, second).items()}
+
+
+def basis(videos: int) -> str:
+    """Returns what the intervals of so many videos rest on, in words."""
+    if videos < 2:  # noqa: PLR2004 - nothing varies
+        return "one video: no interval"
+    few = ", which are few: the interval is too narrow" if videos < _FEW else ""
+    return f"{RESAMPLES} resamples of {videos} videos{few}"
 
 
 def _of_metric(

@@ -158,13 +158,14 @@ def pack(
 ) -> None:
     """Check maps against what DHF1K's benchmark asks for, and pack them for submission; list every problem."""
     with exit_on_error(_PROGRAM):
-        from salema.benchmarks.scores.submission import check_method, check_submission, pack_submission
+        from salema.benchmarks.scores.submission import check_local, check_method, check_submission, pack_submission
         from salema.runtime.cli.frame_bar import FrameBar
         from salema.runtime.files.whole_files import check_writable
         from salema.runtime.wording import counted
 
         name = output.stem if method is None else method
         check_method(name)
+        check_local({"--pred": pred, "--src": src, "--output": output})
         check_writable(output)
         with FrameBar(1) as bar:
             found = check_submission(pred, range(start, end + 1), source=src, weights=weights, progress=bar.advance)
@@ -208,10 +209,10 @@ def _check(
     truth = gt or src
     if truth is None:
         raise UsageError("--pred DIR: give the folder of the ground truth with --gt DIR")
-    from salema.runtime.files.remote_path import as_path, is_remote
+    from salema.runtime.files.remote_path import as_path, is_remote, was_url
 
     maps, second, source = (None if text is None else as_path(text) for text in (pred, compare, src))
-    if model is not None and (is_remote(source) or is_remote(second)):
+    if model is not None and (was_url(model) or is_remote(source) or is_remote(second)):
         raise UsageError("--model: it runs on this machine's files; only --pred, its --compare and --gt may be URLs")
     return _Places(maps, second, as_path(truth), source)
 

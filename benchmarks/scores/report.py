@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from salema.benchmarks.metrics.protocols import METRICS, Mean, Protocol
-from salema.benchmarks.scores.bootstrap import LEVEL, RESAMPLES, Difference, compare_scores, video_differences
+from salema.benchmarks.scores.bootstrap import LEVEL, RESAMPLES, Difference, basis, compare_scores, video_differences
 from salema.benchmarks.scores.published import FIVE, ROWS, Agreement, against_published, in_part, published_differences
 from salema.benchmarks.scores.results import DatasetScores, VideoScores
 from salema.runtime.files.whole_files import write_bytes
@@ -97,7 +97,7 @@ def _difference_lines(found: Evaluation) -> Iterator[str]:
         "to": [_number(difference.high, "+.5f") for difference in differences.values()],
     }
     yield from _table("", METRICS.values(), rows)
-    yield f"{RESAMPLES} resamples of {videos} videos" if videos > 1 else "one video: no interval"
+    yield basis(videos)
 
 
 def _agreement_rows(agreements: dict[str, Agreement]) -> dict[str, list[str]]:
@@ -164,12 +164,10 @@ _LEFT_OUT = {  # what is said of one, and of several
     ("frame", "of the ground truth has no map", "of the ground truth have no map"): "missing",
     ("map", "belongs to no frame of the ground truth", "belong to no frame of the ground truth"): "extra",
 }
-_NO_PLACES = "no fixations"
-_ALL_PLACES = "or nothing else"
 _WHY = {
-    "nss": _NO_PLACES,
-    **dict.fromkeys(("auc_judd", "auc_borji"), f"{_NO_PLACES}, {_ALL_PLACES}"),
-    "s_auc": f"{_NO_PLACES}, here or in other videos, {_ALL_PLACES}",
+    "nss": "no fixations",
+    **dict.fromkeys(("auc_judd", "auc_borji"), "no fixations, or every pixel fixated"),
+    "s_auc": "no fixations here or in other videos, or every pixel fixated",
     **dict.fromkeys(("cc", "sim", "kl"), "no density, or a flat one"),
 }
 

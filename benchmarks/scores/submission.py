@@ -16,6 +16,7 @@ from salema.benchmarks.maps.predictions import find_predictions
 from salema.runtime.errors import MapError, MissingDependencyError, UsageError, reason
 from salema.runtime.files.bounded_files import MOST_IMAGE_BYTES, read_file
 from salema.runtime.files.image_file import decode_image
+from salema.runtime.files.remote_path import was_url
 from salema.runtime.files.whole_files import written_aside
 from salema.runtime.output.provenance import NAME, read_provenance
 from salema.runtime.run.dataset_layouts import list_videos
@@ -112,6 +113,17 @@ def check_method(method: str) -> None:
     """
     if not method or any(sign in method for sign in "/\\") or method.startswith("."):
         raise UsageError(f"--method {method}: give a name without slashes, which does not begin with a dot")
+
+
+def check_local(places: Mapping[str, Path | None]) -> None:
+    """Refuses, before long work, URLs, by the option that each was given for.
+
+    Raises:
+        UsageError: one is a URL.
+    """
+    for option, path in places.items():
+        if path is not None and was_url(path):
+            raise UsageError(f"{option}: pack works on this machine's files, and takes no URL; copy them from or to it")
 
 
 def pack_submission(found: Submission, target: Path, method: str) -> None:

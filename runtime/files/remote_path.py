@@ -24,6 +24,7 @@ from salema.runtime.errors import (
 )
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_WAS_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # of two slashes a `Path` keeps one
 _LOCAL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/]*:[^/]*@")
 _WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"}
@@ -67,6 +68,11 @@ def _opened(url: str) -> tuple[Any, str]:
 def is_remote(path: object) -> TypeGuard[RemotePath]:
     """Whether a path is a `RemotePath`."""
     return isinstance(path, RemotePath)
+
+
+def was_url(path: Path) -> bool:
+    """Whether a `Path`, which can't hold a URL, was made of one."""
+    return bool(_WAS_URL.match(str(path)))
 
 
 def location(path: Path | RemotePath) -> str:

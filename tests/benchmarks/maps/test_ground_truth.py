@@ -109,8 +109,9 @@ def test_fixations_of_every_kind(tmp_path, kind, most):
     [
         ({"J": MAP}, "holds J; a map in the variable I expected"),
         ({"I": np.zeros((2, 2, 3))}, "I is double (2, 2, 3); numbers (H, W) expected"),
-        ({"I": np.array([[0, np.nan]])}, "holds NaN or infinity at 1 pixels"),
+        ({"I": np.array([[0, np.nan]])}, "holds NaN or infinity at 1 pixel;"),
         ({"I": np.array([[0, -1.0]])}, "holds negative numbers, down to -1"),
+        ({"I": np.array([[0, 1e-200]])}, "has 1e-200 as its greatest value; scale the map"),
         ({"I": MAP}, "is no fixation map: it holds 5 values besides 0"),
         ({"I": np.array([[0, 1, 1, 1]])}, "is no fixation map: 75% of its pixels are fixated; is it inverted?"),
         ({"I": np.array(["text"])}, "numbers (H, W) expected"),

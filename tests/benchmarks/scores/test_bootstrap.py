@@ -4,7 +4,7 @@ from eval_maps import model
 from scipy.stats import bootstrap
 
 from salema.benchmarks.metrics.protocols import METRICS
-from salema.benchmarks.scores.bootstrap import compare_scores, frame_differences, video_differences
+from salema.benchmarks.scores.bootstrap import basis, compare_scores, frame_differences, interval, video_differences
 from salema.benchmarks.scores.published import ROWS, against_published, check_published, published_videos
 from salema.benchmarks.scores.results import mean_known
 from salema.runtime.errors import MapError, UsageError
@@ -41,6 +41,15 @@ def test_the_interval_is_scipys(over):
     assert (found.low, found.high) == pytest.approx(tuple(wanted.confidence_interval), abs=0.004)
     assert found.videos == 30
     assert found == compare_scores(first, second, over)["cc"]
+
+
+@pytest.mark.parametrize("videos", [2, 3])
+def test_the_interval_of_few_videos_is_too_narrow(videos):
+    """All on one side of the true difference, as one in two or four comparisons is: so docs/scores.md says."""
+    differences = np.arange(float(videos))
+    assert interval(differences, np.ones(videos, int), np.random.default_rng(0)) == (0, videos - 1)
+    assert basis(videos) == f"10000 resamples of {videos} videos, which are few: the interval is too narrow"
+    assert basis(20) == "10000 resamples of 20 videos"
 
 
 def test_videos_without_a_score_are_not_drawn():

@@ -169,13 +169,13 @@ def test_missing_and_extra_maps_are_listed(cli, tmp_path):
         "note: pred: 2 frames of the ground truth have no map: clip 1/0002, clip 2/0001",
         "note: pred: 1 map belongs to no frame of the ground truth: clip 2/0009.png",
         "note: pred: s-AUC takes 40 other frames; there are 12 to draw from",
-        "note: pred: 1 of 10 frames has no AUC-J: no fixations, or nothing else",
-        "note: pred: 1 of 10 frames has no s-AUC: no fixations, here or in other videos, or nothing else",
+        "note: pred: 1 of 10 frames has no AUC-J: no fixations, or every pixel fixated",
+        "note: pred: 1 of 10 frames has no s-AUC: no fixations here or in other videos, or every pixel fixated",
         "note: pred: 1 of 10 frames has no NSS: no fixations",
         "note: pred: 1 of 10 frames has no CC: no density, or a flat one",
         "note: pred: 1 of 10 frames has no SIM: no density, or a flat one",
         "note: pred: 1 of 10 frames has no KL: no density, or a flat one",
-        "note: pred: 1 of 10 frames has no AUC-B: no fixations, or nothing else",
+        "note: pred: 1 of 10 frames has no AUC-B: no fixations, or every pixel fixated",
     ]
     (model,) = json.loads(file.read_text())["models"]
     assert model["videos_without_ground_truth"] == ["clip 3"]

@@ -53,7 +53,7 @@ def test_comparing_maps_finds_a_difference_that_is_there(cli, tmp_path):
     difference, low, high = ([float(x) for x in line.split()[1:]] for line in lines[at + 2 : at + 5])
     assert difference[3] < -0.5
     assert low[3] <= difference[3] <= high[3] < 0
-    assert lines[at + 5] == "10000 resamples of 4 videos"
+    assert lines[at + 5] == "10000 resamples of 4 videos, which are few: the interval is too narrow"
 
 
 def test_two_weights_in_the_folders_of_the_videos_are_compared(cli, tmp_path):

@@ -155,9 +155,11 @@ def test_half_an_image_is_one_sentence_with_no_word_of_opencvs(tmp_path, suffix)
     [
         (lambda d: np.where(d > 0, np.nan, 0), "0002.tiff: holds NaN or infinity at 1536 pixels"),
         (lambda d: d - 200.0, "0002.tiff: holds negative numbers, down to -200"),
+        (lambda d: d / 255 * np.float32(2e30), "0002.tiff: has 2e+30 as its greatest value; scale the map"),
+        (lambda d: d / 255 * np.float32(2e-31), "0002.tiff: has 2e-31 as its greatest value; scale the map"),
     ],
 )
-def test_nan_in_a_map_is_refused_by_name(cli, tmp_path, change, sentence):
+def test_numbers_that_are_no_saliency_are_refused_by_name(cli, tmp_path, change, sentence):
     made = write_dataset(tmp_path / "data", "other")
     pred = predict(made, tmp_path / "pred")
     file = pred / made.videos[2] / "0002.png"

@@ -104,7 +104,7 @@ def test_keys_that_may_not_read_are_one_sentence(cli, store):
     assert ran.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("option", ["--src", "--compare"])
+@pytest.mark.parametrize("option", ["--src", "--compare", "--model"])
 def test_models_run_on_files_of_this_machine(cli, option):
     ran = cli(main, "--dataset", "other", "--model", "m", "--src", "s", option, "s3://data/x")
     assert (ran.code, ran.out) == (2, "")
