@@ -23,6 +23,7 @@ from salema.runtime.serve.protocol import unpacked
 
 FRAMES = 16
 _SIZE_HW = (240, 320)
+_FAREWELL_S = 0.5  # of those who don't read: what they are answered lies behind what they were sent
 _LOSSES = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, EOFError)
 
 
@@ -112,7 +113,7 @@ class Crowd:
     async def slow(self, seed: int) -> None:
         """Sends as it may, and reads a result now and then."""
         frames = [frame.tobytes() for frame in frames_of(seed)]
-        async with self.connect(max_queue=1) as socket:
+        async with self.connect(max_queue=1, close_timeout=_FAREWELL_S) as socket:
             await _settle(socket, form="jpeg", bgr_hw=_SIZE_HW)
             number = 0
             while not self.is_over:
@@ -167,7 +168,7 @@ class Crowd:
     async def flooding(self, seed: int) -> None:
         """Sends as fast as it can, reads whatever comes, and never waits for it."""
         frame = cv2.imencode(".jpg", frames_of(seed)[0])[1].tobytes()
-        async with self.connect() as socket:
+        async with self.connect(close_timeout=_FAREWELL_S) as socket:
 
             async def read() -> None:
                 with suppress(*_LOSSES):

@@ -87,18 +87,29 @@ def test_pixels_are_counted_before_they_are_unfolded(tight):
     assert tight.ask("/api/image", "POST", bomb()).status == 422
 
 
+def test_places_are_given_back(tight, disc):
+    with tight.connect() as one, tight.connect() as other:
+        for socket in (one, other):
+            socket.send(jpeg(disc[0]))
+            result(socket)
+        with tight.connect() as third:
+            assert closed_with(third) == (1013, "2 clients send frames already; try again later (--max-streams)")
+        answer = tight.ask("/api/image", "POST", jpeg(disc[0]))
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    until(lambda: tight.service.metrics.streams._value.get() == 0)
+    assert tight.ask("/api/image", "POST", jpeg(disc[0])).status == 200
+
+
 def test_frames_beyond_the_rate_are_dropped_and_counted(tight, disc):
-    frame = jpeg(disc[0])
+    frame, begun_s = jpeg(disc[0]), time.monotonic()
     with tight.connect() as socket:
-        for _ in range(35):
+        for _ in range(36):
             socket.send(frame)
-        time.sleep(0.5)
-        socket.send(frame)
         header = result(socket)[0]
         while header["frame"] < 36:
             header = result(socket)[0]
     assert header["frames"] + header["dropped"] == 36
-    assert header["frames"] <= 17  # a second's worth at once, and those of half a second
+    assert header["frames"] <= 11 + 10 * (time.monotonic() - begun_s)  # a second's worth at once, and ten a second
     assert 'salema_dropped_frames_total{reason="rate",stream="clients"}' in tight.ask("/metrics").body.decode()
 
 
@@ -121,20 +132,6 @@ def test_images_beyond_the_rate_are_refused(tight, disc):
     assert [answer.status for answer in answers[:8]] == [200] * 8
 
 
-def test_places_are_given_back(tight, disc):
-    time.sleep(1)  # the images of the test before
-    with tight.connect() as one, tight.connect() as other:
-        for socket in (one, other):
-            socket.send(jpeg(disc[0]))
-            result(socket)
-        with tight.connect() as third:
-            assert closed_with(third) == (1013, "2 clients send frames already; try again later (--max-streams)")
-        answer = tight.ask("/api/image", "POST", jpeg(disc[0]))
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    until(lambda: tight.service.metrics.streams._value.get() == 0)
-    assert tight.ask("/api/image", "POST", jpeg(disc[0])).status == 200
-
-
 def test_viewers_are_counted(tight):
     with ExitStack() as stack:
         sockets_ = [stack.enter_context(tight.connect("/api/sources/0/live")) for _ in range(2)]
@@ -149,10 +146,10 @@ def test_viewers_are_counted(tight):
     until(lambda: tight.service.metrics.viewers._value.get() == 0)
 
 
-@pytest.mark.parametrize("path", ["/api/stream", "/api/sources/0/live"])
-def test_a_silent_client_is_let_go(tight, path):
-    with tight.connect(path) as socket:
-        assert closed_with(socket) == (1008, "nothing for 1 s (--idle-s)")
+def test_silent_clients_are_let_go(tight):
+    with tight.connect("/api/stream") as one, tight.connect("/api/sources/0/live") as other:
+        for socket in (one, other):
+            assert closed_with(socket) == (1008, "nothing for 1 s (--idle-s)")
 
 
 def test_an_upload_that_stops_is_given_up(tight):
@@ -166,37 +163,40 @@ def test_an_upload_that_stops_is_given_up(tight):
     connection.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT"])
-def test_a_request_that_never_ends_is_cut_off(tight, sent):
-    with sockets.create_connection((HOST, tight.port), timeout=10) as raw:
-        raw.sendall(sent)
-        with pytest.raises(ConnectionResetError):
-            while raw.recv(65536):
-                pass
-            raise ConnectionResetError  # closed in order, which is as good
+def test_requests_that_never_end_are_cut_off(tight):
+    with ExitStack() as stack:
+        unended = []
+        for sent in (b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT"):
+            unended.append(stack.enter_context(sockets.create_connection((HOST, tight.port), timeout=20)))
+            unended[-1].sendall(sent)
+        for raw in unended:
+            with pytest.raises(ConnectionResetError):
+                while raw.recv(65536):
+                    pass
+                raise ConnectionResetError  # closed in order, which is as good
 
 
 def test_a_slow_client_gets_the_newest_and_not_all(model):
-    """It sends 200 frames and reads nothing: pictures are lost, and the last that it reads is the newest."""
+    """It sends frames and reads nothing: pictures are lost, and the last that it reads is the newest."""
     frame = jpeg(np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8))
     narrow = sockets.socket()
     narrow.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 1 << 14)
     with serving(model, limits=Limits(max_fps=1000)) as one:
         narrow.connect((HOST, one.port))
         with one.connect(sock=narrow, max_queue=1) as socket:
-            for _ in range(200):
+            sent, deadline = 0, time.monotonic() + 20
+            while one.service.metrics.frames.labels("clients")._value.get() <= 60:  # the network goes on
                 socket.send(frame)
+                sent += 1
                 time.sleep(0.005)
-            time.sleep(0.5)
+                assert time.monotonic() < deadline
             numbers, sizes = [], []
-            while not numbers or numbers[-1] < 200:
+            while not numbers or numbers[-1] < sent:
                 header, payload = result(socket)
                 numbers.append(header["frame"])
                 sizes.append(len(payload))
                 assert image_of(payload).shape == (360, 640, 3)
-        metrics = one.ask("/metrics").body.decode()
-    (stepped,) = [float(line.split()[1]) for line in metrics.splitlines() if line.startswith("salema_frames_total")]
-    assert stepped > 60  # the network has gone on
+        assert 'salema_frames_total{stream="clients"}' in one.ask("/metrics").body.decode()
     assert numbers == sorted(numbers)
     assert sum(sizes) < 1.5e6  # what the buffers held: no more has waited
     assert len(numbers) < 30
