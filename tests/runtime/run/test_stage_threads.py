@@ -58,11 +58,15 @@ def test_nobody_runs_far_ahead():
 
     for depth, stages in ((1, []), (2, [lambda x: x]), (3, [lambda x: x, lambda x: x])):
         made.clear()
+        # Each queue holds its depth, and each stage and the source hold one more.
+        most = 1 + depth * (len(stages) + 1) + len(stages) + 1
         with closing(side_by_side(source(), stages, depth)) as results:
             next(results)
-            time.sleep(0.3)
-            # Each queue holds its depth, and each stage and the source hold one more.
-            assert len(made) <= 1 + depth * (len(stages) + 1) + len(stages) + 1
+            deadline = time.monotonic() + 10
+            while len(made) < most and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(0.05)
+            assert len(made) == most
 
 
 class BrokenError(Exception):
@@ -105,23 +109,25 @@ def test_an_exception_of_the_taker_stops_all():
                 raise BrokenError
 
 
-def test_a_stage_that_takes_long_is_waited_for_and_not_abandoned():
+def test_a_stage_that_takes_long_is_waited_for_and_not_abandoned(monkeypatch):
     """Ten seconds were the limit, and steps of eight are usual on a small machine."""
-    ended = []
+    monkeypatch.setattr(module, "_HURRIED_JOIN_S", 0.02)
+    ended, begun, stop = [], threading.Event(), threading.Event()
 
     def step(x):
         if x == 2:
-            time.sleep(0.8)  # longer than what a source is given when it has to go
+            begun.set()
+            time.sleep(0.3)  # longer than what a source is given when it has to go
             ended.append(x)
         return x
 
-    stop = threading.Event()
     for in_source in (False, True):
         stop.clear()
+        begun.clear()
         source = map(step, itertools.count()) if in_source else itertools.count()
         with closing(side_by_side(source, [] if in_source else [step], 1, stop, works_in_source=in_source)) as results:
             assert [next(results), next(results)] == [0, 1]
-            time.sleep(0.1)
+            assert begun.wait(10)
             stop.set()
         assert ended.pop() == 2
 
