@@ -39,8 +39,14 @@ def closed_with(socket, timeout=10):
 
 @pytest.fixture(scope="module")
 def tight(model, small_clip):
-    limits = Limits(max_mb=0.1, max_megapixels=0.5, max_fps=10, max_streams=2, max_viewers=2, idle_s=1)
+    limits = Limits(max_mb=0.1, max_megapixels=0.5, max_fps=10, max_streams=2, max_viewers=2)
     with serving(model, small_clip, limits=limits) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def hasty(model, small_clip):
+    with serving(model, small_clip, limits=Limits(idle_s=1)) as one:
         yield one
 
 
@@ -146,14 +152,14 @@ def test_viewers_are_counted(tight):
     until(lambda: tight.service.metrics.viewers._value.get() == 0)
 
 
-def test_silent_clients_are_let_go(tight):
-    with tight.connect("/api/stream") as one, tight.connect("/api/sources/0/live") as other:
+def test_silent_clients_are_let_go(hasty):
+    with hasty.connect("/api/stream") as one, hasty.connect("/api/sources/0/live") as other:
         for socket in (one, other):
             assert closed_with(socket) == (1008, "nothing for 1 s (--idle-s)")
 
 
-def test_an_upload_that_stops_is_given_up(tight):
-    connection = http.client.HTTPConnection(HOST, tight.port, timeout=20)
+def test_an_upload_that_stops_is_given_up(hasty):
+    connection = http.client.HTTPConnection(HOST, hasty.port, timeout=20)
     connection.putrequest("POST", "/api/image")
     connection.putheader("Content-Length", "1000")
     connection.endheaders()
@@ -163,11 +169,11 @@ def test_an_upload_that_stops_is_given_up(tight):
     connection.close()
 
 
-def test_requests_that_never_end_are_cut_off(tight):
+def test_requests_that_never_end_are_cut_off(hasty):
     with ExitStack() as stack:
         unended = []
         for sent in (b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT"):
-            unended.append(stack.enter_context(sockets.create_connection((HOST, tight.port), timeout=20)))
+            unended.append(stack.enter_context(sockets.create_connection((HOST, hasty.port), timeout=20)))
             unended[-1].sendall(sent)
         for raw in unended:
             with pytest.raises(ConnectionResetError):
