@@ -11,19 +11,29 @@ from pathlib import Path
 RAY_WARNINGS = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::FutureWarning")
 
 
+OF_A_NODE = {"object_store_memory": 100 << 20}
+
+
+def add_node(cluster, cores):
+    cluster.add_node(num_cpus=cores, **OF_A_NODE)
+
+
 @contextmanager
 def nodes_started(*cores):
-    """Starts a node for each number of cores; yields the cluster, whose processes end with the context."""
+    """Starts a node for each number of cores; yields the cluster, whose processes end with the context.
+
+    Without what shows and scales a cluster and reads its logs: each of these is a process of its own.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = r"[\s\S]*"
     from ray.cluster_utils import Cluster
 
     before = signal.getsignal(signal.SIGTERM)
-    settings = {"include_dashboard": False, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0], **settings})
+    without = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0], **OF_A_NODE, **without})
     try:
         for count in cores[1:]:
-            cluster.add_node(num_cpus=count, object_store_memory=100 << 20)
+            add_node(cluster, count)
         yield cluster
     finally:
         cluster.shutdown()

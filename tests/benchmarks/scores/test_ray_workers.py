@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS]
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of a core, which find an S3 server."""
+    """A node of two cores, which finds an S3 server."""
     with object_server() as address, pytest.MonkeyPatch.context() as patch:
         for name, value in keys_for(address).items():
             patch.setenv(name, value)
-        with nodes_started(1, 1) as started:
+        with nodes_started(2) as started:
             yield started
 
 
