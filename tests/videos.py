@@ -62,13 +62,32 @@ def write_tone(container, sound, samples):
 def write_film(path, frames):
     """Writes a lossless AVI, DHF1K's own format: its frames are exactly those of the images."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="avi") as container:
-        stream = container.add_stream("ffv1", rate=30)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
+    return write_coded(path, frames, rate=30, muxer="avi")
+
+
+def write_coded(
+    file, frames, codec="ffv1", pix_fmt="bgr0", *, given="bgr24", rate=25, setup=None, muxer=None, options=None
+):
+    """Encodes frames, without sound; FFV1 keeps them as they are."""
+    with av.open(file, "w", format=muxer) as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pix_fmt
+        if setup:
+            setup(stream)
         for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=given)))
         container.mux(stream.encode(None))
-    return path
+    return file
+
+
+def write_silence(path, codec="aac", samples=1024):
+    """Encodes sound alone, of so many samples."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, samples), np.float32), format="fltp", layout="stereo")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def outputs(folder):

@@ -89,23 +89,18 @@ class Refusal:
 
 
 class Latest:
-    """The newest item. Items that nobody took in time are gone: nothing is queued for a slow reader."""
+    """Keeps the newest `item`, if there is one. Those that nobody took in time are gone: nothing waits for the slow."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._item: Result | Refusal | None = None
+        self.item: Result | Refusal | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._is_over = False
-
-    @property
-    def item(self) -> Result | Refusal | None:
-        """The newest item, if there is one."""
-        return self._item
 
     def put(self, item: Result | Refusal) -> None:
         """Replaces the item, and wakes those who wait for it."""
         with self._lock:
-            self._item = item
+            self.item = item
             self._wake()
 
     def end(self) -> None:
@@ -118,8 +113,8 @@ class Latest:
         """Waits for an item with a greater number, and returns the newest; None once no more come."""
         while True:
             with self._lock:
-                if self._item is not None and self._item.number > number:
-                    return self._item
+                if self.item is not None and self.item.number > number:
+                    return self.item
                 if self._is_over:
                     return None
                 waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()

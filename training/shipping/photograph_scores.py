@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 CENTRE, RESIDUAL, BOTH, PEOPLE = "centre prior", "spectral residual", "spectral residual × centre", "people"  # noqa: RUF001
 LABELS = {PEOPLE: "14 people predict the 15th"}
+_FORMS = {"scores": "{mean:.3f} ({low:.3f}-{high:.3f})", "beyond_nano": "{mean:+.3f} ({low:+.3f} to {high:+.3f})"}
 _SIZE_HW = (192, 256)
 _SEEN_AT = 64  # columns at which the spectral residual is taken
 _RNG = np.random.default_rng(0)  # draws nothing: the protocol samples nothing
@@ -152,30 +153,17 @@ def measure(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def table(record: dict[str, Any]) -> str:
-    """Returns the table of `docs/models.md`: means, 95 % intervals in brackets."""
+def table(record: dict[str, Any], part: str) -> str:
+    """Returns a table of `docs/models.md`: means over photographs, 95 % intervals in brackets.
+
+    Of the part `scores`, or of `beyond_nano`: others' scores less those of `nano`, paired.
+    """
     rows = [f"| | {' | '.join(METRICS[name] for name in SHOWN)} |", "|---" * (len(SHOWN) + 1) + "|"]
-    for name, found in record["scores"].items():
-        cells = [_cell(found[metric]) if metric in found else "" for metric in SHOWN]
+    for name, found in record[part].items():
+        cells = [_FORMS[part].format(**found[metric]) if metric in found else "" for metric in SHOWN]
         label = f"`{name}`" if name in record["weights_sha256"] else LABELS.get(name, name)
         rows.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _cell(score: dict[str, float]) -> str:
-    return f"{score['mean']:.3f} ({score['low']:.3f}-{score['high']:.3f})"
-
-
-def beyond_nano(record: dict[str, Any]) -> str:
-    """Returns the table of others' scores less those of `nano`: means over photographs, paired 95 % intervals."""
-    rows = [f"| | {' | '.join(METRICS[name] for name in SHOWN)} |", "|---" * (len(SHOWN) + 1) + "|"]
-    for name, found in record["beyond_nano"].items():
-        rows.append(f"| `{name}` | {' | '.join(_signed(found[metric]) for metric in SHOWN)} |")
-    return "\n".join(rows)
-
-
-def _signed(difference: dict[str, float]) -> str:
-    return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
 @exit_on_error("photograph_scores")
@@ -185,7 +173,7 @@ def main() -> None:
     parser.add_argument("file", metavar="FILE.json")
     record = measure(parser.parse_args().src, shipped_names())
     write_study(record, timed=False)
-    print(f"{table(record)}\n\n{beyond_nano(record)}")
+    print("\n\n".join(table(record, part) for part in _FORMS))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 import subprocess
 
-import av
 import cv2
 import numpy as np
 import pytest
 from limits import script
-from videos import DISC, outputs, probe, write_clip
+from videos import DISC, outputs, probe, write_clip, write_coded, write_silence
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.cli.run import main
@@ -24,16 +23,6 @@ def run(cli, model, tmp_path, monkeypatch):
         return ran, probe(tmp_path / out) if (tmp_path / out).exists() else None
 
     return go
-
-
-def write_lossless(path, images, codec="ffv1", pix_fmt="bgr0", given="bgr24"):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], pix_fmt
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=given)))
-        container.mux(stream.encode(None))
-    return path
 
 
 def noise(count, height, width, channels=3):
@@ -56,7 +45,7 @@ def test_no_frame(run, tmp_path):
 
 @pytest.mark.parametrize(("size", "even"), [((1, 1), (2, 2)), ((359, 641), (360, 642)), ((3, 500), (4, 500))])
 def test_odd_sizes(run, tmp_path, size, even):
-    write_lossless(tmp_path / "a.mkv", noise(3, *size))
+    write_coded(tmp_path / "a.mkv", noise(3, *size))
     for view, columns in (("overlay", even[1]), ("map", even[1]), ("side-by-side", -(-2 * size[1] // 2) * 2)):
         _, after = run("a.mkv", "--view", view)
         assert after["size_hw"] == (even[0], columns)
@@ -85,13 +74,7 @@ def test_8k(run, tmp_path):
     ],
 )
 def test_other_pixels(run, tmp_path, name, codec, pix_fmt):
-    with av.open(str(tmp_path / name), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, pix_fmt
-        for image in DISC:
-            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
-            container.mux(stream.encode(frame.reformat(format=pix_fmt)))
-        container.mux(stream.encode(None))
+    write_coded(tmp_path / name, DISC, codec, pix_fmt)
     _, after = run(name, "--opacity", 0)
     images = np.stack(after["images"]).astype(int)
     expected = DISC if "grey" not in name else np.stack(3 * [_grey(DISC)], axis=-1)
@@ -104,18 +87,13 @@ def _grey(images):
 
 def test_transparency_is_left_out(run, tmp_path):
     images = np.concatenate([DISC, np.full((8, 64, 96, 1), 128, np.uint8)], axis=-1)
-    write_lossless(tmp_path / "a.mov", images, codec="png", pix_fmt="rgba", given="bgra")
+    write_coded(tmp_path / "a.mov", images, codec="png", pix_fmt="rgba", given="bgra")
     _, after = run("a.mov", "--opacity", 0)
     assert np.abs(np.stack(after["images"]).astype(int) - DISC).mean() < 4
 
 
 def test_a_file_with_sound_alone(run, tmp_path):
-    with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
-        frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    write_silence(tmp_path / "a.m4a")
     ran, after = run("a.m4a", code=1)
     assert ran.err.splitlines()[-1] == (
         "salema-run: a.m4a: holds no video stream that can be decoded (cover art does not count)"

@@ -1,18 +1,13 @@
-import av
 import pytest
+from videos import write_coded
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.files.roomy_file import RoomyFile
 
 
-def write(path, frames, sink=None):
-    with av.open(sink or str(path), "w", format="mp4") as container:
-        # With B-frames and its macroblock tree x264 (165) isn't deterministic on a CPU with AVX-512.
-        stream = container.add_stream("libx264", rate=25, options={"x264-params": "mbtree=0"})
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
+def write(file, frames):
+    # With B-frames and its macroblock tree x264 (165) isn't deterministic on a CPU with AVX-512.
+    write_coded(file, frames, "libx264", "yuv420p", muxer="mp4", options={"x264-params": "mbtree=0"})
 
 
 def test_a_roomy_file_ends_where_its_data_does(tmp_path):
@@ -20,7 +15,7 @@ def test_a_roomy_file_ends_where_its_data_does(tmp_path):
     write(plain, moving_disc(30, 64, 96))
     file = RoomyFile(roomy)
     file.reserve(1)
-    write(None, moving_disc(30, 64, 96), sink=file)
+    write(file, moving_disc(30, 64, 96))
     assert roomy.stat().st_size > plain.stat().st_size + (1 << 17)
     file.close()
     file.close()

@@ -1,17 +1,14 @@
 """Standard input, and GStreamer by a stand-in for its command where that is not installed."""
 
-import io
 import os
 import subprocess
 import sys
 import threading
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from limits import script
-from videos import DISC, probe, write_clip
+from videos import DISC, probe, write_clip, write_coded
 
 from salema.runtime.cli.run import main
 from salema.runtime.errors import MissingDependencyError, VideoError
@@ -93,18 +90,11 @@ def gstreamer(tmp_path, monkeypatch):
     """Puts a `gst-launch-1.0` on the path that gives lossless video in Matroska, as the real one does."""
 
     def make(count=8, *, fails=False):
-        data = io.BytesIO()
-        with av.open(data, "w", format="matroska") as container:
-            stream = container.add_stream("ffv1", rate=10)
-            stream.height, stream.width, stream.pix_fmt = 64, 96, "bgr0"
-            for index, image in enumerate(DISC[:count]):
-                frame = av.VideoFrame.from_ndarray(image, format="bgr24")
-                frame.pts, frame.time_base = index, Fraction(1, 10)
-                container.mux(stream.encode(frame))
-        (tmp_path / "data.mkv").write_bytes(data.getvalue() if count else b"")
+        data = tmp_path / "data.mkv"
+        write_coded(data, DISC[:count], rate=10) if count else data.touch()
         program = tmp_path / "bin/gst-launch-1.0"
         program.parent.mkdir()
-        names = {"log": str(tmp_path / "log"), "data": str(tmp_path / "data.mkv")}
+        names = {"log": str(tmp_path / "log"), "data": str(data)}
         program.write_text(GST.format(python=sys.executable, fails=fails, **names))
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")

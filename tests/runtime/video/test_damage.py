@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from limits import script
-from videos import DISC, damage, probe, write_clip
+from videos import DISC, damage, probe, write_clip, write_coded
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.cli.run import main
@@ -24,16 +24,6 @@ def play(path, **options):
     (source,) = find_sources([str(path)])
     with Playback(source, Selection(**options)) as playback:
         return playback, [round(float(frame.pts * playback.time_base), 3) for frame in playback]
-
-
-def write_mpeg4(path, frames):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +53,7 @@ def test_a_damaged_packet_loses_its_own_picture_only(tmp_path, frames, suffix, b
 @pytest.mark.parametrize("suffix", ["ts", "avi", "mp4", "mkv"])
 def test_a_picture_that_the_decoder_fills_up_is_counted(tmp_path, frames, suffix):
     if suffix in {"mp4", "mkv"}:
-        clip, number = write_mpeg4(tmp_path / f"a.{suffix}", frames), 34
+        clip, number = write_coded(tmp_path / f"a.{suffix}", frames, "mpeg4", "yuv420p"), 34
         _, whole = play(clip)
         playback, times = play(damage(clip, [number], skip=8))
         assert 96 <= len(times) <= 98

@@ -4,7 +4,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from videos import DISC, write_clip
+from videos import DISC, write_clip, write_silence
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import VideoError
@@ -29,12 +29,7 @@ def test_a_cut_off_file_is_reported(tmp_path, name, audio):
 def test_cover_art_is_not_a_video(tmp_path):
     cover = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
     source = tmp_path / "song.mp3"
-    with av.open(str(source), "w") as container:
-        stream = container.add_stream("libmp3lame", rate=44100)
-        silence = av.AudioFrame.from_ndarray(np.zeros((2, 1152), np.float32), format="fltp", layout="stereo")
-        silence.sample_rate = 44100
-        container.mux(stream.encode(silence))
-        container.mux(stream.encode(None))
+    write_silence(source, "libmp3lame", 1152)
     picture = b"\0image/png\0\3\0" + cover
     frame = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
     size = bytes((len(frame) >> shift) & 127 for shift in (21, 14, 7, 0))
@@ -58,15 +53,6 @@ def without_index(path):
     path.write_bytes(path.read_bytes()[:500])
 
 
-def only_sound(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
-        frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
 def no_frames(path):
     """A header with a video track that has no frame to decode."""
     write_clip(path, DISC)
@@ -84,7 +70,7 @@ def no_frames(path):
         (garbage, "can't be read as a video"),
         (text, "can't be read as a video|holds no"),
         (without_index, "can't be read as a video"),
-        (only_sound, "holds no video stream"),
+        (write_silence, "holds no video stream"),
         (no_frames, "holds no frame that can be decoded"),
         (lambda path: path.mkdir(), "no such video file"),
         (lambda _: None, "no such video file"),

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import Colorspace
-from videos import DISC, assert_close, copy, probe, write_clip
+from videos import DISC, assert_close, copy, probe, write_clip, write_coded
 
 from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import OutputError
@@ -74,14 +74,12 @@ def test_a_whole_file_that_starts_late_is_not_called_cut_off(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.avi", "a.webm", "a.mkv", "a.mov"])
 def test_containers_that_people_have(tmp_path, name):
     codec = "libvpx" if name.endswith("webm") else "libx264"
-    with av.open(str(tmp_path / name), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+
+    def set_up(stream):
         stream.codec_context.bit_rate = 4_000_000
         stream.codec_context.max_b_frames = 0  # AVI has no time stamps for them
-        for image in DISC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
+
+    write_coded(tmp_path / name, DISC, codec, "yuv420p", setup=set_up)
     copy(tmp_path / name, tmp_path / "b.mp4")
     after = probe(tmp_path / "b.mp4")
     assert len(after["images"]) == 8
@@ -135,15 +133,7 @@ def test_colours_survive(tmp_path, colorspace):
 @pytest.mark.parametrize("size_hw", [(63, 95), (64, 95), (63, 96), (17, 33)])
 def test_odd_sizes_gain_a_row_or_column(tmp_path, size_hw):
     images = moving_disc(3, *size_hw)
-    source = tmp_path / "a.mkv"
-    with av.open(str(source), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.height, stream.width = size_hw
-        stream.pix_fmt = "bgr0"
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
-    frames = copy(source, tmp_path / "b.mp4")
+    frames = copy(write_coded(tmp_path / "a.mkv", images), tmp_path / "b.mp4")
     np.testing.assert_array_equal(np.stack([frame.image_bgr for frame in frames]), images)
     height, width = size_hw
     assert probe(tmp_path / "b.mp4")["size_hw"] == (height + height % 2, width + width % 2)
