@@ -69,6 +69,11 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def smoothed(losses: list[float]) -> list[float]:
+    """Returns, for each step, the mean of its loss and those of the steps before, of `_WINDOW` in all."""
+    return [fmean(losses[max(end - _WINDOW, 0) : end]) for end in range(1, len(losses) + 1)]
+
+
 def draw_curves(folder: Path) -> None:
     """Draws the loss over the steps, and the scores over the epochs.
 
@@ -80,8 +85,7 @@ def draw_curves(folder: Path) -> None:
     scored = [record for record in records if "scores" in record]
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
-    losses = [record["loss"] for record in steps]
-    left.plot([fmean(losses[max(i - _WINDOW, 0) : i + 1]) for i in range(len(losses))])
+    left.plot(smoothed([record["loss"] for record in steps]))
     left.set(xlabel="step", ylabel="loss", title=f"mean of {_WINDOW} steps")
     for name in ("nss", "auc_judd", "cc", "sim"):
         known = [(record["epoch"], record["scores"][name]) for record in scored if record["scores"][name] is not None]

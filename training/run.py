@@ -101,6 +101,7 @@ def _prepare(request: Request, accelerator: Accelerator, say: Say) -> tuple[Task
     choices, run = request.network, request.run
     _check_step(recipe, run, accelerator.num_processes)
     _check_size(choices.imgsz_hw, recipe)
+    _check_teacher(choices.teacher, recipe)
     gaze, held_out = choose_data(request.data, say, unlabelled=choices.teacher is not None)
     count = len(held_out.names) if held_out else 0
     say(f"data          {gaze.name}: {len(gaze.names)} to train on, {count} to validate on")
@@ -156,6 +157,13 @@ def _check_step(recipe: Recipe, run: RunOptions, processes: int) -> None:
         each = " of each process" if processes > 1 else ""
         clips = counted(most, "clip")
         raise UsageError(f"--accumulate {run.accumulate}: a step{each} has {clips}; give {most} or less")
+
+
+def _check_teacher(teacher: str | None, recipe: Recipe) -> None:
+    if teacher is not None and not any((recipe.bce, recipe.kld, recipe.cc)):
+        raise UsageError(
+            "--teacher: its maps are learned by --bce, --kld and --cc, which are all 0; give one of them a weight"
+        )
 
 
 def _check_size(size_hw: tuple[int, int], recipe: Recipe) -> None:

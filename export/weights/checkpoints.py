@@ -88,7 +88,8 @@ def load_checkpoint(source: str, seeded_kind: Kind = "salema") -> Checkpoint:
         what = "not a file" if path.exists() else "no such file"
         names = ", ".join(f"'{name}'" for name in shipped_names())
         raise CheckpointError(
-            f"{path}: {what}; give a checkpoint, a URL, {names} for weights that ship, or 'seeded' for untrained ones"
+            f"{source}: {what}; give a checkpoint, an http or https URL, {names} for weights that ship, or 'seeded' for"
+            " untrained ones"
         )
     return _checked(path, path.name, read(path))
 

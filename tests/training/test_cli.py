@@ -41,6 +41,11 @@ def test_a_run_from_the_command_line(cli, photographs, tmp_path):
         (("--device", "tpu"), 2, "--device tpu: not one of auto, cpu, cuda"),
         (("--precision", "int4"), 2, "--precision int4: not one of fp32, bf16, fp16"),
         (("--precision", "fp16", "--device", "cpu"), 2, "--precision fp16: is for a GPU; take fp32 or bf16 on a CPU"),
+        (
+            ("--teacher", "t.pt", "--bce", "0", "--kld", "0", "--cc", "0"),
+            2,
+            "its maps are learned by --bce, --kld and",
+        ),
         (("--batch", "4", "--accumulate", "5"), 2, "--accumulate 5: a step has 4 clips; give 4 or less"),
     ],
 )

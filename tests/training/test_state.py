@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from salema.runtime.errors import UsageError
-from salema.training.log import LOG, Log, read_log
+from salema.training.log import LOG, Log, read_log, smoothed
 from salema.training.state import check_settings, in_step_order, sole_run
 
 SETTINGS = {
@@ -109,3 +109,8 @@ def test_a_log_shorter_than_was_known_is_not_filled_up(tmp_path):
 def test_a_line_that_a_power_cut_broke_is_left_out(tmp_path):
     (tmp_path / LOG).write_bytes(b'{"step": 1}\n\0\0\0')
     assert read_log(tmp_path) == [{"step": 1}]
+
+
+def test_the_curve_is_of_the_mean_of_50_steps():
+    assert smoothed([2.0, 4.0]) == [2, 3]
+    assert smoothed([100.0] + [0.0] * 50)[-2:] == [2, 0]

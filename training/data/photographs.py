@@ -92,7 +92,7 @@ class Photographs(GazeSet):
         pictures = [shot.view.picture(image, size_hw) for shot, image in zip(path, images, strict=True)]
         counts = [count_fixations(shot.view.points(self._points[shot.video]), size_hw) for shot in path]
         densities = [
-            blurred(count, BLUR / shot.view.width, (image.shape[0], image.shape[1]))
+            blurred(count, BLUR / shot.view.width, shot.view.part_hw((image.shape[0], image.shape[1])))
             for count, shot, image in zip(counts, path, images, strict=True)
         ]
         return Clip(

@@ -18,14 +18,16 @@ def count_fixations(points: NDArray[np.float32], size_hw: tuple[int, int]) -> ND
     return counts
 
 
-def blurred(counts: NDArray[np.float32], blur: float, picture_hw: tuple[int, int] | None = None) -> NDArray[np.float32]:
+def blurred(
+    counts: NDArray[np.float32], blur: float, picture_hw: tuple[float, float] | None = None
+) -> NDArray[np.float32]:
     """Returns the density `(H, W)` of counted fixations, scaled to a greatest of 1.
 
     Args:
         counts: `(H, W)`.
         blur: the deviation, as a share of the width.
-        picture_hw: rows and columns of the picture that the grid was stretched from, on which the blur is as high as it
-            is wide; None for a grid of the picture's own shape.
+        picture_hw: rows and columns of the picture, or the part of one, that the grid was stretched from, on which the
+            blur is as high as it is wide; None for a grid of the picture's own shape.
     """
     height, width = picture_hw or counts.shape
     stretch = (width / height) / (counts.shape[1] / counts.shape[0])

@@ -119,7 +119,7 @@ class Videos(GazeSet):
         if truth is not None and truth.density is not None:
             density = peaked(view.picture(read_map(truth.density).astype(np.float32), size_hw))
         elif counts.any():
-            density = blurred(counts, BLUR / view.width, picture_hw)
+            density = blurred(counts, BLUR / view.width, view.part_hw(picture_hw))
         return density, counts
 
 

@@ -51,6 +51,10 @@ class View:
         """Its width, as a fraction of the picture's."""
         return self.right - self.left
 
+    def part_hw(self, picture_hw: tuple[int, int]) -> tuple[float, float]:
+        """Returns the part's rows and columns in a picture of so many."""
+        return (self.bottom - self.top) * picture_hw[0], self.width * picture_hw[1]
+
 
 def random_view(rng: np.random.Generator, least: float, *, mirrored: bool | None = None) -> View:
     """Draws a part of at least `least` of the picture's sides, or so; `mirrored` None draws that too."""

@@ -6,8 +6,10 @@ import pytest
 
 from salema.runtime.errors import MapError, VideoError
 from salema.training.data import photographs as photographs_module
+from salema.training.data.clip import Shot
 from salema.training.data.kept import Kept
 from salema.training.data.photographs import Photographs
+from salema.training.data.views import View
 
 SIZE_HW = (48, 64)
 
@@ -135,6 +137,16 @@ def test_a_portrait_is_blurred_as_much_upwards_as_across(tmp_path):
     # 0.03 of the picture's width, which is half its height: 7.7 of 256 columns, 2.9 of 192 rows.
     assert density[96, 128 + 8] == pytest.approx(np.exp(-0.5 * (8 / 7.68) ** 2), abs=0.02)
     assert density[96 + 3, 128] == pytest.approx(np.exp(-0.5 * (3 / 2.88) ** 2), abs=0.02)
+
+
+def test_a_part_is_blurred_as_the_picture_is(tmp_path):
+    write_points(tmp_path)
+    cv2.imwrite(str(tmp_path / "p00.png"), np.zeros((192, 256, 3), np.uint8))
+    part = View(0.25, 0, 0.75, 1)  # stretched to twice its width
+    density = Photographs(tmp_path)._render([Shot(0, 0, part)], (192, 256), None).density[0]
+    # 0.03 of the picture's width: 15.4 columns, as the part is stretched, and 7.7 rows.
+    assert density[96, 128 + 15] == pytest.approx(np.exp(-0.5 * (15 / 15.36) ** 2), abs=0.02)
+    assert density[96 + 8, 128] == pytest.approx(np.exp(-0.5 * (8 / 7.68) ** 2), abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["p00", b"p00", "p00.JPG"])
