@@ -9,8 +9,6 @@ from pathlib import Path
 
 # Each of these is Ray's own, and said by it while it works as it should.
 RAY_WARNINGS = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::FutureWarning")
-
-
 OF_A_NODE = {"object_store_memory": 100 << 20}
 
 
@@ -29,8 +27,10 @@ def nodes_started(*cores):
     from ray.cluster_utils import Cluster
 
     before = signal.getsignal(signal.SIGTERM)
+    # A node counts as lost once it has not answered five times: by default, that is after 15 s.
+    often = {"_system_config": {"health_check_period_ms": 300}}
     without = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0], **OF_A_NODE, **without})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores[0], **OF_A_NODE, **often, **without})
     try:
         for count in cores[1:]:
             add_node(cluster, count)
