@@ -24,6 +24,7 @@ from salema.runtime.errors import BackendError, MissingDependencyError, ModelErr
 from salema.runtime.files.whole_files import write_bytes
 from salema.runtime.session import Session
 from salema.runtime.spec import ModelSpec
+from salema.runtime.wording import counted
 
 RECORD_FILE = "salema-auto.json"
 CANDIDATES = ("onnxruntime", "openvino", "ncnn")  # the map of the first that works is what the others' are held to
@@ -141,6 +142,7 @@ class Record:
         self._file = folder / name
         self._model = hashlib.sha256(spec.to_json().encode()).hexdigest()
         self._key = machine_kind(backends, threads)
+        self._kind = f"this CPU with {counted(threads, 'thread')} and these versions"
         self.note = ""
 
     def find(self) -> Trial | None:
@@ -149,7 +151,7 @@ class Record:
         entries = self._read()
         entry = entries.get(self._key)
         if entry is None and entries and not self.note:
-            self.note = f"{self._file.name} is from other machines or versions, so it was tried anew"
+            self.note = f"{self._file.name} has no trial of {self._kind}, so it was tried anew"
         return entry and Trial(dict(entry["step_ms"]), dict(entry["passed_over"]))
 
     def keep(self, trial: Trial) -> None:

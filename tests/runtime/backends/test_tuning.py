@@ -232,9 +232,11 @@ def test_other_machines_and_threads_have_trials_of_their_own(folder, monkeypatch
         pass
     monkeypatch.setattr(tuning, "cpu_fact", lambda name: f"another {name}")
     with open_session(folder, device="cpu", threads=1) as session:
-        assert session.reason.endswith(f"; {RECORD_FILE} is from other machines or versions, so it was tried anew")
+        none = f"; {RECORD_FILE} has no trial of this CPU with 1 thread and these versions, so it was tried anew"
+        assert session.reason.endswith(none)
     with open_session(folder, device="cpu", threads=3) as session:
         assert ", 3 threads" in session.runs_on
+        assert f"; {RECORD_FILE} has no trial of this CPU with 3 threads and" in session.reason
     assert len(record_of(folder)["trials"]) == 3
 
 
