@@ -171,6 +171,8 @@ def _load(model: Path, accelerators: list[tuple[str, dict[str, str]]], threads: 
     try:
         return _new_session(model, [(CPU, {})], threads), why
     except Exception as error:
+        with model.open("rb"):  # one that can't be read says why by itself
+            pass
         newer = "IR version" in str(error) or "opset" in str(error).lower()
         advice = "upgrade it with: pip install -U onnxruntime" if newer else "export it again"
         raise ModelError(f"{model}: ONNX Runtime {VERSION} can't load it ({reason(error)}); {advice}") from error

@@ -1,6 +1,9 @@
 """ONNX Runtime, and how models are found and refused."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +157,23 @@ def test_damaged_models(model, tmp_path, keep):
     (tmp_path / "model.onnx").write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
     with pytest.raises(ModelError, match="ONNX Runtime .* can't load it|not one that salema-export wrote"):
         open_session(tmp_path)
+
+
+def test_a_model_that_may_not_be_read(model, tmp_path):
+    """As root everything can be read, so another user looks, from within the folder."""
+    (tmp_path / "model.onnx").write_bytes((model / "model.onnx").read_bytes())
+    (tmp_path / "model.onnx").chmod(0)
+    tmp_path.chmod(0o755)
+    user = 65534 if os.getuid() == 0 else os.getuid()
+    code = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from salema.runtime.backends.ort_session import OrtSession\n"
+        f"os.setuid({user})\n"
+        "OrtSession(Path('model.onnx'), 'cpu')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stderr.splitlines()[-1] == "PermissionError: [Errno 13] Permission denied: 'model.onnx'"
 
 
 def test_missing_models(tmp_path):
