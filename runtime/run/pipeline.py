@@ -48,8 +48,8 @@ def process_video(
         VideoError: the source gave no frame.
         OutputError: nothing could be written.
     """
-    _check_one_stream(stream)
     options = options or RunOptions()
+    check_model(stream, options)
     stopping = stop_requested() if stop is None else nullcontext(stop)
     with stopping as asked, outputs.opened(playback, options.look, asked) as sinks:
         run = _Run(stream, playback, outputs, sinks, options, asked)
@@ -61,7 +61,14 @@ def process_video(
     return replace(summary, notes=(*summary.notes, *_write_all(kept, record)))
 
 
-def _check_one_stream(stream: SaliencyStream) -> None:
+def check_model(stream: SaliencyStream, options: RunOptions) -> None:
+    """Refuses a model that can run no source this way.
+
+    Raises:
+        UsageError: the model has a batch above 1, or no average, which `time_aware` needs.
+    """
+    if options.time_aware and stream.spec.coefficient is None:
+        raise UsageError(f"--time-aware: {stream.spec.architecture} has no average whose weight could follow the time")
     if stream.streams != 1:
         raise UsageError(
             f"the model was exported with --batch {stream.streams}, and a video is one stream; give --streams"

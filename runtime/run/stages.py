@@ -86,19 +86,11 @@ class _Stepped(NamedTuple):
 
 
 class Drawing:
-    """The stages for one playback. Each keeps a state, so each must run in one thread, in order.
-
-    Raises:
-        UsageError: `time_aware` for a model without an average.
-    """
+    """The stages for one playback. Each keeps a state, so each must run in one thread, in order."""
 
     def __init__(
         self, stream: SaliencyStream, playback: Playback, sinks: Sequence[Sink], options: RunOptions, clock: Clock
     ) -> None:
-        if options.time_aware and stream.spec.coefficient is None:
-            raise UsageError(
-                f"--time-aware: {stream.spec.architecture} has no average whose weight could follow the time"
-            )
         wants_picture = any(sink.wants_picture for sink in sinks)
         self._look = options.look if wants_picture else replace(options.look, view=None)
         self._raw = any(sink.wants_raw for sink in sinks)

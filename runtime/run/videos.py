@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from salema.runtime.batching.stream_batch import USUAL_WAIT_MS, check_max_wait
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_beside
-from salema.runtime.run.pipeline import process_video
+from salema.runtime.run.pipeline import check_model, process_video
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.summary import Summary
 from salema.runtime.sources.playback import Playback
@@ -86,15 +87,22 @@ def run_sources(
 
     Raises:
         SalemaError: the model can't be opened.
-        UsageError: several windows would be shown at a time.
+        UsageError: several windows would be shown at a time, or the model can run no source this way.
     """
     if jobs > 1 and any(outputs.show for _, outputs in planned):
         raise UsageError(f"--show: one window at a time, and {jobs} sources would run at once; give --jobs 1")
 
+    def open_checked() -> SaliencyStream:
+        with ExitStack() as unless_it_fits:
+            stream = unless_it_fits.enter_context(open_stream())
+            check_model(stream, options)
+            unless_it_fits.pop_all()
+        return stream
+
     def work(item: tuple[Source, Outputs], stream: SaliencyStream) -> Summary | None:
         return run_source(stream, *item, selection, options, stop=stop, begun=begun, progress=progress, notify=notify)
 
-    for (source, outputs), result in run_jobs(planned, open_stream, work, jobs):
+    for (source, outputs), result in run_jobs(planned, open_checked, work, jobs):
         yield source, outputs, result
 
 

@@ -181,8 +181,8 @@ def test_the_batch_must_fit(cli, model, clips, tmp_path, monkeypatch):
 def test_a_fixed_batch_runs_with_its_own_number(cli, exported, clips, tmp_path, monkeypatch):
     fixed = exported(batch=3)
     ran = run_in(tmp_path / "run", cli, monkeypatch, clips / "a.mp4", clips / "b.mp4", "--model", fixed, *ALL)
-    assert ran.code == 1
-    assert "a video is one stream; give --streams 3, or export it with --batch 1" in ran.err
+    assert ran.code == 2
+    assert ran.err.count("a video is one stream; give --streams 3, or export it with --batch 1") == 1
     ran = cli(main, clips / "a.mp4", clips / "b.mp4", "--model", fixed, *ALL, "--streams", 3)
     assert ran.code == 0, ran.err
     raw, _, _ = written(tmp_path / "run")

@@ -93,8 +93,10 @@ def test_reference_rates_that_mean_nothing_are_refused(cli, model, small_clip, t
 
 
 def test_time_aware_is_refused_where_there_is_no_average(cli, exported, small_clip, tmp_path):
-    ran = cli(main, small_clip, "--model", exported(arch="salgan"), "-o", tmp_path / "o.mp4", "--time-aware")
+    """Once, however many sources there are."""
+    model = exported(arch="salgan")
+    ran = cli(main, small_clip, small_clip, "--model", model, "-o", tmp_path / "o", "--time-aware")
     assert (ran.code, list(tmp_path.iterdir())) == (2, [])
-    assert ran.err.splitlines()[-1] == (
-        "salema-run: --time-aware: SalGAN has no average whose weight could follow the time"
-    )
+    sentence = "salema-run: --time-aware: SalGAN has no average whose weight could follow the time"
+    assert ran.err.splitlines()[-1] == sentence
+    assert ran.err.count("--time-aware") == 1
