@@ -68,6 +68,8 @@ class Outputs:
         if self.map_bits not in MAP_BITS:
             raise UsageError(f"--map-bits {self.map_bits}: not one of 8, 16")
         check_map_size(self.map_size)
+        if self.maps is None and (self.map_bits, self.map_size) != (MAP_BITS[0], "network"):
+            raise UsageError("--map-bits and --map-size go with --maps DIR; add that, or leave them out")
         for option, path, suffix in (
             ("-o", self.video, ".mp4"),
             ("--npz", self.npz, ".npz"),

@@ -26,6 +26,8 @@ def test_a_standard_output_that_is_taken_is_refused(cli, model, small_clip, tmp_
     ("options", "sentence"),
     [
         (("--map-bits", 12, "--maps", "m"), "--map-bits 12: not one of 8, 16"),
+        (("--map-bits", 16), "--map-bits and --map-size go with --maps DIR; add that, or leave them out"),
+        (("--map-size", "source", "--npz", "m.npz"), "--map-bits and --map-size go with --maps DIR; add that"),
         (("--normalise", "video"), "--normalise video: not one of frame, running, none"),
         (("--colormap", "sepia"), "--colormap sepia: not one of autumn, bone,"),
         (("--opacity", 1.5), "--opacity 1.5: give a number from 0 to 1"),
