@@ -61,9 +61,10 @@ class Report:
     def exit(self, *, strict: bool = False) -> None:
         """Ends the command if a source failed or the run was interrupted."""
         if self._failed and self._count > 1:
-            others = "the others are done" if not self._is_interrupted else "interrupted"
-            others = "stopped there, as --strict asks" if strict else others
-            tell(f"salema-run: {self._failed} of {self._count} sources failed; {others}")
+            others = "; the others are done" if self._failed < self._count else ""
+            others = "; interrupted" if self._is_interrupted else others
+            others = "; stopped there, as --strict asks" if strict else others
+            tell(f"salema-run: {self._failed} of {self._count} sources failed{others}")
         if self._failed:
             raise SystemExit(1)
         if self._is_interrupted:
@@ -147,8 +148,9 @@ def report_dataset(summary: DatasetSummary, count: int, target: Path, *, as_json
         tell("salema-run: interrupted; go on with --resume")
         raise SystemExit(INTERRUPTED_EXIT_CODE)
     if summary.failed:
-        others = "stopped there, as --strict asks; go on with --resume" if summary.stopped else "the others are done"
-        tell(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed; {others}")
+        others = "; the others are done" if len(summary.failed) < count else ""
+        others = "; stopped there, as --strict asks; go on with --resume" if summary.stopped else others
+        tell(f"salema-run: {len(summary.failed)} of {counted(count, 'video')} failed{others}")
         raise SystemExit(1)
 
 

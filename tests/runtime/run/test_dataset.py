@@ -61,6 +61,14 @@ def test_maps_are_the_published_ones_and_the_state_starts_anew(cli, model, tmp_p
                 np.testing.assert_array_equal(found, expected)
 
 
+def test_where_all_videos_fail_no_others_are_told_of(cli, model, tmp_path):
+    (tmp_path / "src/a").mkdir(parents=True)
+    (tmp_path / "src/a/1.png").write_bytes(b"")
+    ran = cli(main, "--dataset", "other", "--src", tmp_path / "src", "--dst", tmp_path / "dst", "--model", model)
+    assert ran.code == 1
+    assert ran.err.endswith("salema-run: 1 of 1 video failed\n")
+
+
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_one_failure_is_not_the_end_of_the_others(cli, model, tmp_path, jobs):
     for name in "abcde":

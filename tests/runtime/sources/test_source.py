@@ -209,6 +209,16 @@ def test_the_videos_of_a_folder_run_one_after_the_other(cli, model, tmp_path):
         assert one == other
 
 
+def test_where_all_sources_fail_no_others_are_told_of(cli, model, tmp_path):
+    from salema.runtime.cli.run import main
+
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"no video")
+    ran = cli(main, tmp_path, "--model", model, "-o", tmp_path / "out")
+    assert ran.code == 1
+    assert ran.err.endswith("salema-run: 2 of 2 sources failed\n")
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_one_source_that_fails_does_not_end_the_others(cli, model, tmp_path, jobs):
     from salema.runtime.cli.run import main
