@@ -140,7 +140,7 @@ def decoded(data: bytes, limits: Limits, bgr_hw: tuple[int, int] | None = None) 
             raise VideoError(f"a raw frame of {len(data)} bytes; {wanted}")
         return np.frombuffer(data, np.uint8).reshape(height, width, _CHANNELS)
     if not data.startswith((JPEG_START, PNG_START, _WEBP)):
-        raise VideoError("the frame is no image; send a JPEG, PNG or WebP, or say bgr_hw for raw frames")
+        raise VideoError("the frame is no image; send a JPEG, PNG or WebP, or say bgr_hw to a WebSocket for raw frames")
     width, height = image_size_wh(data) or (0, 0)
     if width * height > limits.max_pixels:
         raise VideoError(f"the frame is {width}x{height}; {limits.max_megapixels:g} megapixels are the most")

@@ -16,7 +16,7 @@ from serving import HOST, jpeg, raw_map, result, serving, settings, until
 from websockets.exceptions import ConnectionClosed
 
 from salema.runtime.cpu import usable_cores
-from salema.runtime.errors import SalemaError
+from salema.runtime.errors import SalemaError, VideoError
 from salema.runtime.serve import protocol
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.protocol import Settings, decoded, packed, read_message, unpacked
@@ -101,6 +101,12 @@ def test_bytes_are_a_message_or_an_error_of_ours(data):
 def test_bytes_are_a_frame_or_an_error_of_ours(start, rest):
     with pytest.raises(SalemaError, match="the frame"):
         decoded(start + rest, Limits())
+
+
+def test_what_is_no_image_is_told_where_raw_frames_go():
+    """HTTP takes none."""
+    with pytest.raises(VideoError, match="is no image; send a JPEG, PNG or WebP, or say bgr_hw to a WebSocket"):
+        decoded(b"II*\0", Limits())
 
 
 def test_large_frames_are_decoded_on_half_of_the_cores_and_small_ones_meanwhile(monkeypatch):
