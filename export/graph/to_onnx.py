@@ -6,9 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from salema.runtime.backends.ncnn_form import FORM_KEY, NcnnForm
@@ -17,7 +20,6 @@ from salema.runtime.spec import METADATA_KEY, ModelSpec
 OPSET = 18
 IR_VERSION = 8  # the oldest with opset 18: ONNX Runtime and TensorRT refuse versions newer than they know
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # INT8 is made from FP32
-_TRACED_BATCH = 2  # PyTorch takes a dimension that is traced as 1 for a constant
 
 
 def to_onnx(model: nn.Module, spec: ModelSpec, form: NcnnForm | None = None) -> onnx.ModelProto:
@@ -29,13 +31,11 @@ def to_onnx(model: nn.Module, spec: ModelSpec, form: NcnnForm | None = None) -> 
     Returns:
         A model with inputs `spec.input_names` and outputs `spec.output_names`, which passed ONNX's full check.
     """
-    batch = spec.batch or _TRACED_BATCH
-    shapes = {name: tuple(batch if n is None else n for n in shape) for name, shape in spec.tensor_shapes.items()}
+    shapes = replace(spec, batch=None).tensor_shapes  # in which only the batch is None
     arguments = tuple(
-        torch.zeros(shapes[name], dtype=getattr(torch, spec.tensor_dtype(name))) for name in spec.input_names
+        torch.zeros(tuple(size or 1 for size in shapes[name]), dtype=getattr(torch, spec.tensor_dtype(name)))
+        for name in spec.input_names
     )
-    free = {0: torch.export.Dim("batch")}
-    rest = tuple(free for _ in arguments[1:])  # forward()'s *states_and_mix
     with quiet("torch.onnx"):  # it remarks on a missing torchvision and on its own deprecations
         program = torch.onnx.export(
             model.eval(),
@@ -43,16 +43,37 @@ def to_onnx(model: nn.Module, spec: ModelSpec, form: NcnnForm | None = None) -> 
             input_names=spec.input_names,
             output_names=spec.output_names,
             opset_version=OPSET,
-            dynamic_shapes=None if spec.batch else (free, rest) if rest else (free,),
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     proto = program.model_proto
     name_outputs(proto.graph, spec.output_names)
+    if spec.batch != 1:
+        set_batch(proto.graph, spec.batch)
     describe(proto, spec, form)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def set_batch(graph: onnx.GraphProto, batch: int | None) -> None:
+    """Gives a graph that was traced for one stream another batch; None leaves it free.
+
+    The inputs and outputs hold the batch, and shapes to which tensors are reshaped; those in between are inferred.
+    PyTorch's own tracing of a free batch gives the same nodes, and takes longer.
+    """
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        first = value.type.tensor_type.shape.dim[0]
+        if batch is None:
+            first.dim_param = "batch"
+        else:
+            first.dim_value = batch
+    reshaped = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
+    for constant in graph.initializer:
+        if constant.name in reshaped:
+            shape = numpy_helper.to_array(constant)
+            constant.CopyFrom(numpy_helper.from_array(np.array([-1, *shape[1:]], shape.dtype), constant.name))
 
 
 def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:

@@ -109,6 +109,15 @@ def test_a_dynamic_batch_runs_at_any_size(exported):
             np.testing.assert_allclose(a[0], b[row], atol=1e-5)
 
 
+def test_every_layer_of_a_graph_for_several_streams_has_their_number(exported):
+    """It is traced for one; cropped upsampling reshapes."""
+    proto = read(exported(batch=3, for_="onnxruntime"))
+    assert "Reshape" in {node.op_type for node in proto.graph.node}
+    shapes = types(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph.value_info)
+    convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
+    assert [shapes[node.output[0]][1][0] for node in convolutions] == [3] * 27
+
+
 def test_outputs_that_are_one_tensor_get_their_names_from_older_exporters_too(exported):
     """Their map is called as the state, and the state as an alias of it."""
     wanted = read(exported(ema_locs=(61,)))
