@@ -51,6 +51,7 @@ def to_onnx(model: nn.Module, spec: ModelSpec, form: NcnnForm | None = None) -> 
     name_outputs(proto.graph, spec.output_names)
     if spec.batch != 1:
         set_batch(proto.graph, spec.batch)
+    restore_biases(proto.graph)
     describe(proto, spec, form)
     onnx.checker.check_model(proto, full_check=True)
     return proto
@@ -87,6 +88,24 @@ def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
             tensors[:] = [renamed.get(name, name) for name in tensors]
     for value in (*graph.output, *graph.value_info):
         value.name = renamed.get(value.name, value.name)
+
+
+def restore_biases(graph: onnx.GraphProto) -> None:
+    """Gives each convolution a bias of its own name, which the rewrites and ncnn look for.
+
+    The exporter leaves biases of zeros out, as a network has that was hardly trained, and of equal ones it keeps one.
+    """
+    kept = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Conv" or node.input[1] not in kept:
+            continue
+        weight, own = kept[node.input[1]], f"{node.input[1].removesuffix('.weight')}.bias"
+        if own not in kept:
+            zeros = numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weight)[:, 0, 0, 0]))
+            kept[own] = graph.initializer.add()
+            kept[own].CopyFrom(kept[node.input[2]] if node.input[2:] else zeros)
+            kept[own].name = own
+        node.input[2:] = [own]
 
 
 def describe(proto: onnx.ModelProto, spec: ModelSpec, form: NcnnForm | None = None) -> None:

@@ -2,9 +2,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
 from salema.export.graph.to_onnx import name_outputs
+from salema.export.weights.seeded import seeded_state_dict
 from salema.runtime.backends.ncnn_form import FORM_KEY
 from salema.runtime.spec import METADATA_KEY, ModelSpec
 
@@ -63,6 +65,20 @@ def test_fp16_means_weights_and_compute(exported, name):
     produced = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
     convolutions = [node for node in proto.graph.node if node.op_type in {"Conv", "Resize", "MaxPool"}]
     assert {produced[node.output[0]] for node in convolutions} == {TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.1])
+def test_each_convolution_has_a_bias_of_its_own_though_all_are_equal(exported, tmp_path, bias):
+    """The exporter leaves zeros out, which a network has that was not trained, and keeps one of equal ones."""
+    weights = {key: torch.from_numpy(array) for key, array in seeded_state_dict("salema", 16, 0).items()}
+    weights |= {key: torch.full_like(tensor, bias) for key, tensor in weights.items() if key.endswith("bias")}
+    torch.save({"state_dict": weights}, tmp_path / "equal.pt")
+    graph = read(exported(str(tmp_path / "equal.pt"))).graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert [node.input[2] for node in convolutions] == [key for key in weights if key.endswith("bias")]
+    for node in convolutions:
+        assert tensors[node.input[2]].tolist() == pytest.approx([bias] * len(tensors[node.input[1]]))
 
 
 def test_metadata_names_the_facts_and_no_folder_of_this_machine(exported):
