@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timezone
@@ -14,6 +14,7 @@ from types import TracebackType
 
 from salema.runtime.errors import KeptError, OutputError, VideoError
 from salema.runtime.output.sink import Drawn, Sink
+from salema.runtime.wording import counted
 
 _STEM_LENGTH = 50  # of the hidden name that a file has while it is written
 
@@ -112,19 +113,33 @@ class SplitSink(Sink):
                 problems.append(f"{name} is not kept: {error}")
         if not kept:
             raise OutputError("; ".join(problems))
-        parts = kept[0] if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"
-        notes = [f"{self._path} is split: {parts}", *dict.fromkeys(notes)]
+        notes = [f"{self._path} is split: {_first_to_last(kept)}", *dict.fromkeys(notes), *self._left_by_others()]
         if problems:
             raise KeptError("; ".join(problems), notes)
         return notes
 
+    def _parts(self, then: str) -> Iterator[Path]:
+        number = "[0-9]" * 4
+        return self._path.parent.glob(f"{glob.escape(self._path.stem)}_{number}{then}{self._path.suffix}")
+
+    def _left_by_others(self) -> list[str]:
+        """Tells of parts that an earlier run left, as one with shorter parts does; a live source's go on after them."""
+        others = [] if self._is_live else sorted({path.name for path in self._parts("")} - {*self._names})
+        parts = counted(len(others), "part")
+        more = f"{self._path.parent} also holds {parts} that this run did not write"
+        return [f"{more}: {_first_to_last(others)}"] if others else []
+
     def _first_number(self) -> int:
         if not self._is_live:
             return 1
-        parts = self._path.parent.glob(f"{glob.escape(self._path.stem)}_[0-9][0-9][0-9][0-9]*{self._path.suffix}")
+        parts = self._parts("*")
         prefix = len(self._path.stem) + 1
         numbers = [re.match(r"\d+", path.name[prefix:]) for path in parts]
         return max((int(number[0]) for number in numbers if number), default=0) + 1
+
+
+def _first_to_last(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def _finish(sink: Sink, *, complete: bool) -> list[str]:

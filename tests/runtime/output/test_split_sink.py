@@ -62,6 +62,18 @@ def split(path, *, pts, is_live):
         return sink.finish(complete=True)
 
 
+def test_parts_of_an_earlier_run_are_told(tmp_path):
+    """As a run with shorter parts leaves them."""
+    path = tmp_path / "o.csv"
+    for other in ("oo_0009.csv", "o_0009.mp4", "o_9.csv"):
+        (tmp_path / other).write_text("another output")
+    assert split(path, pts=[0, 60, 120, 180], is_live=False) == [f"{path} is split: o_0001.csv to o_0004.csv"]
+    assert split(path, pts=[0, 60], is_live=False) == [
+        f"{path} is split: o_0001.csv to o_0002.csv",
+        f"{tmp_path} also holds 2 parts that this run did not write: o_0003.csv to o_0004.csv",
+    ]
+
+
 def test_parts_of_a_live_source_tell_their_time_and_replace_none(tmp_path):
     (tmp_path / "day_0041_20260101T000000Z.csv").write_text("before")
     notes = split(tmp_path / "day.csv", pts=[0, 59, 60, 300], is_live=True)  # away for three minutes
