@@ -1,11 +1,12 @@
 import pytest
+import torch
 from int8_model import SIZE_HW, WEIGHTS
 from videos import write_clip
 
 from salema.export.exporter import export_model
 from salema.export.int8 import gate, to_int8
 from salema.export.options import ExportOptions
-from salema.export.weights.seeded import moving_disc
+from salema.export.weights.seeded import moving_disc, seeded_state_dict
 
 SHORT = 60  # steps
 
@@ -14,6 +15,15 @@ SHORT = 60  # steps
 def clip(tmp_path_factory):
     """A clip to calibrate INT8 on."""
     return write_clip(tmp_path_factory.mktemp("calib") / "disc.mp4", moving_disc(48, *SIZE_HW))
+
+
+@pytest.fixture(scope="session")
+def narrow():
+    """The weights of each kind with a sixteenth of the channels; nobody changes them."""
+    return {
+        kind: {key: torch.from_numpy(array) for key, array in seeded_state_dict(kind, 16).items()}
+        for kind in ("salema", "salclstm30", "salclstm56")
+    }
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,6 @@ A = 0.1
 SIGMOID_01 = 1 / (1 + np.exp(-0.1))  # what the published code makes of 0.1
 
 
-@pytest.fixture(scope="module")
-def narrow():
-    return {
-        kind: {key: torch.from_numpy(array) for key, array in seeded_state_dict(kind, 16).items()}
-        for kind in ("salema", "salclstm30", "salclstm56")
-    }
-
-
 def run(step, frames, a=A):
     """Maps `(T, H, W)` and the last states of one stream."""
     states = [torch.zeros(1, *spec.shape_chw) for spec in step.state_specs(*frames.shape[1:3])]

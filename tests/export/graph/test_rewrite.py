@@ -16,7 +16,7 @@ from salema.export.graph.rewrite import (
     fold_upsampling,
 )
 from salema.export.weights.architecture import LAYERS, Architecture
-from salema.export.weights.seeded import moving_disc, seeded_state_dict
+from salema.export.weights.seeded import moving_disc
 from salema.runtime.errors import UsageError
 
 FORMS = (CROPPED, CROPPED_LAST, TRANSPOSED)
@@ -68,14 +68,6 @@ VARIANTS = [
     Architecture("salclstm30", residual=True),
     Architecture("salclstm56"),
 ]
-
-
-@pytest.fixture(scope="module")
-def narrow():
-    return {
-        kind: {key: torch.from_numpy(array) for key, array in seeded_state_dict(kind, 16).items()}
-        for kind in ("salema", "salclstm30", "salclstm56")
-    }
 
 
 def run(step, frames):

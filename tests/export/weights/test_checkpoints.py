@@ -7,16 +7,7 @@ import torch
 from salema.export.weights.architecture import CONVS, Architecture
 from salema.export.weights.checkpoint_files import save_safetensors
 from salema.export.weights.checkpoints import load_checkpoint
-from salema.export.weights.seeded import seeded_state_dict
 from salema.runtime.errors import CheckpointError, UsageError
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return {
-        kind: {key: torch.from_numpy(array) for key, array in seeded_state_dict(kind, 16).items()}
-        for kind in ("salema", "salclstm30", "salclstm56")
-    }
 
 
 def assert_same(checkpoint, expected):
@@ -28,43 +19,43 @@ def assert_same(checkpoint, expected):
 @pytest.mark.parametrize("kind", ["salema", "salclstm30", "salclstm56"])
 @pytest.mark.parametrize("data_parallel", [False, True])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_published_layout(tmp_path, weights, kind, data_parallel, legacy):
-    state = {f"module.{key}" if data_parallel else key: value for key, value in weights[kind].items()}
+def test_published_layout(tmp_path, narrow, kind, data_parallel, legacy):
+    state = {f"module.{key}" if data_parallel else key: value for key, value in narrow[kind].items()}
     path = tmp_path / "weights.pt"
     torch.save(
         {"epoch": 8, "state_dict": state, "optimizer": {"lr": 1e-7}}, path, _use_new_zipfile_serialization=not legacy
     )
     checkpoint = load_checkpoint(str(path))
-    assert_same(checkpoint, weights[kind])
+    assert_same(checkpoint, narrow[kind])
     assert (checkpoint.kind, checkpoint.learned_alpha, checkpoint.hint) == (kind, None, None)
     assert checkpoint.trained
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_learned_alpha(tmp_path, weights, prefix):
+def test_learned_alpha(tmp_path, narrow, prefix):
     path = tmp_path / "SalEMA30.pt"
-    state = {f"{prefix}{key}": value for key, value in weights["salema"].items()}
+    state = {f"{prefix}{key}": value for key, value in narrow["salema"].items()}
     torch.save({"epoch": 8, "state_dict": state | {f"{prefix}alpha": torch.tensor([0.25])}, "optimizer": {}}, path)
     checkpoint = load_checkpoint(str(path))
     assert checkpoint.learned_alpha == 0.25
-    assert_same(checkpoint, weights["salema"])
+    assert_same(checkpoint, narrow["salema"])
     assert checkpoint.hint.architecture == Architecture("salema", (30,))
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_bare_inner_keys_are_salgan(tmp_path, weights, wrapped):
-    bare = {key.removeprefix("salgan."): value for key, value in weights["salema"].items()}
+def test_bare_inner_keys_are_salgan(tmp_path, narrow, wrapped):
+    bare = {key.removeprefix("salgan."): value for key, value in narrow["salema"].items()}
     path = tmp_path / "generator.pt"
     torch.save({"state_dict": bare} if wrapped else bare, path)
     checkpoint = load_checkpoint(str(path))
-    assert_same(checkpoint, weights["salema"])
+    assert_same(checkpoint, narrow["salema"])
     assert checkpoint.hint.architecture == Architecture("salgan")
 
 
-def test_keys_that_are_there_twice(tmp_path, weights):
+def test_keys_that_are_there_twice(tmp_path, narrow):
     path = tmp_path / "both.pt"
-    torch.save(weights["salema"] | {"0.bias": torch.zeros(4)}, path)
+    torch.save(narrow["salema"] | {"0.bias": torch.zeros(4)}, path)
     with pytest.raises(CheckpointError, match="some keys twice, with and without 'module.' or 'salgan.'"):
         load_checkpoint(str(path))
 
@@ -79,21 +70,19 @@ def true_convolution(x, weight):
     return out
 
 
-def test_lasagne_weights_convolve_like_the_original(tmp_path, weights):
+def test_lasagne_weights_convolve_like_the_original(tmp_path, narrow):
     """Lasagne's default is a true convolution; SalGAN's encoder was built without its flip, its decoder with."""
     arrays = []
     for index in CONVS:
-        arrays += [weights["salema"][f"salgan.{index}.{part}"].numpy() for part in ("weight", "bias")]
+        arrays += [narrow["salema"][f"salgan.{index}.{part}"].numpy() for part in ("weight", "bias")]
     path = tmp_path / "gen_modelWeights0090.npz"
     np.savez(path, *arrays)
     checkpoint = load_checkpoint(str(path))
     assert checkpoint.hint.architecture == Architecture("salgan")
     for index in CONVS:
-        original = weights["salema"][f"salgan.{index}.weight"]
+        original = narrow["salema"][f"salgan.{index}.weight"]
         loaded = checkpoint.weights[f"salgan.{index}.weight"]
-        torch.testing.assert_close(
-            checkpoint.weights[f"salgan.{index}.bias"], weights["salema"][f"salgan.{index}.bias"]
-        )
+        torch.testing.assert_close(checkpoint.weights[f"salgan.{index}.bias"], narrow["salema"][f"salgan.{index}.bias"])
         if index < 30:
             torch.testing.assert_close(loaded, original, rtol=0, atol=0)
         elif index < 60:
@@ -103,37 +92,37 @@ def test_lasagne_weights_convolve_like_the_original(tmp_path, weights):
             np.testing.assert_allclose(correlated, true_convolution(x, original.numpy()), atol=1e-6)
 
 
-def test_safetensors_carry_their_architecture(tmp_path, weights):
+def test_safetensors_carry_their_architecture(tmp_path, narrow):
     source = tmp_path / "weights.pt"
-    torch.save({"state_dict": weights["salema"] | {"alpha": torch.tensor([0.25])}}, source)
+    torch.save({"state_dict": narrow["salema"] | {"alpha": torch.tensor([0.25])}}, source)
     checkpoint = load_checkpoint(str(source))
     architecture = Architecture("salema", (7,), residual=True)
     path = tmp_path / "SalBCE.safetensors"
     for trained in (True, False):
         save_safetensors(path, checkpoint.weights, checkpoint.learned_alpha, architecture, trained=trained)
         again = load_checkpoint(str(path))
-        assert_same(again, weights["salema"])
+        assert_same(again, narrow["salema"])
         assert again.learned_alpha == 0.25
         assert again.hint.architecture == architecture
         assert again.trained == trained
 
 
-def test_metadata_that_contradicts_the_keys(tmp_path, weights):
+def test_metadata_that_contradicts_the_keys(tmp_path, narrow):
     path = tmp_path / "ours.safetensors"
-    save_safetensors(path, weights["salema"], None, Architecture("salclstm30"), trained=True)
+    save_safetensors(path, narrow["salema"], None, Architecture("salclstm30"), trained=True)
     with pytest.raises(CheckpointError, match="metadata says SalCLSTM30, its keys salema"):
         load_checkpoint(str(path))
 
 
-def test_a_learned_alpha_outweighs_a_name_that_says_salgan(tmp_path, weights):
+def test_a_learned_alpha_outweighs_a_name_that_says_salgan(tmp_path, narrow):
     path = tmp_path / "SalBCE.pt"
-    torch.save(weights["salema"] | {"alpha": torch.tensor([0.25])}, path)
+    torch.save(narrow["salema"] | {"alpha": torch.tensor([0.25])}, path)
     assert load_checkpoint(str(path)).hint is None
 
 
-def test_half_precision_checkpoints_become_float32(tmp_path, weights):
+def test_half_precision_checkpoints_become_float32(tmp_path, narrow):
     path = tmp_path / "half.pt"
-    torch.save({key: value.half() for key, value in weights["salema"].items()}, path)
+    torch.save({key: value.half() for key, value in narrow["salema"].items()}, path)
     checkpoint = load_checkpoint(str(path))
     assert {value.dtype for value in checkpoint.weights.values()} == {torch.float32}
 
@@ -174,8 +163,8 @@ def test_seeded_weights_are_the_same_each_time():
         ),
     ],
 )
-def test_weights_that_do_not_fit(tmp_path, weights, change, sentence):
-    changed = {key: value.clone() for key, value in weights["salema"].items()}
+def test_weights_that_do_not_fit(tmp_path, narrow, change, sentence):
+    changed = {key: value.clone() for key, value in narrow["salema"].items()}
     change(changed)
     path = tmp_path / "weights.pt"
     torch.save(changed, path)
@@ -184,16 +173,16 @@ def test_weights_that_do_not_fit(tmp_path, weights, change, sentence):
 
 
 @pytest.mark.parametrize(("kind", "key"), [("salclstm30", "Gates.weight"), ("salclstm56", "Gates.bias")])
-def test_gates_that_do_not_fit(tmp_path, weights, kind, key):
+def test_gates_that_do_not_fit(tmp_path, narrow, kind, key):
     path = tmp_path / "weights.pt"
-    torch.save(weights[kind] | {key: weights[kind][key][:-4]}, path)
+    torch.save(narrow[kind] | {key: narrow[kind][key][:-4]}, path)
     with pytest.raises(CheckpointError, match=f"{key} has shape"):
         load_checkpoint(str(path))
 
 
-def test_an_lstm_with_a_learned_alpha_is_refused(tmp_path, weights):
+def test_an_lstm_with_a_learned_alpha_is_refused(tmp_path, narrow):
     path = tmp_path / "weights.pt"
-    torch.save(weights["salclstm30"] | {"alpha": torch.zeros(1)}, path)
+    torch.save(narrow["salclstm30"] | {"alpha": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="unexpected key alpha"):
         load_checkpoint(str(path))
 
