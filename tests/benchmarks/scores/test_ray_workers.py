@@ -1,6 +1,7 @@
 """Scores made on a Ray cluster, whose workers are killed on the way."""
 
 import json
+import tempfile
 from concurrent.futures import Future
 
 import numpy as np
@@ -23,8 +24,12 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS]
 @pytest.fixture(scope="module")
 def cluster():
     """A node of two cores, which finds an S3 server."""
-    with object_server() as address, pytest.MonkeyPatch.context() as patch:
-        for name, value in keys_for(address).items():
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as scratch,  # for the node's logs too
+        object_server() as address,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in {**keys_for(address), "TMPDIR": scratch}.items():
             patch.setenv(name, value)
         with nodes_started(2) as started:
             yield started
