@@ -225,11 +225,10 @@ def _check_options(weights: str, folder: Path, options: ExportOptions) -> None:
 def _check_saved(saved: Path, weights: str, folder: Path) -> None:
     if saved.exists() and Path(weights).exists() and saved.samefile(weights):
         raise UsageError(f"--save-weights {saved}: is the checkpoint itself; choose another name")
-    if saved.parent.resolve() == folder.resolve():
-        if saved.name in {MODEL_FILE, *PART_FILES, *NCNN_FILES}:
-            raise UsageError(f"--save-weights {saved}: is a file of the model itself; choose another name")
-        return  # its folder may not exist yet
-    check_writable(saved)
+    if saved.suffix.lower() != ".safetensors":  # else it could replace a file of the model
+        raise UsageError(f"--save-weights {saved}: not a name that ends in .safetensors")
+    if saved.parent.resolve() != folder.resolve():  # which may not exist yet
+        check_writable(saved)
 
 
 def _plan(options: ExportOptions, checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelSpec, SaliencyStep]:
