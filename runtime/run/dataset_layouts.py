@@ -113,7 +113,8 @@ def list_videos(
         wanted = (film for film in _films(source) if is_wanted(film.stem, start, end))
         videos = [replace(named(naming, film.stem, film_frames(film)), film=film) for film in wanted]
     if not videos:
-        raise VideoError(f"{root}: holds none of the {dataset} videos asked for (expected: {_PLACES[dataset]})")
+        none = "no video" if dataset == "other" else f"none of the {dataset} videos asked for"
+        raise VideoError(f"{root}: holds {none} (expected: {_PLACES[dataset]})")
     return _each_in_its_own(videos, root)
 
 

@@ -216,6 +216,7 @@ _OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
         (("--recover", ".", "v.mp4"), 2, "--recover .: give no sources with it; nothing is run"),
         (("--dataset", "other", "--src", "absent", "--dst", "d"), 1, "absent: no such folder"),
         (("--dataset", "UCF-sports", "--src", ".", "--dst", "d"), 1, "holds none of the UCF-sports videos asked for"),
+        (("--dataset", "other", "--src", ".", "--dst", "d"), 1, ".: holds no video (expected: images in <video>/)"),
     ],
 )
 def test_usage(cli, model, tmp_path, monkeypatch, arguments, code, sentence):
