@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,8 @@ PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}  # JPEG's markers without a length and content
 _FRAME_STARTS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's markers whose content holds the size
 _SCAN_START = 0xDA
+_NO_FILLING = re.compile(rb"[^\xff]")  # any number of 0xff may stand before a marker
+_MOST_JPEG_MARKERS = 4096  # those with a profile have a few hundred; a crafted file millions
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _MOST_TIFF_FIELDS = 4096  # libtiff refuses more
 _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # a field's type: short, long, or BigTIFF's 64-bit number
@@ -43,11 +46,12 @@ def _bmp(data: bytes) -> tuple[int, int]:
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
     at = 2
-    while (at := data.find(b"\xff", at)) >= 0:
-        while data[at] == 0xFF:  # noqa: PLR2004 - any number of these may stand before a marker
-            at += 1
-        marker = data[at]
-        at += 1
+    for _ in range(_MOST_JPEG_MARKERS):
+        at = data.find(b"\xff", at)
+        found = _NO_FILLING.search(data, at) if at >= 0 else None
+        if found is None:
+            return None
+        marker, at = data[found.start()], found.end()
         if marker in _FRAME_STARTS:
             height, width = _pair(data, ">HH", at + 3)
             return width, height

@@ -38,6 +38,14 @@ def test_a_jpeg_with_its_size_behind_long_segments_and_filling():
     assert image_size_wh(data[:2] + more + b"\xff\xff" + data[2:]) == (37, 21)
 
 
+@pytest.mark.parametrize("segment", [b"\xff\xe0\0\2", b"\xff\xd0", b"\xff\0"])
+def test_a_jpeg_of_endless_segments_is_not_read_to_its_end(segment):
+    """It would take a second a megabyte, in which no other thread goes on."""
+    data = encoded(".jpg")
+    assert image_size_wh(data[:2] + segment * 4000 + data[2:]) == (37, 21)
+    assert image_size_wh(data[:2] + segment * 4097 + data[2:]) is None
+
+
 def test_tiff_of_every_kind():
     for order, name in (("<", b"II"), (">", b"MM")):
         field = struct.Struct(order + "HHI4s")
