@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.postprocess import COLORMAPS, NORMALISATIONS, VIEWS, Look, Normalise, View
 from salema.runtime.serve.guard import COOKIE, COOKIE_AGE_S, Receive, Scope, Send
-from salema.runtime.serve.protocol import decoded
+from salema.runtime.serve.protocol import Settings, Upload
 from salema.runtime.serve.results import MIME, Form, Result
 from salema.runtime.serve.service import Service, limiter
 from salema.runtime.serve.source_streams import SourceStream
@@ -179,9 +179,9 @@ class Api:
         await pace.acquire()
         with self._service.sending():
             data = await self._body(request, self._service.limits.max_bytes)
-            decode = functools.partial(decoded, data, self._service.limits)
+            upload = Upload(data, self._service.limits, Settings(form, look))
             loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._service.steppers, self._service.step_image, decode, arrived_s)
+            result = await loop.run_in_executor(self._service.steppers, self._service.step_image, upload, arrived_s)
             return await self._encoded(result, form, look)
 
     async def _parts(self, source: SourceStream, look: Look) -> AsyncIterator[bytes]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import TypeAlias
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from salema.runtime.batching.stream_batch import StreamBatch
+from salema.runtime.cpu import usable_cores
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.preprocess import to_network_size
 from salema.runtime.stream import SaliencyStream
+
+Slot = AbstractContextManager[Any]
 
 
 def open_places(stream: SaliencyStream, count: int, max_wait_ms: float) -> Places:
@@ -44,6 +48,15 @@ def _places_of(stream: SaliencyStream, count: int, max_wait_ms: float) -> Places
             " give fewer --max-streams, or export it with --batch dynamic"
         )
     return StreamBatch(stream, max_wait_ms)
+
+
+def slot_of(places: Places) -> Slot:
+    """Returns what is held around all work for a frame that is large, or of a client that sends more than is taken.
+
+    In turns such frames have half of the cores, from decoding to encoding, so that the others find the rest free. In
+    batches frames wait for each other, and nothing is held.
+    """
+    return threading.BoundedSemaphore(max(1, usable_cores() // 2)) if isinstance(places, Turns) else nullcontext()
 
 
 class Turns:

@@ -22,7 +22,7 @@ from salema.runtime.files.image_file import decode_image
 from salema.runtime.files.image_size import JPEG_START, PNG_START, image_size_wh
 from salema.runtime.postprocess import PUBLISHED, Look, Normalise, View
 from salema.runtime.serve.limits import Limits
-from salema.runtime.serve.results import Form
+from salema.runtime.serve.results import Form, Result
 
 _WEBP = b"RIFF"
 _CHANNELS = 3
@@ -99,6 +99,39 @@ class Settings:
         return Settings(message.form or self.form, look, bgr_hw)
 
 
+@dataclass(frozen=True)
+class Upload:
+    """A frame as a client sent it.
+
+    Attributes:
+        data: see `decoded`.
+        limits: see `decoded`.
+        settings: what the client wants.
+    """
+
+    data: bytes
+    limits: Limits
+    settings: Settings
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it says that it is large; a raw frame is not, as it needs no decoding."""
+        return self.settings.bgr_hw is None and is_large(image_size_wh(self.data))
+
+    def decoded(self) -> NDArray[np.uint8]:
+        """See `decoded`."""
+        return decoded(self.data, self.limits, self.settings.bgr_hw)
+
+    def encode(self, result: Result) -> None:
+        """Has the result keep its form for the client."""
+        result.encoded(self.settings.form, self.settings.look)
+
+
+def is_large(size_wh: tuple[int, int] | None) -> bool:
+    """Whether a frame has more than two megapixels."""
+    return size_wh is not None and size_wh[0] * size_wh[1] > _LARGE_PIXELS
+
+
 def read_message(text: str) -> Message:
     """Reads a text message.
 
@@ -141,10 +174,10 @@ def decoded(data: bytes, limits: Limits, bgr_hw: tuple[int, int] | None = None) 
         return np.frombuffer(data, np.uint8).reshape(height, width, _CHANNELS)
     if not data.startswith((JPEG_START, PNG_START, _WEBP)):
         raise VideoError("the frame is no image; send a JPEG, PNG or WebP, or say bgr_hw to a WebSocket for raw frames")
-    width, height = image_size_wh(data) or (0, 0)
+    width, height = size_wh = image_size_wh(data) or (0, 0)
     if width * height > limits.max_pixels:
         raise VideoError(f"the frame is {width}x{height}; {limits.max_megapixels:g} megapixels are the most")
-    with _LARGE_AT_ONCE if width * height > _LARGE_PIXELS else nullcontext():
+    with _LARGE_AT_ONCE if is_large(size_wh) else nullcontext():
         image = decode_image(Path("the frame"), data, cv2.IMREAD_COLOR, VideoError)
     return np.asarray(image, np.uint8)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,8 @@ from salema.runtime.errors import SalemaError, UsageError, reason
 from salema.runtime.serve.guard import Guard
 from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.measures import CLIENTS, IMAGES, Metrics, Pace
-from salema.runtime.serve.places import Places
+from salema.runtime.serve.places import Places, slot_of
+from salema.runtime.serve.protocol import Upload
 from salema.runtime.serve.results import Result
 from salema.runtime.serve.source_streams import SourceStream
 from salema.runtime.serve.streams import ClientStream, Stream
@@ -82,7 +83,7 @@ class Service:
         self.sources: list[SourceStream] = []
         self.workers = ThreadPoolExecutor(usable_cores() + 1, "work")
         self.steppers = ThreadPoolExecutor(limits.max_streams, "image")
-        self._places, self._notify = places, notify
+        self._places, self._slot, self._notify = places, slot_of(places), notify
         self._lock = threading.Lock()
         self._clients: set[ClientStream] = set()
         self._streams = self._viewers = 0
@@ -144,7 +145,7 @@ class Service:
         """
         self._take_stream()
         try:
-            client = ClientStream(self._stream(CLIENTS), self.limits.queue, self._client_ended)
+            client = ClientStream(self._stream(CLIENTS), self._slot, self.limits.queue, self._client_ended)
         except BaseException:
             self._give_back_stream()
             raise
@@ -171,21 +172,16 @@ class Service:
         finally:
             self._give_back_stream()
 
-    def step_image(self, decode: Callable[[], NDArray[np.uint8]], arrived_s: float) -> Result:
-        """Returns the result of one image by itself; blocks.
+    def step_image(self, upload: Upload, arrived_s: float) -> Result:
+        """Returns the result of one image by itself, encoded; blocks.
 
         Raises:
             SalemaError: it can't be decoded, or the model failed.
         """
-        image_bgr = decode()
-        try:
-            with closing(self._stream(IMAGES)) as stream:
-                return stream.step(image_bgr, 1, arrived_s, starts_anew=True)
-        except FullError:
-            raise
-        except Exception as error:
-            self._failed(reason(error))
-            raise
+        with self._slot if upload.is_large else nullcontext():
+            result = self._stepped(upload.decoded(), arrived_s)
+            upload.encode(result)
+            return result
 
     @contextmanager
     def viewing(self) -> Iterator[None]:
@@ -231,6 +227,16 @@ class Service:
         if place is None:
             raise FullError("all places are taken; try again later")
         return Stream(place, Pace(self.metrics, label), self.limits.picture_side)
+
+    def _stepped(self, image_bgr: NDArray[np.uint8], arrived_s: float) -> Result:
+        try:
+            with closing(self._stream(IMAGES)) as stream:
+                return stream.step(image_bgr, 1, arrived_s, starts_anew=True)
+        except FullError:
+            raise
+        except Exception as error:
+            self._failed(reason(error))
+            raise
 
     def _take_stream(self) -> None:
         with self._lock:

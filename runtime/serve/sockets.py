@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.websockets import WebSocketDisconnect
 
 from salema.runtime.errors import SalemaError, UsageError
-from salema.runtime.serve.protocol import Message, Settings, decoded, packed, read_message
+from salema.runtime.serve.protocol import Message, Settings, Upload, packed, read_message
 from salema.runtime.serve.results import MIME, Refusal, Result
 from salema.runtime.serve.service import FullError, Service, limiter
 from salema.runtime.serve.streams import ClientStream, Sent, Stream
@@ -115,17 +115,14 @@ class Sockets:
         while True:
             data = await session.receive()
             if isinstance(data, bytes):
-                decode = partial(decoded, data, self._limits, session.settings.bgr_hw)
-                await rate.offer(client.arrived(decode))
+                await rate.offer(client.arrived(Upload(data, self._limits, session.settings)))
             elif data.type == "reset":
                 client.reset()
             else:
                 session.change(data)
 
     async def _give_results(self, session: _Session, client: ClientStream) -> None:
-        number = 0
-        while (result := await client.latest.after(number)) is not None:
-            number = result.number
+        while (result := await client.next_result()) is not None:
             await session.give(result, client.pace.summary())
         if client.failure:
             raise SalemaError(client.failure)

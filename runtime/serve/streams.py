@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from salema.runtime.errors import ModelError, SalemaError, reason
 from salema.runtime.postprocess import NORMALISATIONS, Normaliser
 from salema.runtime.serve.measures import Pace
-from salema.runtime.serve.places import Place
+from salema.runtime.serve.places import Place, Slot
+from salema.runtime.serve.protocol import Upload
 from salema.runtime.serve.results import Latest, Refusal, Result, made_smaller
 
 
@@ -81,27 +83,37 @@ class Sent:
     """A frame as a client sent it.
 
     Attributes:
-        decode: returns it as uint8 BGR `(h, w, 3)`; raises SalemaError.
+        upload: the frame.
         number: its number, from 1.
         arrived_s: when it came.
         starts_anew: whether the state is reset before it.
+        floods: whether others before it were dropped, as more came than could be taken.
     """
 
-    decode: Callable[[], NDArray[np.uint8]]
+    upload: Upload
     number: int
     arrived_s: float
     starts_anew: bool
+    floods: bool = False
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether others shall not feel it: see `slot_of`."""
+        return self.floods or self.upload.is_large
 
     def instead_of(self, dropped: Sent) -> Sent:
         """Returns this frame, which takes over the reset of one before it that is dropped."""
-        return replace(self, starts_anew=True) if dropped.starts_anew else self
+        return replace(self, starts_anew=self.starts_anew or dropped.starts_anew, floods=True)
 
 
 class ClientStream:
     """The frames that one client sends. Of those that wait, the oldest is dropped once there are too many.
 
+    While a result waits to be sent no frame is taken: for one that reads slowly nothing is computed that it won't see.
+
     Args:
         stream: its place; closed at the end.
+        slot: held around all work for a frame that is large, or one of many; see `slot_of`.
         queue: how many frames may wait.
         ended: called in the stream's thread, once its place is free, with why it ended if it failed.
 
@@ -109,22 +121,23 @@ class ClientStream:
         failure: why it ended, if it failed.
     """
 
-    def __init__(self, stream: Stream, queue: int, ended: Callable[[str], None]) -> None:
-        self._stream, self._queue, self._ended = stream, queue, ended
+    def __init__(self, stream: Stream, slot: Slot, queue: int, ended: Callable[[str], None]) -> None:
+        self._stream, self._slot, self._queue, self._ended = stream, slot, queue, ended
         self._changed = threading.Condition()
         self._waiting: deque[Sent] = deque()
         self._is_over, self._starts_anew, self._count = False, True, 0
         self._still_to_reset = False
+        self._answered = self._given = 0  # numbers of the last result, and of the last that is being sent
         self.latest, self.pace = stream.latest, stream.pace
         self.failure = ""
         threading.Thread(target=self._run, daemon=True, name="client").start()
 
-    def arrived(self, decode: Callable[[], NDArray[np.uint8]]) -> Sent:
+    def arrived(self, upload: Upload) -> Sent:
         """Counts a frame that came, and returns it; `offer` takes it."""
         with self._changed:
             self._count += 1
             starts_anew, self._starts_anew = self._starts_anew, False
-            return Sent(decode, self._count, time.monotonic(), starts_anew)
+            return Sent(upload, self._count, time.monotonic(), starts_anew)
 
     def offer(self, frame: Sent) -> None:
         """Takes a frame; never blocks."""
@@ -135,6 +148,15 @@ class ClientStream:
                 self.pace.drop(1, "busy")
                 self._waiting[0] = self._waiting[0].instead_of(dropped)
             self._changed.notify()
+
+    async def next_result(self) -> Result | Refusal | None:
+        """Waits for the result after the one that it gave last; None once no more come."""
+        result = await self.latest.after(self._given)
+        if result is not None:
+            with self._changed:
+                self._given = result.number
+                self._changed.notify()
+        return result
 
     def reset(self) -> None:
         """Empties the memory before the next frame that arrives."""
@@ -150,25 +172,45 @@ class ClientStream:
 
     def _run(self) -> None:
         try:
-            while (frame := self._take()) is not None:
-                self.latest.put(self._answer(frame))
+            while (answer := self._next_answer()) is not None:
+                self.latest.put(answer)
         except Exception as error:  # noqa: BLE001 - of whatever library; the client is told, and others go on
             self.failure = "" if self._is_over else reason(error)  # over: the step was ended from here
         finally:
             self._stream.close()
             self._ended(self.failure)
 
+    def _next_answer(self) -> Result | Refusal | None:
+        """Waits for the next frame, and answers it; None at the end."""
+        if not self._wait():
+            return None
+        is_costly = self._waiting[0].is_costly
+        with self._slot if is_costly else nullcontext():
+            frame = self._take()
+            if frame is None:
+                return None
+            answer = self._answer(frame)
+            if is_costly and isinstance(answer, Result):
+                frame.upload.encode(answer)
+            return answer
+
     def _answer(self, frame: Sent) -> Result | Refusal:
+        self._answered = frame.number
         self._still_to_reset = self._still_to_reset or frame.starts_anew
         try:
-            image_bgr = frame.decode()
+            image_bgr = frame.upload.decoded()
         except SalemaError as error:
             return Refusal(frame.number, str(error))
         starts_anew, self._still_to_reset = self._still_to_reset, False
         return self._stream.step(image_bgr, frame.number, frame.arrived_s, starts_anew=starts_anew)
 
+    def _wait(self) -> bool:
+        """Waits for a frame that may be taken; False at the end."""
+        with self._changed:
+            while not (self._is_over or (self._waiting and self._given == self._answered)):
+                self._changed.wait()
+            return not self._is_over
+
     def _take(self) -> Sent | None:
         with self._changed:
-            while not (self._waiting or self._is_over):
-                self._changed.wait()
             return None if self._is_over else self._waiting.popleft()
