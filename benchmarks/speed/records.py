@@ -30,19 +30,27 @@ def read_records(path: Path, kind: str = "case") -> list[dict[str, Any]]:
         UsageError: the file is missing, or holds something else.
     """
     try:
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-        records = [json.loads(line) for line in lines]
+        lines = path.read_text("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; make one with: salema-bench --json {path}") from None
-    except ValueError:
-        records = []
-    if not records or not all(
-        isinstance(record, dict) and record.get("schema") in _READABLE and record.get("kind") == kind
-        for record in records
-    ):
+    found = {number: _record(line, kind) for number, line in enumerate(lines, 1) if line.strip()}
+    records = [record for record in found.values() if record is not None]
+    if not records:
         command = "salema-bench cost" if kind == "cost" else "salema-bench"
         raise UsageError(f"{path}: holds no {kind} records; make some with: {command} --json FILE.jsonl")
+    if None in found.values():
+        wrong = next(number for number, record in found.items() if record is None)
+        raise UsageError(f"{path}: line {wrong} is no {kind} record; take it out")
     return records
+
+
+def _record(line: str, kind: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_known = isinstance(record, dict) and record.get("schema") in _READABLE and record.get("kind") == kind
+    return record if is_known else None
 
 
 def key_of(record: dict[str, Any]) -> tuple[str, str, str, int]:

@@ -9,7 +9,7 @@ from salema.benchmarks.speed import bench, report, startup
 from salema.benchmarks.speed.cases import Plan
 from salema.benchmarks.speed.cli import main
 from salema.benchmarks.speed.records import read_records
-from salema.runtime.errors import BackendError
+from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.onnx_metadata import read_spec
 
 
@@ -223,6 +223,13 @@ def test_a_file_of_something_else_is_no_record(cli, tmp_path):
     ran = cli(main, "report", tmp_path / "r.jsonl")
     assert ran.code == 2
     assert "holds no case records" in ran.err
+
+
+@pytest.mark.parametrize("line", ['{"schema": 2, "kind": "ca', "[" * 100_000, '{"schema": 2, "kind": "cost"}'])
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
+    (tmp_path / "r.jsonl").write_text(f'{{"schema": 2, "kind": "case"}}\n\n{line}\n')
+    with pytest.raises(UsageError, match=r"r.jsonl: line 3 is no case record; take it out"):
+        read_records(tmp_path / "r.jsonl")
 
 
 def test_the_weights_that_ship_need_not_be_given_for_the_correlation(nano_model):
