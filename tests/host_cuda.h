@@ -3,25 +3,11 @@
 // A kernel that neither waits nor shuffles runs its threads as a plain loop.
 #pragma once
 
+#include "host_standard.h"
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SALEMA_REAL_THREADS
-#include <barrier>
-#include <thread>
-#else
-#include <ucontext.h>
-
-#include <cstdlib>
-#include <memory>
 #endif
-
-#include <array>
-#include <cmath>
-#include <cstring>
-#include <functional>
-#include <tuple>
-#include <type_traits>
-#include <utility>
-#include <vector>
 
 #define __global__
 #define __device__

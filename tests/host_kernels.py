@@ -14,31 +14,61 @@ from salema.kernels.compile import SOURCES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+CACHE = ROOT / ".cache/host-kernels"
 FLAGS = ["-std=c++20", "-O1", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
+FLAGS += ["-fPIC", "-pthread"]
+STANDARD = HERE / "host_standard.h"
+
+
+def made_once(path, make):
+    """Has a file made in another place, and named once it is whole; several of pytest-xdist's workers need the same."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():
+                aside = path.with_suffix(f".{os.getpid()}.partial")
+                make(aside)
+                aside.replace(path)
+    return path
+
+
+def compile_with(*arguments, text=""):
+    # A sanitizer that is preloaded into this process is not for the compiler, which is slow with it.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    command = ["g++", *FLAGS, *map(str, arguments)]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def digest(*texts):
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+
+
+def standard_headers(checks):
+    """The standard library's headers, compiled: reading them takes most of a kernel's build."""
+    folder = CACHE / f"standard-{digest(STANDARD.read_bytes(), repr((checks, FLAGS)).encode())}"
+    header = made_once(folder / STANDARD.name, lambda aside: aside.write_bytes(STANDARD.read_bytes()))
+    made_once(folder / f"{STANDARD.name}.gch", lambda to: compile_with(*checks, "-x", "c++-header", header, "-o", to))
+    return header
 
 
 def build(variant, sanitizer=""):
     """Compiles a kernel for the CPU, once for each source, options and sanitizer; returns the library's path."""
-    sources = [SOURCES / f"{variant.name}.cu", HERE / "host_cuda.h", *sorted(SOURCES.glob("*.cuh"))]
-    text = b"".join(path.read_bytes() for path in sources) + repr((variant.arguments, sanitizer, FLAGS)).encode()
-    path = ROOT / f".cache/host-kernels/{variant.name}-{hashlib.sha256(text).hexdigest()[:16]}.so"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # several of pytest-xdist's workers need the same ones
-            if not path.is_file():
-                compile_one(variant, sources[0], path, sanitizer)
-    return path
+    source = SOURCES / f"{variant.name}.cu"
+    sources = (source, HERE / "host_cuda.h", STANDARD, *sorted(SOURCES.glob("*.cuh")))
+    described = repr((variant.arguments, sanitizer, FLAGS)).encode()
+    name = f"{variant.name}-{digest(*(path.read_bytes() for path in sources), described)}.so"
+    return made_once(CACHE / name, lambda aside: compile_one(variant, source, aside, sanitizer))
 
 
 def compile_one(variant, source, path, sanitizer):
     waits = any(word in source.read_text() for word in ("__syncthreads", "_sync("))
     checks = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"] if sanitizer else []
-    command = ["g++", *FLAGS, *checks, "-DSALEMA_HOST", f"-DSALEMA_WAITS={int(waits)}", *variant.arguments]
-    aside = path.with_suffix(f".{os.getpid()}.partial")
-    command += [f"-include{HERE / 'host_cuda.h'}", "-x", "c++", str(source)]
-    done = subprocess.run([*command, "-shared", "-fPIC", "-pthread", "-o", str(aside)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    aside.replace(path)
+    # Not by -D: what is defined before compiled headers, and named in them, makes them worthless.
+    defined = {**variant.defines, "SALEMA_HOST": 1, "SALEMA_WAITS": int(waits)}
+    lines = [f'#include "{standard_headers(checks)}"', *(f"#define {name} {value}" for name, value in defined.items())]
+    lines += [f'#include "{included}"' for included in (HERE / "host_cuda.h", source)]
+    compile_with(*checks, "-x", "c++", "-", "-shared", "-o", path, text="\n".join([*lines, ""]))
 
 
 class HostLauncher:
