@@ -1,7 +1,8 @@
 """Whether the same commands give the same files at two commits of this repository.
 
 Usage: python -m salema.benchmarks.studies.same_outputs BEFORE [AFTER]
-It runs both side by side, in 8 minutes of CPU time. Weights are seeded, sources are made here.
+It runs both side by side, in 8 minutes of CPU time. Weights are seeded, sources are made here. Every run names its
+backend: what `auto` chooses depends on its trial's times.
 """
 
 from __future__ import annotations
@@ -51,28 +52,28 @@ RUNS = {
     "source-size": ("ema", "videos/2.mp4", "--map-size source"),
     "time-aware": ("ema", "videos/2.mp4", "--time-aware --vid-stride 2 --reference-fps 25"),
     "part": ("residual", "videos/2.mp4", "--start-time 0.4 --duration 0.8 --loop 2"),
-    "openvino": ("salgan", "videos/2.mp4", "--backend openvino"),
+    "openvino": ("salgan", "videos/2.mp4", ""),
     "images": ("double", "DHF1K/frames/701", "--fps 10"),
 }
-PREDICTIONS = {  # by folder of the maps
-    "published": "--dataset DHF1K --src ../inputs/DHF1K --model export/ema",
-    "source-size": "--dataset DHF1K --src ../inputs/DHF1K --model export/ema --map-size source --naming groundtruth",
-    "ncnn": "--dataset DHF1K --src ../inputs/DHF1K --model export/ncnn --start 702 --end 703",
-    "ucf": "--dataset UCF-sports --src ../inputs/UCF-sports --model export/residual --naming groundtruth",
+PREDICTIONS = {  # by folder of the maps: model, options
+    "published": ("ema", "--dataset DHF1K --src ../inputs/DHF1K"),
+    "source-size": ("ema", "--dataset DHF1K --src ../inputs/DHF1K --map-size source --naming groundtruth"),
+    "ncnn": ("ncnn", "--dataset DHF1K --src ../inputs/DHF1K --start 702 --end 703"),
+    "ucf": ("residual", "--dataset UCF-sports --src ../inputs/UCF-sports --naming groundtruth"),
 }
 _OF_DHF1K = "--dataset DHF1K --gt ../inputs/DHF1K"
 EVALUATIONS = {
     "salema": f"{_OF_DHF1K} --pred maps/published --published",
     "dhf1k": f"{_OF_DHF1K} --pred maps/source-size --protocol dhf1k --seed 7",
     "exact": f"{_OF_DHF1K} --pred maps/published --protocol exact --compare maps/source-size",
-    "model": f"{_OF_DHF1K} --model export/batch --src ../inputs/DHF1K --protocol exact",
+    "model": f"{_OF_DHF1K} --model export/batch --backend onnxruntime --src ../inputs/DHF1K --protocol exact",
     "ucf": "--dataset UCF-sports --gt ../inputs/UCF-sports --pred maps/ucf --protocol exact",
 }
 _STREAMS = """
 import numpy as np
 from salema.runtime import load
 frames = np.random.default_rng(1).integers(0, 256, (6, 2, 40, 60, 3), np.uint8)
-with load("export/batch", streams=2) as stream:
+with load("export/batch", backend="onnxruntime", streams=2) as stream:
     np.savez("streams.npz", maps=[stream.step_batch(list(pair)) for pair in frames])
 """
 # Runs code with one commit's packages only.
@@ -86,6 +87,11 @@ finally:
     if astray := [file for file in ours if not pathlib.Path(file).resolve().is_relative_to(tree)]:
         sys.exit(f"{astray[0]}: imported from outside the commit's folder")
 """
+
+
+def backend_of(model: str) -> str:
+    """Returns the backend that runs a model of `EXPORTS`."""
+    return {"ncnn": "ncnn", "ncnn-int8": "ncnn", "salgan": "openvino"}.get(model, "onnxruntime")
 
 
 def check_out(revision: str, tree: Path) -> None:
@@ -108,11 +114,13 @@ def commands() -> Iterator[tuple[str, str]]:
     runs = {**{f"{name}-model": (name, "videos/1.mp4", "") for name in EXPORTS}, **RUNS}
     for name, (model, source, options) in runs.items():
         files = f"-o run/{name}.mp4 --maps run/{name} --npz run/{name}.npz --csv run/{name}.csv --json"
-        yield f"salema-run ../inputs/{source} --model export/{model} {options} {files}", f"run/{name}.jsonl"
+        given = f"--model export/{model} --backend {backend_of(model)} {options}"
+        yield f"salema-run ../inputs/{source} {given} {files}", f"run/{name}.jsonl"
     files = "-o run/all --maps run/all-maps --npz run/all-npz --csv run/all-csv"
-    yield f"salema-run ../inputs/videos --model export/split --jobs 2 {files}", ""
-    for folder, options in PREDICTIONS.items():
-        yield f"salema-run {options} --dst maps/{folder} --json", f"{folder}.jsonl"
+    yield f"salema-run ../inputs/videos --model export/split --backend {backend_of('split')} --jobs 2 {files}", ""
+    for folder, (model, options) in PREDICTIONS.items():
+        given = f"--model export/{model} --backend {backend_of(model)} {options}"
+        yield f"salema-run {given} --dst maps/{folder} --json", f"{folder}.jsonl"
     for name, options in EVALUATIONS.items():
         yield f"salema-eval {options} --json eval/{name}.json --csv eval/{name}.csv --plot eval/{name}.png", ""
     videos = f"--start {FIRST_VIDEO} --end {FIRST_VIDEO + VIDEOS - 1}"
