@@ -16,7 +16,7 @@ _WITH_DATASET = {
     *("model", "backend", "device", "cuda_graph", "dataset", "src", "dst", "start", "end", "naming", "resume"),
     *("threads", "retune", "map_size", "jobs", "streams", "max_wait_ms", "strict", "json_", "ray"),
 }
-_DATASET_ONLY = {"src", "dst", "start", "end", "naming", "resume", "ray"}
+_DATASET_ONLY = {"src", "dst", "start", "end", "naming", "ray"}
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -129,7 +129,8 @@ def run(
         str, typer.Option(help="With --dataset: published (counted from 1) or groundtruth (the frames' names).")
     ] = "published",
     resume: Annotated[
-        bool, typer.Option("--resume", help="With --dataset: skip videos that this model has finished.")
+        bool,
+        typer.Option("--resume", help="Skip videos that this model has finished; live sources are run again."),
     ] = False,
     ray: Annotated[
         str | None,
@@ -237,7 +238,9 @@ def run(
             raise UsageError("--csv - and --json both take standard output; give the CSV a file")
         how_many = streams or jobs or usual_jobs(named, live=live)
         planned = list(zip(named, outputs, strict=True))
-        run_over_sources(planned, selection, behaviour, opening, jobs=how_many, strict=strict, as_json=json_)
+        run_over_sources(
+            *(planned, selection, behaviour, opening), jobs=how_many, strict=strict, as_json=json_, resume=resume
+        )
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_folder
 from salema.runtime.run.dataset import Here, RunAll, VideoWork, run_dataset
 from salema.runtime.run.dataset_layouts import FrameFolder, check_dataset, check_targets, list_videos
+from salema.runtime.run.resuming import never_finished
 from salema.runtime.run.stages import RunOptions
 from salema.runtime.run.videos import run_sources
 from salema.runtime.sources.selection import Selection
@@ -105,6 +106,7 @@ def run_over_sources(
     jobs: int,
     strict: bool,
     as_json: bool,
+    resume: bool,
 ) -> None:
     """Runs sources, and prints the result of each; with `strict` the first failure stops the run.
 
@@ -112,8 +114,10 @@ def run_over_sources(
         SalemaError: see `run_sources`; or the only source failed.
         SystemExit: a source failed, or the run was interrupted.
     """
+    can_resume = selection.loop > 0 and any(one.repeatable and not never_finished(outputs) for one, outputs in planned)
     to_stderr = any(outputs.csv_to_stdout for _, outputs in planned)
-    report = Report(len(planned), as_json=as_json, file=sys.stderr if to_stderr else sys.stdout)
+    file = sys.stderr if to_stderr else sys.stdout
+    report = Report(len(planned), as_json=as_json, file=file, can_resume=can_resume)
     opening = _shared(opening, jobs, len(planned))
     with Announced(opening) as open_stream, stop_requested() as stop, FrameBar(len(planned)) as bar:
         for source, outputs, result in run_sources(
@@ -126,6 +130,7 @@ def run_over_sources(
             begun=bar.begun,
             progress=bar.advance,
             notify=bar.note,
+            resume=resume,
         ):
             bar.advance(0, 1)
             report.add(source, outputs, result, open_stream.description)

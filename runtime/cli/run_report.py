@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from salema.runtime.errors import INTERRUPTED_EXIT_CODE, SalemaError
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.run.dataset import DatasetSummary
-from salema.runtime.run.summary import Summary
+from salema.runtime.run.summary import Outcome, Summary
 from salema.runtime.sources.source import Source
 from salema.runtime.telling import show, tell
 from salema.runtime.wording import counted
@@ -20,14 +20,13 @@ from salema.runtime.wording import counted
 class Report:
     """Prints the result of each source, on `file`, and ends the command with the exit code."""
 
-    def __init__(self, count: int, *, as_json: bool, file: TextIO | None = None) -> None:
+    def __init__(self, count: int, *, as_json: bool, file: TextIO | None = None, can_resume: bool = False) -> None:
         self._count, self._as_json, self._file = count, as_json, file
-        self._failed = 0
+        self._go_on = "; go on with --resume" if can_resume and count > 1 else ""
+        self._failed = self._skipped = 0
         self._has_reported = self._is_interrupted = False
 
-    def add(
-        self, source: Source, outputs: Outputs, result: Summary | SalemaError | OSError | None, backend: str
-    ) -> None:
+    def add(self, source: Source, outputs: Outputs, result: Outcome, backend: str) -> None:
         """Prints the result of one source."""
         if result is None:
             self._is_interrupted = True
@@ -37,6 +36,11 @@ class Report:
             if self._count == 1:
                 raise result
             self._fail(source.problem or f"{source.shown}: {str(result).removeprefix(f'{source.shown}: ')}")
+            return
+        if result == "skipped":
+            self._skipped += 1
+            if self._as_json:
+                self._print_json({"source": source.shown, "skipped": True}, outputs)
             return
         self._print(source, outputs, result, backend)
         name = f"{source.shown}: " if self._count > 1 else ""
@@ -59,17 +63,20 @@ class Report:
         return bool(self._failed)
 
     def exit(self, *, strict: bool = False) -> None:
-        """Ends the command if a source failed or the run was interrupted."""
+        """Prints how many sources were skipped; ends the command if one failed or the run was interrupted."""
+        if self._skipped and not self._as_json:
+            skipped = f"{self._skipped} of {counted(self._count, 'source')}"
+            show(f"{skipped} {_were(self._skipped)} finished before, and skipped", self._file)
         if self._failed and self._count > 1:
             others = "; the others are done" if self._failed < self._count else ""
-            others = "; interrupted" if self._is_interrupted else others
+            others = f"; interrupted{self._go_on}" if self._is_interrupted else others
             others = "; stopped there, as --strict asks" if strict else others
             tell(f"salema-run: {self._failed} of {self._count} sources failed{others}")
         if self._failed:
             raise SystemExit(1)
         if self._is_interrupted:
-            if not self._has_reported:
-                tell("salema-run: interrupted")
+            if self._go_on or not self._has_reported:
+                tell(f"salema-run: interrupted{self._go_on}")
             raise SystemExit(INTERRUPTED_EXIT_CODE)
 
     def _fail(self, sentence: str) -> None:
@@ -78,12 +85,8 @@ class Report:
 
     def _print(self, source: Source, outputs: Outputs, summary: Summary, backend: str) -> None:
         if self._as_json:
-            where = {name: getattr(outputs, name) for name in ("video", "maps", "npz", "csv")}
-            where = {
-                name: None if path is None or str(path) in summary.lost else str(path) for name, path in where.items()
-            }
-            record = {"source": source.shown, "backend": backend, **asdict(summary), **where}
-            print(json.dumps(record), flush=True, file=self._file)
+            facts = {"source": source.shown, "backend": backend, **asdict(summary)}
+            self._print_json(facts, outputs, summary.lost)
             return
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms.items())
         places = [str(path) for path in outputs.files if str(path) not in summary.lost]
@@ -94,6 +97,11 @@ class Report:
             f" {summary.fps:.1f} fps (ms per frame: {stages}) -> {' and '.join(places) or 'the window'}",
             self._file,
         )
+
+    def _print_json(self, facts: dict[str, Any], outputs: Outputs, lost: Sequence[str] = ()) -> None:
+        where = {name: getattr(outputs, name) for name in ("video", "maps", "npz", "csv")}
+        where = {name: None if path is None or str(path) in lost else str(path) for name, path in where.items()}
+        print(json.dumps({**facts, **where}), flush=True, file=self._file)
 
 
 def _damage(summary: Summary) -> Iterator[str]:

@@ -16,8 +16,9 @@ from salema.runtime.fleet.shared import Shared
 from salema.runtime.fleet.size import Size, workers_that_fit
 from salema.runtime.fleet.trials import Trials
 from salema.runtime.fleet.worker import Looked, News, Opened, SentModel, Worker
-from salema.runtime.run.dataset import Outcome, Told, VideoWork
+from salema.runtime.run.dataset import Told, VideoWork
 from salema.runtime.run.dataset_layouts import FrameFolder
+from salema.runtime.run.summary import Outcome
 from salema.runtime.wording import counted
 
 _MOST_FAILED_STARTS = 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from salema.runtime.errors import UnreachableError, VideoError
 from salema.runtime.fleet.cluster import LOW_MEMORY
-from salema.runtime.run.dataset import Outcome
+from salema.runtime.run.summary import Outcome
 
 _MOST_DEATHS = 3
 """How often a video's worker may die: then the video is at fault."""

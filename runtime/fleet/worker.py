@@ -18,8 +18,9 @@ from salema.runtime.files.scratch import scratch_folder, sweep
 from salema.runtime.fleet.cluster import node_here
 from salema.runtime.fleet.shared import Shared
 from salema.runtime.model_folder import ModelFolder
-from salema.runtime.run.dataset import Outcome, VideoWork
+from salema.runtime.run.dataset import VideoWork
 from salema.runtime.run.dataset_layouts import FrameFolder
+from salema.runtime.run.summary import Outcome
 from salema.runtime.stream import SaliencyStream
 
 _MODEL_FILES = {".onnx", ".engine", ".json"}

@@ -5,26 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from salema.runtime.errors import SalemaError
 from salema.runtime.files.remote_path import is_remote
 from salema.runtime.output.map_size import MapSize
 from salema.runtime.output.outputs import Outputs
-from salema.runtime.output.provenance import NAME, read_provenance
+from salema.runtime.output.provenance import read_provenance
 from salema.runtime.run.dataset_layouts import FrameFolder
-from salema.runtime.run.pipeline import run_provenance
 from salema.runtime.run.remote_videos import run_at_home
+from salema.runtime.run.resuming import Again, difference, is_whole
 from salema.runtime.run.stages import RunOptions
-from salema.runtime.run.summary import Summary
+from salema.runtime.run.summary import Outcome, Summary
 from salema.runtime.run.videos import run_jobs, run_source
 from salema.runtime.sources.selection import Selection
 from salema.runtime.stream import SaliencyStream
-
-_PNG_END = b"IEND\xaeB\x60\x82"
-Outcome = Summary | Literal["skipped"] | SalemaError | OSError | None
-"""What became of a video; None if it was stopped before it began."""
 
 
 class Told(Protocol):
@@ -143,16 +138,10 @@ class _Told:
     """See `Told`."""
 
     def __init__(self, progress: Callable[[int, int], None], notify: Callable[[str], None]) -> None:
-        self._progress, self.note = progress, notify
-        self.runs_again: dict[str, str] = {}
+        self._progress, self.note, self.again = progress, notify, Again("maps", notify)
 
     def frames(self, count: int) -> None:
         self._progress(0, count)
-
-    def again(self, video: str, why: str) -> None:
-        if why not in self.runs_again.values():  # say it once, not for every video
-            self.note(f"{video} has all its maps, but {why}; it is run again, as are others like it")
-        self.runs_again[video] = why
 
 
 def _failure(result: Outcome) -> str | None:
@@ -170,7 +159,7 @@ def _summed_up(
     skipped = sum(result == "skipped" for _, result in results)
     is_interrupted = is_interrupted and len(whole) + skipped + len(failed) < count
     frames, notes = sum(run.frames for run in runs), tuple(note for run in whole for note in run.notes)
-    again = told.runs_again
+    again = told.again.reasons
     return DatasetSummary(len(whole), skipped, frames, failed, is_interrupted, is_stopped, again, notes)
 
 
@@ -189,7 +178,7 @@ class VideoWork:
     def __call__(self, video: FrameFolder, stream: SaliencyStream, told: Told, stop: threading.Event) -> Outcome:
         """Runs it until `stop` is set."""
         if self.resume and not stop.is_set() and is_finished(video):
-            differs = _difference(video, stream, self._outputs(video))
+            differs = difference(stream, video.source, Selection(), self._outputs(video), RunOptions())
             if not differs:
                 return "skipped"
             told.again(video.name, differs)
@@ -208,18 +197,6 @@ class VideoWork:
         return Outputs(maps=video.folder, map_size=self.map_size, map_name=video.map_name)
 
 
-def _difference(video: FrameFolder, stream: SaliencyStream, outputs: Outputs) -> str:
-    """Returns how the existing maps were made differently; empty if they were made as they would be now."""
-    before = read_provenance(video.folder)
-    if before is None:
-        return f"no {NAME} tells what made them"
-    count = len(video.frames)
-    now = run_provenance(
-        *(stream, video.source, Selection(), outputs, RunOptions()), frames=count, frames_expected=count
-    )
-    return before.differs_from(now)
-
-
 def is_finished(video: FrameFolder) -> bool:
     """Whether every map of a video exists and ends as a PNG does. What is at a URL was sent whole, or not at all.
 
@@ -231,13 +208,4 @@ def is_finished(video: FrameFolder) -> bool:
     names = [video.map_name(number) for number in range(1, count + 1)]
     if is_remote(video.folder):
         return set(names) <= {path.name for path in video.folder.iterdir()}
-    return all(_is_whole(video.folder / name) for name in names)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            file.seek(-len(_PNG_END), 2)
-            return file.read() == _PNG_END
-    except OSError:
-        return False
+    return all(is_whole(video.folder / name) for name in names)

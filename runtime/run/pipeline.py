@@ -93,6 +93,7 @@ def run_provenance(
         **asdict(options.look),
         "map_bits": outputs.map_bits,
         "map_size": outputs.map_size,
+        "split_minutes": outputs.split_minutes,
         "reset_on_cut": options.reset_on_cut,
         "time_aware": options.time_aware,
         "reference_fps": rate if options.time_aware else None,

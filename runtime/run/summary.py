@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from salema.runtime.errors import SalemaError
 
 STAGES = ("decode", "preprocess", "step", "postprocess", "encode")
 
@@ -58,3 +61,7 @@ class Summary:
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ended_by: str | None = None
+
+
+Outcome = Summary | Literal["skipped"] | SalemaError | OSError | None
+"""What became of a video; None if it was stopped before it began."""

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from salema.runtime.batching.stream_batch import USUAL_WAIT_MS, check_max_wait
 from salema.runtime.errors import SalemaError, UsageError, VideoError
 from salema.runtime.output.outputs import Outputs
 from salema.runtime.output.recovery import recover_beside
 from salema.runtime.run.pipeline import check_model, process_video
+from salema.runtime.run.resuming import Again, check_resume, is_done
 from salema.runtime.run.stages import RunOptions
-from salema.runtime.run.summary import Summary
+from salema.runtime.run.summary import Outcome, Summary
 from salema.runtime.sources.playback import Playback
 from salema.runtime.sources.selection import Selection
 from salema.runtime.sources.source import Source
@@ -79,31 +80,42 @@ def run_sources(
     begun: Callable[[Playback], None],
     progress: Callable[[int], None],
     notify: Callable[[str], None],
-) -> Iterator[tuple[Source, Outputs, Summary | SalemaError | OSError | None]]:
-    """Runs sources; yields each as it ends, with its summary or error, or None if it was stopped before it began.
+    resume: bool = False,
+) -> Iterator[tuple[Source, Outputs, Outcome]]:
+    """Runs sources; yields each as it ends.
 
     Each job opens the model once. `stop`, once set, ends the run. `begun` is called with each playback once it is open,
-    `progress` with the number of frames done since the last call, `notify` with sentences for the user.
+    `progress` with the number of frames done since the last call, `notify` with sentences for the user. With `resume`
+    files and folders are skipped whose outputs are there, and were made as they would be now.
 
     Raises:
         SalemaError: the model can't be opened.
-        UsageError: several windows would be shown at a time, or the model can run no source this way.
+        UsageError: several windows would be shown at a time, the model can run no source this way, or see
+            `check_resume`.
     """
     if jobs > 1 and any(outputs.show for _, outputs in planned):
         raise UsageError(f"--show: one window at a time, and {jobs} sources would run at once; give --jobs 1")
 
-    def open_checked() -> SaliencyStream:
-        with ExitStack() as unless_it_fits:
-            stream = unless_it_fits.enter_context(open_stream())
-            check_model(stream, options)
-            unless_it_fits.pop_all()
-        return stream
+    for _, outputs in planned if resume else ():
+        check_resume(outputs)
+    again = Again("outputs", notify)
 
-    def work(item: tuple[Source, Outputs], stream: SaliencyStream) -> Summary | None:
+    def work(item: tuple[Source, Outputs], stream: SaliencyStream) -> Summary | Literal["skipped"] | None:
+        source, outputs = item
+        if resume and not stop.is_set() and is_done(stream, source, selection, outputs, options, again):
+            return "skipped"
         return run_source(stream, *item, selection, options, stop=stop, begun=begun, progress=progress, notify=notify)
 
-    for (source, outputs), result in run_jobs(planned, open_checked, work, jobs):
+    for (source, outputs), result in run_jobs(planned, lambda: _fitting(open_stream, options), work, jobs):
         yield source, outputs, result
+
+
+def _fitting(open_stream: Callable[[], SaliencyStream], options: RunOptions) -> SaliencyStream:
+    with ExitStack() as unless_it_fits:
+        stream = unless_it_fits.enter_context(open_stream())
+        check_model(stream, options)
+        unless_it_fits.pop_all()
+    return stream
 
 
 def run_source(

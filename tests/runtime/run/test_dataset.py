@@ -210,7 +210,6 @@ _OTHER = ("--dataset", "other", "--src", "s", "--dst", "d")
             )
         ),
         ((*_OTHER, "--fps", 1, "--loop", 2), 2, "--loop and --fps: not for --dataset other; leave them out"),
-        (("v.mp4", "--resume"), 2, "--resume: for --dataset only; leave it out"),
         (("v.mp4", "--src", "s", "--naming", "published"), 2, "--src and --naming: for --dataset only; leave them"),
         (("--recover", ".", "--jobs", 2), 2, "--jobs: not for --recover ., which runs nothing; leave it out"),
         (("--recover", ".", "v.mp4"), 2, "--recover .: give no sources with it; nothing is run"),
