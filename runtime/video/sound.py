@@ -6,6 +6,7 @@ import io
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,13 +27,6 @@ Packet: TypeAlias = "av.Packet[Any]"
 
 _MOST_BYTES = 1 << 29  # of waiting packets: hours of ordinary sound
 _NEAR_S = 10  # sound and pictures of one recording begin within this time
-
-
-class _StaysOpen(io.BytesIO):
-    """Memory that stays open: a container may write to it when Python's garbage collector ends both."""
-
-    def close(self) -> None:
-        """Does nothing: PyAV 15 would report an error when it ends the container."""
 
 
 class SoundFormat:
@@ -58,9 +52,11 @@ class SoundFormat:
             av.error.FFmpegError, ValueError: the parameters are damaged (FLAC's or Opus's, say), so MP4 refuses them.
         """
         if self._trial is None:
-            container = av.open(_StaysOpen(), "w", format="mp4")
+            container = av.open(io.BytesIO(), "w", format="mp4")
             template = container.add_stream_from_template(self._stream)
             container.start_encoding()  # MP4 must refuse it here: later that would end the pictures too
+            with suppress(av.error.FFmpegError):  # AC-3 has no index before its packets
+                container.close()  # PyAV 16 would end the file as it drops it, perhaps after dropping what it writes to
             self._trial = container, template
         return self._trial[1]
 
