@@ -51,9 +51,9 @@ def _places_of(stream: SaliencyStream, count: int, max_wait_ms: float) -> Places
 
 
 def slot_of(places: Places) -> Slot:
-    """Returns what is held around all work for a frame that is large, or of a client that sends more than is taken.
+    """Returns what is held around all work for a large frame.
 
-    In turns such frames have half of the cores, from decoding to encoding, so that the others find the rest free. In
+    In turns large frames have half of the cores, from decoding to encoding, so that the others find the rest free. In
     batches frames wait for each other, and nothing is held.
     """
     return threading.BoundedSemaphore(max(1, usable_cores() // 2)) if isinstance(places, Turns) else nullcontext()

@@ -87,23 +87,16 @@ class Sent:
         number: its number, from 1.
         arrived_s: when it came.
         starts_anew: whether the state is reset before it.
-        floods: whether others before it were dropped, as more came than could be taken.
     """
 
     upload: Upload
     number: int
     arrived_s: float
     starts_anew: bool
-    floods: bool = False
-
-    @property
-    def is_costly(self) -> bool:
-        """Whether others shall not feel it: see `slot_of`."""
-        return self.floods or self.upload.is_large
 
     def instead_of(self, dropped: Sent) -> Sent:
         """Returns this frame, which takes over the reset of one before it that is dropped."""
-        return replace(self, starts_anew=self.starts_anew or dropped.starts_anew, floods=True)
+        return replace(self, starts_anew=True) if dropped.starts_anew else self
 
 
 class ClientStream:
@@ -113,7 +106,7 @@ class ClientStream:
 
     Args:
         stream: its place; closed at the end.
-        slot: held around all work for a frame that is large, or one of many; see `slot_of`.
+        slot: held around all work for a large frame; see `slot_of`.
         queue: how many frames may wait.
         ended: called in the stream's thread, once its place is free, with why it ended if it failed.
 
@@ -184,13 +177,13 @@ class ClientStream:
         """Waits for the next frame, and answers it; None at the end."""
         if not self._wait():
             return None
-        is_costly = self._waiting[0].is_costly
-        with self._slot if is_costly else nullcontext():
+        is_large = self._waiting[0].upload.is_large
+        with self._slot if is_large else nullcontext():
             frame = self._take()
             if frame is None:
                 return None
             answer = self._answer(frame)
-            if is_costly and isinstance(answer, Result):
+            if is_large and isinstance(answer, Result):
                 frame.upload.encode(answer)
             return answer
 

@@ -10,7 +10,6 @@ from serving import jpeg, result, serving, settings, until
 from salema.runtime import load
 from salema.runtime.errors import BackendError, UsageError
 from salema.runtime.serve import places, protocol
-from salema.runtime.serve.limits import Limits
 from salema.runtime.serve.places import open_places, slot_of
 
 FRAME = np.zeros((64, 96, 3), np.uint8)
@@ -203,35 +202,27 @@ def test_frames_that_wait_share_one_step_of_a_batch(exported):
         assert gate.steps == [1, 2]
 
 
-def test_those_who_flood_and_large_frames_share_half_of_the_cores(model, monkeypatch):
-    """From decoding to encoding, one at a time on two cores; who sends now and then goes between."""
-    begun, large = [], jpeg(np.zeros((1200, 1920, 3), np.uint8))
-    decode = protocol.decoded
+def test_large_frames_share_half_of_the_cores(model, monkeypatch):
+    """From decoding to encoding, one at a time on two cores; small ones go between."""
+    begun, decode = [], protocol.decoded
     monkeypatch.setattr(protocol, "decoded", lambda data, *more: begun.append(data) or decode(data, *more))
     monkeypatch.setattr(places, "usable_cores", lambda: 2)
-    images = [jpeg(np.full(FRAME.shape, level, np.uint8)) for level in (10, 20, 30, 40)]
-    with serving(model, limits=Limits(max_fps=1000)) as one, one.connect() as first:
+    large, other = (jpeg(np.full((1200, 1920, 3), level, np.uint8)) for level in (10, 20))
+    small = jpeg(FRAME)
+    with serving(model) as one, one.connect() as first, one.connect() as second, one.connect() as third:
         gate = Gate(one.service._places._stream.session)
-        first.send(images[0])
-        until(lambda: len(gate.steps) == 1)
-        (client,) = one.service._clients
-        for count, image in enumerate(images[1:3], 2):  # the one that waits is dropped for the next
-            first.send(image)
-            until(lambda count=count: client._count == count)
+        first.send(large)
+        until(lambda: gate.steps == [1])
+        second.send(other)
+        until(lambda: one.service._slot._cond._waiters)
+        third.send(small)
+        until(lambda: waiting(one) == 1)
+        assert begun == [large, small]
         gate.let_go()
-        until(lambda: len(gate.steps) == 2)  # its newest
-        with one.connect() as second, one.connect() as steady:
-            second.send(large)
-            until(lambda: one.service._slot._cond._waiters)
-            steady.send(images[3])
-            until(lambda: waiting(one) == 1)
-            assert begun == [images[0], images[2], images[3]]
-            gate.let_go()
-            until(lambda: begun[3:] == [large])  # while the steady one's step runs
-            assert len(gate.steps) == 3
-            gate.let_go(2)
-            assert [result(first)[0]["frame"] for _ in range(2)] == [1, 3]
-            assert [result(socket)[0]["frame"] for socket in (steady, second)] == [1, 1]
+        until(lambda: begun == [large, small, other])  # while the small one's step runs
+        assert gate.steps == [1, 1]
+        gate.let_go(2)
+        assert [result(socket)[0]["frame"] for socket in (first, second, third)] == [1, 1, 1]
 
 
 def test_in_batches_no_frame_waits_for_another(exported):
