@@ -94,7 +94,7 @@ def count_work(models: Sequence[Path], batch: int, method: str | None = DIRECT) 
             first = value.type.tensor_type.shape.dim[0]
             if not first.HasField("dim_value"):
                 first.dim_value = batch
-        del model.graph.value_info[:]  # inferred for a free batch
+        del model.graph.value_info[:]  # of the batch that it was exported for
         layers += _layers(onnx.shape_inference.infer_shapes(model, data_prop=True).graph, method)
     return Work(tuple(layers))
 
