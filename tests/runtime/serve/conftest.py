@@ -35,6 +35,14 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
+def context(browser):
+    """A browser with nothing kept. Its faults are told by the test itself."""
+    made = browser.new_context()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def opened(browser):
     """Opens the page of a server; no error of the page, and no request to another host, goes unseen."""
     faults, contexts = [], []

@@ -204,18 +204,14 @@ def test_the_token_is_asked_for(opened, model, small_clip):
         page.close()
 
 
-def test_the_page_goes_on_after_a_restart(browser, model, small_clip):
+def test_the_page_goes_on_after_a_restart(context, model, small_clip):
     """The connection is refused meanwhile, which the browser notes as an error."""
-    context = browser.new_context()
-    try:
-        page = context.new_page()
-        with serving(model, small_clip) as one:
-            page.goto(f"http://{HOST}:{one.port}/")
-            wait_for_frame(page, 3)
-        expect(page.get_by_role("status")).to_contain_text("trying again")
-        page.evaluate("document.querySelector('canvas').dataset.frame = 0")
-        with serving(model, small_clip, port=one.port):
-            wait_for_frame(page, 2)
-            expect(page.get_by_role("status")).to_be_empty()
-    finally:
-        context.close()
+    page = context.new_page()
+    with serving(model, small_clip) as one:
+        page.goto(f"http://{HOST}:{one.port}/")
+        wait_for_frame(page, 3)
+    expect(page.get_by_role("status")).to_contain_text("trying again")
+    page.evaluate("document.querySelector('canvas').dataset.frame = 0")
+    with serving(model, small_clip, port=one.port):
+        wait_for_frame(page, 2)
+        expect(page.get_by_role("status")).to_be_empty()

@@ -70,25 +70,22 @@ def test_a_sentence_stays_beside_a_source_that_plays(opened, served, tmp_path):
     assert asked == []  # what was stopped does not come again
 
 
-def test_a_server_without_power_is_told_and_its_sockets_are_given_up(browser, served):
+def test_a_server_without_power_is_told_and_its_sockets_are_given_up(context, served):
     """Nobody closes them, and all that comes is lost, until the server is back: then new ones are good."""
-    context, is_down = browser.new_context(), threading.Event()
-    try:
-        page = context.new_page()
-        hurry(page)
-        page.route("**/api/status", lambda route: route.abort() if is_down.is_set() else route.continue_())
-        made, lost = relay(page, "**/live")
-        page.goto(f"http://{HOST}:{served.port}/")
-        wait_for_frame(page, 1)
-        lost += made
-        is_down.set()
-        expect(page.locator("#news")).to_have_text("The server does not answer; trying again.")
-        wait_for_frame(page, int(page.locator("canvas").get_attribute("data-frame")))
-        assert len(made) >= 2
-        is_down.clear()
-        expect(page.locator("#news")).to_be_empty()
-    finally:
-        context.close()
+    is_down = threading.Event()
+    page = context.new_page()
+    hurry(page)
+    page.route("**/api/status", lambda route: route.abort() if is_down.is_set() else route.continue_())
+    made, lost = relay(page, "**/live")
+    page.goto(f"http://{HOST}:{served.port}/")
+    wait_for_frame(page, 1)
+    lost += made
+    is_down.set()
+    expect(page.locator("#news")).to_have_text("The server does not answer; trying again.")
+    wait_for_frame(page, int(page.locator("canvas").get_attribute("data-frame")))
+    assert len(made) >= 2
+    is_down.clear()
+    expect(page.locator("#news")).to_be_empty()
 
 
 def test_a_source_that_is_over_is_told_and_not_asked_again(opened, model, small_clip, monkeypatch):
@@ -104,49 +101,43 @@ def test_a_source_that_is_over_is_told_and_not_asked_again(opened, model, small_
         page.close()
 
 
-def test_a_hidden_page_rests_when_the_server_goes_and_reopens_when_it_is_shown(browser, model, small_clip):
-    context, asked = browser.new_context(), []
+def test_a_hidden_page_rests_when_the_server_goes_and_reopens_when_it_is_shown(context, model, small_clip):
+    asked = []
     show = """how => {
         Object.defineProperty(document, "hidden", { value: how.includes("hidden"), configurable: true });
         document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    try:
-        page = context.new_page()
-        with serving(model, small_clip) as one:
-            page.goto(f"http://{HOST}:{one.port}/")
-            wait_for_frame(page, 1)
-            page.evaluate(show, ["hidden"])
-        expect(page.locator("#news")).to_contain_text("trying again")
-        with serving(model, small_clip, port=one.port):
-            page.on("websocket", lambda socket: asked.append(socket.url))
-            page.evaluate("document.querySelector('canvas').dataset.frame = 0")
-            page.wait_for_timeout(1500)
-            assert asked == []
-            page.evaluate(show, [])
-            wait_for_frame(page, 1)
-            assert len(asked) == 1
-            expect(page.locator("#news")).to_be_empty()
-    finally:
-        context.close()
+    page = context.new_page()
+    with serving(model, small_clip) as one:
+        page.goto(f"http://{HOST}:{one.port}/")
+        wait_for_frame(page, 1)
+        page.evaluate(show, ["hidden"])
+    expect(page.locator("#news")).to_contain_text("trying again")
+    with serving(model, small_clip, port=one.port):
+        page.on("websocket", lambda socket: asked.append(socket.url))
+        page.evaluate("document.querySelector('canvas').dataset.frame = 0")
+        page.wait_for_timeout(1500)
+        assert asked == []
+        page.evaluate(show, [])
+        wait_for_frame(page, 1)
+        assert len(asked) == 1
+        expect(page.locator("#news")).to_be_empty()
 
 
-def test_a_page_whose_cookie_has_ended_asks_for_the_token(browser, model, small_clip):
+def test_a_page_whose_cookie_has_ended_asks_for_the_token(context, model, small_clip):
     """With no error of its own; and so does one whose connection is lost then."""
-    context, faults = browser.new_context(), []
-    try:
-        with serving(model, small_clip, guard=Guard(TOKEN)) as one:
-            page = context.new_page()
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            hurry(page)
-            page.goto(f"http://{HOST}:{one.port}/")
-            for open_again in (lambda: None, page.reload):
-                page.get_by_label("Token").fill(TOKEN)
-                page.keyboard.press("Enter")
-                wait_for_frame(page, 1)
-                context.clear_cookies()
-                open_again()
-                expect(page.get_by_label("Token")).to_be_visible()
-            page.close()
-        assert faults == []
-    finally:
-        context.close()
+    faults = []
+    with serving(model, small_clip, guard=Guard(TOKEN)) as one:
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        hurry(page)
+        page.goto(f"http://{HOST}:{one.port}/")
+        for open_again in (lambda: None, page.reload):
+            page.get_by_label("Token").fill(TOKEN)
+            page.keyboard.press("Enter")
+            wait_for_frame(page, 1)
+            context.clear_cookies()
+            open_again()
+            expect(page.get_by_label("Token")).to_be_visible()
+        page.close()
+    assert faults == []
