@@ -122,7 +122,9 @@ class Sockets:
                 session.change(data)
 
     async def _give_results(self, session: _Session, client: ClientStream) -> None:
-        while (result := await client.next_result()) is not None:
+        number = 0
+        while (result := await client.latest.after(number)) is not None:
+            number = result.number
             await session.give(result, client.pace.summary())
         if client.failure:
             raise SalemaError(client.failure)

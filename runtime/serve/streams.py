@@ -102,8 +102,6 @@ class Sent:
 class ClientStream:
     """The frames that one client sends. Of those that wait, the oldest is dropped once there are too many.
 
-    While a result waits to be sent no frame is taken: for one that reads slowly nothing is computed that it won't see.
-
     Args:
         stream: its place; closed at the end.
         slot: held around all work for a large frame; see `slot_of`.
@@ -120,7 +118,6 @@ class ClientStream:
         self._waiting: deque[Sent] = deque()
         self._is_over, self._starts_anew, self._count = False, True, 0
         self._still_to_reset = False
-        self._answered = self._given = 0  # numbers of the last result, and of the last that is being sent
         self.latest, self.pace = stream.latest, stream.pace
         self.failure = ""
         threading.Thread(target=self._run, daemon=True, name="client").start()
@@ -141,15 +138,6 @@ class ClientStream:
                 self.pace.drop(1, "busy")
                 self._waiting[0] = self._waiting[0].instead_of(dropped)
             self._changed.notify()
-
-    async def next_result(self) -> Result | Refusal | None:
-        """Waits for the result after the one that it gave last; None once no more come."""
-        result = await self.latest.after(self._given)
-        if result is not None:
-            with self._changed:
-                self._given = result.number
-                self._changed.notify()
-        return result
 
     def reset(self) -> None:
         """Empties the memory before the next frame that arrives."""
@@ -188,7 +176,6 @@ class ClientStream:
             return answer
 
     def _answer(self, frame: Sent) -> Result | Refusal:
-        self._answered = frame.number
         self._still_to_reset = self._still_to_reset or frame.starts_anew
         try:
             image_bgr = frame.upload.decoded()
@@ -198,9 +185,9 @@ class ClientStream:
         return self._stream.step(image_bgr, frame.number, frame.arrived_s, starts_anew=starts_anew)
 
     def _wait(self) -> bool:
-        """Waits for a frame that may be taken; False at the end."""
+        """Waits for a frame; False at the end."""
         with self._changed:
-            while not (self._is_over or (self._waiting and self._given == self._answered)):
+            while not (self._waiting or self._is_over):
                 self._changed.wait()
             return not self._is_over
 
