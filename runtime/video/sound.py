@@ -6,7 +6,6 @@ import io
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,8 +54,7 @@ class SoundFormat:
             container = av.open(io.BytesIO(), "w", format="mp4")
             template = container.add_stream_from_template(self._stream)
             container.start_encoding()  # MP4 must refuse it here: later that would end the pictures too
-            with suppress(av.error.FFmpegError):  # AC-3 has no index before its packets
-                container.close()  # PyAV 16 would end the file as it drops it, perhaps after dropping what it writes to
+            container.close()  # PyAV 16 would end the file as it drops it, perhaps after dropping what it writes to
             self._trial = container, template
         return self._trial[1]
 
